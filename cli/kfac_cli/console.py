@@ -1,0 +1,129 @@
+"""What every command shares: errors in one line, progress, tables, JSON."""
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+EXIT_CODES = {  # by the name of the error, so that the library need not be imported
+    "FormatError": 3,
+    "AccessError": 4,
+    "ConnectionFailed": 5,
+}
+EXPECTED_OS_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of the path is no directory",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOENT: "no such file or directory",
+}
+
+
+class KfacGroup(click.Group):
+    """Turns every error raised on purpose into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException:
+            raise
+        except KeyboardInterrupt:
+            raise failure("interrupted", code=130) from None
+        except Exception as error:
+            raise _explain(error) from error
+
+
+def _explain(error: Exception) -> Exception:
+    if os.environ.get("KFAC_DEBUG"):
+        return error
+    names = [kind.__name__ for kind in type(error).__mro__]
+    if "KfacError" in names:
+        codes = [EXIT_CODES[name] for name in names if name in EXIT_CODES]
+        return failure(str(error), code=codes[0] if codes else 1)
+    if isinstance(error, OSError) and error.errno in EXPECTED_OS_ERRORS:
+        what = EXPECTED_OS_ERRORS[error.errno]
+        return failure(f"{error.filename or 'writing failed'}: {what}")
+    return error
+
+
+def failure(message: str, *, code: int = 1) -> click.ClickException:
+    """Build the error that prints one line and exits with ``code``."""
+    error = _Failure(message)
+    error.code = code
+    return error
+
+
+class _Failure(click.ClickException):
+    """One line on stderr and an exit code of its own."""
+
+    code = 1
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]
+        return self.code
+
+
+@contextmanager
+def progress(
+    description: str, total: int, unit: str
+) -> Iterator[Callable[[int], None]]:
+    """Show a bar with rate and remaining time on stderr, if it is a terminal.
+
+    Args:
+        description: What is going on.
+        total: How many units there are.
+        unit: What is counted.
+
+    Yields:
+        A function that is told how many more units are done.
+    """
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total,
+        desc=description,
+        unit=f" {unit}",
+        disable=not sys.stderr.isatty(),
+        dynamic_ncols=True,
+        file=sys.stderr,
+    ) as bar:
+        yield lambda n: (bar.update(n), None)[1]
+
+
+def print_json(value: Any) -> None:
+    """Print a result for a program to read."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table in plain text: numbers to the right, words to the left."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    right = [
+        bool(rows) and all(isinstance(row[i], int | float) for row in rows)
+        for i in range(len(header))
+    ]
+    for line in [list(header), *cells]:
+        parts = [
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(line, widths, right, strict=True)
+        ]
+        click.echo("  ".join(parts).rstrip())
+
+
+def size(count: float) -> str:
+    """Write a number of bytes for a person: ``12.3 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError

@@ -1,0 +1,20 @@
+"""Entry point of the ``kfac`` command: it only gathers the subcommands."""
+
+import click
+
+from kfac_cli import compute, inspect, merge, verify
+from kfac_cli.console import KfacGroup
+
+
+@click.group(cls=KfacGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="kfac-artifacts")
+def main() -> None:
+    """Publish, merge and use the curvature of a pretrained network.
+
+    Data owners run `compute`; sharers run `merge` and `push`; people without the data
+    run `pull` and `train`, then `apply` and `evaluate`.
+    """
+
+
+for module in (compute, merge, inspect, verify):
+    main.add_command(module.command)

@@ -1,0 +1,48 @@
+"""Errors that callers may catch.
+
+KfacError
+├── FactorError        a factor cannot be built or used as asked
+├── FormatError        files do not follow the format, or were damaged
+├── MismatchError      things that do not belong together were given together
+├── CoverageError      a model has parameters that cannot be handled as asked
+├── SourceError        a model or a dataset cannot be found or read
+└── RegistryError      a Hub or a registry directory refused or failed
+    ├── AccessError      no permission: log in, or ask for access
+    └── ConnectionFailed the network or the server failed: try again
+"""
+
+
+class KfacError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class FactorError(KfacError, ValueError):
+    """A factor cannot be built or used as asked."""
+
+
+class FormatError(KfacError, ValueError):
+    """Files do not follow the format, or were damaged."""
+
+
+class MismatchError(KfacError, ValueError):
+    """Things that do not belong together were given together."""
+
+
+class CoverageError(KfacError, ValueError):
+    """A model has parameters that cannot be handled as asked."""
+
+
+class SourceError(KfacError, ValueError):
+    """A model or a dataset cannot be found or read."""
+
+
+class RegistryError(KfacError, RuntimeError):
+    """A Hub or a registry directory refused or failed."""
+
+
+class AccessError(RegistryError):
+    """No permission: log in, or ask for access."""
+
+
+class ConnectionFailed(RegistryError):  # noqa: N818 - it says what happened
+    """The network or the server failed; trying again may help."""

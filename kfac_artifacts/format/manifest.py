@@ -1,0 +1,385 @@
+"""The manifest ``kfac.json``: the one source of meaning (``spec/format.md``)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kfac_artifacts.artifact import (
+    BaseModel,
+    Block,
+    Cotangents,
+    DataInfo,
+    GramianBlock,
+    KroneckerBlock,
+    Layout,
+    MergeError,
+    Named,
+    ParameterInfo,
+    Provenance,
+    Source,
+)
+from kfac_artifacts.errors import FormatError
+from kfac_artifacts.factors import FACTORS
+from kfac_artifacts.format.fields import SHA256, Fields, check_name
+from kfac_artifacts.format.storage import DTYPES, Storage
+
+FORMAT = "kfac-artifact"
+VERSION = 1
+MANIFEST = "kfac.json"
+ESTIMATORS = ("kfac",)
+COTANGENTS = ("mc", "exact")
+
+
+@dataclass(frozen=True)
+class FactorInfo:
+    """How a factor is stored: its structure and size, and the codec of its tensors."""
+
+    structure: str
+    dim: int
+    storage: Storage
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every field of the factor, before storage."""
+        return FACTORS[self.structure].shapes(self.dim)
+
+    @property
+    def stored_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every stored tensor."""
+        return {f: self.storage.stored_shape(s) for f, s in self.shapes.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Size on disk, in bytes."""
+        count = sum(math.prod(shape) for shape in self.stored_shapes.values())
+        return count * self.storage.torch_dtype.itemsize
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """Size in bytes and sha256 of a file of the artifact."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about an artifact but the numbers in its factors."""
+
+    provenance: Provenance
+    blocks: Mapping[str, Block]
+    factors: Mapping[str, FactorInfo]
+    files: Mapping[str, FileInfo]
+
+
+def to_json(manifest: Manifest) -> dict[str, Any]:
+    """Write a manifest as JSON, in the order of the specification."""
+    provenance = manifest.provenance
+    base = provenance.base
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "base_model": base_to_json(base),
+        "output_map": asdict(provenance.output_map),
+        "estimator": {"name": provenance.estimator, "configuration": {}},
+        "tasks": provenance.tasks,
+        "size": provenance.size,
+        "sources": [asdict(source) for source in provenance.sources],
+        "excluded": list(provenance.excluded),
+        "uncovered": dict(provenance.uncovered),
+        "merge_errors": {n: asdict(e) for n, e in provenance.merge_errors.items()},
+        "blocks": {n: _block_to_json(b) for n, b in manifest.blocks.items()},
+        "factors": {n: _factor_to_json(f) for n, f in manifest.factors.items()},
+        "files": {n: asdict(f) for n, f in manifest.files.items()},
+    }
+
+
+def base_to_json(base: BaseModel) -> dict[str, Any]:
+    """Write the description of a pretrained model."""
+    parameters = {
+        n: {"shape": list(p.shape), "sha256": p.sha256}
+        for n, p in base.parameters.items()
+    }
+    return {
+        "id": base.id,
+        "revision": base.revision,
+        "sha256": base.sha256,
+        "parameters": parameters,
+    }
+
+
+def _block_to_json(block: Block) -> dict[str, Any]:
+    if isinstance(block, KroneckerBlock):
+        return {
+            "kind": block.kind,
+            "weight": block.weight,
+            "bias": block.bias,
+            "layout": block.layout.value,
+            "terms": [{"A": a, "B": b} for a, b in block.terms],
+        }
+    (parameter,) = block.parameters
+    terms = [{"G": name} for name in block.factors]
+    return {"kind": block.kind, "parameter": parameter, "terms": terms}
+
+
+def _factor_to_json(info: FactorInfo) -> dict[str, Any]:
+    storage: dict[str, Any] = {"name": info.storage.dtype, "configuration": {}}
+    if info.storage.symmetric:
+        configuration = {"dtype": info.storage.dtype}
+        storage = {"name": "symmetric", "configuration": configuration}
+    structure = {"name": info.structure, "configuration": {}}
+    return {"dim": info.dim, "structure": structure, "storage": storage}
+
+
+def from_json(value: object) -> Manifest:
+    """Read and check a manifest.
+
+    Args:
+        value: Parsed JSON of ``kfac.json``.
+
+    Returns:
+        The manifest; everything that can be checked without the tensors holds.
+
+    Raises:
+        FormatError: If a MUST of ``spec/format.md`` is broken; the first one is named.
+    """
+    fields = Fields(value, "manifest")
+    check_version(fields, FORMAT, VERSION)
+    base = base_from_json(fields.take("base_model", dict), "base_model")
+    output_map = _named(fields.take("output_map", dict), "output_map")
+    estimator = _choice(fields.take("estimator", dict), "estimator", ESTIMATORS)
+    provenance = Provenance(
+        base=base,
+        output_map=output_map,
+        estimator=estimator,
+        tasks=fields.count("tasks"),
+        size=fields.count("size"),
+        sources=fields.list_of("sources", _source),
+        excluded=fields.list_of("excluded", check_name),
+        uncovered=fields.each("uncovered", check_name),
+        merge_errors=fields.each("merge_errors", _merge_error),
+    )
+    blocks = fields.each("blocks", _block)
+    factors = fields.each("factors", _factor)
+    files = fields.each("files", file_info)
+    fields.finish(extensible=True)
+    manifest = Manifest(provenance, blocks, factors, files)
+    _check_consistency(manifest)
+    return manifest
+
+
+def check_version(fields: Fields, name: str, version: int) -> None:
+    """Refuse another format, and a version that this reader does not know."""
+    found = fields.take("format", str)
+    fields.require(found == name, f"format is {found!r}, not {name!r}")
+    number = fields.count("version")
+    fields.require(
+        number == version,
+        f"version {number} of {name} is not known here (only {version}); "
+        "a newer kfac-artifacts may read it",
+    )
+
+
+def base_from_json(value: object, where: str) -> BaseModel:
+    """Read the description of a pretrained model, and check its overall hash."""
+    fields = Fields(value, where)
+    identity, revision = fields.name("id"), fields.maybe("revision", str)
+    digest = fields.sha256("sha256")
+    parameters = fields.each("parameters", _parameter)
+    fields.finish(extensible=True)
+    base = BaseModel(identity, revision, parameters)
+    fields.require(base.sha256 == digest, "sha256 is not that of the parameters")
+    return base
+
+
+def _parameter(value: object, where: str) -> ParameterInfo:
+    fields = Fields(value, where)
+    shape = fields.list_of("shape", _dimension)
+    info = ParameterInfo(shape, fields.sha256("sha256"))
+    fields.finish()
+    return info
+
+
+def _dimension(value: object, where: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31:
+        return value
+    raise FormatError(f"{where} must be a whole number from 1 to 2**31 - 1")
+
+
+def _named(value: object, where: str) -> Named:
+    fields = Fields(value, where)
+    named = Named(fields.name("name"), fields.take("configuration", dict))
+    fields.finish()
+    return named
+
+
+def _choice(value: object, where: str, known: tuple[str, ...]) -> str:
+    """Read a name that changes decoding: it must be known and not configured."""
+    named = _named(value, where)
+    if named.name not in known:
+        raise FormatError(
+            f"{where} {named.name!r} is not known; known are {', '.join(known)}"
+        )
+    Fields(named.configuration, f"{where}.configuration").finish()
+    return named.name
+
+
+def _source(value: object, where: str) -> Source:
+    fields = Fields(value, where)
+    data = _data(fields.take("data", dict), f"{where}.data")
+    cotangents = _cotangents(fields.take("cotangents", dict), f"{where}.cotangents")
+    digest = fields.maybe("digest", str)
+    fields.require(digest is None or bool(SHA256.fullmatch(digest)), "bad digest")
+    fields.finish(extensible=True)
+    return Source(data, cotangents, digest)
+
+
+def _data(value: object, where: str) -> DataInfo:
+    fields = Fields(value, where)
+    preprocessing = fields.take("preprocessing", dict)
+    info = DataInfo(
+        id=fields.name("id"),
+        config=fields.maybe("config", str),
+        split=fields.maybe("split", str),
+        fingerprint=fields.sha256("fingerprint"),
+        examples=fields.count("examples"),
+        size=fields.count("size"),
+        preprocessing=_named(preprocessing, f"{where}.preprocessing"),
+    )
+    fields.require(info.examples <= info.size, "examples must not exceed size")
+    fields.finish(extensible=True)
+    return info
+
+
+def _cotangents(value: object, where: str) -> Cotangents:
+    fields = Fields(value, where)
+    name, draws = fields.name("name"), fields.maybe("draws", int)
+    cotangents = Cotangents(name, draws, fields.count("seed", least=0))
+    fields.require(name in COTANGENTS, f"name must be one of {', '.join(COTANGENTS)}")
+    fields.require((name == "mc") == (draws is not None), "mc has draws, exact null")
+    fields.require(draws is None or draws >= 1, "draws must be at least 1")
+    fields.finish()
+    return cotangents
+
+
+def _merge_error(value: object, where: str) -> MergeError:
+    fields = Fields(value, where)
+    error = MergeError(fields.number("relative"), fields.number("bound"))
+    fields.finish()
+    return error
+
+
+def _block(value: object, where: str) -> Block:
+    fields = Fields(value, where)
+    kind = fields.take("kind", str)
+    fields.require(kind in ("kronecker", "gramian"), f"kind {kind!r} is not known")
+    block: Block
+    if kind == "kronecker":
+        weight, bias = fields.name("weight"), fields.maybe("bias", str)
+        layout = fields.take("layout", str)
+        fields.require(layout in list(Layout), f"layout {layout!r} is not known")
+        terms = fields.list_of("terms", _kronecker_term)
+        block = KroneckerBlock(weight, bias, Layout(layout), terms)
+    else:
+        block = GramianBlock(
+            fields.name("parameter"), fields.list_of("terms", _gramian_term)
+        )
+    fields.require(len(block.factors) > 0, "terms must not be empty")
+    fields.finish()
+    return block
+
+
+def _kronecker_term(value: object, where: str) -> tuple[str, str]:
+    fields = Fields(value, where)
+    term = fields.name("A"), fields.name("B")
+    fields.finish()
+    return term
+
+
+def _gramian_term(value: object, where: str) -> str:
+    fields = Fields(value, where)
+    term = fields.name("G")
+    fields.finish()
+    return term
+
+
+def _factor(value: object, where: str) -> FactorInfo:
+    fields = Fields(value, where)
+    dim = _dimension(fields.take("dim", int), f"{where}.dim")
+    structure = _choice(
+        fields.take("structure", dict), f"{where}.structure", tuple(FACTORS)
+    )
+    storage = _storage(fields.take("storage", dict), f"{where}.storage")
+    fields.finish()
+    info = FactorInfo(structure, dim, storage)
+    fits = all(storage.fits(shape) for shape in info.shapes.values())
+    fields.require(fits, f"{structure} cannot be stored as symmetric")
+    return info
+
+
+def _storage(value: object, where: str) -> Storage:
+    named = _named(value, where)
+    if named.name != "symmetric":
+        return Storage(_choice(value, where, tuple(DTYPES)))
+    fields = Fields(named.configuration, f"{where}.configuration")
+    dtype = fields.take("dtype", str)
+    fields.require(dtype in DTYPES, f"dtype {dtype!r} is not known")
+    fields.finish()
+    return Storage(dtype, symmetric=True)
+
+
+def file_info(value: object, where: str) -> FileInfo:
+    """Read the size and the hash of a file."""
+    fields = Fields(value, where)
+    info = FileInfo(fields.count("size", least=8), fields.sha256("sha256"))
+    fields.finish()
+    return info
+
+
+def _check_consistency(manifest: Manifest) -> None:
+    provenance = manifest.provenance
+    whole = Fields({}, "manifest")
+    whole.require(provenance.tasks == len(provenance.sources), "tasks is not the count")
+    total = sum(source.data.size for source in provenance.sources)
+    whole.require(provenance.size == total, "size is not the sum over the sources")
+    whole.require(len(manifest.blocks) > 0, "there are no blocks")
+    covered = [p for block in manifest.blocks.values() for p in block.parameters]
+    known = set(provenance.base.parameters)
+    whole.require(len(covered) == len(set(covered)), "a parameter is in two blocks")
+    whole.require(
+        set(covered) == known, "base_model.parameters are not those of the blocks"
+    )
+    left_out = {*provenance.excluded, *provenance.uncovered}
+    whole.require(not left_out & known, "a parameter is both covered and left out")
+    errors = set(provenance.merge_errors)
+    whole.require(errors <= set(manifest.blocks), "merge_errors names no block")
+    _check_factors(manifest)
+
+
+def _check_factors(manifest: Manifest) -> None:
+    shapes = manifest.provenance.base.shapes
+    used: set[str] = set()
+    for name, block in manifest.blocks.items():
+        where = Fields({}, f"blocks[{name!r}]")
+        if isinstance(block, KroneckerBlock):
+            _check_shapes(block, shapes, where)
+        for factor, dim in block.sizes(shapes):
+            where.require(factor in manifest.factors, f"no factor {factor!r}")
+            found = manifest.factors[factor].dim
+            where.require(
+                found == dim, f"factor {factor!r} has size {found}, not {dim}"
+            )
+            used.add(factor)
+    unused = sorted(set(manifest.factors) - used)
+    Fields({}, "factors").require(not unused, f"used by no block: {unused[:3]}")
+
+
+def _check_shapes(
+    block: KroneckerBlock, shapes: Mapping[str, tuple[int, ...]], where: Fields
+) -> None:
+    where.require(len(shapes[block.weight]) >= 2, "the weight must have two axes")
+    d_out, _ = block.layout.dims(shapes[block.weight])
+    fits = block.bias is None or shapes[block.bias] == (d_out,)
+    where.require(fits, f"the bias must have shape [{d_out}]")

@@ -1,0 +1,173 @@
+"""Reading an artifact: the manifest and headers at once, each factor when asked for."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kfac_artifacts.artifact import Artifact
+from kfac_artifacts.errors import FormatError
+from kfac_artifacts.factors import FACTORS, Factor
+from kfac_artifacts.format.files import read_json, sha256_file
+from kfac_artifacts.format.manifest import MANIFEST, FactorInfo, Manifest, from_json
+from kfac_artifacts.format.tensors import TensorInfo, check_tensors, open_tensors
+from kfac_artifacts.format.writer import INDEX, SINGLE, stored
+
+
+class StoredFactors(Mapping[str, Factor]):
+    """Factors on disk, decoded when asked for; the last one is kept.
+
+    Keeping one serves modules that share their input covariance.
+    """
+
+    def __init__(
+        self, directory: Path, infos: Mapping[str, FactorInfo], files: Mapping[str, str]
+    ) -> None:
+        self.infos = infos
+        self._directory = directory
+        self._files = files
+        self._handles: dict[str, Any] = {}
+        self._last: tuple[str, Factor] | None = None
+
+    def __getitem__(self, name: str) -> Factor:
+        """Read and decode one factor."""
+        if self._last is None or self._last[0] != name:
+            self._last = (name, self._read(name, self.infos[name]))
+        return self._last[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.infos)
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    def _read(self, name: str, info: FactorInfo) -> Factor:
+        fields = {}
+        for field, shape in info.shapes.items():
+            key = f"{name}/{field}"
+            tensor = self._handle(self._files[key]).get_tensor(key)
+            fields[field] = info.storage.decode(tensor, shape)
+        return FACTORS[info.structure](**fields)
+
+    def _handle(self, file: str) -> Any:
+        if file not in self._handles:
+            self._handles[file] = open_tensors(self._directory / file)
+        return self._handles[file]
+
+
+def open_artifact(path: Path) -> Artifact:
+    """Open an artifact: check the manifest, sizes and headers; read no tensor.
+
+    Args:
+        path: The artifact's directory.
+
+    Returns:
+        The artifact, its factors read when they are asked for.
+
+    Raises:
+        FormatError: If anything breaks ``spec/format.md``; hashes are not looked at.
+    """
+    manifest = read_manifest(path)
+    files = _check_files(path, manifest)
+    factors = StoredFactors(path, manifest.factors, files)
+    digest = sha256_file(path / MANIFEST)
+    return Artifact(manifest.provenance, manifest.blocks, factors, digest)
+
+
+def load(path: str | Path) -> Artifact:
+    """Open an artifact after checking the hash of every file.
+
+    Args:
+        path: The artifact's directory.
+
+    Returns:
+        The artifact, its factors read when they are asked for.
+
+    Raises:
+        FormatError: If anything breaks ``spec/format.md``, or a hash is wrong.
+    """
+    artifact = open_artifact(Path(path))
+    check_hashes(Path(path))
+    return artifact
+
+
+def check_hashes(path: Path) -> None:
+    """Compare every file with the size and hash in the manifest.
+
+    Args:
+        path: The artifact's directory.
+
+    Raises:
+        FormatError: If one differs; the first one is named.
+    """
+    for name, info in read_manifest(path).files.items():
+        if sha256_file(path / name) != info.sha256:
+            raise FormatError(
+                f"{path / name} was damaged or changed: its sha256 is not the one in "
+                f"{MANIFEST}; fetch it again"
+            )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check the manifest, and that every file has its size.
+
+    Args:
+        path: The artifact's directory.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        FormatError: If it is not a manifest of this version, or a file is missing.
+    """
+    if not (path / MANIFEST).is_file():
+        raise FormatError(f"{path} is no artifact: there is no {MANIFEST} in it")
+    manifest = from_json(read_json(path / MANIFEST))
+    expected = _file_names(manifest)
+    if expected != set(manifest.files):
+        raise FormatError(f"{path}: the manifest lists impossible files")
+    for name, info in manifest.files.items():
+        file = path / name
+        if not file.is_file():
+            raise FormatError(f"{path} is incomplete: there is no {name}")
+        if file.stat().st_size != info.size:
+            raise FormatError(
+                f"{file} has {file.stat().st_size} bytes, but the manifest says "
+                f"{info.size}; fetch it again"
+            )
+    return manifest
+
+
+def _file_names(manifest: Manifest) -> set[str]:
+    """The only names that the format allows: no path can leave the directory."""
+    if len(manifest.files) == 1:
+        return {SINGLE}
+    count = len(manifest.files) - 1
+    shards = {
+        f"factors-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)
+    }
+    return shards | {INDEX}
+
+
+def _check_files(path: Path, manifest: Manifest) -> dict[str, str]:
+    """Check every header against the manifest; tell which file holds which tensor."""
+    announced = {k: t for n, f in manifest.factors.items() for k, t in stored(n, f)}
+    if len(manifest.files) == 1:
+        check_tensors(path / SINGLE, announced)
+        return dict.fromkeys(announced, SINGLE)
+    files = _read_index(path, announced, manifest)
+    for file in sorted(set(manifest.files) - {INDEX}):
+        here = {key: info for key, info in announced.items() if files[key] == file}
+        check_tensors(path / file, here)
+    return files
+
+
+def _read_index(
+    path: Path, announced: Mapping[str, TensorInfo], manifest: Manifest
+) -> dict[str, str]:
+    index = read_json(path / INDEX)
+    files = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(files, dict) or files.keys() != announced.keys():
+        raise FormatError(f"{path / INDEX} does not map the tensors of the manifest")
+    if not {str(file) for file in files.values()} == set(manifest.files) - {INDEX}:
+        raise FormatError(f"{path / INDEX} maps to files that are not in the manifest")
+    return files

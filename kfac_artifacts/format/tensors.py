@@ -1,0 +1,162 @@
+"""Safetensors files: written as a stream, opened with distrust.
+
+The `safetensors` library reads and validates; writing is done here, because its writer
+wants every tensor of a file in memory at once and merging holds one block at a time.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, uint8
+
+from kfac_artifacts.errors import FormatError
+from kfac_artifacts.format.fields import Fields
+from kfac_artifacts.format.files import sync
+from kfac_artifacts.format.manifest import FileInfo
+
+MAX_HEADER_BYTES = 64 * 2**20
+DTYPE_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+ITEM_SIZES = {"F32": 4, "F16": 2, "BF16": 2}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Number type (``F32``, ``F16``, ``BF16``) and shape of a stored tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * ITEM_SIZES[self.dtype]
+
+
+def write_tensors(
+    path: Path, infos: Mapping[str, TensorInfo], tensors: Iterable[tuple[str, Tensor]]
+) -> FileInfo:
+    """Write a safetensors file, one tensor at a time, hashing as it goes.
+
+    Args:
+        path: The file; it must not exist.
+        infos: What the tensors will be, in the order in which they come.
+        tensors: The tensors, contiguous and on the CPU, in the same order.
+
+    Returns:
+        Size and hash of the file.
+
+    Raises:
+        FormatError: If a tensor is not what was announced.
+    """
+    digest = hashlib.sha256()
+    with path.open("xb") as file:
+        header = _header(infos)
+        digest.update(header)
+        file.write(header)
+        for (name, info), (given, tensor) in zip(infos.items(), tensors, strict=True):
+            if name != given or tuple(tensor.shape) != info.shape:
+                raise FormatError(f"{given} of {list(tensor.shape)} is not {name}")
+            content = tensor.reshape(-1).view(uint8).numpy().data
+            digest.update(content)
+            file.write(content)
+        size = file.tell()
+        file.flush()
+        sync(file.fileno())
+    return FileInfo(size, digest.hexdigest())
+
+
+def _header(infos: Mapping[str, TensorInfo]) -> bytes:
+    header: dict[str, Any] = {}
+    offset = 0
+    for name, info in infos.items():
+        end = offset + info.nbytes
+        header[name] = {
+            "dtype": info.dtype,
+            "shape": list(info.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def check_tensors(path: Path, infos: Mapping[str, TensorInfo]) -> None:
+    """Check a file's header against what the manifest announces; reads no tensor.
+
+    Args:
+        path: A safetensors file.
+        infos: The tensors that must be in it, and no others.
+
+    Raises:
+        FormatError: If the header is malformed or says anything else.
+    """
+    found = _read_header(path)
+    missing, extra = sorted(infos.keys() - found), sorted(found.keys() - infos.keys())
+    if missing or extra:
+        raise FormatError(
+            f"{path} does not hold what the manifest says: missing {missing[:3]}, "
+            f"unexpected {extra[:3]}"
+        )
+    for name, info in infos.items():
+        if found[name] != info:
+            raise FormatError(f"{path}: {name} is {found[name]}, expected {info}")
+    open_tensors(path)
+
+
+def open_tensors(path: Path) -> Any:
+    """Open a file for reading single tensors.
+
+    Args:
+        path: A safetensors file.
+
+    Returns:
+        The library's handle.
+
+    Raises:
+        FormatError: If the library refuses the file.
+    """
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise FormatError(f"{path} is not a valid safetensors file: {error}") from error
+
+
+def _read_header(path: Path) -> dict[str, TensorInfo]:
+    """Read a header strictly: the library lets duplicates and unknown fields pass."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(MAX_HEADER_BYTES, path.stat().st_size - 8):
+            raise FormatError(f"{path} has an impossible header of {length} bytes")
+        text = file.read(length)
+    try:
+        header = json.loads(text.decode(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path} has an unreadable header: {error}") from error
+    if not isinstance(header, dict):
+        raise FormatError(f"{path} has a header that is no object")
+    header.pop("__metadata__", None)
+    return {
+        name: _tensor_info(value, f"{path}: {name}") for name, value in header.items()
+    }
+
+
+def _tensor_info(value: object, where: str) -> TensorInfo:
+    fields = Fields(value, where)
+    dtype, shape = fields.take("dtype", str), fields.take("shape", list)
+    fields.take("data_offsets", list)  # the library checks that they leave no hole
+    fields.finish()
+    return TensorInfo(dtype, tuple(shape))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return found

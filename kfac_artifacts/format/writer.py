@@ -1,0 +1,146 @@
+"""Writing an artifact: beside its place, tensor by tensor, same input same bytes."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from kfac_artifacts.artifact import Artifact
+from kfac_artifacts.errors import FormatError
+from kfac_artifacts.factors import Factor
+from kfac_artifacts.format.files import (
+    check_free,
+    dump_json,
+    new_directory,
+    sha256_file,
+    write_durably,
+)
+from kfac_artifacts.format.manifest import (
+    MANIFEST,
+    FactorInfo,
+    FileInfo,
+    Manifest,
+    from_json,
+    to_json,
+)
+from kfac_artifacts.format.storage import Storage
+from kfac_artifacts.format.tensors import DTYPE_NAMES, TensorInfo, write_tensors
+
+SINGLE = "factors.safetensors"
+INDEX = "factors.safetensors.index.json"
+MAX_SHARD_BYTES = 5 * 10**9
+
+
+def save_artifact(
+    artifact: Artifact,
+    path: Path,
+    *,
+    storage: str = "symmetric-float32",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    replace: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Write an artifact as a directory that appears whole or not at all.
+
+    Args:
+        artifact: What to write; its factors are asked for one at a time.
+        path: The directory.
+        storage: One of ``STORAGES``; a factor that is no matrix takes the plain form.
+        max_shard_bytes: Size in bytes above which several tensor files are written.
+        replace: Whether a directory that is already there may be replaced.
+        progress: Told after every factor how many bytes were written.
+
+    Raises:
+        FormatError: If the place is taken, or a value does not fit the storage.
+    """
+    codec = Storage.parse(storage)
+    check_free(path, replace=replace)
+    infos = _factor_infos(artifact, codec)
+    with new_directory(path, replace=replace) as directory:
+        files: dict[str, FileInfo] = {}
+        shards = _shards(infos, max_shard_bytes)
+        for name, factors in shards.items():
+            tensors = _tensors(artifact, factors, progress)
+            announced = {k: t for n, f in factors.items() for k, t in stored(n, f)}
+            files[name] = write_tensors(directory / name, announced, tensors)
+        if len(shards) > 1:
+            index = dump_json(weight_map(shards))
+            write_durably(directory / INDEX, index)
+            files[INDEX] = FileInfo(len(index), sha256_file(directory / INDEX))
+        manifest = Manifest(artifact.provenance, artifact.blocks, infos, files)
+        value = to_json(manifest)
+        from_json(value)  # what is written can be read
+        write_durably(directory / MANIFEST, dump_json(value))
+
+
+def stored(name: str, info: FactorInfo) -> Iterator[tuple[str, TensorInfo]]:
+    """Name and describe the stored tensors of a factor: ``<factor>/<field>``."""
+    dtype = DTYPE_NAMES[info.storage.dtype]
+    for field, shape in info.stored_shapes.items():
+        yield f"{name}/{field}", TensorInfo(dtype, shape)
+
+
+def weight_map(shards: dict[str, dict[str, FactorInfo]]) -> dict[str, object]:
+    """Say which file holds which tensor, as transformers' sharded models do."""
+    infos = [info for factors in shards.values() for info in factors.values()]
+    return {
+        "metadata": {"total_size": sum(info.nbytes for info in infos)},
+        "weight_map": {
+            key: file
+            for file, factors in shards.items()
+            for name, info in factors.items()
+            for key, _ in stored(name, info)
+        },
+    }
+
+
+def _factor_infos(artifact: Artifact, codec: Storage) -> dict[str, FactorInfo]:
+    """Describe every factor, in the order of the blocks, each once."""
+    infos: dict[str, FactorInfo] = {}
+    for block in artifact.blocks.values():
+        for name in block.factors:
+            if name not in infos:
+                infos[name] = _factor_info(name, artifact.factors[name], codec)
+    return infos
+
+
+def _factor_info(name: str, factor: Factor, codec: Storage) -> FactorInfo:
+    chosen = codec
+    for tensor in factor.tensors().values():
+        chosen = chosen.for_shape(tuple(tensor.shape))
+    return FactorInfo(factor.name, factor.dim, chosen)
+
+
+def _shards(
+    infos: dict[str, FactorInfo], limit: int
+) -> dict[str, dict[str, FactorInfo]]:
+    """Deal the factors out to files of at most ``limit`` bytes, or of one factor."""
+    shards: list[dict[str, FactorInfo]] = [{}]
+    size = 0
+    for name, info in infos.items():
+        if shards[-1] and size + info.nbytes > limit:
+            shards.append({})
+            size = 0
+        shards[-1][name] = info
+        size += info.nbytes
+    if len(shards) == 1:
+        return {SINGLE: shards[0]}
+    names = (
+        f"factors-{i:05d}-of-{len(shards):05d}.safetensors"
+        for i in range(1, len(shards) + 1)
+    )
+    return dict(zip(names, shards, strict=True))
+
+
+def _tensors(
+    artifact: Artifact,
+    factors: dict[str, FactorInfo],
+    progress: Callable[[int], None],
+) -> Iterator[tuple[str, Tensor]]:
+    for name, info in factors.items():
+        for field, tensor in artifact.factors[name].tensors().items():
+            try:
+                yield f"{name}/{field}", info.storage.encode(tensor)
+            except FormatError as error:
+                raise FormatError(f"{name}: {error}") from error
+        progress(info.nbytes)

@@ -1,0 +1,166 @@
+"""The linearised network ``f_lin(x, τ) = f(x, θ0) + J(x) τ`` (TAK, Eq. 1).
+
+One forward-mode pass gives ``f_lin``. Its Jacobian with respect to τ is J itself, so
+the gradient of a loss is ``Jᵀ ∇c``: one ordinary backward pass at θ0.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from kfac_artifacts.errors import CoverageError
+from kfac_artifacts.network import Batch, Network
+
+_NO_RULE = re.compile(r"forward AD with (\S+) that does not support it")
+_NO_FUNCTION_RULE = re.compile(r"custom autograd\.Function|an autograd\.Function")
+
+
+class Linearized(nn.Module):
+    """A network in its tangent space; its parameters are τ, zero at first.
+
+    The network itself is not a submodule: it is read, never changed.
+    """
+
+    def __init__(self, network: Network, parameters: Sequence[str]) -> None:
+        super().__init__()
+        self.network = network
+        self.names = _known(network, parameters)
+        for name, value in _values(network, self.names).items():
+            # Full precision even for a network in half: small steps must not be lost.
+            dtype = torch.promote_types(value.dtype, torch.float32)
+            zero = torch.zeros(value.shape, dtype=dtype, device=value.device)
+            self.register_parameter(_mangled(name), nn.Parameter(zero))
+
+    def forward(self, batch: Batch) -> Float[Tensor, "n c"]:
+        """Evaluate ``f(x, θ0) + J(x) τ`` for a batch."""
+        tau = self.tau()
+        return _Tangent.apply(self.network, batch, self.names, *tau.values())
+
+    def tau(self) -> dict[str, Tensor]:
+        """The task vector by parameter name: live parameters, with gradients."""
+        return {name: self.get_parameter(_mangled(name)) for name in self.names}
+
+
+def linearize(network: Network, parameters: Sequence[str]) -> Linearized:
+    """Linearise a network around its pretrained parameters.
+
+    Args:
+        network: The pretrained network; it is left as it is.
+        parameters: Names of the parameters that may move.
+
+    Returns:
+        The linearised network, whose parameters are the task vector.
+
+    Raises:
+        CoverageError: If a name is no parameter of the network, or none is given.
+    """  # noqa: DOC502 - raised while building
+    return Linearized(network, parameters)
+
+
+def tangent(
+    network: Network, tau: Mapping[str, Tensor], batch: Batch
+) -> tuple[Float[Tensor, "n c"], Float[Tensor, "n c"]]:
+    """Evaluate ``f(x, θ0)`` and ``J(x) τ`` in one forward-mode pass, without gradient.
+
+    Args:
+        network: The pretrained network.
+        tau: Directions by parameter name; parameters without one stand still.
+        batch: N examples.
+
+    Returns:
+        The output at θ0, and its directional derivative along τ.
+
+    Raises:
+        CoverageError: If an operation of the network has no forward-mode rule.
+    """
+    values = _values(network, tuple(tau))
+    directions = {n: t.detach().to(values[n]) for n, t in tau.items()}
+    try:
+        with forward_mode_kernels(), torch.no_grad():
+            return torch.func.jvp(
+                lambda moved: network.call_with(moved, batch), (values,), (directions,)
+            )
+    except RuntimeError as error:
+        raise _explained(error) from error
+
+
+@contextmanager
+def forward_mode_kernels() -> Iterator[None]:
+    """Select attention kernels that have a forward-mode rule; fused ones have none."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel([SDPBackend.MATH]):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class _Tangent(torch.autograd.Function):
+    """``f + Jτ`` forwards, ``Jᵀ g`` backwards."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, network: Network, batch: Batch, names: tuple[str, ...], *tau: Tensor
+    ) -> Tensor:
+        ctx.network, ctx.batch, ctx.names = network, batch, names
+        ctx.dtypes = [direction.dtype for direction in tau]
+        output, change = tangent(network, dict(zip(names, tau, strict=True)), batch)
+        dtype = torch.promote_types(output.dtype, torch.float32)
+        return output.to(dtype) + change.to(dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        # Everything else is detached, so that no activation is kept for its sake.
+        values = _values(ctx.network, tuple(ctx.network.parameters()))
+        moved = [values[name].requires_grad_() for name in ctx.names]
+        with torch.enable_grad():
+            output = ctx.network.call_with(values, ctx.batch)
+        pulled = torch.autograd.grad(
+            output, moved, grad.to(output.dtype), materialize_grads=True
+        )
+        converted = (g.to(dtype) for g, dtype in zip(pulled, ctx.dtypes, strict=True))
+        return None, None, None, *converted
+
+
+def _values(network: Network, names: tuple[str, ...]) -> dict[str, Tensor]:
+    parameters = network.parameters()
+    return {name: parameters[name].detach() for name in names}
+
+
+def _known(network: Network, names: Sequence[str]) -> tuple[str, ...]:
+    unknown = sorted(set(names) - set(network.parameters()))
+    if unknown:
+        raise CoverageError(
+            f"cannot linearise {network.id} in {', '.join(unknown[:5])}: it has no "
+            f"such parameters ({len(unknown)} in all); is it another model?"
+        )
+    if not names:
+        raise CoverageError(
+            f"cannot linearise {network.id} in no parameter; name at least one"
+        )
+    return tuple(dict.fromkeys(names))
+
+
+def _mangled(name: str) -> str:
+    """Write a name without dots, which PyTorch keeps for paths of modules."""
+    return f"tau/{name.replace('.', '/')}"
+
+
+def _explained(error: RuntimeError) -> Exception:
+    found = _NO_RULE.search(str(error))
+    if found is None and not _NO_FUNCTION_RULE.search(str(error)):
+        return error
+    operation = "a custom autograd function" if found is None else found.group(1)
+    return CoverageError(
+        f"cannot linearise the model: {operation} has no forward-mode rule in PyTorch; "
+        'load the model with attn_implementation="eager", or without custom kernels'
+    )

@@ -1,0 +1,137 @@
+"""A pretrained model seen as ``f(x, θ)``, and the examples that are put into it."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from kfac_artifacts.artifact import BaseModel, DataInfo, Named, ParameterInfo
+
+Batch: TypeAlias = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class OutputMap:
+    """The function f of the model's activations, C numbers per example.
+
+    Attributes:
+        info: Its name and configuration, as recorded in artifacts.
+        apply: From the module and a batch of N examples to ``[N, C]``.
+    """
+
+    info: Named
+    apply: Callable[[nn.Module, Batch], Tensor]
+
+
+class Examples(Protocol):
+    """A finite dataset in which a number names an example for ever."""
+
+    def __len__(self) -> int:
+        """Number of examples in the dataset."""
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Encode some examples as the model's keyword arguments, padded."""
+
+    def info(self, indices: Sequence[int]) -> DataInfo:
+        """Describe the dataset, and fingerprint the examples that were used."""
+
+
+class LabelledExamples(Examples, Protocol):
+    """Examples with a class each."""
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """Class of every example, an index into ``classes``."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Name of every class."""
+
+
+class _Wrapped(nn.Module):
+    """Gives ``functional_call`` a module whose forward is the output map."""
+
+    def __init__(self, module: nn.Module, output_map: OutputMap) -> None:
+        super().__init__()
+        self.base = module
+        self.output_map = output_map
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Apply the output map."""
+        return self.output_map.apply(self.base, batch)
+
+
+@dataclass(eq=False)
+class Network:
+    """A pretrained module with its output map.
+
+    A batch is batch-first: the first axis of every tensor counts examples. For text
+    its ``attention_mask`` (``[N, T]``, 1 for a real token) tells padding from text.
+
+    Attributes:
+        module: The pretrained module, in evaluation mode.
+        output_map: The function f.
+        id: Hub id or name of the model, as recorded in artifacts.
+        revision: The Hub's commit, if known.
+    """
+
+    module: nn.Module
+    output_map: OutputMap
+    id: str
+    revision: str | None = None
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "n c"]:
+        """Evaluate ``f(x, θ0)`` for a batch."""
+        return self.output_map.apply(self.module, self.to_device(batch))
+
+    def call_with(
+        self, parameters: Mapping[str, Tensor], batch: Batch
+    ) -> Float[Tensor, "n c"]:
+        """Evaluate f with some parameters replaced; the module is left as it is."""
+        replaced = {f"base.{name}": value for name, value in parameters.items()}
+        wrapped = _Wrapped(self.module, self.output_map)
+        return functional_call(wrapped, replaced, (self.to_device(batch),))
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Every parameter by name; a shared one only under its first name."""
+        return dict(self.module.named_parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module is."""
+        return next(self.module.parameters()).device
+
+    def to_device(self, batch: Batch) -> dict[str, Tensor]:
+        """Move a batch to where the module is."""
+        return {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+
+    def mask(self, batch: Batch) -> Bool[Tensor, "n t"] | None:
+        """Which positions are real, or None when every position is."""
+        mask = batch.get("attention_mask")
+        return None if mask is None else mask.to(self.device).bool()
+
+    @cached_property
+    def base(self) -> BaseModel:
+        """Shape and hash of every parameter, taken when first asked for."""
+        infos = {n: _parameter_info(p) for n, p in self.parameters().items()}
+        return BaseModel(self.id, self.revision, infos)
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "Network":
+        """Move or convert the module in place; the hashes stay those from before."""
+        _ = self.base
+        self.module.to(device=device, dtype=dtype)
+        return self
+
+
+def _parameter_info(parameter: Tensor) -> ParameterInfo:
+    values = parameter.detach().to("cpu", torch.float32).contiguous()
+    digest = hashlib.sha256(values.numpy().astype("<f4", copy=False).tobytes())
+    return ParameterInfo(tuple(parameter.shape), digest.hexdigest())

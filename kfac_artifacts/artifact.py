@@ -232,10 +232,35 @@ class BaseModel:
         """Shape of every parameter."""
         return {name: info.shape for name, info in self.parameters.items()}
 
+    def differences(self, other: "BaseModel") -> list[str]:
+        """Say in words what of this model is not in another, or differs there."""
+        found = []
+        missing = [n for n in self.parameters if n not in other.parameters]
+        if missing:
+            found.append(f"{other.id} has no parameter {_listed(missing)}")
+        changed = []
+        for name in [n for n in self.parameters if n in other.parameters]:
+            ours, theirs = self.parameters[name], other.parameters[name]
+            if ours.shape != theirs.shape:
+                found.append(
+                    f"{name} has shape {list(theirs.shape)} in {other.id}, "
+                    f"not {list(ours.shape)} as in {self.id}"
+                )
+            elif ours.sha256 != theirs.sha256:
+                changed.append(name)
+        if changed:
+            found.append(f"{other.id} has other values in {_listed(changed)}")
+        return found
+
     def restrict(self, names: set[str]) -> "BaseModel":
         """The same model, seen through some of its parameters."""
         kept = {n: p for n, p in self.parameters.items() if n in names}
         return BaseModel(self.id, self.revision, kept)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ KfacError
 ├── MismatchError      things that do not belong together were given together
 ├── CoverageError      a model has parameters that cannot be handled as asked
 ├── SourceError        a model or a dataset cannot be found or read
+├── SettingsError      a number or a choice that cannot work
 └── RegistryError      a Hub or a registry directory refused or failed
+    ├── AddressError     an address of an artifact is not written as it must be
     ├── AccessError      no permission: log in, or ask for access
     └── ConnectionFailed the network or the server failed: try again
 """
@@ -36,8 +38,16 @@ class SourceError(KfacError, ValueError):
     """A model or a dataset cannot be found or read."""
 
 
+class SettingsError(KfacError, ValueError):
+    """A number or a choice that cannot work."""
+
+
 class RegistryError(KfacError, RuntimeError):
     """A Hub or a registry directory refused or failed."""
+
+
+class AddressError(RegistryError, ValueError):
+    """An address of an artifact is not written as it must be."""
 
 
 class AccessError(RegistryError):

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -29,6 +29,7 @@ class OutputMap:
     apply: Callable[[nn.Module, Batch], Tensor]
 
 
+@runtime_checkable
 class Examples(Protocol):
     """A finite dataset in which a number names an example for ever."""
 
@@ -42,6 +43,7 @@ class Examples(Protocol):
         """Describe the dataset, and fingerprint the examples that were used."""
 
 
+@runtime_checkable
 class LabelledExamples(Examples, Protocol):
     """Examples with a class each."""
 
@@ -52,6 +54,43 @@ class LabelledExamples(Examples, Protocol):
     @property
     def classes(self) -> Sequence[str]:
         """Name of every class."""
+
+
+@dataclass(frozen=True, eq=False)
+class TensorExamples:
+    """Examples that are tensors already, all of one shape: for data of your own.
+
+    Attributes:
+        tensors: The model's keyword arguments, each with the examples first.
+        id: What to call the data in the artifact.
+    """
+
+    tensors: Mapping[str, Tensor]
+    id: str
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(next(iter(self.tensors.values())))
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Take some examples."""
+        return {name: values[list(indices)] for name, values in self.tensors.items()}
+
+    def info(self, indices: Sequence[int]) -> DataInfo:
+        """Describe the data; the fingerprint is over numbers, names and values."""
+        digest = hashlib.sha256(repr(list(indices)).encode())
+        for name, values in sorted(self.batch(indices).items()):
+            digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
+            digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+        return DataInfo(
+            id=self.id,
+            config=None,
+            split=None,
+            fingerprint=digest.hexdigest(),
+            examples=len(indices),
+            size=len(self),
+            preprocessing=Named("tensors"),
+        )
 
 
 class _Wrapped(nn.Module):

@@ -4,13 +4,14 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
 EXIT_CODES = {  # by the name of the error, so that the library need not be imported
+    "AddressError": 2,
     "FormatError": 3,
     "AccessError": 4,
     "ConnectionFailed": 5,
@@ -127,3 +128,13 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError
+
+
+def print_uncovered(uncovered: Mapping[str, str]) -> None:
+    """List what is not covered, by reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in uncovered.items():
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        click.echo(f"not covered: {', '.join(names[:4])}{more} ({reason})")

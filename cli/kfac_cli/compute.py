@@ -1,0 +1,162 @@
+"""``kfac compute``: model and data to an artifact."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kfac_cli import console
+from kfac_cli.options import (
+    data_options,
+    json_option,
+    model_options,
+    storage_options,
+    write_options,
+)
+
+
+@click.command("compute")
+@click.argument("model")
+@click.argument("data")
+@write_options
+@click.option(
+    "--examples",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="How many examples to use, chosen by the seed.",
+)
+@click.option(
+    "--cotangents",
+    type=click.Choice(["mc", "exact"]),
+    default="mc",
+    show_default=True,
+    help="Gaussian draws, or all unit vectors (as many passes as f has outputs).",
+)
+@click.option(
+    "--draws",
+    type=click.IntRange(min=1),
+    help="Gaussian vectors per example.  [default: 1]",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--modules",
+    "only",
+    multiple=True,
+    metavar="PATTERN",
+    help="Parameters to cover, such as 'encoder.layer.5.*'; may be repeated.",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Parameters to leave out; may be repeated.",
+)
+@data_options
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@model_options
+@click.option("--model-id", help="What to call the model in the artifact.")
+@storage_options
+@json_option
+def command(
+    model: str,
+    data: str,
+    output: Path,
+    examples: int,
+    cotangents: str,
+    draws: int | None,
+    seed: int,
+    only: tuple[str, ...],
+    exclude: tuple[str, ...],
+    batch_size: int,
+    storage: str,
+    max_shard_size: float,
+    force: bool,
+    as_json: bool,
+    **sources: Any,
+) -> None:
+    r"""Compute the curvature of MODEL on DATA, without labels.
+
+    MODEL is a Hub id (org/name, org/name@revision) or a directory. DATA is the id of a
+    dataset (org/name, org/name:config), a csv, tsv, jsonl or parquet file, or a folder
+    of images.
+
+    \b
+    Example:
+        kfac compute sentence-transformers/all-MiniLM-L6-v2 tickets.csv -o tickets
+        kfac compute openai/clip-vit-base-patch32 photos/ -o photos --examples 128
+    """
+    from kfac_artifacts.artifact import Cotangents
+    from kfac_artifacts.estimate import compute
+    from kfac_artifacts.format import save_artifact
+    from kfac_artifacts.format.files import check_free
+
+    if cotangents == "exact" and draws is not None:
+        raise click.UsageError("--draws goes with --cotangents mc, not with exact")
+    check_free(output, replace=force)
+    started = time.perf_counter()
+    network, found = _open(model, data, **sources)
+    if len(found) < 2:
+        raise console.failure(
+            f"{data} has {len(found)} example; at least 2 are needed, because the "
+            "curvature of a single example would show the example itself"
+        )
+    count = min(examples, len(found))
+    with console.progress("computing", count, "examples") as advance:
+        artifact = compute(
+            network,
+            found,
+            count=count,
+            cotangents=Cotangents(
+                cotangents, None if cotangents == "exact" else draws or 1, seed
+            ),
+            only=only,
+            exclude=exclude,
+            batch_size=batch_size,
+            progress=advance,
+        )
+    save_artifact(
+        artifact,
+        output,
+        storage=storage,
+        max_shard_bytes=int(max_shard_size * 10**9),
+        replace=force,
+    )
+    _report(output, time.perf_counter() - started, as_json=as_json)
+
+
+def _open(
+    model: str,
+    data: str,
+    *,
+    output_map: str | None,
+    device: str,
+    dtype: str,
+    model_id: str | None,
+    **columns: Any,
+) -> tuple[Any, Any]:
+    from kfac_artifacts.sources import load_examples, load_network
+
+    network = load_network(
+        model, output_map=output_map, device=device, dtype=dtype, model_id=model_id
+    )
+    return network, load_examples(data, network, **columns)
+
+
+def _report(output: Path, seconds: float, *, as_json: bool) -> None:
+    from kfac_artifacts.format import open_artifact
+    from kfac_cli.inspect import overview
+
+    artifact = open_artifact(output)
+    summary = overview(artifact)
+    summary["seconds"] = round(seconds, 1)
+    if as_json:
+        console.print_json(summary)
+        return
+    console.print_uncovered(artifact.provenance.uncovered)
+    click.echo(
+        f"{output}: {summary['modules']} modules, {summary['parameters']:,} parameters "
+        f"covered ({summary['tensors']} tensors), {summary['examples']} examples, "
+        f"{console.size(summary['bytes'])}, {summary['seconds']} s"
+    )

@@ -1,0 +1,86 @@
+"""``kfac merge``: several artifacts to one of the same size."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kfac_cli import console
+from kfac_cli.options import DIRECTORY, json_option, storage_options, write_options
+
+if TYPE_CHECKING:
+    from kfac_artifacts.artifact import Artifact
+
+
+@click.command("merge")
+@click.argument("artifacts", type=DIRECTORY, nargs=-1, required=True)
+@write_options
+@click.option(
+    "--exclude",
+    type=DIRECTORY,
+    multiple=True,
+    help="Take this artifact's tasks back out; may be repeated.",
+)
+@storage_options
+@json_option
+def command(
+    artifacts: tuple[Path, ...],
+    output: Path,
+    force: bool,
+    exclude: tuple[Path, ...],
+    storage: str,
+    max_shard_size: float,
+    as_json: bool,
+) -> None:
+    r"""Merge ARTIFACTS of one base model (TAK, Eq. 8); the size stays that of one.
+
+    Tasks are weighted by the sizes of their datasets. The result can be merged again,
+    and a task can be taken out again.
+
+    \b
+    Example:
+        kfac merge tickets mails chats -o total
+        kfac merge total --exclude tickets -o others
+    """
+    from kfac_artifacts.format import load, open_artifact, save_artifact
+    from kfac_artifacts.format.files import check_free
+    from kfac_artifacts.merge import merge
+
+    check_free(output, replace=force)
+    added, removed = [load(p) for p in artifacts], [load(p) for p in exclude]
+    with console.progress("comparing", len(added[0].blocks), "modules") as advance:
+        merged = merge(added, exclude=removed, progress=advance)
+    with console.progress("merging", len(merged.factors), "factors") as advance:
+        save_artifact(
+            merged,
+            output,
+            storage=storage,
+            max_shard_bytes=int(max_shard_size * 10**9),
+            replace=force,
+            progress=lambda _: advance(1),
+        )
+    _report(output, open_artifact(output), as_json=as_json)
+
+
+def _report(output: Path, merged: "Artifact", *, as_json: bool) -> None:
+    from kfac_artifacts.merge import weights
+    from kfac_cli.inspect import overview
+
+    errors = merged.provenance.merge_errors
+    worst = max(errors, key=lambda name: errors[name].relative, default=None)
+    if as_json:
+        result = overview(merged)
+        result["merge_errors"] = {name: vars(error) for name, error in errors.items()}
+        console.print_json(result)
+        return
+    rows = [[name, f"{w:.4f}"] for name, w in weights(merged.provenance).items()]
+    console.print_table(["task", "effective weight"], rows)
+    if worst is not None:
+        values = sorted(error.relative for error in errors.values())
+        error = errors[worst]
+        click.echo(
+            f"\nrelative error of the merge: median {values[len(values) // 2]:.3f}, "
+            f"largest {error.relative:.3f} (bound {error.bound:.3f}) in {worst}"
+        )
+    size = console.size(overview(merged)["bytes"])
+    click.echo(f"{output}: {merged.provenance.tasks} tasks, {size}")

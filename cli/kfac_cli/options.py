@@ -1,0 +1,95 @@
+"""Options that several commands share, spelled once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DIRECTORY = click.Path(path_type=Path, file_okay=False)
+STORAGE = click.Choice(
+    [
+        prefix + dtype
+        for prefix in ("symmetric-", "")
+        for dtype in ("float32", "bfloat16", "float16")
+    ]
+)
+
+
+def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Combine options into one decorator, shown in the order given."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+model_options = stacked(
+    click.option(
+        "--output-map",
+        metavar="NAME",
+        help="The function f of the model, by name. [default: by architecture]",
+    ),
+    click.option("--device", default="auto", show_default=True, help="Where to run."),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        default="float32",
+        show_default=True,
+        help="What to compute in; sums are float32 in any case.",
+    ),
+)
+
+data_options = stacked(
+    click.option("--split", help="Split of the dataset. [default: train]"),
+    click.option(
+        "--text-column",
+        "text_columns",
+        multiple=True,
+        metavar="NAME",
+        help="Column with the text; twice for pairs. [default: found by name]",
+    ),
+    click.option(
+        "--image-column",
+        metavar="NAME",
+        help="Column with the image. [default: found by type]",
+    ),
+    click.option(
+        "--max-length",
+        type=click.IntRange(min=1),
+        metavar="TOKENS",
+        help="Cut texts after so many tokens. [default: what the model takes]",
+    ),
+)
+
+write_options = stacked(
+    click.option(
+        "-o", "--output", type=DIRECTORY, required=True, help="Directory to write."
+    ),
+    click.option("--force", is_flag=True, help="Replace the directory if it exists."),
+)
+
+storage_options = stacked(
+    click.option(
+        "--storage",
+        type=STORAGE,
+        default="symmetric-float32",
+        show_default=True,
+        help="How matrices are stored; symmetric keeps one triangle, losing nothing.",
+    ),
+    click.option(
+        "--max-shard-size",
+        type=click.FloatRange(min=0, min_open=True),
+        default=5.0,
+        show_default=True,
+        metavar="GB",
+        help="Write several files above this size.",
+    ),
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

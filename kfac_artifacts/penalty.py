@@ -1,0 +1,131 @@
+"""The drift penalty of a task vector under an artifact (TAK, Eq. 6 and 7)."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from typing_extensions import override
+
+from kfac_artifacts.artifact import Artifact, Block
+from kfac_artifacts.errors import MismatchError
+from kfac_artifacts.factors import Factor
+
+SCALES = ("mean", "sum")
+
+
+class _QuadraticForm(torch.autograd.Function):
+    """``⟨W, M⟩`` with ``M = Σ_r B_r W A_r``; one product serves value and gradient."""
+
+    @staticmethod
+    @override
+    def forward(
+        ctx: Any, W: Tensor, block: Block, factors: Mapping[str, Factor]
+    ) -> Tensor:
+        (dtype,) = {t.dtype for t in factors[block.factors[-1]].tensors().values()}
+        exact = W.detach().to(dtype)  # at the precision of the factors
+        M = block.product(exact, factors)
+        ctx.save_for_backward(M)
+        ctx.dtype = W.dtype
+        return (exact * M).sum()
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (M,) = ctx.saved_tensors
+        return (2 * grads[0] * M).to(ctx.dtype), None, None
+
+
+class KfacPenalty:
+    """``Σ_l c_l ⟨W_l, B_l W_l A_l⟩`` as a function of a task vector.
+
+    With the ``mean`` scale its value estimates ``Σ_t λ_t τᵀ G_t τ``, λ summing to one
+    (TAK, Eq. 7), whatever the number T of merged tasks. With ``sum`` the Kronecker
+    blocks keep the T that Eq. 8 gives them, as in the paper.
+
+    Args:
+        artifact: The curvature; all its factors are held in memory.
+        weights: Multipliers c_l by pattern of block names (``*``, ``?``); the first
+            that matches counts, and a block that none matches has 1.
+        scale: ``mean`` or ``sum``.
+
+    Raises:
+        MismatchError: If a pattern matches no block, or the scale is unknown.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        *,
+        weights: Mapping[str, float] | None = None,
+        scale: str = "mean",
+    ) -> None:
+        if scale not in SCALES:
+            raise MismatchError(f"scale {scale!r} is unknown; choose from {SCALES}")
+        self.blocks = dict(artifact.blocks)
+        self.factors = {name: artifact.factors[name] for name in artifact.factors}
+        tasks = artifact.provenance.tasks
+        patterns = weights or {}
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in self.blocks):
+                raise MismatchError(
+                    f"no block is called {pattern!r}; there are, for example, "
+                    f"{', '.join(list(self.blocks)[:3])}"
+                )
+        self.multipliers = {
+            name: _first_match(name, patterns)
+            * (block.scale(tasks) if scale == "mean" else 1.0)
+            for name, block in self.blocks.items()
+        }
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that the penalty sees."""
+        return tuple(p for block in self.blocks.values() for p in block.parameters)
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "KfacPenalty":
+        """Move the factors; returns the same penalty."""
+        self.factors = {n: f.to(device, dtype) for n, f in self.factors.items()}
+        return self
+
+    def __call__(self, tau: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+        """Evaluate the penalty, with its gradient.
+
+        Args:
+            tau: Task vector by parameter name. A block whose parameters are missing
+                counts as unchanged; parameters of no block are not penalised.
+
+        Returns:
+            One number; non-negative when the factors are positive semidefinite.
+
+        Raises:
+            MismatchError: If ``tau`` has no block, or a part of one.
+        """
+        terms = []
+        for name, block in self.blocks.items():
+            missing = [p for p in block.parameters if p not in tau]
+            if not missing:
+                form = _QuadraticForm.apply(  # type: ignore[no-untyped-call]
+                    block.gather(tau), block, self.factors
+                )
+                terms.append(self.multipliers[name] * form)
+            elif len(missing) < len(block.parameters):
+                raise MismatchError(
+                    f"the task vector lacks {missing[0]}, but has the rest of {name}; "
+                    "train both or neither"
+                )
+        if not terms:
+            raise MismatchError(
+                "the task vector has none of the parameters that the curvature covers; "
+                f"those are, for example, {', '.join(self.parameters[:3])}"
+            )
+        return torch.stack(terms).sum()
+
+
+def _first_match(name: str, patterns: Mapping[str, float]) -> float:
+    matches = (c for pattern, c in patterns.items() if fnmatchcase(name, pattern))
+    return next(matches, 1.0)

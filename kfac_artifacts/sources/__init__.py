@@ -1,0 +1,17 @@
+"""Names to things: a model, its output map, a dataset, encoded for that model."""
+
+from kfac_artifacts.sources.data import load_examples
+from kfac_artifacts.sources.encode import encode_texts
+from kfac_artifacts.sources.examples import ImageExamples, TextExamples
+from kfac_artifacts.sources.models import load_network
+from kfac_artifacts.sources.output_maps import OUTPUT_MAPS, output_map
+
+__all__ = [
+    "OUTPUT_MAPS",
+    "ImageExamples",
+    "TextExamples",
+    "encode_texts",
+    "load_examples",
+    "load_network",
+    "output_map",
+]

@@ -1,0 +1,203 @@
+"""Pretrained ``transformers`` models, by Hub id or local directory.
+
+Weights are read from safetensors only, in float32, and no code of a repository is run.
+"""
+
+import inspect
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import nn
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
+)
+
+from kfac_artifacts.errors import SourceError
+from kfac_artifacts.network import Network
+from kfac_artifacts.sources.hub import download
+from kfac_artifacts.sources.output_maps import output_map as find_output_map
+from kfac_artifacts.sources.quiet import quiet
+
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+DOWNLOADED = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"]
+HUB_ID = re.compile(r"(?:hf://)?(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>\S+))?")
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where the files of a model are, and what it is called."""
+
+    directory: Path
+    id: str
+    revision: str | None = None
+
+
+def load_network(
+    model: str,
+    *,
+    output_map: str | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    model_id: str | None = None,
+) -> Network:
+    """Load a pretrained encoder or vision model with its output map.
+
+    Args:
+        model: A directory in the layout of ``transformers``, or a Hub id, with
+            ``@revision`` behind it for another revision than ``main``.
+        output_map: Name of the output map; None for the usual one of the model.
+        device: Where to compute; ``auto`` takes a GPU if there is one.
+        dtype: What to compute in. Hashes are those of the weights in float32.
+        model_id: What to call the model in artifacts; None for the Hub id, or the
+            name of the directory.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        SourceError: If there is no such model, it cannot be read, its weights are not
+            finite, or the device or the output map is not to be had.
+    """
+    if dtype not in DTYPES:
+        raise SourceError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+    place = _device(device)
+    location = locate(model)
+    module = _load_module(location)
+    _check_finite(module, location.id)
+    chosen = find_output_map(module, output_map)
+    network = Network(module, chosen, model_id or location.id, location.revision)
+    return network.to(place, DTYPES[dtype])
+
+
+def locate(model: str) -> Location:
+    """Find the directory of a model, downloading it from the Hub if need be.
+
+    Args:
+        model: A directory, or a Hub id with or without ``@revision``.
+
+    Returns:
+        The directory, the id to record and the Hub's commit.
+
+    Raises:
+        SourceError: If there is neither such a directory nor such a Hub model.
+    """
+    directory = Path(model).expanduser()
+    if directory.is_dir():
+        return Location(directory, directory.resolve().name)
+    name = HUB_ID.fullmatch(model)
+    if name is None or directory.exists():
+        raise SourceError(f"model {model!r} is neither a directory nor a Hub id")
+    found = download("model", name["id"], name["revision"], DOWNLOADED)
+    return Location(found, name["id"], found.name)
+
+
+def _load_module(location: Location) -> nn.Module:
+    kind = _model_class(_read_config(location), location.id)
+    if not any((location.directory / name).exists() for name in WEIGHTS):
+        raise SourceError(
+            f"{location.id} has no safetensors weights ({' or '.join(WEIGHTS)}); other "
+            "formats can run code when they are read. For a Hub model, see whether a "
+            "pull request has them: NAME@refs/pr/N"
+        )
+    module, missing = _from_pretrained(kind, location)
+    if _may_lack_pooler(module, missing):
+        module, missing = _from_pretrained(kind, location, add_pooling_layer=False)
+    if missing:
+        raise SourceError(
+            f"{location.id} lacks {len(missing)} weights of a {type(module).__name__}, "
+            f"the first is {min(missing)}; they would be random"
+        )
+    return module.eval()
+
+
+def _read_config(location: Location) -> dict[str, Any]:
+    path = location.directory / "config.json"
+    if not path.is_file():
+        raise SourceError(
+            f"{location.id} has no config.json: it is no directory of a transformers "
+            "model"
+        )
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise SourceError(f"{location.id}: config.json is no JSON: {error}") from error
+    if config.get("model_type") not in transformers.CONFIG_MAPPING:
+        raise SourceError(
+            f"{location.id} is of architecture {config.get('model_type')!r}, which "
+            f"transformers {transformers.__version__} does not have; models that bring "
+            "code of their own are not run"
+        )
+    return config
+
+
+def _model_class(config: dict[str, Any], model_id: str) -> Any:
+    name = (config.get("architectures") or [""])[0]
+    if name.endswith(("VisionModelWithProjection", "TextModelWithProjection")):
+        return getattr(transformers, name)
+    if config["model_type"] in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES:
+        return transformers.AutoModelForTextEncoding  # of T5, only the encoder
+    if config.get("is_encoder_decoder"):
+        raise SourceError(
+            f"{model_id} is an encoder-decoder ({config['model_type']}), of which "
+            "transformers has no encoder by itself"
+        )
+    return transformers.AutoModel
+
+
+def _from_pretrained(
+    kind: Any, location: Location, **options: Any
+) -> tuple[nn.Module, set[str]]:
+    try:
+        with quiet():
+            module, report = kind.from_pretrained(
+                str(location.directory),
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise SourceError(
+            f"{location.id} cannot be loaded: {_first_line(error)}"
+        ) from error
+    return module, set(report["missing_keys"])
+
+
+def _may_lack_pooler(module: nn.Module, missing: set[str]) -> bool:
+    optional = "add_pooling_layer" in inspect.signature(type(module)).parameters
+    return optional and any(name.startswith("pooler.") for name in missing)
+
+
+def _check_finite(module: nn.Module, model_id: str) -> None:
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise SourceError(f"{model_id}: {name} holds values that are not finite")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SourceError(
+            f"device {name!r} is not available here; use auto, or for example cpu"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

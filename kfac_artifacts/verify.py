@@ -1,0 +1,145 @@
+"""Verifying an artifact: everything the format promises, and that it is a curvature."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kfac_artifacts.artifact import Artifact, BaseModel
+from kfac_artifacts.errors import FormatError
+from kfac_artifacts.factors import Diagonal, Factor
+from kfac_artifacts.format import StoredFactors, check_hashes, open_artifact
+
+ASYMMETRY = 1e-6
+"""Largest relative asymmetry: readers may rely on half of the matrix."""
+INDEFINITE = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
+"""How negative an eigenvalue may be, relative to the largest, by what rounding does."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked.
+
+    Attributes:
+        good: Whether it is as it should be.
+        what: What was looked at: a file, a factor, or the whole.
+        message: What was found.
+    """
+
+    good: bool
+    what: str
+    message: str
+
+
+def verify(
+    path: Path,
+    base: BaseModel | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Finding]:
+    """Check an artifact on disk thoroughly.
+
+    Args:
+        path: The artifact's directory.
+        base: The pretrained model to compare with, if there is one at hand.
+        progress: Told after every factor.
+
+    Returns:
+        The findings; one that is not good means that the artifact must not be used.
+    """
+    try:
+        artifact = open_artifact(path)
+    except FormatError as error:
+        return [Finding(False, "format", str(error))]
+    blocks = len(artifact.blocks)
+    findings = [Finding(True, "format", f"version 1, {blocks} blocks, sizes agree")]
+    try:
+        check_hashes(path)
+        findings.append(Finding(True, "hashes", "every file has its sha256"))
+    except FormatError as error:
+        return [*findings, Finding(False, "hashes", str(error))]
+    findings += _factor_findings(artifact, progress)
+    if base is not None:
+        findings += base_findings(artifact, base)
+    return findings
+
+
+def base_findings(artifact: Artifact, base: BaseModel) -> list[Finding]:
+    """Compare the base model of an artifact with a model at hand.
+
+    Args:
+        artifact: The artifact.
+        base: The model at hand.
+
+    Returns:
+        One finding if all weights agree, else one for each that does not.
+    """
+    bad = []
+    for name, info in artifact.provenance.base.parameters.items():
+        found = base.parameters.get(name)
+        if found is None:
+            bad.append(Finding(False, name, f"{base.id} has no such parameter"))
+        elif found.shape != info.shape:
+            message = f"{base.id} has shape {found.shape}, the artifact {info.shape}"
+            bad.append(Finding(False, name, message))
+        elif found.sha256 != info.sha256:
+            bad.append(Finding(False, name, f"the values in {base.id} are others"))
+    count = len(artifact.provenance.base.parameters)
+    return bad or [Finding(True, "base model", f"all {count} covered weights agree")]
+
+
+def _factor_findings(
+    artifact: Artifact, progress: Callable[[int], None]
+) -> Iterator[Finding]:
+    lowest = (0.0, "none")
+    count = 0
+    for name in artifact.factors:
+        factor = artifact.factors[name]
+        fault = _fault(factor)
+        if fault is None:
+            relative = _smallest_eigenvalue(factor)
+            lowest = min(lowest, (relative, name))
+            if relative < -_tolerance(artifact, name):
+                fault = f"indefinite: λ_min / λ_max = {relative:.2e}"
+        if fault is not None:
+            yield Finding(False, name, fault)
+        else:
+            count += 1
+        progress(1)
+    if count == len(artifact.factors):
+        yield Finding(True, "factors", f"{count} finite, symmetric and semidefinite")
+        yield Finding(
+            True,
+            "eigenvalues",
+            f"smallest λ_min / λ_max is {lowest[0]:.1e} ({lowest[1]})",
+        )
+
+
+def _fault(factor: Factor) -> str | None:
+    for field, tensor in factor.tensors().items():
+        bad = int((~tensor.isfinite()).sum())
+        if bad:
+            return f"{field} has {bad} values that are not finite"
+    if isinstance(factor, Diagonal):
+        return None
+    matrix = factor.to_dense()
+    asymmetry = (matrix - matrix.mT).norm()
+    if asymmetry > ASYMMETRY * matrix.norm():
+        return f"not symmetric: relative asymmetry {asymmetry / matrix.norm():.2e}"
+    return None
+
+
+def _smallest_eigenvalue(factor: Factor) -> float:
+    """λ_min / λ_max; zero for a factor that is zero."""
+    if isinstance(factor, Diagonal):
+        values = factor.values.double()
+    else:
+        values = torch.linalg.eigvalsh(factor.to_dense().double())
+    largest = values.abs().max()
+    return float(values.min() / largest) if largest > 0 else 0.0
+
+
+def _tolerance(artifact: Artifact, name: str) -> float:
+    if isinstance(artifact.factors, StoredFactors):
+        return INDEFINITE[artifact.factors.infos[name].storage.dtype]
+    return INDEFINITE["float32"]

@@ -1,0 +1,203 @@
+"""Tiny random models of five kinds, in memory or as whole model directories.
+
+Each has one to three thousand parameters. Every entry is drawn at random, biases and
+norms too, so that no gradient vanishes by construction; dropout keeps its usual rate,
+so that a model left in training mode is noticed. Hugging Face classes are imported
+when a model is built, because importing them takes seconds.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# fmt: off
+WORDS = [
+    "a", "an", "and", "bird", "black", "blue", "brown", "cat", "dog", "fish", "good",
+    "green", "in", "is", "it", "of", "on", "red", "runs", "sings", "sits", "swims",
+    "the", "white",
+]
+# fmt: on
+SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
+VOCABULARY = {token: i for i, token in enumerate([*SPECIAL, *WORDS])}
+PAD, UNKNOWN, START, END = range(4)
+IMAGE_SIZE = 8
+PATCH_SIZE = 4
+
+_WIDTHS = {
+    "hidden_size": 8,
+    "intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+_TOKENS = {
+    "vocab_size": len(VOCABULARY),
+    "pad_token_id": PAD,
+    "bos_token_id": START,
+    "eos_token_id": END,
+}
+
+
+def tiny_bert(seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Build a BERT without a pooler: text to hidden states of width 8."""
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(**_WIDTHS, **_TOKENS, max_position_embeddings=16)
+    return _randomised(BertModel(config, add_pooling_layer=False), seed, dtype)
+
+
+def tiny_t5(seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Build the encoder of a T5: RMSNorm, no biases, relative positions."""
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(
+        **_TOKENS,
+        d_model=8,
+        d_kv=4,
+        d_ff=12,
+        num_layers=2,
+        num_heads=2,
+        relative_attention_num_buckets=4,
+        relative_attention_max_distance=8,
+    )
+    return _randomised(T5EncoderModel(config), seed, dtype)
+
+
+def tiny_gpt2(seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Build a GPT-2: causal, with ``Conv1D`` in place of Linear; it pads nothing."""
+    from transformers import GPT2Config, GPT2Model
+
+    config = GPT2Config(
+        vocab_size=len(VOCABULARY),
+        bos_token_id=END,
+        eos_token_id=END,
+        n_embd=8,
+        n_inner=12,
+        n_layer=2,
+        n_head=2,
+        n_positions=16,
+    )
+    return _randomised(GPT2Model(config), seed, dtype)
+
+
+def tiny_vit(seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Build a ViT without a pooler: images of 8 x 8 in four patches."""
+    from transformers import ViTConfig, ViTModel
+
+    config = ViTConfig(**_WIDTHS, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE)
+    return _randomised(ViTModel(config, add_pooling_layer=False), seed, dtype)
+
+
+def tiny_clip(seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Build a CLIP with both towers, projected to 6 dimensions."""
+    from transformers import CLIPConfig, CLIPModel
+
+    both = _WIDTHS | {"projection_dim": 6}
+    vision = both | {"image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE}
+    text = both | _TOKENS | {"max_position_embeddings": 16}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=6)
+    return _randomised(CLIPModel(config), seed, dtype)
+
+
+TEXT_MODELS = {"bert": tiny_bert, "t5": tiny_t5, "gpt2": tiny_gpt2}
+IMAGE_MODELS = {"clip": tiny_clip, "vit": tiny_vit}
+MODELS = TEXT_MODELS | IMAGE_MODELS
+
+
+def text_batch() -> dict[str, Tensor]:
+    """Three texts of 5, 3 and 2 tokens, padded on the right."""
+    ids = torch.tensor([[2, 4, 7, 9, 3], [2, 12, 3, 0, 0], [2, 3, 0, 0, 0]])
+    return {"input_ids": ids, "attention_mask": (ids != PAD).long()}
+
+
+def image_batch(
+    count: int = 3, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """Random images, always the same."""
+    shape = (count, 3, IMAGE_SIZE, IMAGE_SIZE)
+    generator = torch.Generator().manual_seed(0)
+    return {"pixel_values": torch.randn(shape, generator=generator).to(dtype)}
+
+
+def save_tiny_bert(path: Path, seed: int = 0) -> Path:
+    """Write a BERT with a tokenizer that adds ``<s>`` and ``</s>``."""
+    return _save(path, tiny_bert(seed), tiny_tokenizer("<s> $A </s>"))
+
+
+def save_tiny_t5(path: Path, seed: int = 0) -> Path:
+    """Write a T5 encoder with a tokenizer that ends texts with ``</s>``."""
+    return _save(path, tiny_t5(seed), tiny_tokenizer("$A </s>"))
+
+
+def save_tiny_gpt2(path: Path, seed: int = 0) -> Path:
+    """Write a GPT-2 with a tokenizer that adds nothing and has no padding token."""
+    return _save(path, tiny_gpt2(seed), tiny_tokenizer("$A", pad_token=None))
+
+
+def save_tiny_vit(path: Path, seed: int = 0) -> Path:
+    """Write a ViT with its image processor."""
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    return _save(path, tiny_vit(seed), ViTImageProcessorPil(size=size))
+
+
+def save_tiny_clip(path: Path, seed: int = 0) -> Path:
+    """Write a CLIP with its tokenizer and its image processor."""
+    from transformers.models.clip.image_processing_pil_clip import (
+        CLIPImageProcessorPil,
+    )
+
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": IMAGE_SIZE},
+        crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+    )
+    return _save(path, tiny_clip(seed), tiny_tokenizer("<s> $A </s>"), processor)
+
+
+SAVED_MODELS = {
+    "bert": save_tiny_bert,
+    "t5": save_tiny_t5,
+    "gpt2": save_tiny_gpt2,
+    "vit": save_tiny_vit,
+    "clip": save_tiny_clip,
+}
+
+
+def tiny_tokenizer(template: str, pad_token: str | None = "<pad>") -> Any:
+    """Build a tokenizer of whole words with one of the usual ways to frame a text."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=template,
+        pair=f"{template} $B:1 </s>:1",
+        special_tokens=[("<s>", START), ("</s>", END)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token=pad_token,
+        model_max_length=16,
+    )
+
+
+def _randomised(module: nn.Module, seed: int, dtype: torch.dtype) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            is_norm = "norm" in name.lower() and name.endswith("weight")
+            parameter.copy_(1 + 0.3 * noise if is_norm else 0.3 * noise)
+    return module.to(dtype).eval()
+
+
+def _save(path: Path, *parts: Any) -> Path:
+    for part in parts:
+        part.save_pretrained(path)
+    return path

@@ -53,7 +53,7 @@ class MergedFactors(Mapping[str, Factor]):
         total: Factor | None = None
         for part in self._parts:
             weight = part.sign if name in self._summed else part.size / self._total
-            total = _add(total, part.artifact.factors[name], weight)
+            total = _add(total, part.artifact.factors[name], float(weight))
         if total is None:
             raise KeyError(name)
         return total.to(dtype=_dtype(self._parts[0].artifact.factors[name]))

@@ -1,0 +1,42 @@
+# Two commands on a machine with Python 3.11 or newer and pip:
+#   make demo   the whole story on real weights and real texts, on a CPU
+#   make test   lint, types, layers and all tests
+#
+# TORCH chooses the build of PyTorch, which is installed first so that nothing replaces
+# it. curvlinops is installed without its dependencies: one of them, backpack, asks for
+# torchvision without using it, and torchvision breaks a CPU-only PyTorch. What curvlinops
+# does use is in the `dev` extra.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+CURVLINOPS := curvlinops-for-pytorch==3.0.1 backpack-for-pytorch==1.7.1
+SEEDS ?= 1
+WORKERS ?= auto
+
+BIN := .venv/bin
+READY := .venv/ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test lint clean
+
+demo: $(READY)
+	$(BIN)/python benchmarks/demo.py --seeds $(SEEDS)
+
+test: lint
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(READY): pyproject.toml Makefile
+	$(PYTHON) -m venv .venv
+	$(PIP) install $(TORCH)
+	$(PIP) install --editable ".[dev]"
+	$(PIP) install --no-deps $(CURVLINOPS)
+	touch $(READY)
+
+clean:
+	rm -rf .venv

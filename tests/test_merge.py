@@ -1,0 +1,164 @@
+"""Merging (TAK, Eq. 8): its algebra, its error, and what it refuses."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kfac_artifacts.artifact import BaseModel, GramianBlock, Named, ParameterInfo
+from kfac_artifacts.errors import MismatchError
+from kfac_artifacts.format import load, save_artifact
+from kfac_artifacts.merge import merge, weights
+from tests.artifacts import artifact, dense_block, renamed
+
+
+def assert_same(one, other, **tolerance):
+    assert one.provenance.tasks == other.provenance.tasks
+    assert one.provenance.size == other.provenance.size
+    for name in one.factors:
+        torch.testing.assert_close(
+            one.factors[name].to_dense(), other.factors[name].to_dense(), **tolerance
+        )
+
+
+def test_merging_follows_equation_8():
+    parts = [artifact(1, 10), artifact(2, 30)]
+    merged = merge(parts)
+    a, b = ([p.factors[n].to_dense() for p in parts] for n in ("linear.A", "linear.B"))
+    torch.testing.assert_close(
+        merged.factors["linear.A"].to_dense(), 0.25 * a[0] + 0.75 * a[1]
+    )
+    torch.testing.assert_close(merged.factors["linear.B"].to_dense(), b[0] + b[1])
+    g = [p.factors["norm.weight.G"].to_dense() for p in parts]
+    torch.testing.assert_close(
+        merged.factors["norm.weight.G"].to_dense(), 0.25 * g[0] + 0.75 * g[1]
+    )
+    assert merged.provenance.tasks == 2
+    assert merged.provenance.size == 40
+    assert list(weights(merged.provenance).values()) == [0.25, 0.75]
+
+
+@settings(deadline=None, max_examples=15)
+@given(sizes=st.lists(st.integers(1, 1000), min_size=3, max_size=5))
+def test_merging_is_associative_and_free_of_order(sizes):
+    parts = [artifact(i, size) for i, size in enumerate(sizes)]
+    together = merge(parts)
+    assert_same(merge(parts[::-1]), together)
+    assert_same(merge([merge(parts[:2]), *parts[2:]]), together)
+    assert_same(merge([parts[0], merge(parts[1:])]), together)
+
+
+@settings(deadline=None, max_examples=15)
+@given(sizes=st.lists(st.integers(1, 1000), min_size=2, max_size=5))
+def test_total_minus_own_is_the_others(sizes):
+    parts = [artifact(i, size) for i, size in enumerate(sizes)]
+    others = merge([merge(parts)], exclude=[parts[0]])
+    assert_same(others, merge(parts[1:]))
+    assert others.provenance.sources == merge(parts[1:]).provenance.sources
+
+
+@pytest.mark.parametrize("copies", [1, 2, 8])
+def test_merging_equal_copies_gives_that_many_times_the_kronecker_blocks(copies):
+    one = artifact(3)
+    merged = merge([renamed(one, f"copy{i}") for i in range(copies)])
+    for name, block in merged.blocks.items():
+        times = 1 if isinstance(block, GramianBlock) else copies
+        torch.testing.assert_close(
+            dense_block(merged, name), times * dense_block(one, name)
+        )
+        scale = block.scale(merged.provenance.tasks)
+        torch.testing.assert_close(
+            scale * dense_block(merged, name), dense_block(one, name)
+        )
+    for error in merged.provenance.merge_errors.values():
+        assert error.relative < 1e-7
+
+
+@settings(deadline=None, max_examples=20)
+@given(sizes=st.lists(st.integers(1, 100), min_size=2, max_size=5))
+def test_error_is_that_of_the_formed_products_and_the_bound_holds(sizes):
+    parts = [artifact(i, size) for i, size in enumerate(sizes)]
+    merged = merge(parts)
+    total = sum(sizes)
+    for name, error in merged.provenance.merge_errors.items():
+        target = sum(
+            size / total * dense_block(part, name)
+            for part, size in zip(parts, sizes, strict=True)
+        )
+        found = dense_block(merged, name) / len(parts)
+        relative = (target - found).norm() / target.norm()
+        assert error.relative == pytest.approx(float(relative), rel=1e-6)
+        assert error.relative <= error.bound * (1 + 1e-9)
+
+
+def test_bound_is_equation_18_for_equal_weights():
+    parts = [artifact(i, 10) for i in range(3)]
+    error = merge(parts).provenance.merge_errors["linear"]
+    A = torch.stack([p.factors["linear.A"].to_dense() for p in parts])
+    B = torch.stack([p.factors["linear.B"].to_dense() for p in parts])
+    sigma_a = (A - A.mean(0)).pow(2).sum((1, 2)).mean().sqrt()
+    sigma_b = (B - B.mean(0)).pow(2).sum((1, 2)).mean().sqrt()
+    norm = sum(dense_block(p, "linear") for p in parts).norm()
+    assert error.bound == pytest.approx(float(3 * sigma_a * sigma_b / norm))
+
+
+def test_error_of_merged_parts_counts_their_tasks():
+    """A part of two tasks weighs as its two tasks do."""
+    parts = [artifact(i, 10) for i in range(3)]
+    twice = merge([merge(parts[:2]), parts[2]])
+    pair = merge(parts[:2])
+    both, third = dense_block(pair, "linear"), dense_block(parts[2], "linear")
+    target = 2 / 3 * both / 2 + third / 3
+    found = dense_block(twice, "linear") / 3
+    expected = float((target - found).norm() / target.norm())
+    assert twice.provenance.merge_errors["linear"].relative == pytest.approx(expected)
+
+
+def test_all_differences_are_listed_at_once():
+    one, other = artifact(1), artifact(2)
+    changed = dict(other.provenance.base.parameters)
+    changed["norm.weight"] = ParameterInfo((4,), "cd" * 32)
+    provenance = replace(
+        other.provenance,
+        base=BaseModel("toy2", None, changed),
+        output_map=Named("cls"),
+        estimator="nearest",
+    )
+    third = replace(other, provenance=provenance)
+    with pytest.raises(MismatchError) as caught:
+        merge([one, other, third])
+    for word in ("artifact 3", "estimator", "output map", "norm.weight", "toy2"):
+        assert word in str(caught.value)
+    assert "artifact 2" not in str(caught.value)
+
+
+def test_a_task_is_not_counted_twice(tmp_path):
+    save_artifact(artifact(1), tmp_path / "one")
+    save_artifact(artifact(2), tmp_path / "two")
+    one, two = load(tmp_path / "one"), load(tmp_path / "two")
+    save_artifact(merge([one, two]), tmp_path / "both")
+    with pytest.raises(MismatchError, match="counted twice: data1"):
+        merge([load(tmp_path / "both"), one])
+
+
+def test_only_a_part_can_be_excluded():
+    with pytest.raises(MismatchError, match=r"data3 cannot be excluded.*data1, data2"):
+        merge([merge([artifact(1), artifact(2)])], exclude=[artifact(3)])
+
+
+def test_not_everything_can_be_excluded():
+    with pytest.raises(MismatchError, match="nothing is left"):
+        merge([artifact(1)], exclude=[artifact(1)])
+
+
+def test_merge_and_exclude_survive_the_disk(tmp_path):
+    for i in (1, 2, 3):
+        save_artifact(artifact(i, 10 * i, torch.float32), tmp_path / str(i))
+    parts = [load(tmp_path / str(i)) for i in (1, 2, 3)]
+    save_artifact(merge(parts), tmp_path / "total")
+    others = merge([load(tmp_path / "total")], exclude=[parts[0]])
+    assert_same(others, merge(parts[1:]), rtol=1e-5, atol=1e-6)
+    named = [source.digest for source in load(tmp_path / "total").provenance.sources]
+    assert named == [part.digest for part in parts]

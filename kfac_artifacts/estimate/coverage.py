@@ -76,21 +76,28 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
     prover = _Prover()
     with requiring_gradients(network, wanted=False):
         passed = Pass(network, inventory.sites, batch, prover)
+        for site, reason in passed.failures.items():
+            inventory.drop(site, reason)
+        _require_sites(inventory)
         passed.backward(_first_only(f))
     largest = max(g.norm().item() for g in true.values())
     for name in inventory.uncovered:
         if not _reached(true.get(name)):
             inventory.uncovered[name] = UNREACHED
     for site in list(inventory.sites):
-        reason = passed.failures.get(site) or _fault(site, prover, true, largest)
+        reason = _fault(site, prover, true, largest)
         if reason is not None:
             inventory.drop(site, reason)
-    if not inventory.sites:
-        reasons = sorted(set(inventory.uncovered.values()))
-        raise CoverageError(f"no parameter can be covered: {'; '.join(reasons)}")
+    _require_sites(inventory)
     sites = inventory.sites
     calls = {site: passed.calls[site] for site in sites}
     return Coverage(sites, calls, _leaders(prover.inputs, calls))
+
+
+def _require_sites(inventory: Inventory) -> None:
+    if not inventory.sites:
+        reasons = sorted(set(inventory.uncovered.values()))
+        raise CoverageError(f"no parameter can be covered: {'; '.join(reasons)}")
 
 
 def _first_only(f: Tensor) -> Tensor:

@@ -1,0 +1,233 @@
+"""Coverage is proved: what a site does not see is reported, never summed up wrongly."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import jacrev
+
+from kfac_artifacts.artifact import Cotangents, Named
+from kfac_artifacts.errors import CoverageError, KfacError, SourceError
+from kfac_artifacts.estimate import choose, compute
+from kfac_artifacts.network import Network, OutputMap, TensorExamples
+
+EXACT = Cotangents("exact", None, 0)
+OUTSIDE = "f also uses it outside its module (tied or fused weights)"
+
+
+def run(module, x, **options):
+    network = Network(
+        module.double(), OutputMap(Named("f"), lambda m, b: m(b["x"])), "toy"
+    )
+    examples = TensorExamples({"x": x}, "x")
+    return network, compute(network, examples, cotangents=EXACT, **options)
+
+
+def numbers(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0)).double()
+
+
+def kron(artifact, name):
+    ((a, b),) = artifact.blocks[name].terms
+    return torch.kron(artifact.factors[b].to_dense(), artifact.factors[a].to_dense())
+
+
+class _Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.attention(x, x, x)[0].mean(1))
+
+
+def test_fused_attention_is_reported_not_skipped():
+    _, artifact = run(_Attention(), numbers(3, 2, 4))
+    assert set(artifact.parameters) == {"head.weight", "head.bias"}
+    reasons = artifact.provenance.uncovered
+    assert "without calling its module" in reasons["attention.out_proj.weight"]
+    assert "attention.in_proj_weight" in reasons
+    assert "attention.in_proj_bias" in reasons
+
+
+class _Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(5, 4)
+        self.out = nn.Linear(4, 5, bias=False)
+        self.out.weight = self.table.weight
+
+    def forward(self, ids):
+        return self.out(self.table(ids).mean(1))
+
+
+def test_a_table_tied_to_the_output_is_reported():
+    with pytest.raises(CoverageError, match="tied or fused"):
+        run(_Tied(), torch.tensor([[0, 1], [2, 3], [3, 4]]))
+
+
+class _TwoNames(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(4, 4)
+        self.two = nn.Linear(4, 4)
+        self.two.weight, self.two.bias = self.one.weight, self.one.bias
+
+    def forward(self, x):
+        return self.two(torch.tanh(self.one(x)))
+
+
+class _CalledTwice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.norm = nn.LayerNorm(4)
+
+    def forward(self, x):
+        return self.norm(self.layer(torch.tanh(self.layer(self.norm(x)))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(_TwoNames, "one"), (_CalledTwice, "layer")]
+)
+def test_calls_of_a_shared_linear_add_up_like_positions(kind, name):
+    module = kind()
+    network, artifact = run(module, numbers(3, 4))
+    assert artifact.provenance.uncovered == {}
+    layer = module.get_submodule(name)
+    seen = []
+    modules = {id(m): m for m in (layer, getattr(module, "two", layer))}.values()
+    hooks = [
+        m.register_forward_hook(lambda _m, args, _z: seen.append(args[0]))
+        for m in modules
+    ]
+    network({"x": numbers(3, 4)})
+    for hook in hooks:
+        hook.remove()
+    a = torch.cat([torch.cat(seen), torch.ones(6, 1).double()], dim=1)
+    ((factor, _),) = artifact.blocks[name].terms
+    torch.testing.assert_close(
+        artifact.factors[factor].to_dense(), (a.mT @ a / 6).detach()
+    )
+
+
+def test_calls_of_a_shared_norm_add_up_before_they_are_squared():
+    network, artifact = run(_CalledTwice(), numbers(3, 4))
+    parameters = {n: p.detach() for n, p in network.parameters().items()}
+    batch = {"x": numbers(3, 4)}
+    J = jacrev(lambda p: network.call_with(p, batch))(parameters)
+    for name in ("norm.weight", "norm.bias"):
+        G = torch.einsum("ncp,ncq->pq", J[name], J[name]) / 3
+        torch.testing.assert_close(artifact.factors[f"{name}.G"].to_dense(), G)
+
+
+class _Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used = nn.Linear(4, 3)
+        self.dead = nn.Linear(4, 3)
+        self.detached = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.used(x) + 0 * self.detached(x).detach()
+
+
+def test_branches_that_do_not_reach_f_are_reported():
+    _, artifact = run(_Branches(), numbers(3, 4))
+    assert set(artifact.parameters) == {"used.weight", "used.bias"}
+    assert set(artifact.provenance.uncovered.values()) == {"f does not depend on it"}
+
+
+class _SequenceFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.layer(x.transpose(0, 1)).sum(0)
+
+
+@pytest.mark.parametrize("positions", [2, 5])
+def test_a_batch_that_is_not_the_first_axis_is_found(positions):
+    """With 2 positions the shapes agree, and only the cotangents tell."""
+    with pytest.raises(CoverageError, match="is not the batch"):
+        run(_SequenceFirst(), numbers(3, positions, 4))
+
+
+class _Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.layer(x) + x @ self.layer.weight)
+
+
+def test_a_weight_used_beside_its_module_is_reported():
+    _, artifact = run(_Functional(), numbers(3, 4))
+    assert artifact.provenance.uncovered["layer.weight"] == OUTSIDE
+    assert "head.weight" in artifact.parameters
+
+
+def test_excluded_parameters_are_listed_apart():
+    _, artifact = run(_Branches(), numbers(3, 4), exclude=("dead.*", "*.bias"))
+    assert artifact.provenance.excluded == (
+        "used.bias",
+        "dead.weight",
+        "dead.bias",
+        "detached.bias",
+    )
+    assert set(artifact.parameters) == {"used.weight"}
+    ((a, _),) = artifact.blocks["used"].terms
+    assert artifact.factors[a].dim == 4
+
+
+def test_modules_with_the_same_input_share_one_factor():
+    from tests import models
+
+    module = models.tiny_bert(dtype=torch.float64)
+    network = Network(
+        module, OutputMap(Named("f"), lambda m, b: m(**b).last_hidden_state[:, 0]), "b"
+    )
+    artifact = compute(network, TensorExamples(models.text_batch(), "t"))
+    path = "encoder.layer.0.attention.self"
+    names = {
+        artifact.blocks[f"{path}.{m}"].terms[0][0] for m in ("query", "key", "value")
+    }
+    assert names == {f"{path}.query.A"}
+
+
+def test_outputs_that_are_not_finite_are_refused():
+    x = numbers(5, 4)
+    x[2, 1] = float("nan")
+    with pytest.raises(KfacError, match="not finite for example 2"):
+        run(_Branches(), x)
+
+
+def test_a_pattern_that_matches_nothing_is_refused():
+    with pytest.raises(CoverageError, match=r"no parameter is called 'heads\.\*'"):
+        run(_Branches(), numbers(3, 4), exclude=("heads.*",))
+
+
+def test_examples_are_chosen_by_the_seed_alone():
+    assert choose(100, 10, 0) == choose(100, 10, 0) != choose(100, 10, 1)
+    assert choose(5, 10, 0) == [0, 1, 2, 3, 4]
+    assert len(set(choose(1000, 256, 3))) == 256
+    with pytest.raises(SourceError, match="no examples"):
+        choose(0, 10, 0)
+
+
+def test_one_factor_of_a_grouped_convolution_is_reported():
+    class Grouped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(2, 4, 2, groups=2)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(self.conv(x).mean((2, 3)))
+
+    _, artifact = run(Grouped(), numbers(3, 2, 4, 4))
+    assert "conv.weight" in artifact.provenance.uncovered
+    assert "head.weight" in artifact.parameters

@@ -1,0 +1,97 @@
+"""Verifying: one finding for each thing that is wrong."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kfac_artifacts.artifact import BaseModel, ParameterInfo
+from kfac_artifacts.factors import Dense, Diagonal
+from kfac_artifacts.format import save_artifact
+from kfac_artifacts.verify import verify
+from tests.artifacts import SHAPES, artifact
+
+
+def save(path, storage="symmetric-float32", **factors):
+    of = artifact(1, dtype=torch.float32)
+    changed = replace(of, factors={**of.factors, **factors})
+    save_artifact(changed, path, storage=storage)
+    return path
+
+
+def bad(findings):
+    return {f.what: f.message for f in findings if not f.good}
+
+
+@pytest.mark.parametrize("storage", ["symmetric-float32", "float32", "bfloat16"])
+def test_a_sound_artifact_has_no_bad_finding(tmp_path, storage):
+    findings = verify(save(tmp_path / "a", storage))
+    assert bad(findings) == {}
+    assert {f.what for f in findings} == {"format", "hashes", "factors", "eigenvalues"}
+
+
+def test_a_flipped_byte_is_found(tmp_path):
+    path = save(tmp_path / "a")
+    file = path / "factors.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    assert "sha256" in bad(verify(path))["hashes"]
+
+
+def test_a_missing_file_is_found(tmp_path):
+    path = save(tmp_path / "a")
+    (path / "factors.safetensors").unlink()
+    assert "no factors.safetensors" in bad(verify(path))["format"]
+
+
+def test_what_is_no_artifact_is_found(tmp_path):
+    assert "there is no kfac.json" in bad(verify(tmp_path))["format"]
+
+
+def test_an_asymmetric_factor_is_found(tmp_path):
+    matrix = torch.eye(3)
+    matrix[0, 1] = 0.1
+    path = save(tmp_path / "a", "float32", **{"linear.B": Dense(matrix)})
+    assert "not symmetric" in bad(verify(path))["linear.B"]
+
+
+@pytest.mark.parametrize(
+    "factor", [Dense(torch.diag(torch.tensor([1.0, 2, -0.1]))), None]
+)
+def test_an_indefinite_factor_is_found(tmp_path, factor):
+    name = "linear.B" if factor is not None else "table.A"
+    factor = factor or Diagonal(torch.tensor([1.0, 1, 1, 1, 1, 1, -0.5]))
+    path = save(tmp_path / "a", **{name: factor})
+    assert "indefinite" in bad(verify(path))[name]
+
+
+def test_another_base_model_is_found_weight_by_weight(tmp_path):
+    path = save(tmp_path / "a")
+    infos = {n: ParameterInfo(s, "ab" * 32) for n, s in SHAPES.items()}
+    assert bad(verify(path, BaseModel("same", None, infos))) == {}
+    infos["linear.bias"] = ParameterInfo((3,), "cd" * 32)
+    infos["linear.weight"] = ParameterInfo((3, 5), "ab" * 32)
+    del infos["norm.weight"]
+    found = bad(verify(path, BaseModel("other", None, infos)))
+    assert set(found) == {"linear.bias", "linear.weight", "norm.weight"}
+
+
+def test_values_that_are_not_finite_are_found(tmp_path):
+    """Writing refuses them, so one is put into a file and the manifest is mended."""
+    import json
+
+    from kfac_artifacts.format.files import sha256_file
+
+    path = save(tmp_path / "a")
+    file = path / "factors.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-4:] = bytes.fromhex("0000c07f")
+    file.write_bytes(content)
+    manifest = json.loads((path / "kfac.json").read_text())
+    manifest["files"][file.name]["sha256"] = sha256_file(file)
+    (path / "kfac.json").write_text(json.dumps(manifest))
+    (message,) = bad(verify(path)).values()
+    assert "not finite" in message
+    shutil.rmtree(path)

@@ -1,6 +1,7 @@
 """``kfac compute``: model and data to an artifact."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ from kfac_cli.options import (
 @data_options
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
 @model_options
-@click.option("--model-id", help="What to call the model in the artifact.")
+@click.option("--model-id", help="What to call the model.  [default: as given]")
+@click.option("--data-id", help="What to call the data.  [default: the file's name]")
 @storage_options
 @json_option
 def command(
@@ -97,11 +99,6 @@ def command(
     check_free(output, replace=force)
     started = time.perf_counter()
     network, found = _open(model, data, **sources)
-    if len(found) < 2:
-        raise console.failure(
-            f"{data} has {len(found)} example; at least 2 are needed, because the "
-            "curvature of a single example would show the example itself"
-        )
     count = min(examples, len(found))
     with console.progress("computing", count, "examples") as advance:
         artifact = compute(
@@ -134,6 +131,7 @@ def _open(
     device: str,
     dtype: str,
     model_id: str | None,
+    data_id: str | None,
     **columns: Any,
 ) -> tuple[Any, Any]:
     from kfac_artifacts.sources import load_examples, load_network
@@ -141,7 +139,11 @@ def _open(
     network = load_network(
         model, output_map=output_map, device=device, dtype=dtype, model_id=model_id
     )
-    return network, load_examples(data, network, **columns)
+    examples = load_examples(data, network, **columns)
+    if data_id is not None:
+        description = replace(examples.description, id=data_id)
+        examples = replace(examples, description=description)
+    return network, examples
 
 
 def _report(output: Path, seconds: float, *, as_json: bool) -> None:

@@ -2,7 +2,17 @@
 
 import click
 
-from kfac_cli import compute, inspect, merge, verify
+from kfac_cli import (
+    apply,
+    compute,
+    evaluate,
+    inspect,
+    merge,
+    pull,
+    push,
+    train,
+    verify,
+)
 from kfac_cli.console import KfacGroup
 
 
@@ -16,5 +26,5 @@ def main() -> None:
     """
 
 
-for module in (compute, merge, inspect, verify):
+for module in (compute, merge, inspect, verify, push, pull, train, apply, evaluate):
     main.add_command(module.command)

@@ -85,9 +85,9 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
         if not _reached(true.get(name)):
             inventory.uncovered[name] = UNREACHED
     for site in list(inventory.sites):
-        reason = _fault(site, prover, true, largest)
-        if reason is not None:
-            inventory.drop(site, reason)
+        fault = _fault(site, prover, true, largest)
+        if fault is not None:
+            inventory.drop(site, fault)
     _require_sites(inventory)
     sites = inventory.sites
     calls = {site: passed.calls[site] for site in sites}

@@ -84,8 +84,9 @@ def load_examples(
     rows = opened.rows
     if len(rows) < FEWEST_EXAMPLES:
         raise SourceError(
-            f"{opened.description.id} has {len(rows)} examples; at least "
-            f"{FEWEST_EXAMPLES} are needed"
+            f"{opened.description.id} has {len(rows)} example(s); at least "
+            f"{FEWEST_EXAMPLES} are needed, because what is computed from one alone "
+            "would show it"
         )
     labels = read_labels(rows, label_column, classes)
     argument = inputs(network.module, network.output_map.info.name)

@@ -1,0 +1,58 @@
+"""``kfac pull``: fetch an artifact and verify it."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from kfac_cli.console import print_json, size
+
+
+@click.command("pull")
+@click.argument("source")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace an artifact at DIRECTORY.")
+@click.option("--endpoint", help="URL of the Hub.  [default: HF_ENDPOINT]")
+@click.option(
+    "--retries",
+    type=click.IntRange(min=0),
+    default=4,
+    show_default=True,
+    help="How often to repeat what failed for a passing reason.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    source: str,
+    directory: Path,
+    force: bool,
+    endpoint: str | None,
+    retries: int,
+    as_json: bool,
+) -> None:
+    """Fetch the artifact at SOURCE into DIRECTORY, and verify every byte of it.
+
+    SOURCE is hf://org/name[/path][@revision], or a directory with an artifact. A branch
+    or tag is resolved to a commit first; the commit is printed, and kept with the
+    artifact in pulled.json. DIRECTORY appears whole or not at all.
+
+    \b
+    Example:
+      kfac pull hf://my-org/minilm-kfac/mnli@main mnli-curvature
+      kfac pull registry/mnli mnli-curvature
+    """
+    from kfac_artifacts.hub import Hub, client_output, pull
+
+    with client_output(bars=sys.stderr.isatty() and not as_json):
+        hub = Hub(endpoint=endpoint, retries=retries)
+        pulled = pull(source, directory, replace=force, hub=hub)
+    if pulled.stale:
+        click.echo(
+            f"warning: the Hub did not answer; {source} is what it was when it was "
+            "last asked for",
+            err=True,
+        )
+    click.echo(f"pulled {size(pulled.size)} into {directory}, verified", err=True)
+    if as_json:
+        print_json({**pulled.__dict__, "directory": str(pulled.directory)})
+    else:
+        click.echo(pulled.reference)

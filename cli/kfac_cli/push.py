@@ -1,0 +1,69 @@
+"""``kfac push``: publish an artifact."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from kfac_cli.console import print_json, size
+
+
+@click.command("push")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("destination")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
+@click.option("--license", help="Licence for the model card, such as cc-by-4.0.")
+@click.option("--tag", help="Tag of the commit.  [default: named by the digest]")
+@click.option("--endpoint", help="URL of the Hub.  [default: HF_ENDPOINT]")
+@click.option(
+    "--retries",
+    type=click.IntRange(min=0),
+    default=4,
+    show_default=True,
+    help="How often to repeat what failed for a passing reason.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    directory: Path,
+    destination: str,
+    private: bool,
+    license: str | None,
+    tag: str | None,
+    endpoint: str | None,
+    retries: int,
+    as_json: bool,
+) -> None:
+    """Publish the artifact DIRECTORY at DESTINATION.
+
+    DESTINATION is hf://org/name[/path][@branch], or a plain directory: the place in an
+    embedded registry where the artifact itself shall stand. The artifact is checked
+    first, goes up in one commit, and the commit is tagged. A model card is written, and
+    never again once somebody edited it. The pinned address is printed; `kfac pull`
+    takes it. The token is that of `hf auth login` or HF_TOKEN.
+
+    \b
+    Example:
+      kfac push mnli-curvature hf://my-org/minilm-kfac/mnli --license cc-by-4.0
+      kfac push mnli-curvature registry/mnli
+    """
+    from kfac_artifacts.hub import Hub, client_output, push
+
+    with client_output(bars=sys.stderr.isatty() and not as_json):
+        pushed = push(
+            directory,
+            destination,
+            private=private,
+            license=license,
+            tag=tag,
+            hub=Hub(endpoint=endpoint, retries=retries),
+        )
+    if not pushed.changed:
+        click.echo(f"{destination} is already up to date", err=True)
+    if pushed.card_kept:
+        click.echo("its edited README.md was kept as it is", err=True)
+    if pushed.changed:
+        click.echo(f"pushed {size(pushed.size)}, tagged {pushed.tag}", err=True)
+    if as_json:
+        print_json(pushed.__dict__)
+    else:
+        click.echo(pushed.reference)

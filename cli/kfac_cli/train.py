@@ -1,0 +1,257 @@
+"""``kfac train``: a task vector that leaves the tasks of others alone."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kfac_cli import console
+from kfac_cli.options import (
+    data_options,
+    json_option,
+    model_options,
+    write_options,
+)
+from kfac_cli.train_options import (
+    curvature_options,
+    head_options,
+    optimiser_options,
+)
+
+if TYPE_CHECKING:
+    from kfac_artifacts.artifact import Artifact
+    from kfac_artifacts.network import LabelledExamples, Network
+    from kfac_artifacts.task_vector import Head, TaskVector
+    from kfac_artifacts.train import Progress, TrainSettings
+
+USUAL_STEPS = 300
+DECAY_VISION, DECAY_TEXT = 0.1, 0.01  # as in TAK, App. E
+
+
+@click.command("train")
+@click.argument("model")
+@click.argument("data")
+@write_options
+@click.option(
+    "--restart", is_flag=True, help="Ignore the checkpoint of an earlier run."
+)
+@curvature_options
+@head_options
+@optimiser_options
+@click.option("--label-column", default="label", show_default=True)
+@data_options
+@click.option("--eval-data", help="Labelled data to measure the result on.")
+@click.option("--eval-split", help="Split of that. [default: train]")
+@model_options
+@json_option
+def command(
+    model: str,
+    data: str,
+    output: Path,
+    force: bool,
+    restart: bool,
+    curvatures: tuple[Path, ...],
+    exclude_own: tuple[Path, ...],
+    head_kind: str,
+    texts_file: Path | None,
+    template: str,
+    logit_scale: float | None,
+    label_column: str,
+    eval_data: str | None,
+    eval_split: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    r"""Train a task vector for MODEL on the labelled DATA.
+
+    Training is linearised around MODEL, with a frozen head, and the penalty holds back
+    whatever would disturb the tasks in the curvature. Parameters that the curvature
+    does not cover are not trained. Without --curvature, or with --lambda 0, nothing is
+    held back. A run that was interrupted goes on where it was when it is started again.
+
+    \b
+    Example:
+        kfac train sentence-transformers/all-MiniLM-L6-v2 tickets.csv \
+            --curvature others -o tau-tickets
+        accelerate launch $(which kfac) train ...
+    """
+    from kfac_artifacts.format.files import check_free
+    from kfac_artifacts.sources import load_examples, load_network
+    from kfac_artifacts.train import TrainingTask, train
+
+    _check_usage(options, curvatures, exclude_own, texts_file, head_kind)
+    check_free(output, replace=force)
+    curvature = _curvature(curvatures, exclude_own)
+    sources = {name: options.pop(name) for name in ("output_map", "device", "dtype")}
+    network = load_network(model, **sources)
+    columns = {
+        name: options.pop(name)
+        for name in ("text_columns", "image_column", "max_length")
+    }
+    columns["label_column"] = label_column
+    split = options.pop("split")
+    examples = load_examples(data, network, split=split, **columns)
+    held_out = None
+    if eval_data is not None:
+        classes = examples.classes
+        held_out = load_examples(
+            eval_data, network, split=eval_split, classes=classes, **columns
+        )
+    settings = _settings(examples, options)
+    head = _head(
+        network, examples, settings, head_kind, logit_scale, texts_file, template
+    )
+    started = time.perf_counter()
+    with _bar(settings.steps) as report:
+        vector = train(
+            network,
+            TrainingTask(examples, head, held_out),
+            settings,
+            curvature=curvature,
+            output=output,
+            replace=force,
+            restart=restart,
+            report=report,
+        )
+    if _is_main():
+        seconds = time.perf_counter() - started
+        _report(output, vector, network, curvature, seconds, as_json=as_json)
+
+
+def _check_usage(
+    options: dict[str, Any],
+    curvatures: tuple[Path, ...],
+    exclude_own: tuple[Path, ...],
+    texts_file: Path | None,
+    head_kind: str,
+) -> None:
+    if options["steps"] is not None and options["epochs"] is not None:
+        raise click.UsageError("give --steps or --epochs, not both")
+    if exclude_own and not curvatures:
+        raise click.UsageError("--exclude-own goes with --curvature")
+    if options["module_weights"] and not curvatures:
+        raise click.UsageError("--module-weight goes with --curvature")
+    if texts_file is not None and head_kind != "texts":
+        raise click.UsageError("--class-texts goes with --head texts")
+
+
+def _curvature(
+    curvatures: tuple[Path, ...], exclude: tuple[Path, ...]
+) -> "Artifact | None":
+    from kfac_artifacts.format import load
+    from kfac_artifacts.merge import merge
+
+    added = [load(path) for path in curvatures]
+    if len(added) < 2 and not exclude:
+        return added[0] if added else None
+    removed = [load(path) for path in exclude]
+    with console.progress("merging", len(added[0].blocks), "modules") as advance:
+        return merge(added, exclude=removed, progress=advance)
+
+
+def _settings(examples: "LabelledExamples", options: dict[str, Any]) -> "TrainSettings":
+    from kfac_artifacts.sources import ImageExamples
+    from kfac_artifacts.train import TrainSettings, steps_of
+
+    steps, epochs = options.pop("steps"), options.pop("epochs")
+    if epochs is not None:
+        count = min(len(examples), options["limit"] or len(examples))
+        steps = steps_of(epochs, count, options["batch_size"])
+    if options["weight_decay"] is None:
+        vision = isinstance(examples, ImageExamples)
+        options["weight_decay"] = DECAY_VISION if vision else DECAY_TEXT
+    return TrainSettings(steps=steps or USUAL_STEPS, **options)
+
+
+def _head(
+    network: "Network",
+    examples: "LabelledExamples",
+    settings: "TrainSettings",
+    kind: str,
+    scale: float | None,
+    texts_file: Path | None,
+    template: str,
+) -> "Head":
+    from kfac_artifacts.sources import encode_texts
+    from kfac_artifacts.train import (
+        class_texts,
+        model_logit_scale,
+        prototype_head,
+        read_texts,
+        text_head,
+    )
+
+    scale = model_logit_scale(network) if scale is None else scale
+    if kind == "prototypes":
+        chosen = settings.choose(len(examples))
+        return prototype_head(network, examples, chosen, logit_scale=scale)
+    classes = list(examples.classes)
+    if texts_file is None:
+        texts = class_texts(classes, template)
+    else:
+        texts = read_texts(texts_file, classes)
+    embeddings = encode_texts(network, texts).float().cpu()
+    return text_head(embeddings, classes, logit_scale=scale)
+
+
+@contextmanager
+def _bar(steps: int) -> "Iterator[Callable[[Progress], None]]":
+    """Show steps and loss on stderr, if it is a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(
+        total=steps,
+        desc="training",
+        unit=" steps",
+        disable=not sys.stderr.isatty(),
+        dynamic_ncols=True,
+        file=sys.stderr,
+    ) as bar:
+
+        def report(progress: "Progress") -> None:
+            if progress.resumed:
+                click.echo(f"going on after step {progress.step}", err=True)
+            bar.set_postfix(loss=f"{progress.loss:.4f}", refresh=False)
+            bar.update(progress.step - bar.n)
+
+        yield report
+
+
+def _is_main() -> bool:
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
+
+
+def _report(
+    output: Path,
+    vector: "TaskVector",
+    network: "Network",
+    curvature: "Artifact | None",
+    seconds: float,
+    *,
+    as_json: bool,
+) -> None:
+    sizes = {name: p.numel() for name, p in network.parameters().items()}
+    trained = sum(sizes[name] for name in vector.tensors)
+    if as_json:
+        result = {"output": str(output), "parameters": trained, **vector.metrics}
+        console.print_json({**result, "seconds": round(seconds, 1)})
+        return
+    click.echo(f"trained {trained:,} of {sum(sizes.values()):,} parameters")
+    if curvature is None:
+        click.echo("no curvature: every parameter that f depends on was free to move")
+    elif trained < sum(sizes.values()):
+        click.echo("the others stay as they are: not covered, or not asked for")
+    for name, value in vector.metrics.items():
+        parts = value if isinstance(value, dict) else {"": value}
+        shown = (
+            f"{part} {number:.4g}" if isinstance(number, float) else f"{part} {number}"
+            for part, number in parts.items()
+        )
+        click.echo(f"{name}: {', '.join(text.strip() for text in shown)}")
+    click.echo(f"{output}: {len(vector.tensors)} tensors, {seconds:.1f} s")

@@ -1,0 +1,86 @@
+"""Publishing and fetching artifacts, on the Hub or in a plain directory."""
+
+from pathlib import Path
+
+from kfac_artifacts.errors import RegistryError
+from kfac_artifacts.hub.address import HubAddress, PlainAddress, parse
+from kfac_artifacts.hub.connection import Hub, client_output
+from kfac_artifacts.hub.content import Package
+from kfac_artifacts.hub.directory import pull_from_directory, push_to_directory
+from kfac_artifacts.hub.download import pull_from_hub
+from kfac_artifacts.hub.result import Pulled, Pushed
+from kfac_artifacts.hub.upload import push_to_hub
+
+__all__ = [
+    "Hub",
+    "HubAddress",
+    "PlainAddress",
+    "Pulled",
+    "Pushed",
+    "client_output",
+    "parse",
+    "pull",
+    "push",
+]
+
+
+def push(
+    directory: str | Path,
+    destination: str,
+    *,
+    private: bool = False,
+    license: str | None = None,
+    tag: str | None = None,
+    hub: Hub | None = None,
+) -> Pushed:
+    """Publish an artifact, after checking it.
+
+    Args:
+        directory: The artifact.
+        destination: ``hf://org/name[/path][@branch]``, or a plain directory: the place
+            in an embedded registry where the artifact itself shall stand.
+        private: Whether a new repository on the Hub shall be private.
+        license: Licence identifier for the model card, such as ``cc-by-4.0``.
+        tag: Tag of the commit on the Hub; by default named by the artifact's digest.
+        hub: The Hub; by default the one of the environment.
+
+    Returns:
+        What was done, with a pinned address that :func:`pull` takes.
+
+    Raises:
+        RegistryError: If the destination refuses it or cannot be reached.
+    """
+    address = parse(destination)
+    if isinstance(address, HubAddress):
+        package = Package.of(Path(directory), license)
+        hub = hub or Hub()
+        return push_to_hub(package, address, private=private, tag=tag, hub=hub)
+    if private or tag:
+        raise RegistryError(f"{address} is a directory: it cannot be private or tagged")
+    return push_to_directory(Package.of(Path(directory), license), address)
+
+
+def pull(
+    source: str,
+    directory: str | Path,
+    *,
+    replace: bool = False,
+    hub: Hub | None = None,
+) -> Pulled:
+    """Fetch an artifact and verify every byte of it.
+
+    Args:
+        source: ``hf://org/name[/path][@revision]``, or a directory with an artifact.
+        directory: Where it shall be; it appears whole or not at all.
+        replace: Whether an artifact that is already there may be replaced.
+        hub: The Hub; by default the one of the environment.
+
+    Returns:
+        What was done, with the address pinned to what was found.
+    """
+    address = parse(source)
+    if isinstance(address, HubAddress):
+        return pull_from_hub(
+            address, Path(directory), replace=replace, hub=hub or Hub()
+        )
+    return pull_from_directory(address, Path(directory), replace=replace)

@@ -1,0 +1,144 @@
+"""How the Hub is reached: where, with how much patience, and with errors explained."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from logging import ERROR, getLogger
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import logging
+from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+
+from kfac_artifacts.errors import KfacError
+from kfac_artifacts.hub.address import HubAddress
+from kfac_artifacts.hub.card import LIBRARY
+from kfac_artifacts.hub.explain import chain, explain, is_transient, lacks_xet
+
+logger = getLogger(__name__)
+Result = TypeVar("Result")
+LONGEST_WAIT = 60.0
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A Hub and how to deal with it; the token is that of HF_TOKEN or of the login.
+
+    Attributes:
+        endpoint: URL of the Hub; None takes HF_ENDPOINT, or huggingface.co.
+        cache_dir: Cache of downloads; None takes that of huggingface_hub.
+        retries: How often a request that failed for a passing reason is repeated.
+        wait: Seconds before the first repetition; they double each time.
+    """
+
+    endpoint: str | None = None
+    cache_dir: Path | None = None
+    retries: int = 4
+    wait: float = 1.0
+
+    @cached_property
+    def api(self) -> HfApi:
+        """The client."""
+        return HfApi(
+            endpoint=self.endpoint and self.endpoint.rstrip("/"),
+            library_name=LIBRARY,
+            library_version=version("kfac-artifacts"),
+        )
+
+    @property
+    def url(self) -> str:
+        """URL of the Hub."""
+        return str(self.api.endpoint)
+
+    @property
+    def cache(self) -> Path:
+        """Cache of downloads."""
+        return self.cache_dir or Path(constants.HF_HUB_CACHE)
+
+    def retrying(self, call: Callable[[], Result]) -> Result:
+        """Call until it succeeds, patience ends, or repeating cannot help."""
+        for attempt in range(self.retries):
+            try:
+                return call()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                pause = max(self.wait * 2**attempt, _asked_to_wait(error))
+                logger.info("%s; trying again in %.1f seconds", error, pause)
+                time.sleep(min(pause, LONGEST_WAIT))
+        return call()
+
+    def without_xet_if_missing(self, call: Callable[[], Result]) -> Result:
+        """Call, and once more with Xet switched off if this Hub only has LFS."""
+        try:
+            return call()
+        except OSError as error:
+            if not lacks_xet(error):
+                raise
+        logger.warning(
+            "%s has no Xet storage: using LFS (HF_HUB_DISABLE_XET=1 saves the attempt)",
+            self.url,
+        )
+        with _xet_switched_off():
+            return call()
+
+    @contextmanager
+    def explained(self, address: HubAddress) -> Iterator[None]:
+        """Turn the client's errors into one sentence that says what to do."""
+        try:
+            yield
+        except KfacError:
+            raise
+        except Exception as error:
+            explained = explain(error, address, self.url)
+            if explained is None:
+                raise
+            raise explained from error
+
+
+@contextmanager
+def client_output(*, bars: bool) -> Iterator[None]:
+    """Hide the client's warnings, and its progress bars if they are not wanted.
+
+    What they warn of is retried, reported or raised here.
+
+    Args:
+        bars: Whether progress bars may be shown; the environment may decide it.
+
+    Yields:
+        Nothing; the client is as before when the block is left.
+    """
+    verbosity = logging.get_verbosity()
+    hide = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not bars
+    logging.set_verbosity(ERROR)
+    if hide:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if hide:
+            enable_progress_bars()
+
+
+@contextmanager
+def _xet_switched_off() -> Iterator[None]:
+    before = constants.HF_HUB_DISABLE_XET
+    constants.HF_HUB_DISABLE_XET = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = before
+
+
+def _asked_to_wait(error: Exception) -> float:
+    for cause in chain(error):
+        if isinstance(cause, HfHubHTTPError):
+            seconds = cause.response.headers.get("Retry-After", "")
+            return float(seconds) if seconds.isdigit() else 0.0
+    return 0.0

@@ -1,0 +1,217 @@
+"""The files of an artifact: which they are, and moving them with every byte checked."""
+
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from kfac_artifacts.artifact import Artifact
+from kfac_artifacts.errors import FormatError, RegistryError
+from kfac_artifacts.format import check_hashes, load, open_artifact, read_manifest
+from kfac_artifacts.format.files import (
+    check_free,
+    dump_json,
+    new_directory,
+    read_json,
+    sha256_file,
+    write_durably,
+)
+from kfac_artifacts.format.manifest import MANIFEST, FileInfo, from_json
+from kfac_artifacts.hub.card import is_untouched, license_of, model_card
+
+CARD = "README.md"
+ORIGIN = "pulled.json"
+TENSOR_FILE = re.compile(
+    r"factors(-\d{5}-of-\d{5})?\.safetensors|factors\.safetensors\.index\.json"
+)
+
+
+class DamagedFilesError(FormatError):
+    """Files that are not what the manifest says, by name."""
+
+    def __init__(self, directory: Path, names: list[str]) -> None:
+        super().__init__(
+            f"{', '.join(names)} in {directory} was damaged or changed: the sha256 or "
+            f"size is not the one in {MANIFEST}; fetch it again, or ask its owner"
+        )
+        self.names = names
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a pulled artifact came from; written beside it as ``pulled.json``.
+
+    Attributes:
+        source: The address that was asked for.
+        reference: The address pinned to what was found there.
+        digest: sha256 of the manifest.
+    """
+
+    source: str
+    reference: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Package:
+    """An artifact that was checked and is to be pushed.
+
+    Attributes:
+        directory: Where it stands.
+        artifact: The artifact.
+        license: Licence to be named in its card; None keeps what an earlier card named.
+    """
+
+    directory: Path
+    artifact: Artifact
+    license: str | None = None
+
+    @classmethod
+    def of(cls, directory: Path, license: str | None) -> "Package":
+        """Check an artifact with its hashes, and take it."""
+        return cls(directory, load(directory), license)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the manifest."""
+        return sha256_file(self.directory / MANIFEST)
+
+    @cached_property
+    def files(self) -> dict[str, FileInfo]:
+        """Every file of the artifact but its card, the manifest last."""
+        manifest = self.directory / MANIFEST
+        own = FileInfo(manifest.stat().st_size, sha256_file(manifest))
+        return {**read_manifest(self.directory).files, MANIFEST: own}
+
+    @property
+    def size(self) -> int:
+        """Size of those files in bytes."""
+        return sum(info.size for info in self.files.values())
+
+    def card(self, place: str, existing: str | None) -> str | None:
+        """Choose the card for a place.
+
+        Args:
+            place: Address that the card tells people to pull from.
+            existing: The card that is there already, or None.
+
+        Returns:
+            The card to write, or None to keep the one that somebody edited: an edited
+            card is never overwritten, a generated one follows the artifact.
+        """
+        if existing is not None and not is_untouched(existing):
+            return None
+        own = read_card(self.directory)
+        if own is not None and not is_untouched(own):
+            return own
+        license = self.license or license_of(existing) or license_of(own)
+        return model_card(self.artifact, self.size, place, license)
+
+
+def receive(
+    source: Path, directory: Path, origin: Origin, *, replace: bool = False
+) -> int:
+    """Copy an artifact, check every byte, and let it appear whole or not at all.
+
+    Args:
+        source: Directory to copy from.
+        directory: Where the artifact shall be.
+        origin: What to write down about where it came from.
+        replace: Whether an artifact that is already there may be replaced.
+
+    Returns:
+        Size of its files in bytes.
+
+    Raises:
+        DamagedFilesError: If files are not what the manifest says.
+    """
+    files = read_manifest_only(source)
+    with new_directory(directory, replace=replace) as temporary:
+        copy_files(source, temporary, [*files, MANIFEST, CARD])
+        damaged = [n for n, info in files.items() if not _is(temporary / n, info)]
+        if damaged:
+            raise DamagedFilesError(source, damaged)
+        open_artifact(temporary)
+        write_durably(temporary / ORIGIN, dump_json(asdict(origin)))
+    return sum(i.size for i in files.values()) + (source / MANIFEST).stat().st_size
+
+
+def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Copy those of the files that exist, their content only."""
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def read_card(directory: Path) -> str | None:
+    """The card of an artifact, or None if it has none."""
+    card = directory / CARD
+    if not card.is_file():
+        return None
+    return card.read_text(encoding="utf-8", errors="replace")
+
+
+def read_manifest_only(directory: Path) -> dict[str, FileInfo]:
+    """Read which files an artifact has; they themselves need not be there.
+
+    Args:
+        directory: Where the manifest is.
+
+    Returns:
+        Size and hash of every tensor file by name; no name leads out of a directory.
+
+    Raises:
+        FormatError: If there is no valid manifest.
+    """
+    file = directory / MANIFEST
+    try:
+        return dict(from_json(read_json(file)).files)
+    except FormatError as error:
+        raise FormatError(f"{file} is not valid: {error}") from error
+
+
+def check_target(directory: Path, *, replace: bool) -> None:
+    """Refuse a place for an artifact before any work is done.
+
+    Args:
+        directory: Where an artifact shall be written.
+        replace: Whether an artifact that is already there may be replaced; anything
+            else that is there never is.
+
+    Raises:
+        RegistryError: If other files stand there, which would be lost.
+    """
+    check_free(directory, replace=replace)
+    if not directory.is_dir():
+        return
+    ours = {MANIFEST, CARD, ORIGIN}
+    others = sorted(
+        entry.name
+        for entry in directory.iterdir()
+        if entry.name not in ours and not TENSOR_FILE.fullmatch(entry.name)
+    )
+    if others:
+        raise RegistryError(
+            f"{directory} holds other things than an artifact ({', '.join(others[:3])})"
+            ", which would be lost; choose another place"
+        )
+
+
+def holds(directory: Path, digest: str) -> bool:
+    """Whether exactly this artifact stands at a place, undamaged."""
+    manifest = directory / MANIFEST
+    if not manifest.is_file() or sha256_file(manifest) != digest:
+        return False
+    try:
+        check_hashes(directory)
+    except FormatError:
+        return False
+    return True
+
+
+def _is(file: Path, info: FileInfo) -> bool:
+    if not file.is_file() or file.stat().st_size != info.size:
+        return False
+    return sha256_file(file) == info.sha256

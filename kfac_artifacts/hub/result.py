@@ -1,0 +1,45 @@
+"""What pushing and pulling report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did.
+
+    Attributes:
+        reference: Address pinned to what was pushed; `pull` takes it.
+        digest: sha256 of the manifest.
+        size: Size of the artifact in bytes.
+        tag: Tag under which it was pushed.
+        changed: False if the destination was up to date already.
+        card_kept: Whether a card edited at the destination was left as it is.
+    """
+
+    reference: str
+    digest: str
+    size: int
+    tag: str
+    changed: bool
+    card_kept: bool
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What a pull did.
+
+    Attributes:
+        directory: Where the artifact stands now.
+        reference: Address pinned to what was pulled.
+        digest: sha256 of the manifest.
+        size: Size of the artifact in bytes.
+        stale: Whether the Hub did not answer, so that a branch or tag means what it
+            meant when it was last asked for.
+    """
+
+    directory: Path
+    reference: str
+    digest: str
+    size: int
+    stale: bool = False

@@ -1,0 +1,87 @@
+"""A fresh Hub, cache and token for every test, and small artifacts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+
+from kfac_artifacts.artifact import (
+    Artifact,
+    BaseModel,
+    Cotangents,
+    DataInfo,
+    GramianBlock,
+    KroneckerBlock,
+    Layout,
+    Named,
+    ParameterInfo,
+    Provenance,
+    Source,
+)
+from kfac_artifacts.factors import Dense
+from kfac_artifacts.format import save_artifact
+from kfac_artifacts.hub import Hub
+from tests.hub.server import running
+from tests.hub.wire import Server
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def hub(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    monkeypatch.setenv("HF_TOKEN", "hf_owner")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return Hub(server.url, cache_dir=tmp_path / "cache", retries=2, wait=0.01)
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    return write_artifact(tmp_path / "artifact")
+
+
+def write_artifact(
+    path: Path, *, seed: int = 0, dim: int = 5, shard_bytes: int = 10**9
+) -> Path:
+    """Write an artifact of one linear map and one vector."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def factor(size: int) -> Dense:
+        root = torch.randn(size, 2, generator=generator)
+        return Dense(root @ root.mT)
+
+    shapes = {"fc.weight": (3, dim), "fc.bias": (3,), "norm.weight": (4,)}
+    parameters = {
+        n: ParameterInfo(s, f"{i:064x}") for i, (n, s) in enumerate(shapes.items())
+    }
+    data = DataInfo("org/texts", None, "train", "0" * 64, 8, 100, Named("text"))
+    provenance = Provenance(
+        base=BaseModel("org/encoder", "1" * 40, parameters),
+        output_map=Named("mean-pooled"),
+        estimator="kfac",
+        tasks=1,
+        size=100,
+        sources=(Source(data, Cotangents("mc", 1, seed)),),
+    )
+    blocks = {
+        "fc": KroneckerBlock("fc.weight", "fc.bias", Layout.ROWS, (("A", "B"),)),
+        "norm": GramianBlock("norm.weight", ("G",)),
+    }
+    factors = {"A": factor(dim + 1), "B": factor(3), "G": factor(4)}
+    made = Artifact(provenance, blocks, factors)
+    save_artifact(made, path, storage="float32", max_shard_bytes=shard_bytes)
+    return path
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file of an artifact but its card and its origin."""
+    left_out = {"README.md", "pulled.json"}
+    files = (f for f in directory.iterdir() if f.name not in left_out)
+    return {file.name: file.read_bytes() for file in files}

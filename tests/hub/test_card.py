@@ -1,0 +1,52 @@
+"""The model card."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from kfac_artifacts.artifact import Artifact, BaseModel
+from kfac_artifacts.format import open_artifact
+from kfac_artifacts.hub.card import collection_card, is_untouched, model_card
+
+
+def test_the_card_tells_what_is_inside(artifact: Path) -> None:
+    opened = open_artifact(artifact)
+    card = model_card(opened, 1234567, "hf://org/name", "mit")
+    assert opened.digest in card
+    for words in (
+        "| size | 1.23 MB |",
+        "| blocks | 1 gramian, 1 kronecker |",
+        "| parameters covered | 3 (22 numbers) |",
+        "| org/texts | train | 8 | 100 | `text` | mc, 1 draws, seed 0 |",
+        "| `fc` | kronecker | `fc.weight`, `fc.bias` | 3×5, 3 |",
+        "| output map | `mean-pooled` |",
+    ):
+        assert words in card
+
+
+def test_an_edit_is_seen(artifact: Path) -> None:
+    card = model_card(open_artifact(artifact), 1, "hf://org/name")
+    assert is_untouched(card)
+    assert not is_untouched(card.replace("Blocks", "Bricks"))
+    assert not is_untouched(card + "More.\n")
+    assert not is_untouched("Mine.\n")
+    assert is_untouched(collection_card(BaseModel("org/a", None, {})))
+
+
+def test_foreign_names_stay_in_their_cell(artifact: Path) -> None:
+    opened = open_artifact(artifact)
+    provenance = opened.provenance
+    evil = "a | b\n# <script>\n---\nlicense: `x`"
+    (source,) = provenance.sources
+    data = replace(source.data, id=evil)
+    changed = replace(
+        provenance,
+        base=replace(provenance.base, id=evil),
+        sources=(replace(source, data=data),),
+    )
+    card = model_card(Artifact(changed, opened.blocks, opened.factors), 1, "place")
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    assert set(metadata) == {"library_name", "tags"}
+    assert "\n# <script>" not in card
+    assert "a | b" not in card

@@ -1,0 +1,95 @@
+"""A plain directory as an embedded registry."""
+
+from pathlib import Path
+
+import pytest
+
+from kfac_artifacts.errors import AddressError, FormatError, RegistryError
+from kfac_artifacts.hub import pull, push
+from tests.hub.conftest import contents, write_artifact
+
+
+def test_what_is_pushed_is_pulled_bit_by_bit(artifact: Path, tmp_path: Path) -> None:
+    place = tmp_path / "registry" / "org" / "mnli"
+    pushed = push(artifact, str(place))
+    assert pushed.changed
+    pulled = pull(pushed.reference, tmp_path / "copy")
+    assert contents(tmp_path / "copy") == contents(place) == contents(artifact)
+    assert pulled.reference == pushed.reference == f"{place}@{pushed.tag}"
+    assert "# KFAC curvature" in (place / "README.md").read_text()
+
+
+def test_an_unchanged_push_does_nothing(artifact: Path, tmp_path: Path) -> None:
+    place = tmp_path / "registry"
+    push(artifact, str(place))
+    before = (place / "kfac.json").stat().st_ino
+    assert not push(artifact, str(place)).changed
+    assert (place / "kfac.json").stat().st_ino == before
+
+
+def test_a_damaged_artifact_in_the_registry_is_repaired_by_a_push(
+    artifact: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "registry"
+    push(artifact, str(place))
+    (place / "factors.safetensors").write_bytes(b"")
+    assert push(artifact, str(place)).changed
+    assert contents(place) == contents(artifact)
+
+
+def test_a_new_artifact_replaces_the_old_one(artifact: Path, tmp_path: Path) -> None:
+    place = tmp_path / "registry"
+    old = push(write_artifact(tmp_path / "old", seed=1, shard_bytes=80), str(place))
+    push(artifact, str(place))
+    assert contents(place) == contents(artifact)
+    with pytest.raises(RegistryError, match=f"by now, not {old.tag}"):
+        pull(old.reference, tmp_path / "copy")
+
+
+def test_an_edited_card_is_kept(artifact: Path, tmp_path: Path) -> None:
+    place = tmp_path / "registry"
+    push(artifact, str(place))
+    (place / "README.md").write_text("my words")
+    pushed = push(write_artifact(tmp_path / "new", seed=1), str(place))
+    assert pushed.card_kept
+    assert (place / "README.md").read_text() == "my words"
+
+
+def test_a_directory_with_other_things_is_not_replaced(
+    artifact: Path, tmp_path: Path
+) -> None:
+    push(artifact, str(tmp_path / "registry" / "mnli"))
+    with pytest.raises(RegistryError, match=r"holds other things.*mnli"):
+        push(artifact, str(tmp_path / "registry"))
+    assert contents(tmp_path / "registry" / "mnli") == contents(artifact)
+
+
+def test_damage_in_the_registry_is_noticed(artifact: Path, tmp_path: Path) -> None:
+    place = tmp_path / "registry"
+    push(artifact, str(place))
+    file = place / "factors.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(FormatError, match=r"factors\.safetensors in .*damaged"):
+        pull(str(place), tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_directory_without_an_artifact_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="on the Hub write hf://"):
+        pull(str(tmp_path / "nothing"), tmp_path / "copy")
+
+
+def test_a_directory_is_neither_private_nor_tagged(
+    artifact: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RegistryError, match="cannot be private or tagged"):
+        push(artifact, str(tmp_path / "registry"), private=True)
+    with pytest.raises(RegistryError, match="cannot be private or tagged"):
+        push(artifact, str(tmp_path / "registry"), tag="v1")
+
+
+def test_a_pinned_place_is_not_pushed_to(artifact: Path, tmp_path: Path) -> None:
+    with pytest.raises(AddressError, match="is pinned"):
+        push(artifact, f"{tmp_path / 'registry'}@kfac-0123456789ab")

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, TypeAlias, final
+from typing import Any, ClassVar, TypeAlias, final
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,7 @@ from typing_extensions import override
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import Factor
 
-Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
+Json: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any] | None
 
 
 class Layout(StrEnum):
@@ -269,6 +269,9 @@ class Named:
 
     name: str
     configuration: Mapping[str, Json] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.name} {dict(self.configuration) or ''}".rstrip()
 
 
 @dataclass(frozen=True)

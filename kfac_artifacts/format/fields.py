@@ -5,10 +5,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from kfac_artifacts.errors import FormatError
+from kfac_artifacts.format.files import MAX_NUMBER
 
 T = TypeVar("T")
-MAX_NAME = 512
 SHA256 = re.compile(r"[0-9a-f]{64}")
+NAME = re.compile(  # no controls, nothing invisible, no change of writing direction
+    r"[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    r"\ud800-\udfff\ufeff\ufff0-\uffff]{1,512}"
+)
 
 
 class Fields:
@@ -57,14 +61,23 @@ class Fields:
 
     def number(self, key: str) -> float:
         """Take a number that is not negative."""
-        value = self.take(key, int | float)  # type: ignore[arg-type]
-        self.require(not isinstance(value, bool), f"{key} must be a number")
-        self.require(value >= 0, f"{key} must not be negative")
+        value = self.take(key, object)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise FormatError(
+                f"{self.where}.{key} must be a number, found {_kind(value)}"
+            )
+        within = 0 <= value <= MAX_NUMBER
+        self.require(within, f"{key} must be finite and not negative")
         return float(value)
 
     def name(self, key: str) -> str:
         """Take a name: 1 to 512 printable characters."""
         return check_name(self.take(key, str), f"{self.where}.{key}")
+
+    def maybe_name(self, key: str) -> str | None:
+        """Take a name that must be there but may be null."""
+        value = self.maybe(key, str)
+        return None if value is None else check_name(value, f"{self.where}.{key}")
 
     def sha256(self, key: str) -> str:
         """Take a sha256 in lower-case hexadecimal."""
@@ -128,9 +141,9 @@ def check_name(value: object, where: str) -> str:
     Raises:
         FormatError: If it is no such string.
     """
-    if isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable():
+    if isinstance(value, str) and NAME.fullmatch(value):
         return value
-    raise FormatError(f"{where} must be a name of 1 to {MAX_NAME} printable characters")
+    raise FormatError(f"{where} must be a name of 1 to 512 printable characters")
 
 
 _NAMES: dict[type, str] = {

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,12 @@ from typing import Any
 from kfac_artifacts.errors import FormatError
 
 MAX_JSON_BYTES = 64 * 2**20
+MAX_DEPTH = 32
+MAX_NUMBER = sys.float_info.max
 
 
 def read_json(path: Path) -> Any:
-    """Read strict JSON: no duplicate keys, no NaN, at most 64 MiB.
+    """Read strict JSON of at most 64 MiB; see ``parse_json``.
 
     Args:
         path: File to read.
@@ -31,14 +34,32 @@ def read_json(path: Path) -> Any:
         raise FormatError(f"{path} does not exist or is no file")
     if path.stat().st_size > MAX_JSON_BYTES:
         raise FormatError(f"{path} has more than {MAX_JSON_BYTES} bytes")
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(content: bytes, where: str) -> Any:
+    """Parse strict JSON: no duplicate keys, no NaN, nothing deep, nothing infinite.
+
+    Args:
+        content: The text, in UTF-8.
+        where: What is being read, for the error.
+
+    Returns:
+        The parsed value; its strings can be written as UTF-8.
+
+    Raises:
+        FormatError: If it is not strict JSON.
+    """
     try:
-        return json.loads(
-            path.read_bytes().decode("utf-8"),
+        value = json.loads(
+            content.decode("utf-8"),
             object_pairs_hook=_unique,
             parse_constant=_no_constant,
         )
+        _check_value(value, depth=0)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path} is not valid JSON: {error}") from error
+        raise FormatError(f"{where} is not valid JSON: {error}") from error
+    return value
 
 
 def dump_json(value: Any) -> bytes:
@@ -124,7 +145,11 @@ def _swap(new: Path, path: Path) -> None:
     else:
         old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
         path.rename(old)  # an empty directory may be renamed over
-        new.rename(path)
+        try:
+            new.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
         shutil.rmtree(old)
     _sync_directory(path.parent)
 
@@ -154,3 +179,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _check_value(value: object, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, str):
+        value.encode()  # refuses half of a surrogate pair
+    elif isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
+        raise ValueError("a number is too large")
+    elif isinstance(value, dict):
+        _check_value([*value.keys(), *value.values()], depth)
+    elif isinstance(value, list):
+        for item in value:
+            _check_value(item, depth + 1)

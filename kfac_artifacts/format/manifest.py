@@ -21,6 +21,11 @@ from kfac_artifacts.artifact import (
 )
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.factors import FACTORS
+from kfac_artifacts.format.consistency import (
+    check_factors,
+    check_file_names,
+    check_provenance,
+)
 from kfac_artifacts.format.fields import SHA256, Fields, check_name
 from kfac_artifacts.format.storage import DTYPES, Storage
 
@@ -29,6 +34,7 @@ VERSION = 1
 MANIFEST = "kfac.json"
 ESTIMATORS = ("kfac",)
 COTANGENTS = ("mc", "exact")
+MAX_AXES = 8
 
 
 @dataclass(frozen=True)
@@ -165,9 +171,10 @@ def from_json(value: object) -> Manifest:
     factors = fields.each("factors", _factor)
     files = fields.each("files", file_info)
     fields.finish(extensible=True)
-    manifest = Manifest(provenance, blocks, factors, files)
-    _check_consistency(manifest)
-    return manifest
+    check_file_names(files)
+    check_provenance(provenance, blocks)
+    check_factors(provenance, blocks, {n: f.dim for n, f in factors.items()})
+    return Manifest(provenance, blocks, factors, files)
 
 
 def check_version(fields: Fields, name: str, version: int) -> None:
@@ -185,7 +192,7 @@ def check_version(fields: Fields, name: str, version: int) -> None:
 def base_from_json(value: object, where: str) -> BaseModel:
     """Read the description of a pretrained model, and check its overall hash."""
     fields = Fields(value, where)
-    identity, revision = fields.name("id"), fields.maybe("revision", str)
+    identity, revision = fields.name("id"), fields.maybe_name("revision")
     digest = fields.sha256("sha256")
     parameters = fields.each("parameters", _parameter)
     fields.finish(extensible=True)
@@ -197,6 +204,7 @@ def base_from_json(value: object, where: str) -> BaseModel:
 def _parameter(value: object, where: str) -> ParameterInfo:
     fields = Fields(value, where)
     shape = fields.list_of("shape", _dimension)
+    fields.require(len(shape) <= MAX_AXES, f"shape has more than {MAX_AXES} axes")
     info = ParameterInfo(shape, fields.sha256("sha256"))
     fields.finish()
     return info
@@ -231,7 +239,10 @@ def _source(value: object, where: str) -> Source:
     data = _data(fields.take("data", dict), f"{where}.data")
     cotangents = _cotangents(fields.take("cotangents", dict), f"{where}.cotangents")
     digest = fields.maybe("digest", str)
-    fields.require(digest is None or bool(SHA256.fullmatch(digest)), "bad digest")
+    fields.require(
+        digest is None or bool(SHA256.fullmatch(digest)),
+        "digest must be a sha256 or null",
+    )
     fields.finish(extensible=True)
     return Source(data, cotangents, digest)
 
@@ -241,8 +252,8 @@ def _data(value: object, where: str) -> DataInfo:
     preprocessing = fields.take("preprocessing", dict)
     info = DataInfo(
         id=fields.name("id"),
-        config=fields.maybe("config", str),
-        split=fields.maybe("split", str),
+        config=fields.maybe_name("config"),
+        split=fields.maybe_name("split"),
         fingerprint=fields.sha256("fingerprint"),
         examples=fields.count("examples"),
         size=fields.count("size"),
@@ -259,7 +270,8 @@ def _cotangents(value: object, where: str) -> Cotangents:
     cotangents = Cotangents(name, draws, fields.count("seed", least=0))
     fields.require(name in COTANGENTS, f"name must be one of {', '.join(COTANGENTS)}")
     fields.require((name == "mc") == (draws is not None), "mc has draws, exact null")
-    fields.require(draws is None or draws >= 1, "draws must be at least 1")
+    within = draws is None or 1 <= draws < 2**53
+    fields.require(within, "draws must be from 1 to 2**53 - 1")
     fields.finish()
     return cotangents
 
@@ -277,7 +289,7 @@ def _block(value: object, where: str) -> Block:
     fields.require(kind in ("kronecker", "gramian"), f"kind {kind!r} is not known")
     block: Block
     if kind == "kronecker":
-        weight, bias = fields.name("weight"), fields.maybe("bias", str)
+        weight, bias = fields.name("weight"), fields.maybe_name("bias")
         layout = fields.take("layout", str)
         fields.require(layout in list(Layout), f"layout {layout!r} is not known")
         terms = fields.list_of("terms", _kronecker_term)
@@ -336,50 +348,3 @@ def file_info(value: object, where: str) -> FileInfo:
     info = FileInfo(fields.count("size", least=8), fields.sha256("sha256"))
     fields.finish()
     return info
-
-
-def _check_consistency(manifest: Manifest) -> None:
-    provenance = manifest.provenance
-    whole = Fields({}, "manifest")
-    whole.require(provenance.tasks == len(provenance.sources), "tasks is not the count")
-    total = sum(source.data.size for source in provenance.sources)
-    whole.require(provenance.size == total, "size is not the sum over the sources")
-    whole.require(len(manifest.blocks) > 0, "there are no blocks")
-    covered = [p for block in manifest.blocks.values() for p in block.parameters]
-    known = set(provenance.base.parameters)
-    whole.require(len(covered) == len(set(covered)), "a parameter is in two blocks")
-    whole.require(
-        set(covered) == known, "base_model.parameters are not those of the blocks"
-    )
-    left_out = {*provenance.excluded, *provenance.uncovered}
-    whole.require(not left_out & known, "a parameter is both covered and left out")
-    errors = set(provenance.merge_errors)
-    whole.require(errors <= set(manifest.blocks), "merge_errors names no block")
-    _check_factors(manifest)
-
-
-def _check_factors(manifest: Manifest) -> None:
-    shapes = manifest.provenance.base.shapes
-    used: set[str] = set()
-    for name, block in manifest.blocks.items():
-        where = Fields({}, f"blocks[{name!r}]")
-        if isinstance(block, KroneckerBlock):
-            _check_shapes(block, shapes, where)
-        for factor, dim in block.sizes(shapes):
-            where.require(factor in manifest.factors, f"no factor {factor!r}")
-            found = manifest.factors[factor].dim
-            where.require(
-                found == dim, f"factor {factor!r} has size {found}, not {dim}"
-            )
-            used.add(factor)
-    unused = sorted(set(manifest.factors) - used)
-    Fields({}, "factors").require(not unused, f"used by no block: {unused[:3]}")
-
-
-def _check_shapes(
-    block: KroneckerBlock, shapes: Mapping[str, tuple[int, ...]], where: Fields
-) -> None:
-    where.require(len(shapes[block.weight]) >= 2, "the weight must have two axes")
-    d_out, _ = block.layout.dims(shapes[block.weight])
-    fits = block.bias is None or shapes[block.bias] == (d_out,)
-    where.require(fits, f"the bias must have shape [{d_out}]")

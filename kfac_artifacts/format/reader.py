@@ -7,10 +7,12 @@ from typing import Any
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.factors import FACTORS, Factor
+from kfac_artifacts.format.consistency import INDEX, SINGLE
+from kfac_artifacts.format.fields import Fields
 from kfac_artifacts.format.files import read_json, sha256_file
 from kfac_artifacts.format.manifest import MANIFEST, FactorInfo, Manifest, from_json
 from kfac_artifacts.format.tensors import TensorInfo, check_tensors, open_tensors
-from kfac_artifacts.format.writer import INDEX, SINGLE, stored
+from kfac_artifacts.format.writer import stored
 
 
 class StoredFactors(Mapping[str, Factor]):
@@ -122,9 +124,6 @@ def read_manifest(path: Path) -> Manifest:
     if not (path / MANIFEST).is_file():
         raise FormatError(f"{path} is no artifact: there is no {MANIFEST} in it")
     manifest = from_json(read_json(path / MANIFEST))
-    expected = _file_names(manifest)
-    if expected != set(manifest.files):
-        raise FormatError(f"{path}: the manifest lists impossible files")
     for name, info in manifest.files.items():
         file = path / name
         if not file.is_file():
@@ -135,17 +134,6 @@ def read_manifest(path: Path) -> Manifest:
                 f"{info.size}; fetch it again"
             )
     return manifest
-
-
-def _file_names(manifest: Manifest) -> set[str]:
-    """The only names that the format allows: no path can leave the directory."""
-    if len(manifest.files) == 1:
-        return {SINGLE}
-    count = len(manifest.files) - 1
-    shards = {
-        f"factors-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)
-    }
-    return shards | {INDEX}
 
 
 def _check_files(path: Path, manifest: Manifest) -> dict[str, str]:
@@ -164,10 +152,17 @@ def _check_files(path: Path, manifest: Manifest) -> dict[str, str]:
 def _read_index(
     path: Path, announced: Mapping[str, TensorInfo], manifest: Manifest
 ) -> dict[str, str]:
-    index = read_json(path / INDEX)
-    files = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(files, dict) or files.keys() != announced.keys():
-        raise FormatError(f"{path / INDEX} does not map the tensors of the manifest")
-    if not {str(file) for file in files.values()} == set(manifest.files) - {INDEX}:
-        raise FormatError(f"{path / INDEX} maps to files that are not in the manifest")
+    index = Fields(read_json(path / INDEX), str(path / INDEX))
+    metadata = Fields(index.take("metadata", dict), f"{index.where}: metadata")
+    total = sum(info.nbytes for info in announced.values())
+    same = metadata.count("total_size") == total
+    metadata.require(same, "total_size is not the sum over the tensors")
+    metadata.finish()
+    files = index.take("weight_map", dict)
+    index.finish()
+    same = files.keys() == announced.keys()
+    index.require(same, "it does not map the tensors of the manifest")
+    named = {file if isinstance(file, str) else None for file in files.values()}
+    same = named == set(manifest.files) - {INDEX}
+    index.require(same, "it does not map to the files of the manifest")
     return files

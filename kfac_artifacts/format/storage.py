@@ -18,6 +18,8 @@ DTYPES: dict[str, torch.dtype] = {
 }
 MAX_LOSS = 2.0**-7
 """Largest relative error of a codec; beyond it, float16 has lost small values."""
+MAX_ASYMMETRY = 1e-4
+"""Largest ``‖M - Mᵀ‖ / ‖M‖`` of which only the upper triangle may be kept."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,13 @@ class Storage:
         Raises:
             FormatError: If there is no such codec.
         """
-        symmetric = name == "symmetric" or name.startswith("symmetric-")
-        dtype = name.removeprefix("symmetric").removeprefix("-") or "float32"
-        if dtype not in DTYPES:
+        full = "symmetric-float32" if name == "symmetric" else name
+        if full not in STORAGES:
             raise FormatError(
                 f"there is no storage {name!r}; choose one of {', '.join(STORAGES)}"
             )
-        return cls(dtype, symmetric)
+        dtype = full.removeprefix("symmetric-")
+        return cls(dtype, symmetric=dtype != full)
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -83,10 +85,12 @@ class Storage:
             A tensor of ``stored_shape`` and ``torch_dtype``.
 
         Raises:
-            FormatError: If a value is not finite or the number type cannot hold it.
+            FormatError: If a value is not finite, the number type cannot hold it, or
+                half of a matrix that is not symmetric would be lost.
         """
         exact = tensor.detach().to("cpu", torch.float64)
         if self.symmetric:
+            _check_symmetric(exact)
             rows, columns = _upper_triangle(exact.shape[0])
             exact = exact[rows, columns]
         stored = exact.to(self.torch_dtype)
@@ -111,6 +115,15 @@ class Storage:
 
 
 STORAGES = (*DTYPES, *(f"symmetric-{name}" for name in DTYPES))
+
+
+def _check_symmetric(matrix: Tensor) -> None:
+    loss = (matrix - matrix.mT).norm()
+    if not loss <= MAX_ASYMMETRY * matrix.norm():
+        raise FormatError(
+            f"the matrix is not symmetric or not finite (‖M - Mᵀ‖ is {loss:.1e}); "
+            "half of it would be lost"
+        )
 
 
 def _upper_triangle(dim: int) -> tuple[Tensor, Tensor]:

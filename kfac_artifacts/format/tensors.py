@@ -17,8 +17,8 @@ from torch import Tensor, uint8
 
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format.fields import Fields
-from kfac_artifacts.format.files import sync
-from kfac_artifacts.format.manifest import FileInfo
+from kfac_artifacts.format.files import parse_json, sync
+from kfac_artifacts.format.manifest import MAX_AXES, FileInfo
 
 MAX_HEADER_BYTES = 64 * 2**20
 DTYPE_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -31,6 +31,9 @@ class TensorInfo:
 
     dtype: str
     shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype}{list(self.shape)}"
 
     @property
     def nbytes(self) -> int:
@@ -62,7 +65,8 @@ def write_tensors(
         for (name, info), (given, tensor) in zip(infos.items(), tensors, strict=True):
             if name != given or tuple(tensor.shape) != info.shape:
                 raise FormatError(f"{given} of {list(tensor.shape)} is not {name}")
-            content = tensor.reshape(-1).view(uint8).numpy().data
+            flat = tensor.as_strided((tensor.numel(),), (1,))  # one entry: any stride
+            content = flat.view(uint8).numpy().data
             digest.update(content)
             file.write(content)
         size = file.tell()
@@ -130,18 +134,18 @@ def open_tensors(path: Path) -> Any:
 
 def _read_header(path: Path) -> dict[str, TensorInfo]:
     """Read a header strictly: the library lets duplicates and unknown fields pass."""
+    where = f"the header of {path}"
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(MAX_HEADER_BYTES, path.stat().st_size - 8):
             raise FormatError(f"{path} has an impossible header of {length} bytes")
         text = file.read(length)
-    try:
-        header = json.loads(text.decode(), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path} has an unreadable header: {error}") from error
-    if not isinstance(header, dict):
-        raise FormatError(f"{path} has a header that is no object")
-    header.pop("__metadata__", None)
+    header = parse_json(text, where)
+    if not isinstance(header, dict) or not text.startswith(b"{"):
+        raise FormatError(f"{where} must be an object")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or len(metadata) > 1:
+        raise FormatError(f"{where} must have one key in __metadata__ at most")
     return {
         name: _tensor_info(value, f"{path}: {name}") for name, value in header.items()
     }
@@ -152,11 +156,5 @@ def _tensor_info(value: object, where: str) -> TensorInfo:
     dtype, shape = fields.take("dtype", str), fields.take("shape", list)
     fields.take("data_offsets", list)  # the library checks that they leave no hole
     fields.finish()
+    fields.require(len(shape) <= MAX_AXES, f"shape has more than {MAX_AXES} axes")
     return TensorInfo(dtype, tuple(shape))
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return found

@@ -8,6 +8,7 @@ from torch import Tensor
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.factors import Factor
+from kfac_artifacts.format.consistency import INDEX, shard_names
 from kfac_artifacts.format.files import (
     check_free,
     dump_json,
@@ -26,8 +27,6 @@ from kfac_artifacts.format.manifest import (
 from kfac_artifacts.format.storage import Storage
 from kfac_artifacts.format.tensors import DTYPE_NAMES, TensorInfo, write_tensors
 
-SINGLE = "factors.safetensors"
-INDEX = "factors.safetensors.index.json"
 MAX_SHARD_BYTES = 5 * 10**9
 
 
@@ -123,13 +122,7 @@ def _shards(
             size = 0
         shards[-1][name] = info
         size += info.nbytes
-    if len(shards) == 1:
-        return {SINGLE: shards[0]}
-    names = (
-        f"factors-{i:05d}-of-{len(shards):05d}.safetensors"
-        for i in range(1, len(shards) + 1)
-    )
-    return dict(zip(names, shards, strict=True))
+    return dict(zip(shard_names(len(shards)), shards, strict=True))
 
 
 def _tensors(

@@ -1,0 +1,100 @@
+"""What must hold between the parts of a manifest, each of which is right by itself."""
+
+from collections.abc import Collection, Mapping
+
+from kfac_artifacts.artifact import Block, KroneckerBlock, Provenance
+from kfac_artifacts.format.fields import Fields
+
+SINGLE = "factors.safetensors"
+INDEX = "factors.safetensors.index.json"
+
+
+def shard_names(count: int) -> list[str]:
+    """Name the tensor files of an artifact that has ``count`` of them."""
+    if count == 1:
+        return [SINGLE]
+    numbers = range(1, count + 1)
+    return [f"factors-{i:05d}-of-{count:05d}.safetensors" for i in numbers]
+
+
+def check_file_names(found: Collection[str]) -> None:
+    """Check that the files have the only names allowed: none leaves the directory.
+
+    Args:
+        found: Names of the files, without the manifest.
+
+    Raises:
+        FormatError: If they have others.
+    """
+    allowed = {SINGLE}
+    if len(found) != 1:
+        allowed = {INDEX, *shard_names(max(len(found) - 1, 2))}
+    message = (
+        f"it must list {SINGLE}, or all of two or more numbered shards and {INDEX}"
+    )
+    Fields({}, "files").require(set(found) == allowed, message)
+
+
+def check_provenance(provenance: Provenance, blocks: Mapping[str, Block]) -> None:
+    """Check counts, and that every parameter is covered once or left out.
+
+    Args:
+        provenance: Where the artifact comes from.
+        blocks: Its blocks.
+
+    Raises:
+        FormatError: If something does not fit together.
+    """
+    whole = Fields({}, "manifest")
+    count = len(provenance.sources)
+    whole.require(provenance.tasks == count, "tasks is not the number of sources")
+    total = sum(source.data.size for source in provenance.sources)
+    whole.require(provenance.size == total, "size is not the sum over the sources")
+    whole.require(len(blocks) > 0, "there are no blocks")
+    covered = [p for block in blocks.values() for p in block.parameters]
+    known = set(provenance.base.parameters)
+    whole.require(len(covered) == len(set(covered)), "a parameter is in two blocks")
+    whole.require(
+        set(covered) == known, "base_model.parameters are not those of the blocks"
+    )
+    left_out = {*provenance.excluded, *provenance.uncovered}
+    whole.require(not left_out & known, "a parameter is both covered and left out")
+    errors = set(provenance.merge_errors)
+    whole.require(errors <= set(blocks), "merge_errors names no block")
+
+
+def check_factors(
+    provenance: Provenance, blocks: Mapping[str, Block], dims: Mapping[str, int]
+) -> None:
+    """Check that every factor is there, has the size its blocks need, and is used.
+
+    Args:
+        provenance: Where the artifact comes from; checked already.
+        blocks: The blocks.
+        dims: Size of every factor.
+
+    Raises:
+        FormatError: If a factor does not fit.
+    """
+    shapes = provenance.base.shapes
+    used: set[str] = set()
+    for name, block in blocks.items():
+        where = Fields({}, f"blocks[{name!r}]")
+        if isinstance(block, KroneckerBlock):
+            _check_shapes(block, shapes, where)
+        for factor, dim in block.sizes(shapes):
+            where.require(factor in dims, f"no factor {factor!r}")
+            message = f"factor {factor!r} has size {dims[factor]}, not {dim}"
+            where.require(dims[factor] == dim, message)
+            used.add(factor)
+    unused = sorted(set(dims) - used)
+    Fields({}, "factors").require(not unused, f"used by no block: {unused[:3]}")
+
+
+def _check_shapes(
+    block: KroneckerBlock, shapes: Mapping[str, tuple[int, ...]], where: Fields
+) -> None:
+    where.require(len(shapes[block.weight]) >= 2, "the weight must have two axes")
+    d_out, _ = block.layout.dims(shapes[block.weight])
+    fits = block.bias is None or shapes[block.bias] == (d_out,)
+    where.require(fits, f"the bias must have shape [{d_out}]")

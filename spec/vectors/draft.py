@@ -1,0 +1,261 @@
+"""Small artifacts built by hand, with numpy and the standard library only."""
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+ITEMS = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)}
+SINGLE = "factors.safetensors"
+INDEX = "factors.safetensors.index.json"
+
+
+@dataclass
+class Stored:
+    """A factor: its exact matrix, and how it is stored."""
+
+    matrix: np.ndarray
+    dtype: str = "float32"
+    structure: str = "dense"
+    symmetric: bool = False
+
+    @property
+    def field(self) -> str:
+        """Name of the only tensor of the structure."""
+        return "matrix" if self.structure == "dense" else "values"
+
+    @property
+    def values(self) -> np.ndarray:
+        """The stored values, in their shape."""
+        if self.structure == "diagonal":
+            return np.diag(self.matrix)
+        if self.symmetric:
+            return self.matrix[np.triu_indices(len(self.matrix))]
+        return self.matrix
+
+    def to_json(self) -> dict[str, Any]:
+        """Describe the factor as the manifest does."""
+        storage = named(self.dtype)
+        if self.symmetric:
+            storage = named("symmetric", dtype=self.dtype)
+        return {
+            "dim": len(self.matrix),
+            "structure": named(self.structure),
+            "storage": storage,
+        }
+
+    def entry(self) -> tuple[str, list[int], bytes]:
+        """Give number type, shape and bytes of the tensor."""
+        return (
+            ITEMS[self.dtype][0],
+            list(self.values.shape),
+            encode(self.values, self.dtype),
+        )
+
+
+@dataclass
+class Draft:
+    """An artifact in memory: still free to be broken."""
+
+    manifest: dict[str, Any]
+    factors: dict[str, Stored]
+    shards: list[list[str]]
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def seal(self) -> "Draft":
+        """Make the tensor files from the factors, and list them in the manifest."""
+        names = [SINGLE]
+        if len(self.shards) > 1:
+            count = len(self.shards)
+            numbers = range(1, count + 1)
+            names = [f"factors-{i:05d}-of-{count:05d}.safetensors" for i in numbers]
+        weight_map = {}
+        for name, shard in zip(names, self.shards, strict=True):
+            entries = {
+                f"{n}/{self.factors[n].field}": self.factors[n].entry() for n in shard
+            }
+            self.files[name] = tensor_file(entries)
+            weight_map |= dict.fromkeys(entries, name)
+        if len(names) > 1:
+            total = sum(len(f.entry()[2]) for f in self.factors.values())
+            index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+            self.files[INDEX] = dump(index)
+        return self.relist()
+
+    def relist(self) -> "Draft":
+        """Bring the manifest's sizes and hashes in line with the files."""
+        self.manifest["files"] = {
+            n: {"size": len(c), "sha256": sha256(c)} for n, c in self.files.items()
+        }
+        return self
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the manifest's bytes."""
+        return sha256(dump(self.manifest))
+
+
+def encode(values: np.ndarray, dtype: str) -> bytes:
+    """Turn values into little-endian bytes; they must be exact in the number type."""
+    if dtype == "bfloat16":
+        bits = np.ascontiguousarray(values, "<f4").view("<u4")
+        if np.any(bits & 0xFFFF):
+            raise ValueError("not exact in bfloat16")
+        return (bits >> 16).astype("<u2").tobytes()
+    stored = np.ascontiguousarray(values, {"float32": "<f4", "float16": "<f2"}[dtype])
+    if not np.array_equal(stored.astype(float), values, equal_nan=True):
+        raise ValueError(f"not exact in {dtype}")
+    return stored.tobytes()
+
+
+def tensor_file(
+    entries: dict[str, tuple[str, list[int], bytes]],
+    *,
+    metadata: dict[str, str] | None = None,
+) -> bytes:
+    """Lay a safetensors file out."""
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
+    content = b""
+    for name, (dtype, shape, data) in entries.items():
+        offsets = [len(content), len(content) + len(data)]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+        content += data
+    return with_header(header, content)
+
+
+def with_header(header: object, content: bytes) -> bytes:
+    """Put a header, padded to 8 bytes, before the bytes of the tensors."""
+    text = header if isinstance(header, bytes) else compact(header)
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + content
+
+
+def split(file: bytes) -> tuple[dict[str, Any], bytes]:
+    """Take a safetensors file apart: header and bytes of the tensors."""
+    (length,) = struct.unpack("<Q", file[:8])
+    return json.loads(file[8 : 8 + length]), file[8 + length :]
+
+
+def artifact(
+    shapes: dict[str, list[int]],
+    blocks: dict[str, Any],
+    factors: dict[str, Stored],
+    *,
+    shards: list[list[str]] | None = None,
+    **fields: Any,
+) -> Draft:
+    """Draft an artifact of one task; ``fields`` replaces parts of the manifest."""
+    sources = fields.pop("sources", [source()])
+    manifest = {
+        "format": "kfac-artifact",
+        "version": 1,
+        "base_model": base_model(shapes),
+        "output_map": named("sentence-embedding", pooling="mean", normalise=True),
+        "estimator": named("kfac"),
+        "tasks": len(sources),
+        "size": sum(s["data"]["size"] for s in sources),
+        "sources": sources,
+        "excluded": [],
+        "uncovered": {},
+        "merge_errors": {},
+        "blocks": blocks,
+        "factors": {name: stored.to_json() for name, stored in factors.items()},
+        "files": {},
+    }
+    manifest |= fields
+    return Draft(manifest, factors, shards or [list(factors)]).seal()
+
+
+def base_model(shapes: dict[str, list[int]]) -> dict[str, Any]:
+    """Describe a model; the values of its parameters are made up."""
+    parameters = {}
+    for i, (name, shape) in enumerate(shapes.items()):
+        values = np.arange(prod(shape), dtype="<f4") + i
+        parameters[name] = {"shape": shape, "sha256": sha256(values.tobytes())}
+    return {
+        "id": "example/tiny",
+        "revision": "0123456789abcdef0123456789abcdef01234567",
+        "sha256": overall(parameters),
+        "parameters": parameters,
+    }
+
+
+def overall(parameters: dict[str, Any]) -> str:
+    """Hash the lines of the parameters, sorted by name."""
+    lines = (f"{name} {parameters[name]['sha256']}\n" for name in sorted(parameters))
+    return sha256("".join(lines).encode())
+
+
+def source(
+    name: str = "example/texts", size: int = 64, digest: str | None = None
+) -> dict[str, Any]:
+    """Describe a task."""
+    return {
+        "data": {
+            "id": name,
+            "config": None,
+            "split": "train",
+            "fingerprint": sha256(name.encode()),
+            "examples": 32,
+            "size": size,
+            "preprocessing": named("tokenize", max_length=128),
+        },
+        "cotangents": {"name": "mc", "draws": 1, "seed": 0},
+        "digest": digest,
+    }
+
+
+def kronecker(
+    weight: str,
+    *terms: tuple[str, str],
+    bias: str | None = None,
+    layout: str = "rows",
+) -> dict[str, Any]:
+    """Describe a Kronecker block."""
+    return {
+        "kind": "kronecker",
+        "weight": weight,
+        "bias": bias,
+        "layout": layout,
+        "terms": [{"A": a, "B": b} for a, b in terms],
+    }
+
+
+def gramian(parameter: str, *terms: str) -> dict[str, Any]:
+    """Describe a Gramian block."""
+    return {
+        "kind": "gramian",
+        "parameter": parameter,
+        "terms": [{"G": name} for name in terms],
+    }
+
+
+def named(name: str, **configuration: Any) -> dict[str, Any]:
+    """Give a name with its configuration."""
+    return {"name": name, "configuration": configuration}
+
+
+def spd(dim: int, seed: int) -> np.ndarray:
+    """Make a positive definite matrix of small whole numbers, exact in every type."""
+    rows, columns = np.indices((dim, dim))
+    root = (3 * rows + 5 * columns * columns + 7 * seed * (rows + 1)) % 5 - 2.0
+    return root @ root.T + np.eye(dim)
+
+
+def dump(value: object) -> bytes:
+    """Write JSON for people."""
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def compact(value: object) -> bytes:
+    """Write JSON in one line."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def sha256(content: bytes) -> str:
+    """Hash bytes."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,274 @@
+"""The invalid vectors whose manifest is right and whose tensor files are not."""
+
+import json
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from breaking import Case, files_of, whole
+from draft import INDEX, SINGLE, Draft, Stored, dump, split, with_header
+
+SHARDS = [["in", "out"], ["norm"]]
+Header = dict[str, Any]
+
+
+def changed(name: str, rule: str, change: Callable[[bytes], bytes]) -> Case:
+    """Change the tensor file; size and hash in the manifest are those of the change."""
+    draft = whole()
+    draft.files[SINGLE] = change(draft.files[SINGLE])
+    return Case(name, "files", rule, files_of(draft.relist()))
+
+
+def header(edit: Callable[[Header], object]) -> Callable[[bytes], bytes]:
+    """Change the header of the tensor file."""
+
+    def change(file: bytes) -> bytes:
+        found, content = split(file)
+        edit(found)
+        return with_header(found, content)
+
+    return change
+
+
+def text(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+    """Change the text of the header."""
+
+    def change(file: bytes) -> bytes:
+        (length,) = struct.unpack("<Q", file[:8])
+        found = file[8 : 8 + length].rstrip()
+        if old not in found:
+            raise ValueError(old)
+        return with_header(found.replace(old, new, 1), file[8 + length :])
+
+    return change
+
+
+def length(value: int) -> Callable[[bytes], bytes]:
+    """Change the length of the header."""
+    return lambda file: struct.pack("<Q", value) + file[8:]
+
+
+def shift(offset: int) -> Callable[[Header], None]:
+    """Move the last tensor."""
+
+    def edit(found: Header) -> None:
+        offsets = found["norm/matrix"]["data_offsets"]
+        found["norm/matrix"]["data_offsets"] = [o + offset for o in offsets]
+
+    return edit
+
+
+def hole(file: bytes) -> bytes:
+    """Leave 8 bytes unused before the last tensor."""
+    found, content = split(file)
+    start = found["norm/matrix"]["data_offsets"][0]
+    shift(8)(found)
+    return with_header(found, content[:start] + b"\0" * 8 + content[start:])
+
+
+CHANGES: list[tuple[str, str, Callable[[bytes], bytes]]] = [
+    ("truncated", "no tensor ends after the file", lambda file: file[:-4]),
+    ("trailing-bytes", "nothing follows the tensors", lambda file: file + b"\0" * 8),
+    ("hole", "there is no hole between tensors", hole),
+    ("overlap", "no tensors overlap", header(shift(-8))),
+    ("header-length-huge", "the header is 64 MiB at most", length(2**63)),
+    ("header-length-beyond-file", "the header is inside the file", length(100_000)),
+    ("header-length-zero", "there is a header", length(0)),
+    ("header-cut", "the header is one JSON object", length(64)),
+    ("header-not-json", "the header is JSON", text(b"{", b"(")),
+    (
+        "header-array",
+        "the header is an object",
+        lambda file: with_header([], b""),
+    ),
+    ("header-leading-space", "the header begins with {", text(b"{", b" {")),
+    (
+        "header-duplicate-key",
+        "a tensor is named once",
+        text(b'"norm/matrix":', b'"norm/matrix":{"dtype":"F32"},"norm/matrix":'),
+    ),
+    ("header-not-a-number", "NaN is no JSON", text(b"[2,2]", b"[2,NaN]")),
+    (
+        "header-unknown-field",
+        "a tensor has dtype, shape and data_offsets only",
+        header(lambda h: h["norm/matrix"].update(scale=2)),
+    ),
+    (
+        "two-metadata-keys",
+        "__metadata__ has one key at most",
+        header(lambda h: h.update(__metadata__={"a": "1", "b": "2"})),
+    ),
+    (
+        "metadata-not-a-string",
+        "__metadata__ maps to strings",
+        header(lambda h: h.update(__metadata__={"a": 1})),
+    ),
+    (
+        "metadata-not-an-object",
+        "__metadata__ is an object",
+        header(lambda h: h.update(__metadata__=1)),
+    ),
+    (
+        "tensor-missing",
+        "every tensor of the manifest is there",
+        header(lambda h: h.pop("norm/matrix")),
+    ),
+    (
+        "tensor-extra",
+        "no other tensor is there",
+        header(
+            lambda h: h.update(
+                other={"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+            )
+        ),
+    ),
+    (
+        "tensor-of-another-name",
+        "a tensor is named <factor>/<field>",
+        text(b"norm/matrix", b"norm/values"),
+    ),
+    (
+        "wrong-dtype",
+        "a tensor has the number type of its storage",
+        header(lambda h: h["out/matrix"].update(dtype="BF16")),
+    ),
+    (
+        "unknown-dtype",
+        "a tensor has the number type of its storage",
+        header(lambda h: h["out/matrix"].update(dtype="X16")),
+    ),
+    (
+        "wrong-shape",
+        "a tensor has the shape of its factor",
+        header(lambda h: h["norm/matrix"].update(shape=[4])),
+    ),
+    (
+        "symmetric-not-packed",
+        "a symmetric tensor has one axis",
+        header(lambda h: h["in/matrix"].update(shape=[2, 5])),
+    ),
+    (
+        "offsets-not-shape",
+        "the offsets span the shape",
+        header(lambda h: h["norm/matrix"]["data_offsets"].__setitem__(1, 1000)),
+    ),
+    (
+        "offsets-negative",
+        "offsets are not negative",
+        header(lambda h: h["in/matrix"].update(data_offsets=[-40, 0])),
+    ),
+]
+
+
+def huge() -> Case:
+    """Announce a matrix of 2**62 entries in a small file."""
+    draft = whole()
+    dim = 2**31 - 1
+    draft.manifest["base_model"]["parameters"]["norm.weight"]["shape"] = [dim]
+    draft.manifest["factors"]["norm"]["dim"] = dim
+
+    def edit(found: Header) -> None:
+        start = found["norm/matrix"]["data_offsets"][0]
+        offsets = [start, start + 4 * dim * dim]
+        found["norm/matrix"] = {
+            "dtype": "F32",
+            "shape": [dim, dim],
+            "data_offsets": offsets,
+        }
+
+    draft.files[SINGLE] = header(edit)(draft.files[SINGLE])
+    rule = "a tensor is inside its file: nothing is allocated for it before"
+    return Case("huge-shape", "files", rule, files_of(draft.relist()))
+
+
+def indexed(name: str, rule: str, edit: Callable[[Header], object]) -> Case:
+    """Change the index of a sharded artifact."""
+    draft = whole(shards=SHARDS)
+    index = json.loads(draft.files[INDEX])
+    edit(index)
+    draft.files[INDEX] = dump(index)
+    return Case(name, "files", rule, files_of(draft.relist()))
+
+
+FIRST, SECOND = (f"factors-0000{i}-of-00002.safetensors" for i in (1, 2))
+INDICES: list[tuple[str, str, Callable[[Header], object]]] = [
+    (
+        "index-wrong-shard",
+        "a tensor is in the file that the index says",
+        lambda i: i["weight_map"].update({"out/matrix": SECOND}),
+    ),
+    (
+        "index-tensor-missing",
+        "the index maps every tensor",
+        lambda i: i["weight_map"].pop("out/matrix"),
+    ),
+    (
+        "index-tensor-extra",
+        "the index maps no other tensor",
+        lambda i: i["weight_map"].update({"x/matrix": FIRST}),
+    ),
+    (
+        "index-unlisted-file",
+        "the index maps to files of the manifest",
+        lambda i: i["weight_map"].update({"out/matrix": "../x.safetensors"}),
+    ),
+    (
+        "index-file-not-a-string",
+        "the index maps to names",
+        lambda i: i["weight_map"].update({"out/matrix": [FIRST]}),
+    ),
+    (
+        "index-total-size",
+        "total_size is the sum over the tensors",
+        lambda i: i["metadata"].update(total_size=1),
+    ),
+    ("index-unknown-field", "the index has two fields", lambda i: i.update(extra=1)),
+    ("index-no-metadata", "the index has two fields", lambda i: i.pop("metadata")),
+]
+
+
+def damaged(
+    name: str, level: str, rule: str, damage: Callable[[dict[str, bytes]], object]
+) -> Case:
+    """Change a file and leave the manifest as it was."""
+    files = files_of(whole())
+    damage(files)
+    return Case(name, level, rule, files)
+
+
+def flip(files: dict[str, bytes]) -> None:
+    """Flip the last bit of the last tensor."""
+    files[SINGLE] = files[SINGLE][:-1] + bytes([files[SINGLE][-1] ^ 1])
+
+
+def valued(name: str, rule: str, factor: str, values: np.ndarray) -> Case:
+    """Store values that no factor may have."""
+    draft = whole()
+    draft.factors[factor] = Stored(values)
+    draft.manifest["factors"][factor] = draft.factors[factor].to_json()
+    sealed = Draft(draft.manifest, draft.factors, draft.shards).seal()
+    return Case(name, "verify", rule, files_of(sealed))
+
+
+def file_cases() -> Iterator[Case]:
+    """All artifacts whose files are wrong."""
+    for name, rule, change in CHANGES:
+        yield changed(name, rule, change)
+    yield huge()
+    for name, rule, edit in INDICES:
+        yield indexed(name, rule, edit)
+    rule = "every listed file is there"
+    yield damaged("file-missing", "files", rule, lambda files: files.pop(SINGLE))
+    yield damaged(
+        "size-mismatch",
+        "files",
+        "a file has the size in the manifest",
+        lambda files: files.update({SINGLE: files[SINGLE] + b"\0"}),
+    )
+    yield damaged("hash-mismatch", "hash", "a file has the hash in the manifest", flip)
+    rule = "every value is finite"
+    yield valued("value-infinite", rule, "norm", np.array([[1.0, 0.0], [0.0, np.inf]]))
+    yield valued("value-nan", rule, "out", np.array([[np.nan, 0.0], [0.0, 1.0]]))
+    rule = "a factor is symmetric"
+    yield valued("asymmetric", rule, "norm", np.array([[1.0, 0.5], [0.25, 1.0]]))

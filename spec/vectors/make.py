@@ -1,0 +1,106 @@
+"""Make the vectors again: ``python spec/vectors/make.py [DIRECTORY]``.
+
+It imports no reader or writer of the format, so that the vectors test both.
+"""
+
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from breaking import Case
+from draft import Draft, dump
+from file_cases import file_cases
+from manifest_cases import manifest_cases
+from schema_cases import schema_cases
+from valid_cases import CASES
+
+
+def main(root: Path) -> None:
+    """Write every vector below ``root``, and the index of them."""
+    for kind in ("valid", "invalid"):
+        shutil.rmtree(root / kind, ignore_errors=True)
+    valid = {}
+    for name, make in CASES.items():
+        draft = make()
+        files = {"kfac.json": dump(draft.manifest), **draft.files}
+        write(root / "valid" / name, files | {"expected.json": dump(expected(draft))})
+        valid[name] = (make.__doc__ or "").strip()
+    invalid = {}
+    for case in invalid_cases():
+        write(root / "invalid" / case.name, case.files)
+        invalid[case.name] = {"level": case.level, "rule": case.rule}
+    (root / "index.json").write_bytes(dump({"valid": list(valid), "invalid": invalid}))
+
+
+def invalid_cases() -> Iterator[Case]:
+    """All invalid vectors."""
+    yield from manifest_cases()
+    yield from schema_cases()
+    yield from file_cases()
+
+
+def write(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write one vector."""
+    directory.mkdir(parents=True)
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+
+
+def expected(draft: Draft) -> dict[str, Any]:
+    """Say what the artifact means: dense factors, and the drift of one task vector."""
+    parameters = draft.manifest["base_model"]["parameters"]
+    tau = {
+        name: task_vector(info["shape"], i)
+        for i, (name, info) in enumerate(parameters.items())
+    }
+    values = {n: form(b, tau, draft) for n, b in draft.manifest["blocks"].items()}
+    tasks = draft.manifest["tasks"]
+    scaled = [
+        value / tasks
+        if draft.manifest["blocks"][name]["kind"] == "kronecker"
+        else value
+        for name, value in values.items()
+    ]
+    return {
+        "factors": {n: f.matrix.tolist() for n, f in draft.factors.items()},
+        "tau": {n: value.tolist() for n, value in tau.items()},
+        "blocks": values,
+        "drift": sum(scaled),
+    }
+
+
+def task_vector(shape: list[int], seed: int) -> np.ndarray:
+    """Make values that differ along every axis."""
+    count = int(np.prod(shape))
+    values = (np.arange(1, count + 1) * 7 + 3 * seed) % 11 - 5.0
+    return (values / 4).reshape(shape)
+
+
+def form(block: dict[str, Any], tau: dict[str, np.ndarray], draft: Draft) -> float:
+    """Evaluate the quadratic form of a block with the whole matrix, in float64."""
+    matrices = {name: f.matrix.astype(float) for name, f in draft.factors.items()}
+    if block["kind"] == "gramian":
+        G = sum(matrices[term["G"]] for term in block["terms"])
+        return quadratic(tau[block["parameter"]], G)
+    weight = tau[block["weight"]]
+    if block["layout"] == "rows":
+        W = weight.reshape(len(weight), -1)
+    else:
+        W = weight.reshape(-1, weight.shape[-1]).T
+    if block["bias"] is not None:
+        W = np.column_stack([W, tau[block["bias"]]])
+    G = sum(np.kron(matrices[t["B"]], matrices[t["A"]]) for t in block["terms"])
+    return quadratic(W, G)
+
+
+def quadratic(W: np.ndarray, G: np.ndarray) -> float:
+    """Evaluate ``vec(W)ᵀ G vec(W)``; vec flattens rows."""
+    vector = W.reshape(-1)
+    return float(vector @ G @ vector)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)

@@ -1,0 +1,390 @@
+"""A reader of artifacts written from ``spec/`` alone, with numpy and nothing else.
+
+It shares no code and no shape of code with the library, so that what both accept is
+what the specification says. Section numbers are those of ``spec/format.md``.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Check = Callable[[Any], bool]
+LIMIT = 64 * 1024 * 1024
+SINGLE = "factors.safetensors"
+INDEX = SINGLE + ".index.json"
+SIZES = {"F32": 4, "F16": 2, "BF16": 2}
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+class Refused(Exception):  # noqa: N818
+    """The artifact breaks a rule."""
+
+
+def demand(rule: object, what: str) -> None:
+    if not rule:
+        raise Refused(what)
+
+
+# Section 6: JSON
+
+
+def parse(data: bytes) -> Any:
+    demand(len(data) <= LIMIT, "too much JSON")
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=pairs)
+    except (ValueError, RecursionError) as error:
+        raise Refused(str(error)) from error
+    todo = [(value, 0)]
+    while todo:
+        item, depth = todo.pop()
+        demand(depth <= 32, "too deep")
+        if isinstance(item, dict):
+            todo += [(x, depth + 1) for pair in item.items() for x in pair]
+        elif isinstance(item, list):
+            todo += [(x, depth + 1) for x in item]
+        elif isinstance(item, str):
+            demand(not re.search("[\ud800-\udfff]", item), "half a surrogate pair")
+        elif isinstance(item, float):
+            demand(math.isfinite(item), "no number")
+        elif isinstance(item, int):
+            demand(abs(item) <= 1.7976931348623157e308, "no number")
+    return value
+
+
+def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+    demand(max(Counter(k for k, _ in found).values(), default=1) == 1, "duplicate key")
+    return dict(found)
+
+
+# Section 7: the manifest, as checks that say yes or no
+
+HIDDEN = [(0, 0x1F), (0x7F, 0x9F), (0x200B, 0x200F), (0x2028, 0x202E), (0x2060, 0x206F)]
+HIDDEN += [(0xD800, 0xDFFF), (0xFEFF, 0xFEFF), (0xFFF0, 0xFFFF)]
+
+
+def name(value: Any) -> bool:
+    return (
+        isinstance(value, str)
+        and 1 <= len(value) <= 512
+        and not any(low <= ord(c) <= high for c in value for low, high in HIDDEN)
+    )
+
+
+def sha(value: Any) -> bool:
+    return (
+        isinstance(value, str)
+        and len(value) == 64
+        and set(value) <= set("0123456789abcdef")
+    )
+
+
+def whole(low: int = 1, high: int = 2**53 - 1) -> Check:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def error(value: Any) -> bool:
+    return type(value) in {int, float} and value >= 0
+
+
+def only(*values: Any) -> Check:
+    return lambda value: any(type(value) is type(v) and value == v for v in values)
+
+
+def null_or(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+def array(check: Check, least: int = 0, most: float = math.inf) -> Check:
+    return lambda value: (
+        isinstance(value, list)
+        and least <= len(value) <= most
+        and all(map(check, value))
+    )
+
+
+def mapping(check: Check, least: int = 0) -> Check:
+    return lambda value: (
+        isinstance(value, dict)
+        and len(value) >= least
+        and all(name(k) and check(v) for k, v in value.items())
+    )
+
+
+def record(fields: dict[str, Check], *, open_: bool = False) -> Check:
+    def check(value: Any) -> bool:
+        if not isinstance(value, dict) or not fields.keys() <= value.keys():
+            return False
+        others = [v for k, v in value.items() if k not in fields]
+        ignored = [
+            v
+            for v in others
+            if isinstance(v, dict) and v.get("must_understand") is False
+        ]
+        known = all(fields[k](value[k]) for k in fields)
+        return known and (not others or (open_ and len(ignored) == len(others)))
+
+    return check
+
+
+def either(*checks: Check) -> Check:
+    return lambda value: any(check(value) for check in checks)
+
+
+def named(kind: Check, configuration: Check) -> Check:
+    return record({"name": kind, "configuration": configuration})
+
+
+NONE = record({})
+FREE = named(name, lambda value: isinstance(value, dict))
+PLAIN = named(only(*DTYPES), NONE)
+PACKED = named(only("symmetric"), record({"dtype": only(*DTYPES)}))
+DIM = whole(1, 2**31 - 1)
+PARAMETER = record({"shape": array(DIM, most=8), "sha256": sha})
+SEED = whole(0)
+SOURCE = record(
+    {
+        "data": record(
+            {
+                "id": name,
+                "config": null_or(name),
+                "split": null_or(name),
+                "fingerprint": sha,
+                "examples": whole(),
+                "size": whole(),
+                "preprocessing": FREE,
+            },
+            open_=True,
+        ),
+        "cotangents": either(
+            record({"name": only("mc"), "draws": whole(), "seed": SEED}),
+            record({"name": only("exact"), "draws": only(None), "seed": SEED}),
+        ),
+        "digest": null_or(sha),
+    },
+    open_=True,
+)
+BLOCK = either(
+    record(
+        {
+            "kind": only("kronecker"),
+            "weight": name,
+            "bias": null_or(name),
+            "layout": only("rows", "columns"),
+            "terms": array(record({"A": name, "B": name}), least=1),
+        }
+    ),
+    record(
+        {
+            "kind": only("gramian"),
+            "parameter": name,
+            "terms": array(record({"G": name}), least=1),
+        }
+    ),
+)
+FACTOR = either(
+    record({"dim": DIM, "structure": named(only("dense"), NONE), "storage": PLAIN}),
+    record({"dim": DIM, "structure": named(only("dense"), NONE), "storage": PACKED}),
+    record({"dim": DIM, "structure": named(only("diagonal"), NONE), "storage": PLAIN}),
+)
+MANIFEST = record(
+    {
+        "format": only("kfac-artifact"),
+        "version": only(1),
+        "base_model": record(
+            {
+                "id": name,
+                "revision": null_or(name),
+                "sha256": sha,
+                "parameters": mapping(PARAMETER),
+            },
+            open_=True,
+        ),
+        "output_map": FREE,
+        "estimator": named(only("kfac"), NONE),
+        "tasks": whole(),
+        "size": whole(),
+        "sources": array(SOURCE, least=1),
+        "excluded": array(name),
+        "uncovered": mapping(name),
+        "merge_errors": mapping(record({"relative": error, "bound": error})),
+        "blocks": mapping(BLOCK, least=1),
+        "factors": mapping(FACTOR),
+        "files": mapping(record({"size": whole(8), "sha256": sha})),
+    },
+    open_=True,
+)
+
+
+def read_manifest(data: bytes) -> dict[str, Any]:
+    manifest = parse(data)
+    demand(MANIFEST(manifest), "a field is wrong")
+    base, sources = manifest["base_model"], manifest["sources"]
+    demand(manifest["tasks"] == len(sources), "tasks")
+    demand(manifest["size"] == sum(s["data"]["size"] for s in sources), "size")
+    demand(all(s["data"]["examples"] <= s["data"]["size"] for s in sources), "examples")
+    lines = sorted((n, p["sha256"]) for n, p in base["parameters"].items())
+    text = "".join(f"{n} {h}\n" for n, h in lines)
+    demand(hashlib.sha256(text.encode()).hexdigest() == base["sha256"], "base hash")
+    demand(manifest["merge_errors"].keys() <= manifest["blocks"].keys(), "merge_errors")
+    check_blocks(manifest)
+    check_names(list(manifest["files"]))
+    return manifest
+
+
+def check_blocks(manifest: dict[str, Any]) -> None:
+    shapes = {n: p["shape"] for n, p in manifest["base_model"]["parameters"].items()}
+    covered: Counter[str] = Counter()
+    sizes: list[tuple[str, int]] = []
+    for block in manifest["blocks"].values():
+        keys = [block.get(k) for k in ("weight", "bias", "parameter")]
+        covered.update(k for k in keys if k is not None)
+        demand(all(k is None or k in shapes for k in keys), "unknown parameter")
+        sizes += block_sizes(block, shapes)
+    demand(covered == Counter(shapes.keys()), "a parameter is not covered once")
+    left_out = {*manifest["excluded"], *manifest["uncovered"]}
+    demand(not left_out & covered.keys(), "covered and left out")
+    demand({n for n, _ in sizes} == manifest["factors"].keys(), "factors")
+    demand(all(manifest["factors"][n]["dim"] == d for n, d in sizes), "dim")
+
+
+def block_sizes(block: dict[str, Any], shapes: dict[str, Any]) -> list[tuple[str, int]]:
+    if block["kind"] == "gramian":
+        entries = math.prod(shapes[block["parameter"]])
+        return [(term["G"], entries) for term in block["terms"]]
+    shape = shapes[block["weight"]]
+    demand(len(shape) >= 2, "the weight has less than two axes")
+    rows = block["layout"] == "rows"
+    d_out = shape[0] if rows else shape[-1]
+    d_in = math.prod(shape[1:] if rows else shape[:-1])
+    if block["bias"] is not None:
+        demand(shapes[block["bias"]] == [d_out], "bias")
+        d_in += 1
+    return [s for t in block["terms"] for s in ((t["A"], d_in), (t["B"], d_out))]
+
+
+def check_names(files: list[str]) -> None:
+    count = len(files) - 1
+    numbers = range(1, count + 1)
+    shards = [f"factors-{i:05d}-of-{count:05d}.safetensors" for i in numbers]
+    single = files == [SINGLE]
+    demand(single or (count >= 2 and {*files} == {INDEX, *shards}), "file names")
+
+
+# Sections 8 to 10: tensor files
+
+
+def read(path: Path, *, hashes: bool = True) -> dict[str, np.ndarray]:
+    """Read an artifact: every factor as a dense matrix of float32."""
+    demand((path / "kfac.json").stat().st_size <= LIMIT, "too much JSON")
+    manifest = read_manifest((path / "kfac.json").read_bytes())
+    contents = {}
+    for file, info in manifest["files"].items():
+        demand((path / file).is_file(), "a file is missing")
+        demand((path / file).stat().st_size == info["size"], "size of a file")
+        contents[file] = (path / file).read_bytes()
+        digest = hashlib.sha256(contents[file]).hexdigest()
+        demand(not hashes or digest == info["sha256"], "hash of a file")
+    expected = announced(manifest)
+    tensors: dict[str, bytes] = {}
+    holder = {}
+    for file in contents.keys() - {INDEX}:
+        found = read_tensors(contents[file], expected)
+        demand(found and not found.keys() & tensors.keys(), "empty shard, or twice")
+        tensors |= found
+        holder |= dict.fromkeys(found, file)
+    demand(tensors.keys() == expected.keys(), "a tensor is missing")
+    if INDEX in contents:
+        total = {"total_size": sum(map(len, tensors.values()))}
+        index = parse(contents[INDEX])
+        demand(index == {"metadata": total, "weight_map": holder}, "index")
+        demand(type(index["metadata"]["total_size"]) is int, "index")
+    return {n: decode(n, f, tensors) for n, f in manifest["factors"].items()}
+
+
+def announced(manifest: dict[str, Any]) -> dict[str, tuple[str, list[int]]]:
+    found = {}
+    for factor, info in manifest["factors"].items():
+        dim, storage = info["dim"], info["storage"]
+        dtype = storage["configuration"].get("dtype", storage["name"])
+        if info["structure"]["name"] == "diagonal":
+            found[f"{factor}/values"] = (DTYPES[dtype], [dim])
+        elif storage["name"] == "symmetric":
+            found[f"{factor}/matrix"] = (DTYPES[dtype], [dim * (dim + 1) // 2])
+        else:
+            found[f"{factor}/matrix"] = (DTYPES[dtype], [dim, dim])
+    return found
+
+
+TENSOR = record(
+    {
+        "dtype": only(*SIZES),
+        "shape": array(whole()),
+        "data_offsets": array(whole(0, 2**63), least=2, most=2),
+    }
+)
+
+
+def read_tensors(
+    data: bytes, expected: dict[str, tuple[str, list[int]]]
+) -> dict[str, bytes]:
+    length = int.from_bytes(data[:8], "little")
+    demand(2 <= length <= LIMIT and 8 + length <= len(data), "length of the header")
+    text, body = data[8 : 8 + length], data[8 + length :]
+    header = parse(text)
+    demand(text[:1] == b"{" and isinstance(header, dict), "header")
+    metadata = header.pop("__metadata__", {})
+    demand(isinstance(metadata, dict) and len(metadata) <= 1, "metadata")
+    demand(all(isinstance(v, str) for v in metadata.values()), "metadata")
+    spans = []
+    for key, info in header.items():
+        demand(TENSOR(info) and key in expected, "a tensor that is not announced")
+        dtype, shape = expected[key]
+        demand((info["dtype"], info["shape"]) == (dtype, shape), "dtype or shape")
+        begin, end = info["data_offsets"]
+        demand(end - begin == math.prod(shape) * SIZES[dtype], "offsets")
+        spans.append((begin, end))
+    edges = [0, *(edge for span in sorted(spans) for edge in span), len(body)]
+    demand(edges[::2] == edges[1::2], "hole, overlap or remainder")
+    return {k: body[slice(*info["data_offsets"])] for k, info in header.items()}
+
+
+def decode(factor: str, info: dict[str, Any], tensors: dict[str, bytes]) -> np.ndarray:
+    storage, dim = info["storage"], info["dim"]
+    dtype = storage["configuration"].get("dtype", storage["name"])
+    if info["structure"]["name"] == "diagonal":
+        return np.diag(numbers(tensors[f"{factor}/values"], dtype))
+    entries = numbers(tensors[f"{factor}/matrix"], dtype)
+    if storage["name"] != "symmetric":
+        return entries.reshape(dim, dim)
+    matrix = np.empty((dim, dim), np.float32)
+    for i in range(dim):
+        for j in range(i, dim):
+            k = i * dim - i * (i - 1) // 2 + (j - i)
+            matrix[i, j] = matrix[j, i] = entries[k]
+    return matrix
+
+
+def numbers(data: bytes, dtype: str) -> np.ndarray:
+    if dtype == "bfloat16":
+        bits = np.frombuffer(data, "<u2").astype(np.uint32) << 16
+        return bits.view(np.float32)
+    kind = {"float32": "<f4", "float16": "<f2"}[dtype]
+    return np.frombuffer(data, kind).astype(np.float32)
+
+
+def verify(path: Path) -> dict[str, np.ndarray]:
+    """Read an artifact and refuse values that no factor may have."""
+    factors = read(path)
+    for factor, matrix in factors.items():
+        demand(np.isfinite(matrix).all(), f"{factor} is not finite")
+        exact = matrix.astype(float)
+        difference = np.linalg.norm(exact - exact.T)
+        demand(difference <= 1e-6 * np.linalg.norm(exact), f"{factor} is asymmetric")
+    return factors

@@ -1,0 +1,205 @@
+"""The vectors against the library, the schema and the independent reader."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from jsonschema import Draft202012Validator
+
+from kfac_artifacts.errors import FormatError
+from kfac_artifacts.format import load, open_artifact
+from kfac_artifacts.format.manifest import from_json
+from kfac_artifacts.merge import merge
+from kfac_artifacts.verify import verify
+from tests.spec import independent_reader
+
+SPEC = Path(__file__).parents[2] / "spec"
+VECTORS = SPEC / "vectors"
+INDEX = json.loads((VECTORS / "index.json").read_text())
+VALID: list[str] = INDEX["valid"]
+INVALID: dict[str, dict[str, str]] = INDEX["invalid"]
+SCHEMA = Draft202012Validator(
+    json.loads((SPEC / "schema/kfac.schema.json").read_text())
+)
+
+
+def of_levels(*levels: str) -> list[str]:
+    return [name for name, entry in INVALID.items() if entry["level"] in levels]
+
+
+def manifest(vector: Path) -> Any:
+    return json.loads((vector / "kfac.json").read_text())
+
+
+def expected(name: str) -> Any:
+    return json.loads((VECTORS / "valid" / name / "expected.json").read_text())
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_a_valid_vector_is_read_exactly(name: str) -> None:
+    artifact = load(VECTORS / "valid" / name)
+    matrices = expected(name)["factors"]
+    assert artifact.factors.keys() == matrices.keys()
+    for factor, matrix in matrices.items():
+        found = artifact.factors[factor].to_dense()
+        assert torch.equal(found, torch.tensor(matrix, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_a_valid_vector_means_the_expected_drift(name: str) -> None:
+    artifact = load(VECTORS / "valid" / name)
+    wanted = expected(name)
+    tau = {n: torch.tensor(v, dtype=torch.float32) for n, v in wanted["tau"].items()}
+    for block_name, block in artifact.blocks.items():
+        W = block.gather(tau)
+        value = float((W * block.product(W, artifact.factors)).sum())
+        assert value == pytest.approx(wanted["blocks"][block_name], rel=1e-6)
+    assert float(artifact.drift(tau)) == pytest.approx(wanted["drift"], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_the_independent_reader_reads_a_valid_vector_exactly(name: str) -> None:
+    found = independent_reader.verify(VECTORS / "valid" / name)
+    matrices = expected(name)["factors"]
+    assert found.keys() == matrices.keys()
+    for factor, matrix in matrices.items():
+        assert found[factor].dtype == np.float32
+        np.testing.assert_array_equal(found[factor], np.array(matrix, np.float32))
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_schema_and_verifier_accept_a_valid_vector(name: str) -> None:
+    vector = VECTORS / "valid" / name
+    SCHEMA.validate(manifest(vector))
+    assert [f for f in verify(vector) if not f.good] == []
+
+
+@pytest.mark.parametrize("name", of_levels("json", "schema", "manifest", "files"))
+def test_an_invalid_vector_is_refused_without_looking_at_hashes(name: str) -> None:
+    with pytest.raises(FormatError):
+        open_artifact(VECTORS / "invalid" / name)
+    with pytest.raises(independent_reader.Refused):
+        independent_reader.read(VECTORS / "invalid" / name, hashes=False)
+
+
+@pytest.mark.parametrize("name", of_levels("hash"))
+def test_a_wrong_hash_is_refused(name: str) -> None:
+    open_artifact(VECTORS / "invalid" / name)
+    with pytest.raises(FormatError, match="sha256"):
+        load(VECTORS / "invalid" / name)
+    with pytest.raises(independent_reader.Refused):
+        independent_reader.read(VECTORS / "invalid" / name)
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_the_verifiers_refuse_every_invalid_vector(name: str) -> None:
+    vector = VECTORS / "invalid" / name
+    assert any(not finding.good for finding in verify(vector))
+    with pytest.raises(independent_reader.Refused):
+        independent_reader.verify(vector)
+
+
+@pytest.mark.parametrize("name", of_levels("verify"))
+def test_only_the_values_show_what_is_wrong_at_verify_level(name: str) -> None:
+    load(VECTORS / "invalid" / name)
+    independent_reader.read(VECTORS / "invalid" / name)
+
+
+@pytest.mark.parametrize("name", [n for n in INVALID if n not in of_levels("json")])
+def test_schema_and_parser_agree_but_where_the_index_says_so(name: str) -> None:
+    value, level = manifest(VECTORS / "invalid" / name), INVALID[name]["level"]
+    assert SCHEMA.is_valid(value) == (level != "schema")
+    if level in {"schema", "manifest"}:
+        with pytest.raises(FormatError):
+            from_json(value)
+    else:
+        from_json(value)
+
+
+def test_the_schema_is_a_schema() -> None:
+    Draft202012Validator.check_schema(SCHEMA.schema)
+
+
+def test_every_vector_is_in_the_index_and_every_entry_is_there() -> None:
+    for kind in ("valid", "invalid"):
+        found = {path.name for path in (VECTORS / kind).iterdir()}
+        assert found == set(INDEX[kind])
+
+
+def test_the_vectors_are_what_their_script_makes(tmp_path: Path) -> None:
+    command = [sys.executable, "-B", VECTORS / "make.py", tmp_path]
+    subprocess.run(command, check=True)
+    for made in (path for path in tmp_path.rglob("*") if path.is_file()):
+        kept = VECTORS / made.relative_to(tmp_path)
+        if made.name != "expected.json":  # other platforms may round a last digit
+            assert made.read_bytes() == kept.read_bytes(), kept
+
+
+@pytest.mark.parametrize("parts", [(1, 2), (1, 3)])
+def test_merging_the_parts_gives_the_merged_vector(parts: tuple[int, int]) -> None:
+    found = merge([load(VECTORS / "valid" / f"part-{i}") for i in parts])
+    wanted = load(VECTORS / "valid" / f"merged-{parts[0]}-{parts[1]}")
+    assert found.provenance.sources == wanted.provenance.sources
+    for name, factor in wanted.factors.items():
+        assert torch.equal(found.factors[name].to_dense(), factor.to_dense())
+    for name, error in wanted.provenance.merge_errors.items():
+        merged = found.provenance.merge_errors[name]
+        assert merged.relative == pytest.approx(error.relative, rel=1e-9)
+        assert merged.bound == pytest.approx(error.bound, rel=1e-9)
+
+
+def test_merging_equal_artifacts_multiplies_kronecker_blocks_only() -> None:
+    one, four = expected("part-1"), expected("merged-equal")
+    assert four["blocks"]["layer"] == pytest.approx(4 * one["blocks"]["layer"])
+    assert four["blocks"]["norm"] == pytest.approx(one["blocks"]["norm"])
+    assert four["drift"] == pytest.approx(one["drift"])
+
+
+@pytest.mark.parametrize(
+    "file",
+    [*VECTORS.glob("*.py"), Path(independent_reader.__file__)],
+    ids=lambda f: f.name,
+)
+def test_neither_vectors_nor_independent_reader_use_our_code(file: Path) -> None:
+    own = {path.stem for path in VECTORS.glob("*.py")}
+    tree = ast.walk(ast.parse(file.read_text()))
+    imports = [n for n in tree if isinstance(n, ast.Import | ast.ImportFrom)]
+    names = {a.name for n in imports if isinstance(n, ast.Import) for a in n.names}
+    names |= {n.module or "" for n in imports if isinstance(n, ast.ImportFrom)}
+    roots = {name.split(".")[0] for name in names}
+    assert roots <= {*sys.stdlib_module_names, "numpy", *own}
+
+
+def test_the_specification_refers_to_pages_and_sections_that_exist() -> None:
+    for page in SPEC.rglob("*.md"):
+        text = page.read_text()
+        for link in re.findall(
+            r"`((?:\.\./)?(?:structures|storage|schema|vectors)/[\w./-]*)`", text
+        ):
+            assert (page.parent / link).exists(), (page, link)
+    text = (SPEC / "format.md").read_text()
+    sections = set(re.findall(r"^#+ (\d+(?:\.\d+)?)\.? ", text, re.MULTILINE))
+    assert set(re.findall(r"[Ss]ections? (\d+(?:\.\d+)?)", text)) <= sections
+
+
+def test_every_structure_and_storage_of_the_schema_has_its_page() -> None:
+    definitions = SCHEMA.schema["$defs"]
+    factors = definitions["factor"]["oneOf"]
+    names = [
+        f["properties"]["structure"]["properties"]["name"]["const"] for f in factors
+    ]
+    assert sorted(p.stem for p in (SPEC / "structures").iterdir()) == sorted(names)
+    storages = [*definitions["plain"]["properties"]["name"]["enum"], "symmetric"]
+    assert sorted(p.stem for p in (SPEC / "storage").iterdir()) == sorted(storages)
+
+
+def test_the_vectors_stay_small() -> None:
+    files = [f for f in VECTORS.rglob("*") if f.is_file() and f.suffix != ".pyc"]
+    assert sum(file.stat().st_size for file in files) < 500_000

@@ -35,6 +35,11 @@ class Part:
         return self.sign * self.artifact.provenance.size
 
     @property
+    def excluded(self) -> tuple[str, ...]:
+        """Parameters that were left out on request."""
+        return self.artifact.provenance.excluded
+
+    @property
     def tasks(self) -> int:
         """Signed number of tasks."""
         return self.sign * self.artifact.provenance.tasks
@@ -106,6 +111,7 @@ def merge(
         tasks=sum(part.tasks for part in parts),
         size=sum(part.size for part in parts),
         sources=sources,
+        excluded=tuple(dict.fromkeys(n for p in parts for n in p.excluded)),
         uncovered=_union(artifacts),
         merge_errors=errors,
     )

@@ -37,7 +37,7 @@ def command(
     dtype: str,
     as_json: bool,
 ) -> None:
-    r"""Add the task vectors TAU to MODEL, and write it as an ordinary model.
+    """Add the task vectors TAU to MODEL, and write it as an ordinary model.
 
     The directory is one that transformers loads; tokenizer, processor and the like are
     copied along. A negative factor makes the model forget a task.

@@ -78,7 +78,7 @@ def command(
     as_json: bool,
     **sources: Any,
 ) -> None:
-    r"""Compute the curvature of MODEL on DATA, without labels.
+    """Compute the curvature of MODEL on DATA, without labels.
 
     MODEL is a Hub id (org/name, org/name@revision) or a directory. DATA is the id of a
     dataset (org/name, org/name:config), a csv, tsv, jsonl or parquet file, or a folder

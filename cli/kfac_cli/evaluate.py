@@ -53,7 +53,7 @@ def command(
     as_json: bool,
     **columns: Any,
 ) -> None:
-    r"""Measure accuracy of MODEL with each TAU on its DATA, and with the sum of all.
+    """Measure accuracy of MODEL with each TAU on its DATA, and with the sum of all.
 
     Every TAU comes with labelled data of its task, best data that it was not trained
     on. Normalised accuracy is merged divided by individual, task by task. A sweep in
@@ -61,7 +61,7 @@ def command(
 
     \b
     Example:
-        kfac evaluate my-model tau-a=a-test.csv tau-b=b-test.csv --sweep 0:2:0.1 \
+        kfac evaluate my-model tau-a=a-test.csv tau-b=b-test.csv --sweep 0:2:0.1 \\
             --plot alphas.png
     """
     from kfac_artifacts.evaluate import MODES, evaluate, plot_evaluation

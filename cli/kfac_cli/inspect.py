@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.argument("artifact", type=DIRECTORY)
 @json_option
 def command(artifact: Path, as_json: bool) -> None:
-    r"""Show what ARTIFACT holds; no tensor is read.
+    """Show what ARTIFACT holds; no tensor is read.
 
     \b
     Example:

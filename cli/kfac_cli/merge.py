@@ -32,7 +32,7 @@ def command(
     max_shard_size: float,
     as_json: bool,
 ) -> None:
-    r"""Merge ARTIFACTS of one base model (TAK, Eq. 8); the size stays that of one.
+    """Merge ARTIFACTS of one base model (TAK, Eq. 8); the size stays that of one.
 
     Tasks are weighted by the sizes of their datasets. The result can be merged again,
     and a task can be taken out again.

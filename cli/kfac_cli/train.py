@@ -66,7 +66,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Train a task vector for MODEL on the labelled DATA.
+    """Train a task vector for MODEL on the labelled DATA.
 
     Training is linearised around MODEL, with a frozen head, and the penalty holds back
     whatever would disturb the tasks in the curvature. Parameters that the curvature
@@ -75,7 +75,7 @@ def command(
 
     \b
     Example:
-        kfac train sentence-transformers/all-MiniLM-L6-v2 tickets.csv \
+        kfac train sentence-transformers/all-MiniLM-L6-v2 tickets.csv \\
             --curvature others -o tau-tickets
         accelerate launch $(which kfac) train ...
     """

@@ -14,7 +14,7 @@ from kfac_cli.options import DIRECTORY, json_option
 @click.option("--model", help="Compare with this model: Hub id or directory.")
 @json_option
 def command(artifact: Path, model: str | None, as_json: bool) -> None:
-    r"""Check ARTIFACT: format, hashes, finiteness, symmetry, eigenvalues, base model.
+    """Check ARTIFACT: format, hashes, finiteness, symmetry, eigenvalues, base model.
 
     Prints one line per finding; the exit code is 3 if one of them is bad.
 

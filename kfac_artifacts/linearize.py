@@ -19,7 +19,7 @@ from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.network import Batch, Network
 
 _NO_RULE = re.compile(r"forward AD with (\S+) that does not support it")
-_NO_FUNCTION_RULE = re.compile(r"custom autograd\.Function|an autograd\.Function")
+_CUSTOM = re.compile(r"custom autograd\.Function|an autograd\.Function")
 
 
 class Linearized(nn.Module):
@@ -41,11 +41,11 @@ class Linearized(nn.Module):
     def forward(self, batch: Batch) -> Float[Tensor, "n c"]:
         """Evaluate ``f(x, θ0) + J(x) τ`` for a batch."""
         tau = self.tau()
-        return _Tangent.apply(self.network, batch, self.names, *tau.values())
+        return _Tangent.apply(self.network, batch, self.names, *tau.values())  # type: ignore[no-untyped-call]
 
     def tau(self) -> dict[str, Tensor]:
         """The task vector by parameter name: live parameters, with gradients."""
-        return {name: self.get_parameter(_mangled(name)) for name in self.names}
+        return {name: getattr(self, _mangled(name)) for name in self.names}
 
 
 def linearize(network: Network, parameters: Sequence[str]) -> Linearized:
@@ -60,7 +60,7 @@ def linearize(network: Network, parameters: Sequence[str]) -> Linearized:
 
     Raises:
         CoverageError: If a name is no parameter of the network, or none is given.
-    """  # noqa: DOC502 - raised while building
+    """
     return Linearized(network, parameters)
 
 
@@ -79,16 +79,25 @@ def tangent(
 
     Raises:
         CoverageError: If an operation of the network has no forward-mode rule.
+        RuntimeError: If the network itself fails.
     """
     values = _values(network, tuple(tau))
     directions = {n: t.detach().to(values[n]) for n, t in tau.items()}
     try:
         with forward_mode_kernels(), torch.no_grad():
-            return torch.func.jvp(
+            output, change, *_ = torch.func.jvp(
                 lambda moved: network.call_with(moved, batch), (values,), (directions,)
             )
     except RuntimeError as error:
-        raise _explained(error) from error
+        operation = _without_rule(error)
+        if operation is None:
+            raise
+        raise CoverageError(
+            f"cannot linearise {network.id}: {operation} has no forward-mode rule in "
+            'PyTorch; load the model with attn_implementation="eager", or without '
+            "custom kernels"
+        ) from error
+    return output, change
 
 
 @contextmanager
@@ -155,12 +164,8 @@ def _mangled(name: str) -> str:
     return f"tau/{name.replace('.', '/')}"
 
 
-def _explained(error: RuntimeError) -> Exception:
-    found = _NO_RULE.search(str(error))
-    if found is None and not _NO_FUNCTION_RULE.search(str(error)):
-        return error
-    operation = "a custom autograd function" if found is None else found.group(1)
-    return CoverageError(
-        f"cannot linearise the model: {operation} has no forward-mode rule in PyTorch; "
-        'load the model with attn_implementation="eager", or without custom kernels'
-    )
+def _without_rule(error: RuntimeError) -> str | None:
+    """Name the operation that has no forward-mode rule, if that is the error."""
+    if found := _NO_RULE.search(str(error)):
+        return found.group(1)
+    return "a custom autograd function" if _CUSTOM.search(str(error)) else None

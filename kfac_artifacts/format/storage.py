@@ -57,6 +57,11 @@ class Storage:
         return cls(dtype, symmetric=dtype != full)
 
     @property
+    def name(self) -> str:
+        """What ``parse`` reads."""
+        return f"symmetric-{self.dtype}" if self.symmetric else self.dtype
+
+    @property
     def torch_dtype(self) -> torch.dtype:
         """Number type of the stored tensor."""
         return DTYPES[self.dtype]

@@ -1,0 +1,119 @@
+"""What an evaluation found.
+
+Absolute accuracy is the mean over tasks; normalised accuracy is the mean over tasks of
+``merged / individual``, each task divided by its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from kfac_artifacts.artifact import Json
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """Accuracies of one task, as fractions.
+
+    Attributes:
+        name: Name of the task.
+        examples: Number of examples.
+        pretrained: Of the pretrained model.
+        individual: With the task's own task vector alone, at α = 1.
+        merged: With the sum of all task vectors, at every α.
+    """
+
+    name: str
+    examples: int
+    pretrained: float
+    individual: float
+    merged: tuple[float, ...]
+
+    @property
+    def normalised(self) -> tuple[float | None, ...]:
+        """``merged / individual`` at every α; None if ``individual`` is 0."""
+        if self.individual == 0:
+            return (None,) * len(self.merged)
+        return tuple(accuracy / self.individual for accuracy in self.merged)
+
+
+@dataclass(frozen=True)
+class ModeScores:
+    """Scores of all tasks, linearised or plain.
+
+    Attributes:
+        mode: ``linear`` (``f + J τ``) or ``plain`` (``f(θ0 + τ)``).
+        alphas: Factors of the sum of the task vectors.
+        tasks: Scores by task.
+    """
+
+    mode: str
+    alphas: tuple[float, ...]
+    tasks: tuple[TaskScores, ...]
+
+    @property
+    def pretrained(self) -> float:
+        """Mean accuracy of the pretrained model."""
+        return fmean(task.pretrained for task in self.tasks)
+
+    @property
+    def individual(self) -> float:
+        """Mean accuracy with each task's own task vector."""
+        return fmean(task.individual for task in self.tasks)
+
+    @property
+    def absolute(self) -> tuple[float, ...]:
+        """Mean accuracy with the sum, at every α."""
+        return tuple(map(fmean, zip(*(t.merged for t in self.tasks), strict=True)))
+
+    @property
+    def normalised(self) -> tuple[float | None, ...]:
+        """Mean normalised accuracy with the sum, at every α."""
+        columns = zip(*(task.normalised for task in self.tasks), strict=True)
+        return tuple(map(_mean, columns))
+
+    @property
+    def best(self) -> int:
+        """Place of the α with the highest absolute accuracy; the lowest such α."""
+        return max(range(len(self.alphas)), key=lambda i: (self.absolute[i], -i))
+
+    def to_json(self) -> dict[str, Json]:
+        """Write everything as JSON, means included."""
+        return {
+            "alphas": [*self.alphas],
+            "pretrained": self.pretrained,
+            "individual": self.individual,
+            "absolute": [*self.absolute],
+            "normalised": [*self.normalised],
+            "best_alpha": self.alphas[self.best],
+            "tasks": {
+                task.name: {
+                    "examples": task.examples,
+                    "pretrained": task.pretrained,
+                    "individual": task.individual,
+                    "merged": [*task.merged],
+                    "normalised": [*task.normalised],
+                }
+                for task in self.tasks
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one model by mode."""
+
+    model: str
+    modes: tuple[ModeScores, ...]
+
+    def to_json(self) -> dict[str, Json]:
+        """Write everything as JSON."""
+        modes: dict[str, Json] = {
+            scores.mode: scores.to_json() for scores in self.modes
+        }
+        return {"model": self.model, "modes": modes}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None

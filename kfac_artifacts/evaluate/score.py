@@ -1,0 +1,157 @@
+"""Counting right answers of single and of summed task vectors."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kfac_artifacts.errors import MismatchError, SettingsError
+from kfac_artifacts.evaluate.results import Evaluation, ModeScores, TaskScores
+from kfac_artifacts.linearize import tangent
+from kfac_artifacts.network import Batch, LabelledExamples, Network
+from kfac_artifacts.task_vector import Head, TaskVector, combine
+
+MODES = ("linear", "plain")
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationTask:
+    """A task vector with labelled examples of its task.
+
+    Attributes:
+        name: Name of the task.
+        vector: Its task vector, with a head.
+        examples: Labelled examples, best held out from training.
+    """
+
+    name: str
+    vector: TaskVector
+    examples: LabelledExamples
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One task in one mode: its own changes and those of all tasks."""
+
+    network: Network
+    own: dict[str, Tensor]
+    total: dict[str, Tensor]
+    alphas: tuple[float, ...]
+
+    def linear(self, batch: Batch) -> Iterator[Tensor]:
+        """Outputs pretrained, individual and at every α; one pass serves every α."""
+        output, change = tangent(self.network, self.own, batch)
+        yield output
+        yield output + change
+        if self.own is not self.total:
+            _, change = tangent(self.network, self.total, batch)
+        for alpha in self.alphas:
+            yield output + alpha * change
+
+    def plain(self, batch: Batch) -> Iterator[Tensor]:
+        """Outputs pretrained, individual and at every α, a forward pass for each."""
+        yield self.network(batch)
+        yield self._moved(self.own, 1.0, batch)
+        for alpha in self.alphas:
+            yield self._moved(self.total, alpha, batch)
+
+    def _moved(self, tau: dict[str, Tensor], alpha: float, batch: Batch) -> Tensor:
+        parameters = self.network.parameters()
+        moved = {
+            name: (parameters[name].to(t.dtype) + alpha * t).to(parameters[name].dtype)
+            for name, t in tau.items()
+        }
+        return self.network.call_with(moved, batch)
+
+
+def evaluate(
+    network: Network,
+    tasks: Sequence[EvaluationTask],
+    *,
+    alphas: Sequence[float] = (1.0,),
+    modes: Sequence[str] = MODES,
+    batch_size: int = 64,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Evaluation:
+    """Measure every task pretrained, with its own task vector, and with the sum of all.
+
+    Args:
+        network: The pretrained network.
+        tasks: The task vectors to add, each with examples of its task.
+        alphas: Factors of the sum.
+        modes: ``linear``, ``plain`` or both.
+        batch_size: Examples per forward pass.
+        progress: Told how many more examples are done, in every mode.
+
+    Returns:
+        Accuracies, as fractions of the examples.
+
+    Raises:
+        MismatchError: If a task vector is of another model or output map, or has no
+            head for its data.
+        SettingsError: If there is no task or no α, or a mode is unknown.
+    """
+    if not tasks or not alphas or not modes or not set(modes) <= set(MODES):
+        raise SettingsError(
+            f"evaluation needs a task, an alpha and modes out of {', '.join(MODES)}; "
+            f"found {len(tasks)}, {len(alphas)} and {', '.join(modes)}"
+        )
+    heads = [_head(network, task) for task in tasks]
+    total = combine([task.vector for task in tasks], [1.0] * len(tasks))
+    summed = _on_device(total, network)
+    found: dict[str, list[TaskScores]] = {mode: [] for mode in modes}
+    for task, head in zip(tasks, heads, strict=True):
+        own = summed if len(tasks) == 1 else _on_device(task.vector, network)
+        job = _Job(network, own, summed, tuple(alphas))
+        for mode in modes:
+            outputs = job.linear if mode == "linear" else job.plain
+            right = _count(outputs, head, task.examples, batch_size, progress)
+            before, alone, *merged = (n / len(task.examples) for n in right)
+            found[mode].append(
+                TaskScores(task.name, len(task.examples), before, alone, tuple(merged))
+            )
+    scores = (ModeScores(m, tuple(alphas), tuple(t)) for m, t in found.items())
+    return Evaluation(network.id, tuple(scores))
+
+
+def _head(network: Network, task: EvaluationTask) -> Head:
+    vector = task.vector
+    vector.check_base(network)
+    if vector.output_map != network.output_map.info:
+        raise MismatchError(
+            f"{task.name} was trained for the output map {vector.output_map}, the "
+            f"network's is {network.output_map.info}; load the network with that one"
+        )
+    if vector.head is None:
+        raise MismatchError(
+            f"{task.name} has no head to classify with; take a task vector as it came "
+            "from training"
+        )
+    return vector.head
+
+
+@torch.no_grad()
+def _count(
+    outputs: Callable[[Batch], Iterator[Tensor]],
+    head: Head,
+    examples: LabelledExamples,
+    batch_size: int,
+    progress: Callable[[int], None],
+) -> list[int]:
+    """Count right answers by model: pretrained, individual, and one for every α."""
+    targets = head.targets(examples)
+    right: Tensor | None = None
+    for start in range(0, len(examples), batch_size):
+        chosen = range(start, min(start + batch_size, len(examples)))
+        answers = torch.stack(
+            [head.logits(f).argmax(-1).cpu() for f in outputs(examples.batch(chosen))]
+        )
+        counts = (answers == targets[list(chosen)]).sum(1)
+        right = counts if right is None else right + counts
+        progress(len(chosen))
+    return [] if right is None else right.tolist()
+
+
+def _on_device(vector: TaskVector, network: Network) -> dict[str, Tensor]:
+    return {name: t.to(network.device) for name, t in vector.tensors.items()}

@@ -1,0 +1,125 @@
+"""The manifest ``task_vector.json`` (``spec/task_vector.md``)."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kfac_artifacts.artifact import BaseModel, Json, Named
+from kfac_artifacts.format.fields import Fields, check_name
+from kfac_artifacts.format.manifest import (
+    FileInfo,
+    base_from_json,
+    base_to_json,
+    check_version,
+    file_info,
+)
+from kfac_artifacts.format.tensors import TensorInfo
+
+FORMAT = "kfac-task-vector"
+VERSION = 1
+MANIFEST = "task_vector.json"
+TENSORS = "task_vector.safetensors"
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """The classifier without its embeddings; ``dim`` is their size C."""
+
+    classes: tuple[str, ...]
+    dim: int
+    logit_scale: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about a task vector but its numbers."""
+
+    base: BaseModel
+    output_map: Named | None
+    head: HeadInfo | None
+    settings: Mapping[str, Json]
+    metrics: Mapping[str, Json]
+    file: FileInfo
+
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Every tensor that must be in the file, in order."""
+        return announced(self.base, self.head)
+
+
+def announced(base: BaseModel, head: HeadInfo | None) -> dict[str, TensorInfo]:
+    """Name and describe the stored tensors: changes first, then class embeddings."""
+    infos = {f"tau/{n}": TensorInfo("F32", s) for n, s in sorted(base.shapes.items())}
+    if head is not None:
+        shape = (len(head.classes), head.dim)
+        infos["head/embeddings"] = TensorInfo("F32", shape)
+    return infos
+
+
+def to_json(manifest: Manifest) -> dict[str, Any]:
+    """Write a manifest as JSON, in the order of the specification."""
+    head, output_map = manifest.head, manifest.output_map
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "base_model": base_to_json(manifest.base),
+        "output_map": None if output_map is None else asdict(output_map),
+        "head": None if head is None else {**asdict(head), "classes": [*head.classes]},
+        "settings": dict(manifest.settings),
+        "metrics": dict(manifest.metrics),
+        "files": {TENSORS: asdict(manifest.file)},
+    }
+
+
+def from_json(value: object) -> Manifest:
+    """Read and check a manifest.
+
+    Args:
+        value: Parsed JSON of ``task_vector.json``.
+
+    Returns:
+        The manifest; everything that can be checked without the tensors holds.
+
+    Raises:
+        FormatError: If a MUST of ``spec/task_vector.md`` is broken.
+    """
+    fields = Fields(value, "manifest")
+    check_version(fields, FORMAT, VERSION)
+    base = base_from_json(fields.take("base_model", dict), "base_model")
+    fields.require(len(base.parameters) > 0, "there are no parameters")
+    output_map = fields.maybe("output_map", dict)
+    head = fields.maybe("head", dict)
+    settings, metrics = fields.take("settings", dict), fields.take("metrics", dict)
+    files = fields.each("files", file_info)
+    fields.require(set(files) == {TENSORS}, f"files must list {TENSORS} and no other")
+    fields.finish(extensible=True)
+    return Manifest(
+        base=base,
+        output_map=None if output_map is None else _named(output_map),
+        head=None if head is None else _head(head),
+        settings=settings,
+        metrics=metrics,
+        file=files[TENSORS],
+    )
+
+
+def _named(value: object) -> Named:
+    fields = Fields(value, "output_map")
+    named = Named(fields.name("name"), fields.take("configuration", dict))
+    fields.finish()
+    return named
+
+
+def _head(value: object) -> HeadInfo:
+    fields = Fields(value, "head")
+    head = HeadInfo(
+        fields.list_of("classes", check_name),
+        fields.count("dim"),
+        fields.number("logit_scale"),
+    )
+    distinct = len(set(head.classes))
+    fields.require(
+        distinct == len(head.classes) >= 2, "classes must be 2 or more names"
+    )
+    fields.finish()
+    return head

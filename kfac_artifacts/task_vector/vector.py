@@ -1,0 +1,273 @@
+"""Task vectors ``τ = θ - θ0`` of one pretrained model, and their algebra."""
+
+import functools
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kfac_artifacts.artifact import BaseModel, Json, Named
+from kfac_artifacts.errors import FormatError, MismatchError
+from kfac_artifacts.format.files import (
+    dump_json,
+    new_directory,
+    read_json,
+    sha256_file,
+    write_durably,
+)
+from kfac_artifacts.format.tensors import check_tensors, open_tensors, write_tensors
+from kfac_artifacts.network import Network
+from kfac_artifacts.task_vector.head import Head
+from kfac_artifacts.task_vector.manifest import (
+    MANIFEST,
+    TENSORS,
+    HeadInfo,
+    Manifest,
+    announced,
+    from_json,
+    to_json,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TaskVector:
+    """What training added to some parameters of a pretrained model.
+
+    Sums and multiples keep no head, settings or metrics: those were of one training.
+
+    Attributes:
+        tensors: The changes by parameter name; parameters without one did not move.
+        base: The pretrained model, restricted to those parameters.
+        output_map: The function f that was trained.
+        head: The frozen classifier of the task.
+        settings: How it was trained.
+        metrics: What came out.
+    """
+
+    tensors: Mapping[str, Tensor]
+    base: BaseModel
+    output_map: Named | None = None
+    head: Head | None = None
+    settings: Mapping[str, Json] = field(default_factory=dict)
+    metrics: Mapping[str, Json] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        found = {name: tuple(t.shape) for name, t in self.tensors.items()}
+        if found != self.base.shapes:
+            wrong = {n for n, _ in found.items() ^ self.base.shapes.items()}
+            raise MismatchError(
+                f"the tensors of a task vector must be those of its base model; "
+                f"{', '.join(sorted(wrong)[:5])} are not"
+            )
+
+    def __add__(self, other: "TaskVector") -> "TaskVector":
+        """Add the changes; a parameter that one of them lacks did not move there."""
+        base = _union(self.base, other.base)
+        tensors = dict(self.tensors)
+        for name, change in other.tensors.items():
+            tensors[name] = tensors[name] + change if name in tensors else change
+        same = self.output_map == other.output_map
+        return TaskVector(tensors, base, self.output_map if same else None)
+
+    def __mul__(self, alpha: float) -> "TaskVector":
+        """Scale the changes."""
+        tensors = {name: alpha * change for name, change in self.tensors.items()}
+        return TaskVector(tensors, self.base, self.output_map)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "TaskVector":
+        """Reverse the changes: added, they make the model forget."""
+        return self * -1.0
+
+    def check_base(self, network: Network) -> None:
+        """Refuse another pretrained model, listing all differences.
+
+        Args:
+            network: Network to use the task vector with.
+
+        Raises:
+            MismatchError: If its parameters are not those of the base.
+        """
+        differences = self.base.differences(network.base)
+        if differences:
+            raise MismatchError(
+                f"the task vector belongs to {self.base.id}, and {network.id} is "
+                f"another model: {'; '.join(differences)}"
+            )
+
+    def add_to(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give a state with the changes added to it, in the state's number types.
+
+        Args:
+            state: Tensors by parameter name; it is not changed.
+
+        Returns:
+            A new mapping that shares every tensor that did not move.
+
+        Raises:
+            MismatchError: If the state lacks a parameter.
+        """
+        missing = sorted(self.tensors.keys() - state.keys())
+        if missing:
+            raise MismatchError(
+                f"cannot add a task vector of {self.base.id} to a state without "
+                f"{', '.join(missing[:5])} ({len(missing)} missing)"
+            )
+        moved = dict(state)
+        for name, change in self.tensors.items():
+            moved[name] = _sum(state[name], change)
+        return moved
+
+    def apply(self, network: Network) -> None:
+        """Add the changes to a network, in place.
+
+        ``network.base`` goes on describing the pretrained model, so that another task
+        vector of it may be added as well.
+
+        Args:
+            network: A network of the same base model.
+
+        Raises:
+            MismatchError: If it is of another base model.
+        """
+        self.check_base(network)
+        parameters = network.parameters()
+        with torch.no_grad():
+            for name, change in self.tensors.items():
+                parameters[name].copy_(_sum(parameters[name], change))
+
+    def save(self, path: str | Path, *, replace: bool = False) -> None:
+        """Write a directory that appears whole or not at all; numbers as float32.
+
+        Args:
+            path: The directory.
+            replace: Whether a directory that is already there may be replaced.
+
+        Raises:
+            FormatError: If the place is taken, or a number is not finite.
+        """
+        head = _describe(self.head)
+        tensors = {f"tau/{n}": t for n, t in sorted(self.tensors.items())}
+        if self.head is not None:
+            tensors["head/embeddings"] = self.head.embeddings
+        stored = {name: _storable(name, tensor) for name, tensor in tensors.items()}
+        with new_directory(Path(path), replace=replace) as directory:
+            infos = announced(self.base, head)
+            file = write_tensors(directory / TENSORS, infos, stored.items())
+            manifest = Manifest(
+                self.base, self.output_map, head, self.settings, self.metrics, file
+            )
+            write_durably(directory / MANIFEST, dump_json(to_json(manifest)))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "TaskVector":
+        """Read a task vector, trusting nothing about the files.
+
+        Args:
+            path: The directory.
+
+        Returns:
+            The task vector, on the CPU.
+
+        Raises:
+            FormatError: If anything breaks ``spec/task_vector.md``.
+        """
+        directory = Path(path)
+        if not (directory / MANIFEST).is_file():
+            raise FormatError(f"{path} is no task vector: there is no {MANIFEST} in it")
+        manifest = from_json(read_json(directory / MANIFEST))
+        tensors = _read(directory / TENSORS, manifest)
+        info, embeddings = manifest.head, tensors.pop("head/embeddings", None)
+        head = None
+        if info is not None and embeddings is not None:
+            head = Head(embeddings, info.classes, info.logit_scale)
+        return cls(
+            {name.removeprefix("tau/"): tensor for name, tensor in tensors.items()},
+            manifest.base,
+            manifest.output_map,
+            head,
+            manifest.settings,
+            manifest.metrics,
+        )
+
+
+def combine(vectors: Sequence[TaskVector], alphas: Sequence[float]) -> TaskVector:
+    """Add task vectors, each times its own factor: ``Σ_t α_t τ_t``.
+
+    Args:
+        vectors: At least one task vector, all of the same base model.
+        alphas: One factor each.
+
+    Returns:
+        The sum.
+
+    Raises:
+        MismatchError: If there is none, if the counts differ, or the base models do.
+    """
+    if not vectors or len(vectors) != len(alphas):
+        raise MismatchError(
+            f"cannot add {len(vectors)} task vectors with {len(alphas)} factors; give "
+            "at least one task vector, and one factor for each"
+        )
+    scaled = [alpha * vector for alpha, vector in zip(alphas, vectors, strict=True)]
+    return functools.reduce(operator.add, scaled)
+
+
+def _sum(value: Tensor, change: Tensor) -> Tensor:
+    dtype = torch.promote_types(value.dtype, change.dtype)
+    return (value.to(dtype) + change.to(value.device, dtype)).to(value.dtype)
+
+
+def _union(a: BaseModel, b: BaseModel) -> BaseModel:
+    common = set(a.parameters) & set(b.parameters)
+    differences = a.restrict(common).differences(b.restrict(common))
+    if not common and (a.id, a.revision) != (b.id, b.revision):
+        differences = [
+            f"they share no parameter, and their names are {a.id} and {b.id}"
+        ]
+    if differences:
+        raise MismatchError(
+            f"cannot add task vectors of two base models: {'; '.join(differences)}"
+        )
+    return BaseModel(a.id, a.revision, {**a.parameters, **b.parameters})
+
+
+def _describe(head: Head | None) -> HeadInfo | None:
+    if head is None:
+        return None
+    return HeadInfo(head.classes, head.embeddings.shape[1], head.logit_scale)
+
+
+def _storable(name: str, tensor: Tensor) -> Tensor:
+    value = tensor.detach().to("cpu", torch.float32).contiguous()
+    _check_finite(name, value)
+    return value
+
+
+def _read(path: Path, manifest: Manifest) -> dict[str, Tensor]:
+    """Read all tensors, after checking size, hash and header of their file."""
+    if not path.is_file() or path.stat().st_size != manifest.file.size:
+        raise FormatError(
+            f"{path} is missing or does not have the {manifest.file.size} bytes that "
+            f"{MANIFEST} says; fetch it again"
+        )
+    if sha256_file(path) != manifest.file.sha256:
+        raise FormatError(
+            f"{path} was damaged or changed: its sha256 is not the one in {MANIFEST}; "
+            "fetch it again"
+        )
+    check_tensors(path, manifest.tensors)
+    file = open_tensors(path)
+    tensors = {name: file.get_tensor(name) for name in manifest.tensors}
+    for name, tensor in tensors.items():
+        _check_finite(name, tensor)
+    return tensors
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    if not bool(tensor.isfinite().all()):
+        raise FormatError(f"{name} has entries that are not finite; train it again")

@@ -1,0 +1,27 @@
+"""Linearised fine-tuning that leaves other tasks alone (TAK, Eq. 7)."""
+
+from kfac_artifacts.train.curvature import choose_parameters
+from kfac_artifacts.train.heads import (
+    class_texts,
+    model_logit_scale,
+    prototype_head,
+    read_texts,
+    text_head,
+)
+from kfac_artifacts.train.loop import Progress, train
+from kfac_artifacts.train.settings import TrainSettings, steps_of
+from kfac_artifacts.train.task import TrainingTask
+
+__all__ = [
+    "Progress",
+    "TrainSettings",
+    "TrainingTask",
+    "choose_parameters",
+    "class_texts",
+    "model_logit_scale",
+    "prototype_head",
+    "read_texts",
+    "steps_of",
+    "text_head",
+    "train",
+]

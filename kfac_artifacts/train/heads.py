@@ -1,0 +1,140 @@
+"""Frozen heads: from the names of the classes, or from the training examples."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.network import LabelledExamples, Network
+from kfac_artifacts.task_vector import Head
+
+USUAL_LOGIT_SCALE = 20.0
+
+
+def class_texts(classes: Sequence[str], template: str = "{}") -> list[str]:
+    """Write every class as a text: ``dark_red`` becomes ``a photo of a dark red``.
+
+    Args:
+        classes: Names of classes.
+        template: A text with ``{}`` where the name goes.
+
+    Returns:
+        One text per class.
+
+    Raises:
+        SettingsError: If the template has no place for the name.
+    """
+    if "{}" not in template:
+        raise SettingsError(f"the template {template!r} has no {{}} for the class")
+    names = (name.replace("_", " ").replace("-", " ") for name in classes)
+    return [template.replace("{}", name) for name in names]
+
+
+def read_texts(path: Path, classes: Sequence[str]) -> list[str]:
+    """Read a text per class: json by class or in order, else one per line.
+
+    Args:
+        path: The file.
+        classes: Names of the classes, in order.
+
+    Returns:
+        One text per class.
+
+    Raises:
+        SettingsError: If the file does not have one text for every class.
+    """
+    try:
+        content = path.read_text("utf-8")
+        value = json.loads(content) if path.suffix == ".json" else content.splitlines()
+    except ValueError as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+    if isinstance(value, dict):
+        value = [value[name] for name in classes if name in value]
+    texts = [text for text in value if isinstance(text, str) and text.strip()]
+    if not len(texts) == len(value) == len(classes):
+        raise SettingsError(
+            f"{path} has no text for each of the {len(classes)} classes and nothing "
+            f"else; they are {', '.join(classes[:10])}"
+        )
+    return texts
+
+
+def model_logit_scale(network: Network) -> float:
+    """The logit scale that the model was pretrained with, or 20 if it has none."""
+    scale = getattr(network.module, "logit_scale", None)
+    if not isinstance(scale, torch.Tensor):
+        return USUAL_LOGIT_SCALE
+    return float(scale.detach().exp())
+
+
+def text_head(
+    embeddings: Float[Tensor, "k c"], classes: Sequence[str], *, logit_scale: float
+) -> Head:
+    """Make a head of encoded class texts.
+
+    Args:
+        embeddings: One row per class.
+        classes: Names of the classes, in order.
+        logit_scale: Factor from cosines to logits.
+
+    Returns:
+        The head.
+
+    Raises:
+        SettingsError: If two classes have the same embedding.
+    """
+    known: dict[tuple[float, ...], str] = {}
+    for name, row in zip(classes, embeddings.tolist(), strict=True):
+        other = known.setdefault(tuple(row), name)
+        if other != name:
+            raise SettingsError(
+                f"the model encodes the texts of {other!r} and {name!r} the same, so "
+                "they cannot be told apart; give other texts for the classes"
+            )
+    return Head(embeddings, tuple(classes), logit_scale)
+
+
+def prototype_head(
+    network: Network,
+    examples: LabelledExamples,
+    indices: Sequence[int],
+    *,
+    logit_scale: float,
+    batch_size: int = 64,
+) -> Head:
+    """Make a head of class means of the pretrained outputs, every output normalised.
+
+    Args:
+        network: The pretrained network.
+        examples: Labelled examples.
+        indices: Numbers of the examples to average over.
+        logit_scale: Factor from cosines to logits.
+        batch_size: Examples per forward pass.
+
+    Returns:
+        The head.
+
+    Raises:
+        SettingsError: If a class has no example among them.
+    """
+    labels = torch.tensor([examples.labels[i] for i in indices])
+    counts = torch.bincount(labels, minlength=len(examples.classes))
+    empty = [c for c, n in zip(examples.classes, counts, strict=True) if n == 0]
+    if empty:
+        raise SettingsError(
+            f"no prototype for {len(empty)} classes without a training example, the "
+            f"first is {empty[0]!r}; take more examples, or texts for the classes"
+        )
+    outputs = []
+    with torch.no_grad():
+        for start in range(0, len(indices), batch_size):
+            batch = examples.batch(indices[start : start + batch_size])
+            outputs.append(normalize(network(batch).float(), dim=-1).cpu())
+    features = torch.cat(outputs)
+    sums = torch.zeros(len(counts), features.shape[1]).index_add_(0, labels, features)
+    return Head(normalize(sums, dim=-1), tuple(examples.classes), logit_scale)

@@ -1,0 +1,269 @@
+"""The training loop: task loss and penalty, on one process or many."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from kfac_artifacts.artifact import Artifact, Json
+from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.format.files import check_free
+from kfac_artifacts.linearize import linearize
+from kfac_artifacts.network import Network
+from kfac_artifacts.task_vector import TaskVector
+from kfac_artifacts.train.checkpoint import Checkpoint, State, capture, restore
+from kfac_artifacts.train.curvature import (
+    Penalty,
+    build_penalty,
+    check_curvature,
+    choose_parameters,
+)
+from kfac_artifacts.train.settings import TrainSettings
+from kfac_artifacts.train.task import TrainingTask, describe
+
+CHECKPOINT_STEPS = 50
+CHECKPOINT_SECONDS = 60.0
+RECENT_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        step: Steps that are done.
+        steps: Steps in all.
+        loss: Mean task loss of the last steps.
+        accuracy: Mean accuracy of the last steps, on their training examples.
+        resumed: Whether these steps were done by an interrupted run.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    resumed: bool = False
+
+
+@dataclass
+class Run:
+    """Everything a step needs; ``step`` and ``recent`` change with every step."""
+
+    accelerator: Accelerator
+    task: TrainingTask
+    settings: TrainSettings
+    indices: tuple[int, ...]
+    targets: Tensor
+    model: Any
+    tau: dict[str, Tensor]
+    optimizer: Any
+    penalty: Penalty | None
+    step: int = 0
+    recent: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is."""
+        loss, accuracy = (
+            sum(x) / len(self.recent) for x in zip(*self.recent, strict=True)
+        )
+        return Progress(self.step, self.settings.steps, loss, accuracy)
+
+
+def train(
+    network: Network,
+    task: TrainingTask,
+    settings: TrainSettings | None = None,
+    *,
+    curvature: Artifact | None = None,
+    output: Path | None = None,
+    replace: bool = False,
+    restart: bool = False,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> TaskVector:
+    """Train a task vector: linearised, with the drift penalty (TAK, Eq. 7).
+
+    With an output a checkpoint is kept beside it, and a run that was interrupted goes
+    on from there; on the CPU it ends at the same numbers, bit for bit.
+
+    Args:
+        network: The pretrained network.
+        task: What is to be learned.
+        settings: How; None for the usual settings.
+        curvature: Curvature of the other tasks; None trains without penalty.
+        output: Directory for the task vector; None only returns it.
+        replace: Whether a directory that is already at the output may be replaced.
+        restart: Whether to ignore the checkpoint of an interrupted run.
+        report: Told after every step how far the training is, in the main process.
+
+    Returns:
+        The task vector, with its head, settings and metrics.
+
+    Raises:
+        MismatchError: If the curvature is of another model or output map, or a
+            checkpoint of another training is there.
+        CoverageError: If nothing of what was asked for can be trained.
+        SettingsError: If the settings do not work, or training diverges.
+        FormatError: If the output is taken.
+    """
+    settings = settings or TrainSettings()
+    if output is not None:
+        check_free(output, replace=replace)
+    accelerator = Accelerator(device_placement=False)
+    if accelerator.num_processes > 1:
+        network.to(accelerator.device)
+    run = _prepare(accelerator, network, task, settings, curvature)
+    described = describe(task, settings, run.indices, curvature)
+    base = network.base.restrict(set(run.tau))
+    checkpoint = None
+    if output is not None:
+        path = output.with_name(f"{output.name}.checkpoint")
+        checkpoint = Checkpoint(path, {**described, "base": base.sha256})
+        _resume(run, checkpoint, report, restart=restart)
+    _loop(run, checkpoint, report)
+    vector = TaskVector(
+        tensors={n: t.detach().cpu().clone() for n, t in run.tau.items()},
+        base=base,
+        output_map=network.output_map.info,
+        head=task.head,
+        settings=described,
+        metrics=_metrics(run, network),
+    )
+    if output is not None and checkpoint is not None and accelerator.is_main_process:
+        vector.save(output, replace=replace)
+        checkpoint.remove()
+    accelerator.wait_for_everyone()
+    return vector
+
+
+def _prepare(
+    accelerator: Accelerator,
+    network: Network,
+    task: TrainingTask,
+    settings: TrainSettings,
+    curvature: Artifact | None,
+) -> Run:
+    if curvature is not None:
+        check_curvature(curvature, network)
+    targets = task.head.targets(task.examples)
+    if task.held_out is not None:
+        task.head.targets(task.held_out)
+    indices = tuple(settings.choose(len(task.examples)))
+    if min(settings.batch_size, len(indices)) < accelerator.num_processes:
+        raise SettingsError(
+            f"a batch of {settings.batch_size} of {len(indices)} examples is too small "
+            f"for {accelerator.num_processes} processes; each needs at least one"
+        )
+    some = task.examples.batch(indices[:2])
+    names = choose_parameters(network, curvature, settings.modules, some)
+    penalty = None
+    if curvature is not None:  # without a factor it is still measured at the end
+        penalty = build_penalty(curvature, network, names, settings.module_weights)
+    model = linearize(network, names)
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+    )
+    return Run(
+        accelerator=accelerator,
+        task=task,
+        settings=settings,
+        indices=indices,
+        targets=targets,
+        model=accelerator.prepare(model),
+        tau=model.tau(),
+        optimizer=accelerator.prepare(optimizer),
+        penalty=penalty,
+    )
+
+
+def _resume(
+    run: Run,
+    checkpoint: Checkpoint,
+    report: Callable[[Progress], None],
+    *,
+    restart: bool,
+) -> None:
+    main = run.accelerator.is_main_process
+    if restart and main:
+        checkpoint.remove()
+    run.accelerator.wait_for_everyone()
+    state = checkpoint.load()
+    if state is None:
+        return
+    restore(state, run.tau, run.optimizer.optimizer)
+    run.step, run.recent = state.step, state.recent
+    if main:
+        report(dataclasses.replace(run.progress, resumed=True))
+
+
+def _loop(
+    run: Run, checkpoint: Checkpoint | None, report: Callable[[Progress], None]
+) -> None:
+    saved, main = time.monotonic(), run.accelerator.is_main_process
+    while run.step < run.settings.steps:
+        _step(run)
+        if main:
+            report(run.progress)
+        late = time.monotonic() - saved > CHECKPOINT_SECONDS
+        if checkpoint and main and (late or run.step % CHECKPOINT_STEPS == 0):
+            tensors = capture(run.tau, run.optimizer.optimizer)
+            checkpoint.save(State(run.step, run.recent, tensors))
+            saved = time.monotonic()
+
+
+def _step(run: Run) -> None:
+    """Take one step; every process works on its share of the batch."""
+    accelerator, settings = run.accelerator, run.settings
+    batch = settings.batch(run.step, run.indices)
+    share = batch[accelerator.process_index :: accelerator.num_processes]
+    logits = run.task.head.logits(run.model(run.task.examples.batch(share)))
+    targets = run.targets[share].to(logits.device)
+    summed = cross_entropy(logits, targets, reduction="sum")
+    # gradients are averaged over processes, so that this is the mean over the batch
+    loss = summed * accelerator.num_processes / len(batch)
+    factor = settings.penalty_factor(run.step)
+    if run.penalty is not None and factor > 0:
+        loss = loss + factor * run.penalty(run.tau)
+    for group in run.optimizer.param_groups:
+        group["lr"] = settings.rate(run.step)
+    run.optimizer.zero_grad()
+    accelerator.backward(loss)
+    run.optimizer.step()
+    correct = (logits.argmax(-1) == targets).sum()
+    both = torch.stack([summed.detach().double(), correct.double()])
+    mean = (accelerator.reduce(both, "sum") / len(batch)).tolist()
+    _check_finite(mean[0], run.step)
+    run.recent = [*run.recent, (mean[0], mean[1])][-RECENT_STEPS:]
+    run.step += 1
+
+
+def _check_finite(loss: float, step: int) -> None:
+    if not abs(loss) < float("inf"):
+        raise SettingsError(
+            f"training diverged: the loss of step {step + 1} is {loss}; take a lower "
+            "learning rate"
+        )
+
+
+def _metrics(run: Run, network: Network) -> dict[str, Json]:
+    progress = run.progress
+    metrics: dict[str, Json] = {
+        "steps": progress.step,
+        "loss": progress.loss,
+        "accuracy": progress.accuracy,
+    }
+    if run.penalty is not None:
+        with torch.no_grad():
+            metrics["penalty"] = float(run.penalty(run.tau))
+    if run.task.held_out is not None:
+        metrics["held_out"] = run.task.measure(network, run.tau)
+    return metrics

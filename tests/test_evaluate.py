@@ -1,0 +1,181 @@
+"""Evaluation against one-by-one counting, and its picture."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+import pytest
+import torch
+
+from kfac_artifacts.errors import MismatchError, SettingsError
+from kfac_artifacts.evaluate import (
+    Evaluation,
+    EvaluationTask,
+    ModeScores,
+    TaskScores,
+    evaluate,
+    plot_evaluation,
+)
+from kfac_artifacts.linearize import tangent
+from kfac_artifacts.network import Network
+from kfac_artifacts.task_vector import TaskVector, combine
+from kfac_artifacts.train import TrainSettings, train
+from kfac_cli.evaluate import grid, split_pair
+from tests.tiny_task import tiny_network, tiny_points, tiny_task
+
+ALPHAS = (0.0, 0.5, 1.0, -2.0)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return tiny_network()
+
+
+@pytest.fixture(scope="module")
+def tasks(network: Network) -> list[EvaluationTask]:
+    settings = TrainSettings(steps=30, batch_size=12, learning_rate=0.05)
+    found = []
+    for seed, only in ((1, ()), (2, ("last*",))):
+        chosen = dataclasses.replace(settings, modules=only)
+        task = tiny_task(network, seed, torch.float32)
+        vector = train(network, task, chosen)
+        found.append(EvaluationTask(f"task {seed}", vector, tiny_points(seed + 10)))
+    return found
+
+
+def _accuracy(
+    network: Network, task: EvaluationTask, tau: TaskVector, mode: str
+) -> float:
+    """Count right answers, one example at a time."""
+    head, right = task.vector.head, 0
+    assert head is not None
+    state = network.parameters()
+    for i, label in enumerate(task.examples.labels):
+        batch = task.examples.batch([i])
+        if mode == "linear":
+            output, change = tangent(network, tau.tensors, batch)
+            output = output + change
+        else:
+            moved = {n: state[n] + change for n, change in tau.tensors.items()}
+            output = network.call_with(moved, batch)
+        right += int(head.logits(output.detach()).argmax()) == label
+    return right / len(task.examples)
+
+
+@pytest.mark.parametrize("mode", ["linear", "plain"])
+def test_accuracies_are_those_counted_one_by_one(
+    network: Network, tasks: list[EvaluationTask], mode: str
+) -> None:
+    found = evaluate(network, tasks, alphas=ALPHAS, modes=[mode], batch_size=7)
+    total = combine([task.vector for task in tasks], [1.0, 1.0])
+    for task, scores in zip(tasks, found.modes[0].tasks, strict=True):
+        assert scores.pretrained == _accuracy(network, task, 0.0 * total, mode)
+        assert scores.individual == _accuracy(network, task, task.vector, mode)
+        expected = tuple(_accuracy(network, task, a * total, mode) for a in ALPHAS)
+        assert scores.merged == expected
+
+
+def test_a_sweep_in_linear_mode_needs_two_passes_per_batch(
+    network: Network, tasks: list[EvaluationTask]
+) -> None:
+    calls = []
+    counted = dataclasses.replace(
+        network.output_map,
+        apply=lambda m, b: (calls.append(1), network.output_map.apply(m, b))[1],
+    )
+    watched = Network(network.module, counted, network.id)
+    evaluate(watched, tasks, alphas=ALPHAS * 10, modes=["linear"], batch_size=36)
+    assert len(calls) == 2 * len(tasks)
+
+
+def test_network_is_left_as_it_was_found(
+    network: Network, tasks: list[EvaluationTask]
+) -> None:
+    before = {n: t.clone() for n, t in network.module.state_dict().items()}
+    evaluate(network, tasks)
+    after = network.module.state_dict()
+    assert all(torch.equal(before[n], after[n]) for n in before)
+
+
+def test_task_vector_of_another_model_is_refused(tasks: list[EvaluationTask]) -> None:
+    with pytest.raises(MismatchError, match="another model"):
+        evaluate(tiny_network(seed=5), tasks)
+
+
+def test_task_vector_of_another_output_map_is_refused(
+    network: Network, tasks: list[EvaluationTask]
+) -> None:
+    info = dataclasses.replace(network.output_map.info, name="other")
+    output_map = dataclasses.replace(network.output_map, info=info)
+    other = Network(network.module, output_map, network.id)
+    with pytest.raises(MismatchError, match="output map last, the network's is other"):
+        evaluate(other, tasks)
+
+
+def test_sum_without_head_is_refused(
+    network: Network, tasks: list[EvaluationTask]
+) -> None:
+    bare = dataclasses.replace(tasks[0], vector=1.0 * tasks[0].vector)
+    with pytest.raises(MismatchError, match="has no head"):
+        evaluate(network, [bare])
+
+
+def test_nothing_to_evaluate_is_refused(network: Network) -> None:
+    with pytest.raises(SettingsError, match="needs a task"):
+        evaluate(network, [])
+
+
+def _scores(*alphas: float) -> ModeScores:
+    count = len(alphas)
+    return ModeScores(
+        "linear",
+        alphas,
+        (
+            TaskScores("a", 10, 0.2, 0.8, tuple(0.4 + 0.1 * i for i in range(count))),
+            TaskScores("b", 30, 0.1, 0.5, tuple(0.5 - 0.2 * i for i in range(count))),
+        ),
+    )
+
+
+def test_normalised_accuracy_divides_task_by_task() -> None:
+    scores = _scores(0.5, 1.0)
+    assert scores.absolute == pytest.approx((0.45, 0.4))
+    assert scores.normalised == pytest.approx(((0.5 + 1) / 2, (0.625 + 0.6) / 2))
+    assert (scores.pretrained, scores.individual) == pytest.approx((0.15, 0.65))
+    assert scores.best == 0
+
+
+def test_normalised_accuracy_is_unknown_where_nothing_was_right() -> None:
+    task = TaskScores("a", 10, 0.0, 0.0, (0.1,))
+    assert ModeScores("plain", (1.0,), (task,)).normalised == (None,)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_plot_is_the_same_bytes_every_time(tmp_path: Path, suffix: str) -> None:
+    evaluation = Evaluation("tiny", (_scores(0.0, 0.5, 1.0), _scores(1.0)))
+    paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
+    for path in paths:
+        plot_evaluation(evaluation, path)
+    assert paths[0].stat().st_size > 1000
+    if suffix != ".svg":  # its identifiers are random
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_plot_of_unknown_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"\.png"):
+        plot_evaluation(Evaluation("tiny", (_scores(1.0),)), tmp_path / "plot.xyz")
+
+
+def test_sweep_lists_both_ends() -> None:
+    assert grid("0:1:0.25") == (0.0, 0.25, 0.5, 0.75, 1.0)
+    assert grid("0:0.3:0.1") == (0.0, 0.1, 0.2, 0.3)
+    for wrong in ("", "1:2", "0:1:0", "1:0:0.1", "a:b:c", "0:1e9:0.1", "0:nan:1"):
+        with pytest.raises(click.UsageError):
+            grid(wrong)
+
+
+def test_pair_is_split_at_the_first_equals_sign() -> None:
+    assert split_pair("tau=data=1.csv") == ("tau", "data=1.csv")
+    for wrong in ("tau", "=data", "tau="):
+        with pytest.raises(click.UsageError):
+            split_pair(wrong)

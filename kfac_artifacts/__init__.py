@@ -1,8 +1,12 @@
 """Publish, merge and use the curvature of a pretrained network.
 
 The words are those of the ``kfac`` command: ``compute``, ``merge``, ``push``, ``pull``,
-``verify``, ``train``, ``apply``, ``evaluate``.
+``verify``, ``train``, ``evaluate``. What needs transformers or the Hub is imported when
+it is used.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from kfac_artifacts.artifact import Artifact, Cotangents
 from kfac_artifacts.errors import KfacError
@@ -16,6 +20,10 @@ from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.task_vector import Head, TaskVector
 from kfac_artifacts.train import TrainingTask, TrainSettings, train
 from kfac_artifacts.verify import verify
+
+if TYPE_CHECKING:
+    from kfac_artifacts.hub import pull, push
+    from kfac_artifacts.sources import encode_texts, load_examples, load_network
 
 __all__ = [
     "Artifact",
@@ -31,12 +39,31 @@ __all__ = [
     "TrainSettings",
     "TrainingTask",
     "compute",
+    "encode_texts",
     "evaluate",
     "linearize",
     "load",
+    "load_examples",
+    "load_network",
     "merge",
     "open_artifact",
+    "pull",
+    "push",
     "save_artifact",
     "train",
     "verify",
 ]
+
+_ELSEWHERE = {
+    "encode_texts": "sources",
+    "load_examples": "sources",
+    "load_network": "sources",
+    "pull": "hub",
+    "push": "hub",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ELSEWHERE[name]}"), name)

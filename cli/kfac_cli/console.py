@@ -16,13 +16,14 @@ EXIT_CODES = {  # by the name of the error, so that the library need not be impo
     "AccessError": 4,
     "ConnectionFailed": 5,
 }
-EXPECTED_OS_ERRORS = {
+OS_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file would be larger than is allowed here",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
     errno.EROFS: "the file system is read-only",
+    errno.EEXIST: "something else of that name is in the way",
     errno.ENOTDIR: "a part of the path is no directory",
     errno.ENAMETOOLONG: "the name is too long",
     errno.ENOENT: "no such file or directory",
@@ -51,8 +52,8 @@ def _explain(error: Exception) -> Exception:
     if "KfacError" in names:
         codes = [EXIT_CODES[name] for name in names if name in EXIT_CODES]
         return failure(str(error), code=codes[0] if codes else 1)
-    if isinstance(error, OSError) and error.errno in EXPECTED_OS_ERRORS:
-        what = EXPECTED_OS_ERRORS[error.errno]
+    if isinstance(error, OSError) and error.errno is not None:
+        what = OS_ERRORS.get(error.errno, error.strerror)
         return failure(f"{error.filename or 'writing failed'}: {what}")
     return error
 

@@ -1,0 +1,243 @@
+"""``kfac compute``, ``inspect``, ``verify`` and ``merge``, from files to files."""
+
+import json
+import os
+import resource
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+
+from kfac_cli.main import main
+from tests.models import WORDS
+
+
+def kfac(*words):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def good(*words):
+    result = kfac(*words)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def bad(*words, code=1):
+    result = kfac(*words)
+    assert result.exit_code == code, (result.exit_code, result.output)
+    assert "Traceback" not in result.output
+    message = result.stderr.strip()
+    assert message.startswith(("Error: ", "Usage: ")), message
+    return message
+
+
+def texts(path, count=6, shift=0):
+    lines = [
+        " ".join(WORDS[(3 * i + j + shift) % len(WORDS)] for j in range(2 + i % 3))
+        for i in range(count)
+    ]
+    path.write_text("\n".join(["text", *lines]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, saved_model):
+    """Two artifacts of one model, their data, and the model."""
+    root = tmp_path_factory.mktemp("made")
+    model = saved_model("bert")
+    for i, name in enumerate(("one", "two")):
+        data = texts(root / f"{name}.csv", 6 + i, shift=i)
+        good("compute", model, data, "-o", root / name, "--data-id", name)
+    return root, model
+
+
+def test_compute_ends_with_a_summary(made, tmp_path):
+    root, model = made
+    said = good("compute", model, root / "one.csv", "-o", tmp_path / "a", "--draws", 2)
+    assert "modules" in said.splitlines()[-1]
+    summary = json.loads(
+        good("compute", model, root / "one.csv", "-o", tmp_path / "b", "--json")
+    )
+    assert summary["examples"] == 6
+    assert summary["bytes"] > 0
+    assert summary["seconds"] > 0
+
+
+def test_compute_again_gives_the_same_bytes(made, tmp_path):
+    root, model = made
+    options = ("--data-id", "one", "--batch-size", 6)
+    for name in ("a", "b"):
+        good("compute", model, root / "one.csv", "-o", tmp_path / name, *options)
+    for file in ("kfac.json", "factors.safetensors"):
+        one, other = (tmp_path / name / file for name in ("a", "b"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_inspect_lists_modules_without_reading_tensors(made, tmp_path):
+    root, _ = made
+    shutil.copytree(root / "one", tmp_path / "a")
+    file = tmp_path / "a" / "factors.safetensors"
+    content = file.read_bytes()
+    length = 8 + int.from_bytes(content[:8], "little")
+    file.write_bytes(content[:length] + bytes(len(content) - length))
+    found = json.loads(good("inspect", tmp_path / "a", "--json"))
+    assert found == json.loads(good("inspect", root / "one", "--json"))
+    names = [module["name"] for module in found["modules"]]
+    assert "encoder.layer.0.attention.self.query" in names
+    assert "embeddings.word_embeddings" in good("inspect", tmp_path / "a")
+
+
+def test_verify_speaks_by_lines_and_exit_code(made, tmp_path, saved_model):
+    root, model = made
+    assert "BAD" not in good("verify", root / "one", "--model", model)
+    other = kfac("verify", root / "one", "--model", saved_model("vit"))
+    assert other.exit_code == 3
+    assert other.stdout.count("BAD") > 1
+    shutil.copytree(root / "one", tmp_path / "a")
+    with (tmp_path / "a" / "factors.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x7f")
+    damaged = kfac("verify", tmp_path / "a", "--json")
+    assert damaged.exit_code == 3
+    assert not all(finding["good"] for finding in json.loads(damaged.stdout))
+
+
+def test_merge_prints_weights_and_error_and_excludes(made, tmp_path):
+    root, _ = made
+    said = good("merge", root / "one", root / "two", "-o", tmp_path / "total")
+    assert "0.4615" in said
+    assert "0.5385" in said
+    assert "relative error of the merge" in said
+    others = good(
+        "merge",
+        tmp_path / "total",
+        "--exclude",
+        root / "one",
+        "-o",
+        tmp_path / "others",
+    )
+    assert "1 two" in others
+    result = json.loads(
+        good("merge", root / "one", root / "two", "-o", tmp_path / "t2", "--json")
+    )
+    assert result["tasks"] == 2
+    assert result["merge_errors"]
+
+
+def test_what_is_there_is_replaced_only_by_force(made, tmp_path):
+    root, model = made
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "mine.txt").write_text("mine")
+    message = bad("compute", model, root / "one.csv", "-o", tmp_path / "a", code=3)
+    assert "exists already" in message
+    assert (tmp_path / "a" / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "options", "message"),
+    [
+        ("nowhere/nothing", "one.csv", (), "nowhere/nothing"),
+        ("{model}", "none.csv", (), "none.csv"),
+        ("{model}", "one.csv", ("--text-column", "body"), "body"),
+        ("{model}", "empty.csv", (), "empty.csv"),
+        ("{model}", "single.csv", (), "at least 2"),
+        ("{model}", "one.csv", ("--modules", "decoder.*"), "decoder.*"),
+        ("{model}", "one.csv", ("--output-map", "magic"), "magic"),
+        ("{model}", "one.csv", ("--device", "tpu9"), "tpu9"),
+        ("{nan}", "one.csv", (), "finite"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_nothing_is_left(
+    made, tmp_path, monkeypatch, model, data, options, message
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    root, real = made
+    shutil.copy(root / "one.csv", tmp_path)
+    (tmp_path / "empty.csv").write_text("text\n")
+    texts(tmp_path / "single.csv", 1)
+    if model == "{nan}":
+        shutil.copytree(real, tmp_path / "nan")
+        file = tmp_path / "nan" / "model.safetensors"
+        weights = load_file(file)
+        weights[sorted(weights)[0]].view(-1)[0] = float("nan")
+        save_file(weights, file, {"format": "pt"})
+    named = model.format(model=real, nan=tmp_path / "nan")
+    before = sorted(tmp_path.iterdir())
+    said = bad("compute", named, tmp_path / data, "-o", tmp_path / "out", *options)
+    assert message in said
+    assert len(said.splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_cotangents_that_contradict_are_a_usage_error(made, tmp_path):
+    root, model = made
+    options = ("--cotangents", "exact", "--draws", 2)
+    said = bad(
+        "compute", model, root / "one.csv", "-o", tmp_path / "a", *options, code=2
+    )
+    assert "--draws" in said
+
+
+def test_artifacts_of_other_models_are_refused_with_all_differences(
+    made, tmp_path, saved_model
+):
+    root, _ = made
+    other = tmp_path / "other"
+    good("compute", saved_model("t5"), root / "two.csv", "-o", other)
+    said = bad("merge", root / "one", other, "-o", tmp_path / "out")
+    assert "base model" in said or "covering" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_artifact_has_exit_code_3(tmp_path):
+    assert "no kfac.json" in bad("inspect", tmp_path, code=3)
+    assert "no kfac.json" in bad("verify", tmp_path, code=3)
+
+
+def run(words, **options):
+    """Run the command in a process of its own."""
+    code = "from kfac_cli.main import main; main()"
+    command = [sys.executable, "-c", code, *map(str, words)]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, **options
+    )
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(made, tmp_path):
+    """A limit on the size of files fails like a disk that has no room."""
+    root, _ = made
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    words = ("merge", root / "one", root / "two", "-o", tmp_path / "out")
+    done = run(words, preexec_fn=limit)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Error: " in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_directory_is_one_line(made, tmp_path):
+    root, _ = made
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        said = bad("merge", root / "one", root / "two", "-o", tmp_path / "out")
+        assert "permission denied" in said
+    finally:
+        tmp_path.chmod(stat.S_IRWXU)
+
+
+def test_a_place_under_a_file_is_one_line(made, tmp_path):
+    root, _ = made
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file" / "out"
+    said = bad("merge", root / "one", root / "two", "-o", place)
+    assert "no directory" in said or "not a directory" in said.lower()
+    assert Path(tmp_path / "file").is_file()

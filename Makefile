@@ -11,6 +11,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 CURVLINOPS := curvlinops-for-pytorch==3.0.1 backpack-for-pytorch==1.7.1
 SEEDS ?= 1
+LR ?= 1e-3
 WORKERS ?= auto
 
 BIN := .venv/bin
@@ -20,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: demo test lint clean
 
 demo: $(READY)
-	$(BIN)/python benchmarks/demo.py --seeds $(SEEDS)
+	$(BIN)/python benchmarks/demo.py --seeds $(SEEDS) --lr $(LR)
 
 test: lint
 	$(BIN)/python -m pytest -n $(WORKERS)

@@ -27,7 +27,7 @@ TASKS = {
 }
 MODULES = "encoder.layer.[345].*"
 TEMPLATE = "This text is about {}."
-STEPS, BATCH, RATE, TOKENS = 100, 16, "1e-3", 24
+STEPS, BATCH, TOKENS = 100, 16, 24
 LAMBDA, EVERY = 100, 2
 HELD_OUT = 500
 WORK = Path("demo")
@@ -37,13 +37,15 @@ MODES = {"linear": "linearised, as trained", "plain": "as an ordinary model"}
 
 def main() -> None:
     """Run the story for every seed, and report."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1, help="how many, from 0")
-    seeds = range(parser.parse_args().seeds)
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
+    options = parser.parse_args()
+    seeds = range(options.seeds)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     started = time.perf_counter()
     _prepare()
-    runs = [_story(seed) for seed in seeds]
+    runs = [_story(seed, options.lr) for seed in seeds]
     table = _table(runs)
     _plot(table, Path("results.png"))
     results = {
@@ -52,7 +54,7 @@ def main() -> None:
         "settings": {
             "steps": STEPS,
             "batch_size": BATCH,
-            "learning_rate": float(RATE),
+            "learning_rate": options.lr,
             "lambda": LAMBDA,
             "every": EVERY,
             "modules": MODULES,
@@ -83,7 +85,7 @@ def _prepare() -> None:
         print(f"  {WORK}/{task}/: {what}")
 
 
-def _story(seed: int) -> dict[str, Any]:
+def _story(seed: int, rate: float) -> dict[str, Any]:
     """Tell the story once."""
     model = f"{WORK}/all-MiniLM-L6-v2"
     for task in TASKS:
@@ -108,7 +110,7 @@ def _story(seed: int) -> dict[str, Any]:
                 f"train {model} {WORK}/{task}/train.csv -o {WORK}/{arm}/{task} "
                 f"--curvature {WORK}/{task}/total "
                 f"--exclude-own {WORK}/{task}/curvature --lambda {lam} "
-                f"--every {EVERY} --steps {STEPS} --batch-size {BATCH} --lr {RATE} "
+                f"--every {EVERY} --steps {STEPS} --batch-size {BATCH} --lr {rate} "
                 f"--max-length {TOKENS} --text-column text --seed {seed} "
                 "--force --restart",
                 f"--template={TEMPLATE}",

@@ -361,11 +361,19 @@ class Provenance:
     merge_errors: Mapping[str, MergeError] = field(default_factory=dict)
 
 
+class LazyFactors(Mapping[str, Factor]):
+    """Factors that are read or computed when they are asked for."""
+
+    @abstractmethod
+    def structure(self, name: str) -> str:
+        """Name of a factor's structure, without the factor."""
+
+
 @dataclass(frozen=True, eq=False)
 class Artifact:
     """Blocks by name, the factors they refer to, and where they come from.
 
-    ``factors`` may be a mapping that reads a factor from disk when it is asked for.
+    The factors may be ``LazyFactors``, so that one at a time is in memory.
     ``digest`` is the sha256 of the manifest, once there is one on disk.
     """
 
@@ -378,6 +386,12 @@ class Artifact:
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Every covered parameter with its shape."""
         return self.provenance.base.shapes
+
+    def structure(self, name: str) -> str:
+        """Name of a factor's structure; nothing is read for it."""
+        if isinstance(self.factors, LazyFactors):
+            return self.factors.structure(name)
+        return self.factors[name].name
 
     def drift(self, tau: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         """Estimate ``Σ_t λ_t τᵀ G_t τ`` (TAK, Eq. 6), λ summing to one; no gradient.

@@ -5,15 +5,17 @@ For dataset sizes n_t: ``A = Σ n_t A_t / Σ n_t``, ``B = Σ B_t``, Gramian bloc
 can be taken out again: total - own = the others.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from kfac_artifacts.artifact import (
     Artifact,
     KroneckerBlock,
+    LazyFactors,
     MergeError,
     Provenance,
     Source,
@@ -45,7 +47,7 @@ class Part:
         return self.sign * self.artifact.provenance.tasks
 
 
-class MergedFactors(Mapping[str, Factor]):
+class MergedFactors(LazyFactors):
     """Factors that are merged when they are asked for: one in memory at a time."""
 
     def __init__(self, parts: Sequence[Part], summed: frozenset[str]) -> None:
@@ -62,6 +64,12 @@ class MergedFactors(Mapping[str, Factor]):
         if total is None:
             raise KeyError(name)
         return total.to(dtype=_dtype(self._parts[0].artifact.factors[name]))
+
+    @override
+    def structure(self, name: str) -> str:
+        """The structure that the parts share, or else dense."""
+        found = {part.artifact.structure(name) for part in self._parts}
+        return found.pop() if len(found) == 1 else Dense.name
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._parts[0].artifact.factors)
@@ -206,7 +214,7 @@ def _add(total: Factor | None, factor: Factor, weight: float) -> Factor:
     term = type(factor)(**fields)
     if total is None:
         return term
-    if type(total) is type(term) and isinstance(term, Dense | Diagonal):
+    if type(total) is type(term):
         return type(term)(
             **{name: t + fields[name] for name, t in total.tensors().items()}
         )

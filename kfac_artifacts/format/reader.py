@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kfac_artifacts.artifact import Artifact
+from typing_extensions import override
+
+from kfac_artifacts.artifact import Artifact, LazyFactors
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.factors import FACTORS, Factor
 from kfac_artifacts.format.consistency import INDEX, SINGLE
@@ -15,7 +17,7 @@ from kfac_artifacts.format.tensors import TensorInfo, check_tensors, open_tensor
 from kfac_artifacts.format.writer import stored
 
 
-class StoredFactors(Mapping[str, Factor]):
+class StoredFactors(LazyFactors):
     """Factors on disk, decoded when asked for; the last one is kept.
 
     Keeping one serves modules that share their input covariance.
@@ -35,6 +37,10 @@ class StoredFactors(Mapping[str, Factor]):
         if self._last is None or self._last[0] != name:
             self._last = (name, self._read(name, self.infos[name]))
         return self._last[1]
+
+    @override
+    def structure(self, name: str) -> str:
+        return self.infos[name].structure
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.infos)

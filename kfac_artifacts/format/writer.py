@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.factors import Factor
+from kfac_artifacts.factors import FACTORS
 from kfac_artifacts.format.consistency import INDEX, shard_names
 from kfac_artifacts.format.files import (
     check_free,
@@ -97,17 +97,16 @@ def _factor_infos(artifact: Artifact, codec: Storage) -> dict[str, FactorInfo]:
     """Describe every factor, in the order of the blocks, each once."""
     infos: dict[str, FactorInfo] = {}
     for block in artifact.blocks.values():
-        for name in block.factors:
+        for name, dim in block.sizes(artifact.parameters):
             if name not in infos:
-                infos[name] = _factor_info(name, artifact.factors[name], codec)
+                infos[name] = _factor_info(artifact.structure(name), dim, codec)
     return infos
 
 
-def _factor_info(name: str, factor: Factor, codec: Storage) -> FactorInfo:
-    chosen = codec
-    for tensor in factor.tensors().values():
-        chosen = chosen.for_shape(tuple(tensor.shape))
-    return FactorInfo(factor.name, factor.dim, chosen)
+def _factor_info(structure: str, dim: int, codec: Storage) -> FactorInfo:
+    for shape in FACTORS[structure].shapes(dim).values():
+        codec = codec.for_shape(shape)
+    return FactorInfo(structure, dim, codec)
 
 
 def _shards(

@@ -46,12 +46,17 @@ class _Prover:
     keeps_inputs = True
     gradients: dict[str, Tensor] = field(default_factory=dict)
     inputs: list[Visit] = field(default_factory=list)
+    misfits: set[Site] = field(default_factory=set)
 
     def on_input(self, visit: Visit) -> None:
         self.inputs.append(visit)
 
     def on_cotangent(self, visit: Visit, g: Tensor) -> None:
-        found = visit.site.gradients(visit.a, g)
+        try:
+            found = visit.site.gradients(visit.a, g)
+        except RuntimeError:  # shapes that are not those of its kind
+            self.misfits.add(visit.site)
+            return
         for role, name in visit.site.parameters.items():
             gradient = found[role].detach()
             self.gradients[name] = self.gradients.get(name, 0) + gradient
@@ -155,6 +160,8 @@ def _fault(
     site: Site, prover: _Prover, true: dict[str, Tensor], largest: float
 ) -> str | None:
     """Say why a site does not see the gradient of its parameters, if so."""
+    if site in prover.misfits:
+        return "its tensors do not have the shapes of its kind"
     tolerance = RELATIVE.get(next(iter(true.values())).dtype, 5e-2)
     for name in site.parameters.values():
         seen, actual = prover.gradients.get(name), true.get(name)

@@ -155,16 +155,13 @@ def _site_of(child: nn.Module) -> Callable[[str, dict[str, str]], Site] | None:
 
 
 def _can_unfold(conv: nn.Conv2d) -> bool:
-    return (
-        conv.groups == 1
-        and conv.padding_mode == "zeros"
-        and not isinstance(conv.padding, str)
-    )
+    return conv.groups == 1 and conv.padding_mode == "zeros" and conv.padding != "same"
 
 
 def _normalisation(child: nn.Module) -> Callable[[Tensor], Tensor] | None:
     """``x -> x̂`` of a norm over the last axis, by class; proved before it is used."""
-    if isinstance(child, nn.LayerNorm) and len(child.normalized_shape) == 1:
+    plain = type(child).forward is nn.LayerNorm.forward
+    if isinstance(child, nn.LayerNorm) and plain and len(child.normalized_shape) == 1:
         width = list(child.normalized_shape)
         return partial(layer_norm, normalized_shape=width, eps=child.eps)
     names = {name for name, _ in child.named_parameters(recurse=False)}

@@ -76,7 +76,7 @@ class LinearSite(Site):
             x,
             conv.kernel_size,
             dilation=conv.dilation,
-            padding=conv.padding,  # type: ignore[arg-type]  # never a word here
+            padding=0 if isinstance(conv.padding, str) else conv.padding,  # "valid"
             stride=conv.stride,
         )
         return patches.mT

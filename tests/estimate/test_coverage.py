@@ -218,6 +218,46 @@ def test_examples_are_chosen_by_the_seed_alone():
         choose(0, 10, 0)
 
 
+def test_a_norm_over_another_axis_is_reported():
+    class ChannelsFirst(nn.LayerNorm):
+        def forward(self, x):
+            return super().forward(x.transpose(1, -1)).transpose(1, -1)
+
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = ChannelsFirst(2)
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.head(self.norm(x).sum(1))
+
+    _, artifact = run(Normed(), numbers(4, 2, 3))
+    assert set(artifact.provenance.uncovered) == {"norm.weight", "norm.bias"}
+    assert "head.weight" in artifact.parameters
+
+
+@pytest.mark.parametrize("padding", ["valid", 1])
+def test_convolutions_are_linear_maps_of_patches(padding):
+    class Patches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(2, 3, 2, stride=2, padding=padding)
+
+        def forward(self, x):
+            return self.conv(x).mean((2, 3))
+
+    x = numbers(1, 2, 2, 2)
+    network, artifact = run(Patches(), x)
+    assert artifact.provenance.uncovered == {}
+    if padding == "valid":  # one example, one position: the factors are the Gramian
+        parameters = {n: p.detach() for n, p in network.parameters().items()}
+        J = jacrev(lambda p: network.call_with(p, {"x": x}))(parameters)
+        weight = J["conv.weight"][0].flatten(2)
+        rows = torch.cat([weight, J["conv.bias"][0][..., None]], dim=-1).flatten(1)
+        torch.testing.assert_close(kron(artifact, "conv"), rows.mT @ rows)
+
+
 def test_one_factor_of_a_grouped_convolution_is_reported():
     class Grouped(nn.Module):
         def __init__(self):

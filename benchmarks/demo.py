@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from statistics import fmean
 from typing import Any
 
 import assets
+import click
 
 TASKS = {
     "stackoverflow": "questions of programmers, 20 tags",
@@ -44,10 +46,15 @@ def main() -> None:
     seeds = range(options.seeds)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     started = time.perf_counter()
+    results_file, plot_file = (
+        Path("results.json").resolve(),
+        Path("results.png").resolve(),
+    )
     _prepare()
+    os.chdir(WORK)
     runs = [_story(seed, options.lr) for seed in seeds]
     table = _table(runs)
-    _plot(table, Path("results.png"))
+    _plot(table, plot_file)
     results = {
         "tasks": list(TASKS),
         "seeds": list(seeds),
@@ -63,7 +70,7 @@ def main() -> None:
         "runs": runs,
         "seconds": round(time.perf_counter() - started),
     }
-    Path("results.json").write_text(json.dumps(results, indent=1) + "\n")
+    results_file.write_text(json.dumps(results, indent=1) + "\n")
     _print(table, results["seconds"])
 
 
@@ -74,7 +81,7 @@ def _prepare() -> None:
 
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir()
-    (WORK / "all-MiniLM-L6-v2").symlink_to(assets.minilm())
+    (WORK / "all-MiniLM-L6-v2").symlink_to(assets.minilm().resolve())
     for task, what in TASKS.items():
         (WORK / task).mkdir()
         for split in ("train", "test"):
@@ -87,29 +94,29 @@ def _prepare() -> None:
 
 def _story(seed: int, rate: float) -> dict[str, Any]:
     """Tell the story once."""
-    model = f"{WORK}/all-MiniLM-L6-v2"
+    model = "all-MiniLM-L6-v2"
     for task in TASKS:
         _say(f"{task}: its owner computes the curvature, without labels, and pushes it")
         _kfac(
-            f"compute {model} {WORK}/{task}/train.csv -o {WORK}/{task}/curvature "
+            f"compute {model} {task}/train.csv -o {task}/curvature "
             f"--data-id {task} --modules {MODULES} --max-length {TOKENS} "
             f"--text-column text --seed {seed} --force"
         )
-        _kfac(f"push {WORK}/{task}/curvature {WORK}/registry/{task}")
+        _kfac(f"push {task}/curvature registry/{task}")
     _say("A sharer merges them into one of the same size, and pushes the total")
     for task in TASKS:
-        _kfac(f"pull {WORK}/registry/{task} {WORK}/sharer/{task} --force")
-    parts = " ".join(f"{WORK}/sharer/{task}" for task in TASKS)
-    _kfac(f"merge {parts} -o {WORK}/sharer/total --force")
-    _kfac(f"push {WORK}/sharer/total {WORK}/registry/total")
+        _kfac(f"pull registry/{task} sharer/{task} --force")
+    parts = " ".join(f"sharer/{task}" for task in TASKS)
+    _kfac(f"merge {parts} -o sharer/total --force")
+    _kfac("push sharer/total registry/total")
     for task in TASKS:
         _say(f"{task}: its owner pulls the total, takes their own part out, and trains")
-        _kfac(f"pull {WORK}/registry/total {WORK}/{task}/total --force")
+        _kfac(f"pull registry/total {task}/total --force")
         for arm, lam in ARMS.items():
             _kfac(
-                f"train {model} {WORK}/{task}/train.csv -o {WORK}/{arm}/{task} "
-                f"--curvature {WORK}/{task}/total "
-                f"--exclude-own {WORK}/{task}/curvature --lambda {lam} "
+                f"train {model} {task}/train.csv -o {arm}/{task} "
+                f"--curvature {task}/total "
+                f"--exclude-own {task}/curvature --lambda {lam} "
                 f"--every {EVERY} --steps {STEPS} --batch-size {BATCH} --lr {rate} "
                 f"--max-length {TOKENS} --text-column text --seed {seed} "
                 "--force --restart",
@@ -118,9 +125,9 @@ def _story(seed: int, rate: float) -> dict[str, Any]:
     found = {}
     for arm in ARMS:
         _say(f"Everybody's task vectors, trained {arm} the penalty, are added up")
-        taus = " ".join(f"{WORK}/{arm}/{t}" for t in TASKS)
-        _kfac(f"apply {model} {taus} --alpha 1 -o {WORK}/{arm}/merged --force")
-        pairs = " ".join(f"{WORK}/{arm}/{t}={WORK}/{t}/test.csv" for t in TASKS)
+        taus = " ".join(f"{arm}/{t}" for t in TASKS)
+        _kfac(f"apply {model} {taus} --alpha 1 -o {arm}/merged --force")
+        pairs = " ".join(f"{arm}/{t}={t}/test.csv" for t in TASKS)
         found[arm] = json.loads(
             _kfac(
                 f"evaluate {model} {pairs} --text-column text --max-length {TOKENS} "
@@ -217,4 +224,7 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (assets.AssetError, click.ClickException) as error:
+        sys.exit(f"Error: {error}")

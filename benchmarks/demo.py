@@ -71,7 +71,7 @@ def main() -> None:
         "seconds": round(time.perf_counter() - started),
     }
     results_file.write_text(json.dumps(results, indent=1) + "\n")
-    _print(table, results["seconds"])
+    _print(table, runs, round(time.perf_counter() - started))
 
 
 def _prepare() -> None:
@@ -178,7 +178,12 @@ def _row(runs: Sequence[dict[str, Any]], mode: str, task: str) -> dict[str, floa
     }
 
 
-def _print(table: dict[str, dict[str, dict[str, float]]], seconds: int) -> None:
+def _print(
+    table: dict[str, dict[str, dict[str, float]]],
+    runs: Sequence[dict[str, Any]],
+    seconds: int,
+) -> None:
+    """Print a table per mode, the seeds if there are several, and the result."""
     for mode, rows in table.items():
         _say(f"Accuracy on held-out texts, %: {MODES[mode]}")
         columns = list(rows["mean"])
@@ -186,9 +191,14 @@ def _print(table: dict[str, dict[str, dict[str, float]]], seconds: int) -> None:
         for task, row in rows.items():
             cells = "".join(f"{row[column]:21.1f}" for column in columns)
             print("  " + f"{task:15}{cells}")
+    for run in runs if len(runs) > 1 else ():
+        merged = [100 * run[arm]["modes"]["linear"]["absolute"][0] for arm in ARMS]
+        print(f"  seed {run['seed']}: linearised, {merged[0]:.1f} to {merged[1]:.1f}")
     print(f"\nresults.json, results.png and demo/ were written in {seconds} s")
     mean = table["linear"]["mean"]
-    without, with_penalty = mean["merged without"], mean["merged with penalty"]
+    without, with_penalty = (
+        round(mean[column], 1) for column in ("merged without", "merged with penalty")
+    )
     print(
         f"merged at alpha=1: without penalty {without:.1f} %, with penalty "
         f"{with_penalty:.1f} %, gain {with_penalty - without:.1f} points"

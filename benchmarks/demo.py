@@ -223,8 +223,9 @@ def _plot(table: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
         panel.set_xticks(range(len(rows)), rows)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("accuracy on held-out texts, %")
-    panels[0].legend(frameon=False, fontsize=8, loc="lower left")
-    figure.tight_layout()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, ncols=4, loc="lower center")
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

@@ -92,4 +92,15 @@ storage_options = stacked(
     ),
 )
 
+hub_options = stacked(
+    click.option("--endpoint", help="URL of the Hub.  [default: HF_ENDPOINT]"),
+    click.option(
+        "--retries",
+        type=click.IntRange(min=0),
+        default=4,
+        show_default=True,
+        help="How often to repeat what failed for a passing reason.",
+    ),
+)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

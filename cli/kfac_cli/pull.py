@@ -6,21 +6,15 @@ from pathlib import Path
 import click
 
 from kfac_cli.console import print_json, size
+from kfac_cli.options import hub_options, json_option
 
 
 @click.command("pull")
 @click.argument("source")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace an artifact at DIRECTORY.")
-@click.option("--endpoint", help="URL of the Hub.  [default: HF_ENDPOINT]")
-@click.option(
-    "--retries",
-    type=click.IntRange(min=0),
-    default=4,
-    show_default=True,
-    help="How often to repeat what failed for a passing reason.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@hub_options
+@json_option
 def command(
     source: str,
     directory: Path,

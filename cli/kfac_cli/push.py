@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from kfac_cli.console import print_json, size
+from kfac_cli.options import hub_options, json_option
 
 
 @click.command("push")
@@ -14,15 +15,8 @@ from kfac_cli.console import print_json, size
 @click.option("--private", is_flag=True, help="Make a new repository private.")
 @click.option("--license", help="Licence for the model card, such as cc-by-4.0.")
 @click.option("--tag", help="Tag of the commit.  [default: named by the digest]")
-@click.option("--endpoint", help="URL of the Hub.  [default: HF_ENDPOINT]")
-@click.option(
-    "--retries",
-    type=click.IntRange(min=0),
-    default=4,
-    show_default=True,
-    help="How often to repeat what failed for a passing reason.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@hub_options
+@json_option
 def command(
     directory: Path,
     destination: str,

@@ -81,7 +81,8 @@ class TensorExamples:
         digest = hashlib.sha256(repr(list(indices)).encode())
         for name, values in sorted(self.batch(indices).items()):
             digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
-            digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+            content = values.detach().cpu().reshape(-1).view(torch.uint8)
+            digest.update(content.numpy().tobytes())
         return DataInfo(
             id=self.id,
             config=None,
@@ -146,9 +147,23 @@ class Network:
         """Where the module is."""
         return next(self.module.parameters()).device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the module computes in: the type of its first real parameter."""
+        parameters = self.module.parameters()
+        return next(p.dtype for p in parameters if p.is_floating_point())
+
     def to_device(self, batch: Batch) -> dict[str, Tensor]:
-        """Move a batch to where the module is."""
-        return {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        """Move a batch to where the module is; real numbers become of its type."""
+        dtype = self.dtype
+        return {
+            name: values.to(
+                self.device,
+                dtype if values.is_floating_point() else None,
+                non_blocking=True,
+            )
+            for name, values in batch.items()
+        }
 
     def mask(self, batch: Batch) -> Bool[Tensor, "n t"] | None:
         """Which positions are real, or None when every position is."""

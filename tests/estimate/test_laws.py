@@ -89,6 +89,22 @@ def test_every_parameter_is_covered_or_reported_with_a_reason(kind):
 
 
 @pytest.mark.parametrize("kind", models.MODELS)
+def test_half_precision_covers_the_same_parameters_with_nearly_the_same_factors(kind):
+    network, examples = network_of(kind), examples_of(kind)
+    exact = compute(network, examples)
+    network.to(dtype=torch.bfloat16)
+    half = compute(network, examples)
+    assert half.parameters == exact.parameters
+    assert half.provenance.base == exact.provenance.base
+    largest = max(f.to_dense().norm() for f in exact.factors.values())
+    for name, factor in exact.factors.items():
+        found, wanted = half.factors[name].to_dense(), factor.to_dense()
+        assert found.dtype == torch.float32 or name.endswith(".A")
+        error = (found.double() - wanted).norm()
+        assert error < 0.2 * wanted.norm() + 1e-3 * largest, name
+
+
+@pytest.mark.parametrize("kind", models.MODELS)
 def test_gramian_blocks_equal_the_brute_force_gramian(kind):
     network = network_of(kind)
     artifact = compute(network, examples_of(kind), cotangents=EXACT)

@@ -27,6 +27,7 @@ TASKS = {
     "banking": "questions to a bank, 77 intents",
     "hwu": "requests to a home assistant, 64 intents",
 }
+MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
 MODULES = "encoder.layer.[345].*"
 TEMPLATE = "This text is about {}."
 STEPS, BATCH, TOKENS = 100, 16, 24
@@ -99,7 +100,7 @@ def _story(seed: int, rate: float) -> dict[str, Any]:
         _say(f"{task}: its owner computes the curvature, without labels, and pushes it")
         _kfac(
             f"compute {model} {task}/train.csv -o {task}/curvature "
-            f"--data-id {task} --modules {MODULES} --max-length {TOKENS} "
+            f"--model-id {MODEL_ID} --data-id {task} --modules {MODULES} --max-length {TOKENS} "
             f"--text-column text --seed {seed} --force"
         )
         _kfac(f"push {task}/curvature registry/{task}")

@@ -138,7 +138,7 @@ def _data(provenance: Provenance) -> str:
 def _source(source: Source) -> list[str]:
     data, cotangents = source.data, source.cotangents
     name = data.id if data.config is None else f"{data.id} ({data.config})"
-    draws = "" if cotangents.draws is None else f", {cotangents.draws} draws"
+    draws = "" if cotangents.draws is None else f" × {cotangents.draws}"
     return [
         _text(name),
         _text(data.split or "-"),

@@ -95,7 +95,9 @@ def locate(model: str) -> Location:
     """
     directory = Path(model).expanduser()
     if directory.is_dir():
-        return Location(directory, directory.resolve().name)
+        nameless = directory.name in {"", ".."}
+        named = directory.resolve() if nameless else directory
+        return Location(directory, named.name)
     name = HUB_ID.fullmatch(model)
     if name is None or directory.exists():
         raise SourceError(f"model {model!r} is neither a directory nor a Hub id")

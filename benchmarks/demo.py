@@ -100,7 +100,8 @@ def _story(seed: int, rate: float) -> dict[str, Any]:
         _say(f"{task}: its owner computes the curvature, without labels, and pushes it")
         _kfac(
             f"compute {model} {task}/train.csv -o {task}/curvature "
-            f"--model-id {MODEL_ID} --data-id {task} --modules {MODULES} --max-length {TOKENS} "
+            f"--model-id {MODEL_ID} --data-id {task} --modules {MODULES} "
+            f"--max-length {TOKENS} "
             f"--text-column text --seed {seed} --force"
         )
         _kfac(f"push {task}/curvature registry/{task}")

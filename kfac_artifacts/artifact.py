@@ -13,8 +13,8 @@ Conventions (one block per module, n examples, f the output map, J its Jacobian)
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar, TypeAlias, final
 
@@ -69,6 +69,10 @@ class Block(ABC):
         """Names of the factors, in the order of the terms."""
 
     @abstractmethod
+    def with_factors(self, names: Sequence[str]) -> "Block":
+        """The same block, its factors called otherwise, in the order of the terms."""
+
+    @abstractmethod
     def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, int]]:
         """Each factor with the size it must have, from the parameters' shapes."""
 
@@ -115,6 +119,11 @@ class KroneckerBlock(Block):
     @override
     def factors(self) -> tuple[str, ...]:
         return tuple(name for term in self.terms for name in term)
+
+    @override
+    def with_factors(self, names: Sequence[str]) -> "KroneckerBlock":
+        pairs = zip(names[::2], names[1::2], strict=True)
+        return replace(self, terms=tuple(pairs))
 
     @override
     def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, int]]:
@@ -173,6 +182,10 @@ class GramianBlock(Block):
     @override
     def factors(self) -> tuple[str, ...]:
         return self.terms
+
+    @override
+    def with_factors(self, names: Sequence[str]) -> "GramianBlock":
+        return replace(self, terms=tuple(names))
 
     @override
     def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, int]]:

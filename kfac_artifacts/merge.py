@@ -5,7 +5,7 @@ For dataset sizes n_t: ``A = Σ n_t A_t / Σ n_t``, ``B = Σ B_t``, Gramian bloc
 can be taken out again: total - own = the others.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from kfac_artifacts.artifact import (
     Artifact,
+    Block,
     KroneckerBlock,
     LazyFactors,
     MergeError,
@@ -50,32 +51,40 @@ class Part:
 class MergedFactors(LazyFactors):
     """Factors that are merged when they are asked for: one in memory at a time."""
 
-    def __init__(self, parts: Sequence[Part], summed: frozenset[str]) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        names: Mapping[str, Sequence[str]],
+        summed: frozenset[str],
+    ) -> None:
         self._parts = parts
+        self._names = names  # of a merged factor -> of that factor in every part
         self._summed = summed
         self._total = sum(part.size for part in parts)
 
     def __getitem__(self, name: str) -> Factor:
         """Merge one factor, in float64; it is returned in float32 or better."""
         total: Factor | None = None
-        for part in self._parts:
+        for part, own in zip(self._parts, self._names[name], strict=True):
             weight = part.sign if name in self._summed else part.size / self._total
-            total = _add(total, part.artifact.factors[name], float(weight))
+            total = _add(total, part.artifact.factors[own], float(weight))
         if total is None:
             raise KeyError(name)
-        return total.to(dtype=_dtype(self._parts[0].artifact.factors[name]))
+        first = self._parts[0].artifact.factors[self._names[name][0]]
+        return total.to(dtype=_dtype(first))
 
     @override
     def structure(self, name: str) -> str:
         """The structure that the parts share, or else dense."""
-        found = {part.artifact.structure(name) for part in self._parts}
+        pairs = zip(self._parts, self._names[name], strict=True)
+        found = {part.artifact.structure(own) for part, own in pairs}
         return found.pop() if len(found) == 1 else Dense.name
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._parts[0].artifact.factors)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._parts[0].artifact.factors)
+        return len(self._names)
 
 
 def merge(
@@ -106,16 +115,16 @@ def merge(
     parts = [Part(a, 1) for a in artifacts] + [Part(a, -1) for a in exclude]
     _check_same([part.artifact for part in parts])
     sources = _sources(artifacts, exclude)
-    first = artifacts[0]
+    blocks, names = _shared([part.artifact for part in parts])
     summed = frozenset(
         b
-        for block in first.blocks.values()
+        for block in blocks.values()
         if isinstance(block, KroneckerBlock)
         for _, b in block.terms
     )
     errors = {} if exclude else merge_errors(artifacts, progress)
     provenance = replace(
-        first.provenance,
+        artifacts[0].provenance,
         tasks=sum(part.tasks for part in parts),
         size=sum(part.size for part in parts),
         sources=sources,
@@ -123,7 +132,27 @@ def merge(
         uncovered=_union(artifacts),
         merge_errors=errors,
     )
-    return Artifact(provenance, first.blocks, MergedFactors(parts, summed))
+    return Artifact(provenance, blocks, MergedFactors(parts, names, summed))
+
+
+def _shared(
+    artifacts: Sequence[Artifact],
+) -> tuple[dict[str, Block], dict[str, tuple[str, ...]]]:
+    """Name the merged factors; two blocks share one if they do in every artifact.
+
+    Returns:
+        The merged blocks, and for every factor its name in each artifact.
+    """
+    blocks: dict[str, Block] = {}
+    merged: dict[tuple[str, ...], str] = {}
+    for name, block in artifacts[0].blocks.items():
+        theirs = [artifact.blocks[name].factors for artifact in artifacts]
+        for number, key in enumerate(zip(*theirs, strict=True)):
+            taken = key[0] in merged.values()
+            merged.setdefault(key, f"{name}/{number}" if taken else key[0])
+        own = [merged[key] for key in zip(*theirs, strict=True)]
+        blocks[name] = block.with_factors(own)
+    return blocks, {name: key for key, name in merged.items()}
 
 
 def weights(provenance: Provenance) -> dict[str, float]:
@@ -164,11 +193,9 @@ def merge_errors(
     errors: dict[str, MergeError] = {}
     for name, block in artifacts[0].blocks.items():
         if isinstance(block, KroneckerBlock):
-            ((a, b),) = block.terms
-            gram_a = _gram([x.factors[a] for x in artifacts])
-            gram_b = _gram([x.factors[b] for x in artifacts]) / torch.outer(
-                tasks, tasks
-            )
+            a, b = zip(*(x.blocks[name].factors for x in artifacts), strict=True)
+            gram_a = _gram(artifacts, a)
+            gram_b = _gram(artifacts, b) / torch.outer(tasks, tasks)
             errors[name] = _error(gram_a, gram_b, lam, mu)
         progress(1)
     return errors
@@ -194,8 +221,10 @@ def _error(gram_a: Tensor, gram_b: Tensor, lam: Tensor, mu: Tensor) -> MergeErro
     return MergeError(float(relative), float(bound / norm))
 
 
-def _gram(factors: Sequence[Factor]) -> Tensor:
-    vectors = [_vector(factor) for factor in factors]
+def _gram(artifacts: Sequence[Artifact], names: Sequence[str]) -> Tensor:
+    """Inner products of one factor of each artifact."""
+    pairs = zip(artifacts, names, strict=True)
+    vectors = [_vector(artifact.factors[name]) for artifact, name in pairs]
     return torch.tensor(
         [[float(torch.dot(v, w)) for w in vectors] for v in vectors],
         dtype=torch.float64,
@@ -269,8 +298,16 @@ def _differences(one: Artifact, other: Artifact) -> Iterator[tuple[str, str, str
     if missing:
         count = f"{len(missing)} parameters not in both (first {missing[0]}), covering"
         yield count, str(len(p.base.parameters)), str(len(q.base.parameters))
-    elif dict(one.blocks) != dict(other.blocks):
+    elif _arrangement(one) != _arrangement(other):
         yield "blocks", "its own", "arranged otherwise"
+
+
+def _arrangement(artifact: Artifact) -> dict[str, Block]:
+    """The blocks, whatever their factors are called."""
+    return {
+        name: block.with_factors([""] * len(block.factors))
+        for name, block in artifact.blocks.items()
+    }
 
 
 def _text(value: object) -> str:

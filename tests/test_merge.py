@@ -7,11 +7,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kfac_artifacts.artifact import BaseModel, GramianBlock, Named, ParameterInfo
+from kfac_artifacts.artifact import (
+    BaseModel,
+    GramianBlock,
+    KroneckerBlock,
+    Layout,
+    Named,
+    ParameterInfo,
+)
 from kfac_artifacts.errors import MismatchError
+from kfac_artifacts.factors import Dense
 from kfac_artifacts.format import load, save_artifact
 from kfac_artifacts.merge import merge, weights
-from tests.artifacts import artifact, dense_block, renamed
+from tests.artifacts import artifact, dense_block, psd, renamed
 
 
 def assert_same(one, other, **tolerance):
@@ -162,3 +170,35 @@ def test_merge_and_exclude_survive_the_disk(tmp_path):
     assert_same(others, merge(parts[1:]), rtol=1e-5, atol=1e-6)
     named = [source.digest for source in load(tmp_path / "total").provenance.sources]
     assert named == [part.digest for part in parts]
+
+
+def test_factors_that_are_named_and_shared_otherwise_are_merged_by_their_place():
+    one, other = artifact(1), artifact(2)
+    twins = {
+        "left": KroneckerBlock("l.weight", None, Layout.ROWS, (("A", "left.B"),)),
+        "right": KroneckerBlock("r.weight", None, Layout.ROWS, (("A", "right.B"),)),
+    }
+    apart = {
+        "left": twins["left"].with_factors(["a1", "b1"]),
+        "right": twins["right"].with_factors(["a2", "b2"]),
+    }
+    infos = {n: ParameterInfo((3, 4), "ab" * 32) for n in ("l.weight", "r.weight")}
+    matrix = {n: Dense(psd(4 if n[0] in "Aa" else 3, i)) for i, n in enumerate(NAMES)}
+
+    def of(like, blocks):
+        base = BaseModel("toy", None, infos)
+        provenance = replace(like.provenance, base=base)
+        return replace(like, provenance=provenance, blocks=blocks, factors=matrix)
+
+    merged = merge([of(one, twins), of(other, apart)])
+    for name, theirs in (("left", ("a1", "b1")), ("right", ("a2", "b2"))):
+        ((a, b),) = merged.blocks[name].terms
+        A = (matrix["A"].matrix + matrix[theirs[0]].matrix) / 2
+        B = matrix[f"{name}.B"].matrix + matrix[theirs[1]].matrix
+        torch.testing.assert_close(merged.factors[a].to_dense(), A)
+        torch.testing.assert_close(merged.factors[b].to_dense(), B)
+    assert len(merged.factors) == 4
+    assert len(merge([of(one, twins)]).factors) == 3
+
+
+NAMES = ("A", "left.B", "right.B", "a1", "b1", "a2", "b2")

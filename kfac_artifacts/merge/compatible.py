@@ -1,0 +1,93 @@
+"""Which artifacts belong together, and which tasks are in the result."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from kfac_artifacts.artifact import Artifact, Block, KroneckerBlock, Source
+from kfac_artifacts.errors import MismatchError
+
+
+def check_same(artifacts: Sequence[Artifact]) -> None:
+    """Refuse artifacts that do not belong together, with all differences at once."""
+    first = artifacts[0]
+    for name, block in first.blocks.items():
+        if isinstance(block, KroneckerBlock) and len(block.terms) != 1:
+            raise MismatchError(
+                f"{name} is a sum of {len(block.terms)} Kronecker products; merging by "
+                "Eq. 8 is for one"
+            )
+    differences: list[str] = []
+    for number, other in enumerate(artifacts[1:], 2):
+        differences += [
+            f"artifact {number} has {what} {theirs}, artifact 1 has {ours}"
+            for what, ours, theirs in _differences(first, other)
+        ]
+    if differences:
+        raise MismatchError(
+            "these artifacts cannot be merged:\n  " + "\n  ".join(differences)
+        )
+
+
+def _differences(one: Artifact, other: Artifact) -> Iterator[tuple[str, str, str]]:
+    """What tells two artifacts apart, of that which must be the same."""
+    p, q = one.provenance, other.provenance
+    if p.estimator != q.estimator:
+        yield "estimator", p.estimator, q.estimator
+    if p.output_map != q.output_map:
+        yield "output map", _text(p.output_map), _text(q.output_map)
+    shared = p.base.parameters.keys() & q.base.parameters.keys()
+    changed = sorted(n for n in shared if p.base.parameters[n] != q.base.parameters[n])
+    if changed:
+        what = f"{len(changed)} other base weights (first {changed[0]}), base model"
+        yield what, p.base.id, q.base.id
+    missing = sorted(p.base.parameters.keys() ^ q.base.parameters.keys())
+    if missing:
+        count = f"{len(missing)} parameters not in both (first {missing[0]}), covering"
+        yield count, str(len(p.base.parameters)), str(len(q.base.parameters))
+    elif _arrangement(one) != _arrangement(other):
+        yield "blocks", "its own", "arranged otherwise"
+
+
+def _arrangement(artifact: Artifact) -> dict[str, Block]:
+    """The blocks, whatever their factors are called."""
+    return {
+        name: block.with_factors([""] * len(block.factors))
+        for name, block in artifact.blocks.items()
+    }
+
+
+def _text(value: object) -> str:
+    name = getattr(value, "name", "")
+    configuration = getattr(value, "configuration", {})
+    return f"{name} {dict(configuration)}" if configuration else str(name)
+
+
+def merged_sources(
+    artifacts: Sequence[Artifact], exclude: Sequence[Artifact]
+) -> tuple[Source, ...]:
+    """The tasks that are in the result; each named by the artifact it came from."""
+    kept = [source for a in artifacts for source in _named_sources(a)]
+    twice = {s.data.id for s in kept if s.digest and kept.count(s) > 1}
+    if twice:
+        raise MismatchError(
+            f"a task would be counted twice: {', '.join(sorted(twice))}; give every "
+            "artifact once, and no part of a merged one beside it"
+        )
+    for artifact in exclude:
+        for source in _named_sources(artifact):
+            if source not in kept:
+                raise MismatchError(
+                    f"{source.data.id} cannot be excluded: it is not among the merged "
+                    f"tasks {', '.join(s.data.id for s in kept)}"
+                )
+            kept.remove(source)
+    if not kept:
+        raise MismatchError("nothing is left: every task was excluded")
+    return tuple(kept)
+
+
+def _named_sources(artifact: Artifact) -> list[Source]:
+    sources = artifact.provenance.sources
+    if len(sources) == 1 and sources[0].digest is None:
+        return [replace(sources[0], digest=artifact.digest)]
+    return list(sources)

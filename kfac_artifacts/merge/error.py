@@ -1,0 +1,75 @@
+"""What merging loses: the exact error, and the bound of TAK, Eq. 18."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from kfac_artifacts.artifact import Artifact, KroneckerBlock, MergeError
+from kfac_artifacts.factors import Diagonal, Factor
+
+
+def merge_errors(
+    artifacts: Sequence[Artifact], progress: Callable[[int], None] = lambda _: None
+) -> dict[str, MergeError]:
+    """Measure what merging loses, without forming a Kronecker product.
+
+    The target is ``Σ_i λ_i B̄_i ⊗ A_i`` over the artifacts, with ``B̄_i = B_i / T_i``;
+    the merge is ``(Σ B_i / Σ T_i) ⊗ Σ λ_i A_i``. Both norms follow from the inner
+    products of the factors: ``⟨B ⊗ A, B' ⊗ A'⟩ = ⟨B, B'⟩ ⟨A, A'⟩``.
+
+    Args:
+        artifacts: The parts.
+        progress: Told after every block.
+
+    Returns:
+        For every Kronecker block the exact relative error, and the bound of Eq. 18
+        (its form for unequal weights) relative to the same norm.
+    """
+    tasks = torch.tensor([a.provenance.tasks for a in artifacts], dtype=torch.float64)
+    sizes = torch.tensor([a.provenance.size for a in artifacts], dtype=torch.float64)
+    lam, mu = sizes / sizes.sum(), tasks / tasks.sum()
+    errors: dict[str, MergeError] = {}
+    for name, block in artifacts[0].blocks.items():
+        if isinstance(block, KroneckerBlock):
+            a, b = zip(*(x.blocks[name].factors for x in artifacts), strict=True)
+            gram_a = _gram(artifacts, a)
+            gram_b = _gram(artifacts, b) / torch.outer(tasks, tasks)
+            errors[name] = _error(gram_a, gram_b, lam, mu)
+        progress(1)
+    return errors
+
+
+def _error(gram_a: Tensor, gram_b: Tensor, lam: Tensor, mu: Tensor) -> MergeError:
+    # With B̄ = Σ μ_i B̄_i and Ā = Σ λ_i A_i the error is E = Σ λ_i (B̄_i - B̄) ⊗ A_i
+    #   = Σ λ_i (B̄_i - B̄) ⊗ (A_i - Ā) + (Σ λ_i B̄_i - B̄) ⊗ Ā;
+    # the second part vanishes for equal weights, and Eq. 16 bounds the first.
+    target = lam @ (gram_a * gram_b) @ lam
+    to_a = torch.eye(len(lam), dtype=lam.dtype) - lam[None, :]
+    to_b = torch.eye(len(mu), dtype=mu.dtype) - mu[None, :]
+    dev_a, dev_b = to_a @ gram_a @ to_a.mT, to_b @ gram_b @ to_b.mT
+    shift = lam @ to_b
+    rest = (shift @ gram_b @ shift) * (lam @ gram_a @ lam)
+    exact = lam @ (dev_b * gram_a) @ lam
+    bound = ((lam @ dev_b.diagonal()) * (lam @ dev_a.diagonal())).clamp(min=0).sqrt()
+    bound = bound + rest.clamp(min=0).sqrt()
+    norm = target.clamp(min=0).sqrt()
+    if norm == 0:
+        return MergeError(0.0, 0.0)
+    relative = exact.clamp(min=0).sqrt() / norm
+    return MergeError(float(relative), float(bound / norm))
+
+
+def _gram(artifacts: Sequence[Artifact], names: Sequence[str]) -> Tensor:
+    """Inner products of one factor of each artifact."""
+    pairs = zip(artifacts, names, strict=True)
+    vectors = [_vector(artifact.factors[name]) for artifact, name in pairs]
+    return torch.tensor(
+        [[float(torch.dot(v, w)) for w in vectors] for v in vectors],
+        dtype=torch.float64,
+    )
+
+
+def _vector(factor: Factor) -> Tensor:
+    values = factor.values if isinstance(factor, Diagonal) else factor.to_dense()
+    return values.flatten().to(torch.float64)

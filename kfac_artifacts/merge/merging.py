@@ -1,0 +1,100 @@
+"""Merging and excluding: artifacts to one artifact."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from kfac_artifacts.artifact import Artifact, Block, KroneckerBlock, Provenance
+from kfac_artifacts.errors import MismatchError
+from kfac_artifacts.merge.compatible import check_same, merged_sources
+from kfac_artifacts.merge.error import merge_errors
+from kfac_artifacts.merge.factors import MergedFactors, Part
+
+
+def merge(
+    artifacts: Sequence[Artifact],
+    *,
+    exclude: Sequence[Artifact] = (),
+    progress: Callable[[int], None] = lambda _: None,
+) -> Artifact:
+    """Merge artifacts, and take some out again.
+
+    The result's factors are computed when they are asked for, so saving it holds one
+    at a time in memory.
+
+    Args:
+        artifacts: What to add; one is enough when there is something to exclude.
+        exclude: What to take out; each must be a part of what is added.
+        progress: Told after every block, while the error of the merge is measured.
+
+    Returns:
+        The merged artifact, with the exact error of every block in its provenance.
+
+    Raises:
+        MismatchError: If the artifacts do not belong together, a task would be counted
+            twice, or one to exclude is not in them; all differences are listed.
+    """
+    if not artifacts:
+        raise MismatchError("there is nothing to merge")
+    parts = [Part(a, 1) for a in artifacts] + [Part(a, -1) for a in exclude]
+    check_same([part.artifact for part in parts])
+    sources = merged_sources(artifacts, exclude)
+    blocks, names = _shared([part.artifact for part in parts])
+    summed = frozenset(
+        b
+        for block in blocks.values()
+        if isinstance(block, KroneckerBlock)
+        for _, b in block.terms
+    )
+    errors = {} if exclude else merge_errors(artifacts, progress)
+    provenance = replace(
+        artifacts[0].provenance,
+        tasks=sum(part.tasks for part in parts),
+        size=sum(part.size for part in parts),
+        sources=sources,
+        excluded=tuple(dict.fromkeys(n for p in parts for n in p.excluded)),
+        uncovered=_union(artifacts),
+        merge_errors=errors,
+    )
+    return Artifact(provenance, blocks, MergedFactors(parts, names, summed))
+
+
+def _shared(
+    artifacts: Sequence[Artifact],
+) -> tuple[dict[str, Block], dict[str, tuple[str, ...]]]:
+    """Name the merged factors; two blocks share one if they do in every artifact.
+
+    Returns:
+        The merged blocks, and for every factor its name in each artifact.
+    """
+    blocks: dict[str, Block] = {}
+    merged: dict[tuple[str, ...], str] = {}
+    for name, block in artifacts[0].blocks.items():
+        theirs = [artifact.blocks[name].factors for artifact in artifacts]
+        for number, key in enumerate(zip(*theirs, strict=True)):
+            taken = key[0] in merged.values()
+            merged.setdefault(key, f"{name}/{number}" if taken else key[0])
+        own = [merged[key] for key in zip(*theirs, strict=True)]
+        blocks[name] = block.with_factors(own)
+    return blocks, {name: key for key, name in merged.items()}
+
+
+def weights(provenance: Provenance) -> dict[str, float]:
+    """The effective weight λ_t of every task: its share of all examples.
+
+    Args:
+        provenance: Of a merged artifact.
+
+    Returns:
+        Weights by ``<number> <data id>``, summing to one.
+    """
+    return {
+        f"{i} {source.data.id}": source.data.size / provenance.size
+        for i, source in enumerate(provenance.sources, 1)
+    }
+
+
+def _union(artifacts: Sequence[Artifact]) -> dict[str, str]:
+    reasons: dict[str, str] = {}
+    for artifact in artifacts:
+        reasons |= artifact.provenance.uncovered
+    return reasons

@@ -24,7 +24,7 @@ demo: $(READY)
 	$(BIN)/python benchmarks/demo.py --seeds $(SEEDS) --lr $(LR)
 
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -133,7 +133,9 @@ def restore(
     for name, value in tau.items():
         with torch.no_grad():
             value.copy_(state.tensors[f"tau/{name}"])
-        moments = {m: state.tensors[f"{m}/{name}"].to(value.device) for m in MOMENTS}
+        moments = {
+            m: state.tensors[f"{m}/{name}"].to(value.device, copy=True) for m in MOMENTS
+        }
         optimizer.state[value] = {"step": torch.tensor(float(state.step)), **moments}
 
 

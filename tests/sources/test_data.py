@@ -212,7 +212,7 @@ def test_the_users_cache_is_not_needed(
             {"text_columns": ["text"], "label_column": "kind"},
             "1 examples have no label in column 'kind', the first is number 1",
         ),
-        ({"text": ["a"]}, {}, r"a\.jsonl has 1 examples; at least 2 are needed"),
+        ({"text": ["a"]}, {}, r"a\.jsonl has 1 example\(s\); at least 2 are needed"),
         ({"text": []}, {}, r"a\.jsonl is empty"),
     ],
 )

@@ -52,7 +52,9 @@ def _explain(error: Exception) -> Exception:
     if "KfacError" in names:
         codes = [EXIT_CODES[name] for name in names if name in EXIT_CODES]
         return failure(str(error), code=codes[0] if codes else 1)
-    if isinstance(error, OSError) and error.errno is not None:
+    # a reader that has seen enough, such as `head`, is no failure: click knows it
+    closed = isinstance(error, BrokenPipeError)
+    if isinstance(error, OSError) and error.errno is not None and not closed:
         what = OS_ERRORS.get(error.errno, error.strerror)
         return failure(f"{error.filename or 'writing failed'}: {what}")
     return error

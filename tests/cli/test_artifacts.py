@@ -207,6 +207,16 @@ def run(words, **options):
     )
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(made):
+    root, _ = made
+    code = "from kfac_cli.main import main; main()"
+    command = f"{sys.executable} -c '{code}' inspect {root / 'one'} | head -1"
+    done = subprocess.run(
+        command, shell=True, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing(made, tmp_path):
     """A limit on the size of files fails like a disk that has no room."""
     root, _ = made

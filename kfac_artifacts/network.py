@@ -1,7 +1,8 @@
 """A pretrained model seen as ``f(x, θ)``, and the examples that are put into it."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -115,7 +116,7 @@ class Network:
     its ``attention_mask`` (``[N, T]``, 1 for a real token) tells padding from text.
 
     Attributes:
-        module: The pretrained module, in evaluation mode.
+        module: The pretrained module; f is in evaluation mode whatever its own.
         output_map: The function f.
         id: Hub id or name of the model, as recorded in artifacts.
         revision: The Hub's commit, if known.
@@ -128,7 +129,8 @@ class Network:
 
     def __call__(self, batch: Batch) -> Float[Tensor, "n c"]:
         """Evaluate ``f(x, θ0)`` for a batch."""
-        return self.output_map.apply(self.module, self.to_device(batch))
+        with self._evaluating():
+            return self.output_map.apply(self.module, self.to_device(batch))
 
     def call_with(
         self, parameters: Mapping[str, Tensor], batch: Batch
@@ -136,7 +138,19 @@ class Network:
         """Evaluate f with some parameters replaced; the module is left as it is."""
         replaced = {f"base.{name}": value for name, value in parameters.items()}
         wrapped = _Wrapped(self.module, self.output_map)
-        return functional_call(wrapped, replaced, (self.to_device(batch),))
+        with self._evaluating():
+            return functional_call(wrapped, replaced, (self.to_device(batch),))
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Switch dropout off for a while, then restore the mode of every part."""
+        before = {part: part.training for part in self.module.modules()}
+        self.module.eval()
+        try:
+            yield
+        finally:
+            for part, training in before.items():
+                part.training = training
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter by name; a shared one only under its first name."""

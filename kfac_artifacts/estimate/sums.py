@@ -56,7 +56,7 @@ class RowSum:
 
     def mean(self) -> Diagonal:
         """The factor A."""
-        return Diagonal(self._sum.to(torch.float64) / self._positions)
+        return Diagonal(self._sum.cpu().to(torch.float64) / self._positions)
 
 
 class OuterSum:

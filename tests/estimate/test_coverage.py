@@ -271,3 +271,13 @@ def test_one_factor_of_a_grouped_convolution_is_reported():
     _, artifact = run(Grouped(), numbers(3, 2, 4, 4))
     assert "conv.weight" in artifact.provenance.uncovered
     assert "head.weight" in artifact.parameters
+
+
+def test_f_is_in_evaluation_mode_whatever_the_mode_of_the_module():
+    module = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5))
+    network = Network(module, OutputMap(Named("f"), lambda m, b: m(b["x"])), "toy")
+    batch = {"x": numbers(3, 4).float()}
+    assert torch.equal(network(batch), module[0](batch["x"]))
+    assert torch.equal(network.call_with({}, batch), module[0](batch["x"]))
+    assert module.training
+    assert module[1].training

@@ -283,16 +283,22 @@ def test_trace_is_that_of_the_gramian_when_inputs_and_gradients_are_independent(
 
 
 def test_the_model_is_left_as_it_was_found():
-    network = network_of("vit")
+    network = network_of("bert")
     module = network.module
+    assert module.config.hidden_dropout_prob > 0
+    exact = compute(network, examples_of("bert"))
     module.train()
+    module.encoder.eval()
     module.encoder_marker = True
     next(module.parameters()).requires_grad_(False)
     before = {n: p.detach().clone() for n, p in module.named_parameters()}
     flags = {n: p.requires_grad for n, p in module.named_parameters()}
     hooks = sum(len(m._forward_hooks) for m in module.modules())
-    compute(network, examples_of("vit"))
+    found = compute(network, examples_of("bert"))
+    for name, factor in exact.factors.items():
+        assert torch.equal(found.factors[name].to_dense(), factor.to_dense())
     assert module.training
+    assert not module.encoder.training
     assert flags == {n: p.requires_grad for n, p in module.named_parameters()}
     assert list(before) == [n for n, _ in module.named_parameters()]
     for name, parameter in module.named_parameters():

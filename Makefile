@@ -33,10 +33,11 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 $(READY): pyproject.toml Makefile
+	@echo "Installing into .venv, once; this takes a few minutes"
 	$(PYTHON) -m venv .venv
-	$(PIP) install $(TORCH)
-	$(PIP) install --editable ".[dev]"
-	$(PIP) install --no-deps $(CURVLINOPS)
+	$(PIP) install --quiet $(TORCH)
+	$(PIP) install --quiet --editable ".[dev]"
+	$(PIP) install --quiet --no-deps $(CURVLINOPS)
 	touch $(READY)
 
 clean:

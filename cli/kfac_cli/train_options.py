@@ -40,7 +40,7 @@ curvature_options = stacked(
         "--lambda",
         "lam",
         type=click.FloatRange(min=0),
-        default=10.0,
+        default=100.0,
         show_default=True,
         help="Factor of the penalty; 0 trains without.",
     ),

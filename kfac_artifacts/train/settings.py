@@ -40,7 +40,7 @@ class TrainSettings:
     learning_rate: float = 3e-4
     weight_decay: float = 0.01
     warmup: int | None = None
-    lam: float = 10.0
+    lam: float = 100.0
     every: int = 1
     unscaled: bool = False
     modules: tuple[str, ...] = ()

@@ -1,0 +1,48 @@
+"""What an artifact says: blocks of curvature, their factors and their provenance.
+
+Conventions (one block per module, n examples, f the output map, J its Jacobian):
+
+- the Gramian of a dataset is ``G = (1/n) Σ_x J(x)ᵀ J(x)`` (TAK, Eq. 3);
+- a Kronecker block approximates it by ``Σ_r B_r ⊗ A_r`` acting on ``vec W`` (rows
+  flattened), where ``W`` is ``d_out x d_in`` and the bias is its last column;
+- a Gramian block holds it in full for one small parameter;
+- an artifact of T merged tasks holds ``A = Σ n_t A_t / Σ n_t`` and ``B = Σ B_t``
+  (TAK, Eq. 8), so a Kronecker block is T times the weighted mean: ``Block.scale``.
+"""
+
+from kfac_artifacts.artifact.blocks import (
+    Block,
+    GramianBlock,
+    KroneckerBlock,
+    Layout,
+)
+from kfac_artifacts.artifact.provenance import (
+    BaseModel,
+    Cotangents,
+    DataInfo,
+    Json,
+    MergeError,
+    Named,
+    ParameterInfo,
+    Provenance,
+    Source,
+)
+from kfac_artifacts.artifact.whole import Artifact, LazyFactors
+
+__all__ = [
+    "Artifact",
+    "BaseModel",
+    "Block",
+    "Cotangents",
+    "DataInfo",
+    "GramianBlock",
+    "Json",
+    "KroneckerBlock",
+    "Layout",
+    "LazyFactors",
+    "MergeError",
+    "Named",
+    "ParameterInfo",
+    "Provenance",
+    "Source",
+]

@@ -1,0 +1,168 @@
+"""Provenance: which model, output map and data an artifact comes from."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+Json: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class ParameterInfo:
+    """Shape of a parameter, and the sha256 of its values.
+
+    The hash is over the values as little-endian float32, rows first, so that a model
+    saved in float32 and in bfloat16 differ only where their values do.
+    """
+
+    shape: tuple[int, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """The pretrained model an artifact or a task vector belongs to."""
+
+    id: str
+    revision: str | None
+    parameters: Mapping[str, ParameterInfo]
+
+    @property
+    def sha256(self) -> str:
+        """One hash over all: of the lines ``<name> <sha256>``, sorted by name."""
+        lines = (f"{n} {p.sha256}\n" for n, p in sorted(self.parameters.items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every parameter."""
+        return {name: info.shape for name, info in self.parameters.items()}
+
+    def differences(self, other: "BaseModel") -> list[str]:
+        """Say in words what of this model is not in another, or differs there."""
+        found = []
+        missing = [n for n in self.parameters if n not in other.parameters]
+        if missing:
+            found.append(f"{other.id} has no parameter {_listed(missing)}")
+        changed = []
+        for name in [n for n in self.parameters if n in other.parameters]:
+            ours, theirs = self.parameters[name], other.parameters[name]
+            if ours.shape != theirs.shape:
+                found.append(
+                    f"{name} has shape {list(theirs.shape)} in {other.id}, "
+                    f"not {list(ours.shape)} as in {self.id}"
+                )
+            elif ours.sha256 != theirs.sha256:
+                changed.append(name)
+        if changed:
+            found.append(f"{other.id} has other values in {_listed(changed)}")
+        return found
+
+    def restrict(self, names: set[str]) -> "BaseModel":
+        """The same model, seen through some of its parameters."""
+        kept = {n: p for n, p in self.parameters.items() if n in names}
+        return BaseModel(self.id, self.revision, kept)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+@dataclass(frozen=True)
+class Named:
+    """A name with its configuration: an output map, a preprocessing."""
+
+    name: str
+    configuration: Mapping[str, Json] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.name} {dict(self.configuration) or ''}".rstrip()
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """Which data were used, without showing them.
+
+    Attributes:
+        id: Hub id, or the name (never the path) of a local file or folder.
+        config: Configuration of the dataset, if it has several.
+        split: Split, if there is one.
+        fingerprint: sha256 of the examples that were used.
+        examples: How many examples were used.
+        size: How many examples the dataset has: the weight n_t in merging.
+        preprocessing: How an example became a batch.
+    """
+
+    id: str
+    config: str | None
+    split: str | None
+    fingerprint: str
+    examples: int
+    size: int
+    preprocessing: Named
+
+
+@dataclass(frozen=True)
+class Cotangents:
+    """Which vectors were pulled back through the network.
+
+    Attributes:
+        name: ``mc`` (Gaussian, unbiased) or ``exact`` (the C unit vectors).
+        draws: Vectors per example, divided out; None for ``exact``.
+        seed: Seed of the draws and of the choice of examples.
+    """
+
+    name: str
+    draws: int | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """One task of an artifact; ``digest`` names the artifact it was merged from."""
+
+    data: DataInfo
+    cotangents: Cotangents
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class MergeError:
+    """What merging lost in one block, relative to the norm of the unmerged sum.
+
+    Attributes:
+        relative: The exact relative Frobenius error.
+        bound: The bound of TAK, Eq. 18, relative to the same norm.
+    """
+
+    relative: float
+    bound: float
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an artifact comes from, and so what it may be used with.
+
+    Attributes:
+        base: The pretrained model, restricted to the covered parameters.
+        output_map: The function f whose Jacobian it is.
+        estimator: ``kfac``.
+        tasks: Number T of tasks merged.
+        size: Sum of the dataset sizes n_t of those tasks.
+        sources: The tasks, in order.
+        excluded: Parameters left out on request.
+        uncovered: Parameters left out for a reason, with the reason.
+        merge_errors: What the last merge lost, per block.
+    """
+
+    base: BaseModel
+    output_map: Named
+    estimator: str
+    tasks: int
+    size: int
+    sources: tuple[Source, ...]
+    excluded: tuple[str, ...] = ()
+    uncovered: Mapping[str, str] = field(default_factory=dict)
+    merge_errors: Mapping[str, MergeError] = field(default_factory=dict)

@@ -1,0 +1,63 @@
+"""The artifact as a whole: blocks, the factors they refer to, and provenance."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kfac_artifacts.artifact.blocks import Block
+from kfac_artifacts.artifact.provenance import Provenance
+from kfac_artifacts.factors import Factor
+
+
+class LazyFactors(Mapping[str, Factor]):
+    """Factors that are read or computed when they are asked for."""
+
+    @abstractmethod
+    def structure(self, name: str) -> str:
+        """Name of a factor's structure, without the factor."""
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """Blocks by name, the factors they refer to, and where they come from.
+
+    The factors may be ``LazyFactors``, so that one at a time is in memory.
+    ``digest`` is the sha256 of the manifest, once there is one on disk.
+    """
+
+    provenance: Provenance
+    blocks: Mapping[str, Block]
+    factors: Mapping[str, Factor]
+    digest: str | None = None
+
+    @property
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """Every covered parameter with its shape."""
+        return self.provenance.base.shapes
+
+    def structure(self, name: str) -> str:
+        """Name of a factor's structure; nothing is read for it."""
+        if isinstance(self.factors, LazyFactors):
+            return self.factors.structure(name)
+        return self.factors[name].name
+
+    def drift(self, tau: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+        """Estimate ``Σ_t λ_t τᵀ G_t τ`` (TAK, Eq. 6), λ summing to one; no gradient.
+
+        Args:
+            tau: Task vector by parameter name; it must have every covered parameter.
+
+        Returns:
+            The weighted mean drift of the artifact's tasks, one number.
+        """
+        values = []
+        with torch.no_grad():
+            for block in self.blocks.values():
+                W = block.gather(tau)
+                M = block.product(W, self.factors)
+                values.append(block.scale(self.provenance.tasks) * (W * M).sum())
+        return torch.stack(values).sum()

@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -232,15 +233,17 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(made, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_an_unwritable_directory_is_one_line(made, tmp_path):
     root, _ = made
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    # root may write anywhere but where the system itself makes the files
+    place = Path("/proc") if os.geteuid() == 0 else tmp_path
     try:
-        said = bad("merge", root / "one", root / "two", "-o", tmp_path / "out")
-        assert "permission denied" in said
+        said = bad("merge", root / "one", root / "two", "-o", place / "out")
     finally:
         tmp_path.chmod(stat.S_IRWXU)
+    assert "denied" in said or "no such file" in said
+    assert len(said.splitlines()) == 1
 
 
 def test_a_place_under_a_file_is_one_line(made, tmp_path):

@@ -8,7 +8,7 @@ it is used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from kfac_artifacts.artifact import Artifact, Cotangents
+from kfac_artifacts.artifact import Artifact, Cotangents, Named
 from kfac_artifacts.errors import KfacError
 from kfac_artifacts.estimate import compute
 from kfac_artifacts.evaluate import EvaluationTask, evaluate
@@ -32,6 +32,7 @@ __all__ = [
     "Head",
     "KfacError",
     "KfacPenalty",
+    "Named",
     "Network",
     "OutputMap",
     "TaskVector",

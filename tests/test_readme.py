@@ -40,3 +40,13 @@ def test_the_commands_of_the_readme_exist():
     named = set(re.findall(r"kfac (\w+) ", README.read_text()))
     assert named >= {"compute", "merge", "push", "pull", "train", "apply", "evaluate"}
     assert named - {"is", "load"} <= set(main.commands)
+
+
+def test_a_module_of_your_own_is_a_network(tmp_path):
+    (line,) = re.findall(r"`(kfac\.Network\(.*?\))`", README.read_text())
+    (examples,) = re.findall(r"`(kfac\.TensorExamples\(.*?\))`", README.read_text())
+    names = {"kfac": kfac, "module": torch.nn.Linear(4, 3), "x": torch.randn(5, 4)}
+    artifact = kfac.compute(eval(line, names), eval(examples, names))
+    assert set(artifact.parameters) == {"weight", "bias"}
+    kfac.save_artifact(artifact, tmp_path / "mine")
+    assert kfac.load(tmp_path / "mine").parameters == artifact.parameters

@@ -118,7 +118,7 @@ def _sites(
         reason = "a bias is covered together with its weight, which is excluded"
         inventory.uncovered |= dict.fromkeys(wanted.values(), reason)
     else:
-        yield make(path, wanted)
+        yield make(path or wanted["weight"], wanted)  # a lone module has no path
 
 
 def _loose(name: str, parameter: nn.Parameter, inventory: Inventory) -> Iterator[Site]:

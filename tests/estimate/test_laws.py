@@ -271,7 +271,7 @@ def test_trace_is_that_of_the_gramian_when_inputs_and_gradients_are_independent(
     network = Network(module, OutputMap(Named("sum"), total), "linear")
     x = torch.randn(6, 3, 5, dtype=F64)
     artifact = compute(network, TensorExamples({"x": x}, "x"), cotangents=EXACT)
-    A, B = (artifact.factors[n].to_dense() for n in (".A", ".B"))
+    A, B = (artifact.factors[n].to_dense() for n in ("weight.A", "weight.B"))
     J = jacobians(network, {"x": x})
     trace = sum(gramian(j).trace() for j in J.values())
     # positions sum up before they are squared, and E[Σ_t a_t] = 0 only for the weight

@@ -71,6 +71,12 @@ def take_inventory(
     for path, child in module.named_modules(remove_duplicate=True):
         for site in _sites(path, child, names, left_out, inventory):
             _add(site, child, owners, inventory)
+    for name in names.values():
+        if name not in {*owners, *left_out, *inventory.uncovered}:
+            reason = (
+                "its module shares a weight with a module that has other parameters"
+            )
+            inventory.uncovered[name] = reason
     return inventory
 
 

@@ -34,7 +34,7 @@ def _differences(one: Artifact, other: Artifact) -> Iterator[tuple[str, str, str
     if p.estimator != q.estimator:
         yield "estimator", p.estimator, q.estimator
     if p.output_map != q.output_map:
-        yield "output map", _text(p.output_map), _text(q.output_map)
+        yield "output map", str(p.output_map), str(q.output_map)
     shared = p.base.parameters.keys() & q.base.parameters.keys()
     changed = sorted(n for n in shared if p.base.parameters[n] != q.base.parameters[n])
     if changed:
@@ -54,12 +54,6 @@ def _arrangement(artifact: Artifact) -> dict[str, Block]:
         name: block.with_factors([""] * len(block.factors))
         for name, block in artifact.blocks.items()
     }
-
-
-def _text(value: object) -> str:
-    name = getattr(value, "name", "")
-    configuration = getattr(value, "configuration", {})
-    return f"{name} {dict(configuration)}" if configuration else str(name)
 
 
 def merged_sources(

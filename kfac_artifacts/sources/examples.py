@@ -47,8 +47,24 @@ class Description:
         )
 
 
+class _Labelled:
+    """What examples say of their labels, if these were asked for."""
+
+    known_labels: Labels
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """Class of every example."""
+        return self.known_labels.indices
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Name of every class."""
+        return self.known_labels.classes
+
+
 @dataclass(frozen=True, eq=False)
-class TextExamples:
+class TextExamples(_Labelled):
     """Rows of texts, or of pairs of texts; all are there and none is empty.
 
     Attributes:
@@ -81,16 +97,6 @@ class TextExamples:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
-    def labels(self) -> Sequence[int]:
-        """Class of every example."""
-        return self.known_labels.indices
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Name of every class."""
-        return self.known_labels.classes
-
     def texts(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
         """Read some rows, one text per column."""
         chosen = self.rows[list(indices)]
@@ -111,7 +117,7 @@ class TextExamples:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageExamples:
+class ImageExamples(_Labelled):
     """Images, read when they are used.
 
     Attributes:
@@ -132,16 +138,6 @@ class ImageExamples:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    @property
-    def labels(self) -> Sequence[int]:
-        """Class of every example."""
-        return self.known_labels.indices
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Name of every class."""
-        return self.known_labels.classes
 
     def images(self, indices: Sequence[int]) -> list[Image.Image]:
         """Read some images as RGB, turned as their camera says."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from kfac_cli.main import main
@@ -76,6 +77,19 @@ def test_compute_again_gives_the_same_bytes(made, tmp_path):
     for file in ("kfac.json", "factors.safetensors"):
         one, other = (tmp_path / name / file for name in ("a", "b"))
         assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["bert", "t5", "gpt2", "vit", "clip"])
+def test_compute_takes_every_kind_of_model(tmp_path, saved_model, kind):
+    if kind in ("vit", "clip"):
+        data = tmp_path / "images"
+        data.mkdir()
+        for i in range(3):
+            Image.new("RGB", (9, 8), (80 * i, 20, 200)).save(data / f"{i}.png")
+    else:
+        data = texts(tmp_path / "texts.csv")
+    good("compute", saved_model(kind), data, "-o", tmp_path / "a")
+    assert "BAD" not in good("verify", tmp_path / "a", "--model", saved_model(kind))
 
 
 def test_inspect_lists_modules_without_reading_tensors(made, tmp_path):

@@ -66,6 +66,28 @@ def test_a_table_tied_to_the_output_is_reported():
         run(_Tied(), torch.tensor([[0, 1], [2, 3], [3, 4]]))
 
 
+class _HalfTied(nn.Module):
+    """Two linear maps with one weight, and a bias each."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(4, 4)
+        self.two = nn.Linear(4, 4)
+        self.two.weight = self.one.weight
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.two(torch.tanh(self.one(x))))
+
+
+def test_no_parameter_of_a_half_tied_module_is_skipped_in_silence():
+    network, artifact = run(_HalfTied(), numbers(3, 4))
+    uncovered = artifact.provenance.uncovered
+    assert set(artifact.parameters) | set(uncovered) == set(network.parameters())
+    assert uncovered["one.weight"] == OUTSIDE
+    assert "shares a weight" in uncovered["two.bias"]
+
+
 class _TwoNames(nn.Module):
     def __init__(self):
         super().__init__()

@@ -157,6 +157,11 @@ class Network:
         return dict(self.module.named_parameters())
 
     @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every parameter by name."""
+        return {name: tuple(p.shape) for name, p in self.parameters().items()}
+
+    @property
     def device(self) -> torch.device:
         """Where the module is."""
         return next(self.module.parameters()).device
@@ -166,6 +171,11 @@ class Network:
         """What the module computes in: the type of its first real parameter."""
         parameters = self.module.parameters()
         return next(p.dtype for p in parameters if p.is_floating_point())
+
+    @property
+    def like(self) -> Tensor:
+        """An empty tensor of the device and the number type that it computes in."""
+        return torch.empty(0, dtype=self.dtype, device=self.device)
 
     def to_device(self, batch: Batch) -> dict[str, Tensor]:
         """Move a batch to where the module is; real numbers become of its type."""

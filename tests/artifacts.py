@@ -69,7 +69,13 @@ def artifact(
     }
     source = Source(data, Cotangents("mc", 1, seed))
     provenance = Provenance(
-        base, Named("mean-pool"), "kfac", 1, size, (source,), uncovered={"x": "unused"}
+        base,
+        Named("mean-pool"),
+        Named("kfac"),
+        1,
+        size,
+        (source,),
+        uncovered={"x": "unused"},
     )
     return Artifact(provenance, blocks, factors)
 

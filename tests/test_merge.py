@@ -132,7 +132,7 @@ def test_all_differences_are_listed_at_once():
         other.provenance,
         base=BaseModel("toy2", None, changed),
         output_map=Named("cls"),
-        estimator="nearest",
+        estimator=Named("nearest"),
     )
     third = replace(other, provenance=provenance)
     with pytest.raises(MismatchError) as caught:

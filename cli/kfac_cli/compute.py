@@ -1,7 +1,9 @@
 """``kfac compute``: model and data to an artifact."""
 
+import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +31,48 @@ from kfac_cli.options import (
     help="How many examples to use, chosen by the seed.",
 )
 @click.option(
-    "--cotangents",
-    type=click.Choice(["mc", "exact"]),
-    default="mc",
+    "--estimator",
+    "name",
+    type=click.Choice(["kfac", "kfac-reduce", "nearest"]),
+    default="kfac",
     show_default=True,
-    help="Gaussian draws, or all unit vectors (as many passes as f has outputs).",
+    help="KFAC-expand as in TAK, KFAC-reduce, or the nearest Kronecker products: more "
+    "accurate, for a few more looks at the data.",
+)
+@click.option(
+    "--terms",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Products per module, for nearest.",
+)
+@click.option(
+    "--shrinkage/--no-shrinkage",
+    default=True,
+    show_default=True,
+    help="Whether nearest guards against learning the noise of few examples.",
+)
+@click.option(
+    "--keep",
+    "memory",
+    type=click.FloatRange(min=0, min_open=True),
+    default=4.0,
+    show_default=True,
+    metavar="GB",
+    help="Activations that nearest may keep; what does not fit is computed again.",
+)
+@click.option(
+    "--cotangents",
+    type=click.Choice(["orthogonal", "mc", "exact"]),
+    default="orthogonal",
+    show_default=True,
+    help="Random vectors, orthogonal from example to example, or independent ones, or "
+    "all unit vectors (as many passes as f has outputs).",
 )
 @click.option(
     "--draws",
     type=click.IntRange(min=1),
-    help="Gaussian vectors per example.  [default: 1]",
+    help="Random vectors per example.  [default: 1]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
@@ -56,6 +90,24 @@ from kfac_cli.options import (
 )
 @data_options
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option(
+    "--resume", is_flag=True, help="Go on from the checkpoint of an interrupted run."
+)
+@click.option(
+    "--checkpoint-every",
+    "every",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    metavar="BATCHES",
+    help="How often to keep what is done, at most.",
+)
+@click.option(
+    "--shard",
+    is_flag=True,
+    help="With several processes: split the model (FSDP), and keep each factor on one "
+    "of them alone.",
+)
 @model_options
 @click.option("--model-id", help="What to call the model.  [default: as given]")
 @click.option("--data-id", help="What to call the data.  [default: the file's name]")
@@ -66,12 +118,19 @@ def command(
     data: str,
     output: Path,
     examples: int,
+    name: str,
+    terms: int,
+    shrinkage: bool,
+    memory: float,
     cotangents: str,
     draws: int | None,
     seed: int,
     only: tuple[str, ...],
     exclude: tuple[str, ...],
     batch_size: int,
+    resume: bool,
+    every: int,
+    shard: bool,
     storage: str,
     max_shard_size: float,
     force: bool,
@@ -84,35 +143,41 @@ def command(
     dataset (org/name, org/name:config), a csv, tsv, jsonl or parquet file, or a folder
     of images.
 
+    What is done is kept beside the output, and --resume goes on from there. Several
+    processes share the examples:
+
     \b
     Example:
         kfac compute sentence-transformers/all-MiniLM-L6-v2 tickets.csv -o tickets
         kfac compute openai/clip-vit-base-patch32 photos/ -o photos --examples 128
+        kfac compute ./my-model mails.csv -o mails --estimator nearest
+        torchrun --nproc-per-node 4 $(which kfac) compute ./my-model mails.csv -o mails
     """
     from kfac_artifacts.artifact import Cotangents
-    from kfac_artifacts.estimate import compute
+    from kfac_artifacts.estimate import Estimator, Job, compute
     from kfac_artifacts.format import save_artifact
     from kfac_artifacts.format.files import check_free
 
     if cotangents == "exact" and draws is not None:
-        raise click.UsageError("--draws goes with --cotangents mc, not with exact")
+        raise click.UsageError("--draws does not go with --cotangents exact")
     check_free(output, replace=force)
     started = time.perf_counter()
     network, found = _open(model, data, **sources)
-    count = min(examples, len(found))
-    with console.progress("computing", count, "examples") as advance:
-        artifact = compute(
-            network,
-            found,
-            count=count,
-            cotangents=Cotangents(
-                cotangents, None if cotangents == "exact" else draws or 1, seed
-            ),
-            only=only,
-            exclude=exclude,
-            batch_size=batch_size,
-            progress=advance,
-        )
+    checkpoint = output.with_name(f"{output.name}.checkpoint")
+    artifact = compute(
+        network,
+        found,
+        count=examples,
+        cotangents=Cotangents(
+            cotangents, None if cotangents == "exact" else draws or 1, seed
+        ),
+        estimator=Estimator(name, terms, shrinkage, memory=int(memory * 10**9)),
+        only=only,
+        exclude=exclude,
+        batch_size=batch_size,
+        job=Job(checkpoint, resume, every, shard),
+        progress=partial(console.progress, unit="examples"),
+    )
     save_artifact(
         artifact,
         output,
@@ -120,6 +185,7 @@ def command(
         max_shard_bytes=int(max_shard_size * 10**9),
         replace=force,
     )
+    shutil.rmtree(checkpoint, ignore_errors=True)
     _report(output, time.perf_counter() - started, as_json=as_json)
 
 

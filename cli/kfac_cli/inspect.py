@@ -46,7 +46,7 @@ def overview(artifact: "Artifact") -> dict[str, Any]:
         "revision": provenance.base.revision,
         "base_sha256": provenance.base.sha256,
         "output_map": provenance.output_map.name,
-        "estimator": provenance.estimator,
+        "estimator": str(provenance.estimator),
         "tasks": provenance.tasks,
         "size": provenance.size,
         "examples": sum(s.data.examples for s in provenance.sources),

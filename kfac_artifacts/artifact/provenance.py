@@ -109,7 +109,8 @@ class Cotangents:
     """Which vectors were pulled back through the network.
 
     Attributes:
-        name: ``mc`` (Gaussian, unbiased) or ``exact`` (the C unit vectors).
+        name: ``orthogonal`` (rows of √C times random orthogonal matrices), ``mc``
+            (independent Gaussian) or ``exact`` (the C unit vectors).
         draws: Vectors per example, divided out; None for ``exact``.
         seed: Seed of the draws and of the choice of examples.
     """
@@ -148,7 +149,8 @@ class Provenance:
     Attributes:
         base: The pretrained model, restricted to the covered parameters.
         output_map: The function f whose Jacobian it is.
-        estimator: ``kfac``.
+        estimator: ``kfac``, ``kfac-reduce`` or ``nearest``; its configuration says how,
+            and changes nothing of what the numbers mean.
         tasks: Number T of tasks merged.
         size: Sum of the dataset sizes n_t of those tasks.
         sources: The tasks, in order.
@@ -159,7 +161,7 @@ class Provenance:
 
     base: BaseModel
     output_map: Named
-    estimator: str
+    estimator: Named
     tasks: int
     size: int
     sources: tuple[Source, ...]

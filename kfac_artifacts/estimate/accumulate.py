@@ -1,16 +1,30 @@
-"""Accumulation: what proved sites see, summed up into factors and blocks."""
+"""Accumulation: what proved sites see, summed up into factors and blocks.
 
-from collections.abc import Iterator
+With n examples and R real positions in all:
+
+- ``kfac`` (KFAC-expand): ``A = (1/R) Σ a aᵀ`` over examples and positions, ``B = (1/n)
+  Σ g gᵀ`` with the sum over positions kept;
+- ``kfac-reduce``: ``A = (1/n) Σ ā āᵀ`` with ā the mean over an example's positions,
+  ``B = (1/n) Σ ĝ ĝᵀ`` with ĝ the sum (Eschenhagen et al. 2023). Tables of vectors are
+  as for ``kfac``, since the A of mean one-hots is no diagonal;
+- Gramians: ``G = (1/n) Σ v vᵀ`` with v an example's whole gradient.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any
 
 from torch import Tensor
 
-from kfac_artifacts.artifact import Block, GramianBlock, KroneckerBlock
+from kfac_artifacts.artifact import Block, GramianBlock, KroneckerBlock, Layout
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.estimate.coverage import Coverage
 from kfac_artifacts.estimate.passes import Visit
 from kfac_artifacts.estimate.sites import LinearSite, LooseSite, Site, TableSite
-from kfac_artifacts.estimate.sums import InputSum, OuterSum, RowSum
-from kfac_artifacts.factors import Factor
+from kfac_artifacts.estimate.sums import Sums
+from kfac_artifacts.estimate.workers import Workers
+from kfac_artifacts.factors import Dense, Diagonal, Factor
 
 
 class Accumulator:
@@ -18,16 +32,33 @@ class Accumulator:
 
     Args:
         coverage: The proved sites.
+        shapes: Shape of every parameter.
+        like: A tensor of the device and the number type that the network computes in.
+        workers: The processes that compute together.
+        reduce: Whether to sum over positions first (``kfac-reduce``).
+
+    Attributes:
+        muted: Whether a pass adds nothing, because this process has no examples left.
     """
 
     keeps_inputs = False
 
-    def __init__(self, coverage: Coverage) -> None:
+    def __init__(
+        self,
+        coverage: Coverage,
+        shapes: Mapping[str, tuple[int, ...]],
+        like: Tensor,
+        workers: Workers,
+        *,
+        reduce: bool = False,
+    ) -> None:
         self._coverage = coverage
-        self._inputs: dict[Site, InputSum | RowSum] = {}
-        self._outputs: dict[Site, OuterSum] = {}
-        self._gramians: dict[str, OuterSum] = {}
-        self._pending: dict[str, Tensor] = {}
+        self._reduce = reduce
+        self.sums = Sums(sum_shapes(coverage, shapes), like, workers)
+        self.muted = False
+        self._means: dict[Site, list[tuple[Tensor, Tensor | int]]] = defaultdict(list)
+        self._totals: dict[Site, Tensor] = {}
+        self._gradients: dict[str, Tensor] = {}
         self._last: Visit | None = None
 
     def on_input(self, visit: Visit) -> None:
@@ -40,12 +71,15 @@ class Accumulator:
                     f"{site.name} had the input of {leader.name} in the first batch, "
                     "and now has another; exclude one of them"
                 )
-            return
-        if isinstance(site, LinearSite):
+        elif isinstance(site, LinearSite):
             self._last = Visit(site, visit.call, visit.x, visit.a[:0], None)
-            self._input_sum(site, visit.a).add(visit.a, visit.mask)
+            if self._reduce:
+                self._means[site].append(_over_positions(visit))
+            else:
+                self._add_rows(site, visit.real(visit.a))
         elif not site.whole:
-            self._row_sum(site, visit.a).add(visit.a, visit.mask)
+            ids = visit.real(visit.a)
+            self.sums.add_counts(input_name(site), ids[:0] if self.muted else ids)
 
     def on_cotangent(self, visit: Visit, g: Tensor) -> None:
         """Add to B, or to the whole gradient of the batch's examples."""
@@ -53,16 +87,15 @@ class Accumulator:
         if site.whole:
             found = site.gradients(visit.a, g)
             for role, name in site.parameters.items():
-                before = self._pending.get(name)
-                value = found[role] if before is None else before + found[role]
-                self._pending[name] = value
-            return
-        if site not in self._outputs:
-            self._outputs[site] = OuterSum(g.shape[-1], g)
-        rows = g[visit.a >= 0] if isinstance(site, TableSite) else g.flatten(0, 1)
-        self._outputs[site].add(rows)
+                _add_to(self._gradients, name, found[role])
+        elif isinstance(site, TableSite):
+            self._add_output(site, g[visit.a >= 0])
+        elif self._reduce and isinstance(site, LinearSite):
+            _add_to(self._totals, site, g.sum(1))
+        else:
+            self._add_output(site, visit.real(g))
 
-    def end_of_forward(self, calls: dict[Site, int]) -> None:
+    def end_of_forward(self, calls: Mapping[Site, int]) -> None:
         """Check that every site was used as often as when it was proved."""
         self._last = None
         for site, expected in self._coverage.calls.items():
@@ -71,69 +104,111 @@ class Accumulator:
                     f"{site.name} is used {calls.get(site, 0)} times in this batch, "
                     f"but {expected} times in the first; exclude it"
                 )
+        for site, parts in self._means.items():
+            total = sum((x for x, _ in parts[1:]), parts[0][0])
+            count = sum((n for _, n in parts[1:]), parts[0][1])
+            self._add_rows(site, total / count)
+        self._means.clear()
 
     def end_of_backward(self) -> None:
-        """Square the whole gradients: all calls of a site have been added up."""
-        for name, rows in self._pending.items():
-            if name not in self._gramians:
-                self._gramians[name] = OuterSum(rows.shape[-1], rows)
-            self._gramians[name].add(rows)
-        self._pending.clear()
+        """Square what is squared whole: all calls of a site have been added up."""
+        for name, rows in self._gradients.items():
+            self.sums.add_outer(f"{name}.G", rows[:0] if self.muted else rows)
+        for site, rows in self._totals.items():
+            self._add_output(site, rows)
+        self._gradients.clear()
+        self._totals.clear()
 
-    def blocks(self, count: int) -> tuple[dict[str, Block], dict[str, Factor]]:
-        """Turn the sums into blocks and factors.
+    def blocks(self) -> dict[str, Block]:
+        """Describe the block of every parameter, or pair of them."""
+        found: dict[str, Block] = {}
+        for site in self._coverage.sites:
+            if site.whole:
+                for name in site.parameters.values():
+                    found[name] = GramianBlock(name, (f"{name}.G",))
+            else:
+                leader = self._coverage.leaders.get(site, site)
+                terms = ((input_name(leader), output_name(site)),)
+                weight, bias = site.parameters["weight"], site.parameters.get("bias")
+                found[site.name] = KroneckerBlock(weight, bias, _layout(site), terms)
+        return found
+
+    def factors(self, weight: int) -> dict[str, Factor]:
+        """Turn the sums that live here into factors; the sums are used up.
 
         Args:
-            count: Number of examples, times draws.
+            weight: Number of examples, times draws.
 
         Returns:
-            Blocks by name, and their factors by name.
+            Factors by name.
         """
-        blocks: dict[str, Block] = {}
-        factors: dict[str, Factor] = {}
-        for site in self._coverage.sites:
-            made = self._gramian(site, count) if site.whole else self._pair(site, count)
-            for name, block, own in made:
-                blocks[name] = block
-                factors |= own
-        return blocks, factors
+        found: dict[str, Factor] = {}
+        for name in list(self.sums.tensors):
+            by = self.sums.positions[name] if name.endswith(".A") else weight
+            mean = self.sums.take(name, by)
+            found[name] = Dense(mean) if mean.dim() == 2 else Diagonal(mean)
+        return found
 
-    def _gramian(
-        self, site: Site, count: int
-    ) -> Iterator[tuple[str, Block, dict[str, Factor]]]:
+    def _add_rows(self, site: Site, rows: Tensor) -> None:
+        bias = "bias" in site.parameters
+        rows = rows[:0] if self.muted else rows
+        self.sums.add_outer(input_name(site), rows, bias=bias)
+
+    def _add_output(self, site: Site, rows: Tensor) -> None:
+        self.sums.add_outer(output_name(site), rows[:0] if self.muted else rows)
+
+
+def input_name(site: Site) -> str:
+    """What the factor A of a site is called."""
+    return f"{site.name}.A"
+
+
+def output_name(site: Site) -> str:
+    """What the factor B of a site is called."""
+    return f"{site.name}.B"
+
+
+def sum_shapes(
+    coverage: Coverage, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Shape of the sum of every factor, by the shapes of the parameters."""
+    return {
+        name: shape
+        for site in coverage.sites
+        for name, shape in _shapes_of(site, coverage, shapes)
+    }
+
+
+def _shapes_of(
+    site: Site, coverage: Coverage, shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    if site.whole:
         for name in site.parameters.values():
-            factor = f"{name}.G"
-            matrix = self._gramians[name].mean(count)
-            yield name, GramianBlock(name, (factor,)), {factor: matrix}
+            size = prod(shapes[name])
+            yield f"{name}.G", (size, size)
+        return
+    d_out, d_in = _layout(site).dims(shapes[site.parameters["weight"]])
+    d_in += "bias" in site.parameters
+    yield output_name(site), (d_out, d_out)
+    if site not in coverage.leaders:
+        dense = isinstance(site, LinearSite)
+        yield input_name(site), (d_in, d_in) if dense else (d_in,)
 
-    def _pair(
-        self, site: Site, count: int
-    ) -> Iterator[tuple[str, Block, dict[str, Factor]]]:
-        assert isinstance(site, LinearSite | TableSite | LooseSite)  # noqa: S101 - narrows
-        leader = self._coverage.leaders.get(site, site)
-        a, b = f"{leader.name}.A", f"{site.name}.B"
-        B = self._outputs[site].mean(count)
-        own: dict[str, Factor] = {b: B}
-        if leader is site:
-            own[a] = self._inputs[site].mean().to(dtype=B.matrix.dtype)
-        bias = site.parameters.get("bias")
-        weight = site.parameters["weight"]
-        yield site.name, KroneckerBlock(weight, bias, site.layout, ((a, b),)), own
 
-    def _input_sum(self, site: Site, a: Tensor) -> InputSum:
-        if site not in self._inputs:
-            bias = "bias" in site.parameters
-            self._inputs[site] = InputSum(a.shape[-1], bias=bias, like=a)
-        found = self._inputs[site]
-        if not isinstance(found, InputSum):
-            raise TypeError(site.name)
-        return found
+def _layout(site: Site) -> Layout:
+    if isinstance(site, LinearSite | TableSite | LooseSite):
+        return site.layout
+    raise TypeError(site.name)
 
-    def _row_sum(self, site: Site, ids: Tensor) -> RowSum:
-        if site not in self._inputs:
-            rows = site.rows if isinstance(site, TableSite | LooseSite) else 0
-            self._inputs[site] = RowSum(rows, ids.device)
-        found = self._inputs[site]
-        if not isinstance(found, RowSum):
-            raise TypeError(site.name)
-        return found
+
+def _over_positions(visit: Visit) -> tuple[Tensor, Tensor | int]:
+    """Sum of the inputs over an example's real positions, and how many these are."""
+    if visit.mask is None:
+        return visit.a.sum(1), visit.a.shape[1]
+    real = visit.mask[..., None].to(visit.a.dtype)
+    return (visit.a * real).sum(1), real.sum(1)
+
+
+def _add_to(sums: dict[Any, Tensor], key: Site | str, value: Tensor) -> None:
+    before = sums.get(key)
+    sums[key] = value if before is None else before + value

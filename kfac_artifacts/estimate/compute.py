@@ -1,47 +1,65 @@
 """Model and data in, artifact out: the curvature of one task."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
-import torch
-from torch import Tensor
-
-from kfac_artifacts.artifact import Artifact, Cotangents, Provenance, Source
-from kfac_artifacts.errors import KfacError, SourceError
+from kfac_artifacts.artifact import (
+    Artifact,
+    BaseModel,
+    Cotangents,
+    Json,
+    Named,
+    Provenance,
+    Source,
+)
+from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate import cotangents as ct
-from kfac_artifacts.estimate.accumulate import Accumulator
-from kfac_artifacts.estimate.coverage import Coverage, prove
+from kfac_artifacts.estimate.accumulate import sum_shapes
+from kfac_artifacts.estimate.coverage import prove
 from kfac_artifacts.estimate.inventory import take_inventory
-from kfac_artifacts.estimate.passes import Pass, requiring_gradients
+from kfac_artifacts.estimate.options import ALONE, KFAC, ORTHOGONAL, Estimator, Job
+from kfac_artifacts.estimate.passes import requiring_gradients
+from kfac_artifacts.estimate.run import Progress, Run, silent
+from kfac_artifacts.estimate.sample import Sample, choose
+from kfac_artifacts.estimate.saver import Saver
+from kfac_artifacts.estimate.stages import estimate
+from kfac_artifacts.estimate.sums import tensor_cores
+from kfac_artifacts.estimate.workers import Workers
 from kfac_artifacts.network import Examples, Network
 
-ONE_DRAW = Cotangents("mc", 1, 0)
 
-
-def compute(
+def compute(  # noqa: PLR0913 - as many arguments as there are choices
     network: Network,
     examples: Examples,
     *,
     count: int = 256,
-    cotangents: Cotangents = ONE_DRAW,
+    cotangents: Cotangents = ORTHOGONAL,
+    estimator: Estimator = KFAC,
     only: Sequence[str] = (),
     exclude: Sequence[str] = (),
     batch_size: int = 32,
-    progress: Callable[[int], None] = lambda _: None,
+    job: Job = ALONE,
+    progress: Progress = silent,
 ) -> Artifact:
     """Compute the Kronecker factors of the Jacobian Gramian at θ0 (TAK, Sec. 3.3).
 
     A is a mean over examples and positions; B is a mean over examples of the sum over
     positions, and over draws. No labels are used. The model is left as it was found.
 
+    Under ``torchrun`` or ``accelerate launch`` every process takes its share of the
+    examples, and each gets the whole artifact.
+
     Args:
         network: The pretrained model and its output map.
         examples: The data; ``count`` of them are chosen by the seed.
         count: How many examples to use; all, if there are fewer.
-        cotangents: ``mc`` with draws and seed, or ``exact``.
+        cotangents: ``orthogonal`` or ``mc`` with draws and seed, or ``exact``.
+        estimator: How the Gramian is approximated.
         only: Patterns of parameter names to cover; empty means every parameter.
         exclude: Patterns of parameter names to leave out.
         batch_size: Examples per pass; it changes nothing but speed and memory.
-        progress: Told after every batch how many examples were done.
+        job: Checkpoints, and how several processes share the work.
+        progress: Shows how far each stage is, counted in examples of this process.
 
     Returns:
         The artifact, in memory, on the CPU.
@@ -49,81 +67,66 @@ def compute(
     Raises:
         SourceError: If there are no examples.
         CoverageError: If no parameter can be covered.
-        KfacError: If the network's output is not finite, or a setting is impossible.
+        SettingsError: If a setting is impossible.
+        MismatchError: If there is a checkpoint of another job to go on from.
+        KfacError: If the network's output is not finite.
     """
     ct.check(cotangents)
     indices = choose(len(examples), count, cotangents.seed)
+    estimator.check(len(indices))
+    workers = Workers.gather(network.device)
+    if len(indices) < workers.size:
+        raise SettingsError(
+            f"{len(indices)} examples are too few for {workers.size} processes; each "
+            "needs at least one"
+        )
     inventory = take_inventory(network.module, only=tuple(only), exclude=tuple(exclude))
     coverage = prove(network, inventory, examples.batch([indices[0], indices[-1]]))
-    accumulator = Accumulator(coverage)
-    with requiring_gradients(network, wanted=False):
-        for start in range(0, len(indices), batch_size):
-            batch = indices[start : start + batch_size]
-            _one_batch(network, examples, batch, cotangents, coverage, accumulator)
-            progress(len(batch))
-    blocks, factors = accumulator.blocks(len(indices) * ct.divisor(cotangents))
-    covered = {p for block in blocks.values() for p in block.parameters}
+    if job.shard:
+        workers = workers.deal(sum_shapes(coverage, network.shapes))
+    part = (workers.rank, workers.size)
+    sample = Sample(examples, indices, cotangents, batch_size, part)
+    run = Run(network, coverage, sample, workers, progress)
+    source = Source(examples.info(indices), cotangents)
+    base = network.base.restrict(coverage.parameters)
+    settings = _settings(base, network, source, estimator, workers)
+    with requiring_gradients(network, wanted=False), tensor_cores():
+        found = estimate(run, estimator, Saver(job, workers, settings))
     provenance = Provenance(
-        base=network.base.restrict(covered),
+        base=base,
         output_map=network.output_map.info,
-        estimator="kfac",
+        estimator=_described(estimator, found.sweeps),
         tasks=1,
         size=len(examples),
-        sources=(Source(examples.info(indices), cotangents),),
+        sources=(source,),
         excluded=tuple(inventory.excluded),
         uncovered=inventory.uncovered,
     )
-    on_cpu = {name: factor.to("cpu") for name, factor in factors.items()}
-    return Artifact(provenance, blocks, on_cpu)
+    factors = {n: f.to("cpu") for n, f in found.all_factors().items()}
+    return Artifact(provenance, found.blocks, factors)
 
 
-def choose(total: int, count: int, seed: int) -> list[int]:
-    """Choose examples by a seed; the same for every batch size and process.
-
-    Args:
-        total: Number of examples there are.
-        count: Number wanted.
-        seed: The seed.
-
-    Returns:
-        At most ``count`` different numbers, in rising order.
-
-    Raises:
-        SourceError: If there are none, or none are wanted.
-    """
-    if total < 1 or count < 1:
-        raise SourceError(
-            f"no examples to compute from: there are {total}, and {count} are wanted"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    return sorted(torch.randperm(total, generator=generator)[:count].tolist())
+def _described(estimator: Estimator, sweeps: int) -> Named:
+    if estimator.name != "nearest":
+        return Named(estimator.name)
+    how = {"terms": estimator.terms, "shrinkage": estimator.shrinkage}
+    return Named(estimator.name, {**how, "sweeps": sweeps})
 
 
-def _one_batch(
+def _settings(
+    base: BaseModel,
     network: Network,
-    examples: Examples,
-    indices: Sequence[int],
-    cotangents: Cotangents,
-    coverage: Coverage,
-    accumulator: Accumulator,
-) -> None:
-    passed = Pass(network, coverage.sites, examples.batch(indices), accumulator)
-    if passed.failures:
-        site, reason = next(iter(passed.failures.items()))
-        raise KfacError(f"{site.name}: {reason}")
-    _check_finite(passed.f, indices)
-    accumulator.end_of_forward(passed.calls)
-    passes = ct.count(cotangents, passed.f.shape[1])
-    for k, s in enumerate(ct.vectors(cotangents, indices, passed.f)):
-        passed.backward(s, last=k == passes - 1)
-        accumulator.end_of_backward()
-
-
-def _check_finite(f: Tensor, indices: Sequence[int]) -> None:
-    finite = f.detach().isfinite().all(dim=1)
-    if not bool(finite.all()):
-        bad = [i for i, good in zip(indices, finite.tolist(), strict=True) if not good]
-        raise KfacError(
-            f"the model's output is not finite for example {bad[0]} (and "
-            f"{len(bad) - 1} more); try --dtype float32, or look at the example"
-        )
+    source: Source,
+    estimator: Estimator,
+    workers: Workers,
+) -> Mapping[str, Json]:
+    """What must be the same for a checkpoint to be gone on from."""
+    return {
+        "base": base.sha256,
+        "dtype": str(network.dtype),
+        "output_map": asdict(network.output_map.info),
+        "source": asdict(source),
+        "estimator": asdict(estimator),
+        "processes": workers.size,
+        "sharded": workers.sharded,
+    }

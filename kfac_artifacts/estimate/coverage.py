@@ -38,6 +38,11 @@ class Coverage:
     calls: dict[Site, int]
     leaders: dict[Site, Site]
 
+    @property
+    def parameters(self) -> set[str]:
+        """Names of the parameters that are covered."""
+        return {name for site in self.sites for name in site.parameters.values()}
+
 
 @dataclass
 class _Prover:

@@ -36,6 +36,10 @@ class Visit:
     a: Tensor
     mask: Tensor | None
 
+    def real(self, x: Tensor) -> Tensor:
+        """Real positions of all examples, ``[M, d]``, of a tensor ``[N, P, d]``."""
+        return x.flatten(0, 1) if self.mask is None else x[self.mask]
+
 
 @runtime_checkable
 class Listener(Protocol):

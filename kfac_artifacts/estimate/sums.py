@@ -1,78 +1,105 @@
-"""Running sums: what becomes A, B and the Gramians, in float32 or better.
+"""Running sums of outer products: what becomes A, B and the Gramians.
 
-With n examples and R real positions in all: ``A = (1/R) Σ a aᵀ``, ``B = (1/n) Σ g gᵀ``
-with the sum over positions kept (KFAC-expand; Eschenhagen et al. 2023), and
-``G = (1/n) Σ v vᵀ`` with ``v`` an example's whole gradient.
+Sums are float32 whatever the network computes in, or float64 if it computes in that.
 """
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from kfac_artifacts.factors import Dense, Diagonal
+from kfac_artifacts.estimate.triangle import add_outer, mirror
+from kfac_artifacts.estimate.workers import Workers
 
 
-class InputSum:
-    """Sum of a aᵀ over real positions; the constant 1 of a bias is the last entry."""
+class Sums:
+    """Named sums, each on every process, or only on the process that owns it.
 
-    def __init__(self, dim: int, *, bias: bool, like: Tensor) -> None:
-        self._dim, self._bias = dim, bias
-        self._sum = _zeros(dim + bias, like)
-        self._positions = 0
+    Args:
+        shapes: Shape of every sum: ``[d, d]`` for a matrix, ``[V]`` for a diagonal.
+        like: A tensor of the device and the number type that the network computes in.
+        workers: The processes that add to the sums.
 
-    def add(
-        self, a: Float[Tensor, "n p d"], mask: Bool[Tensor, "n p"] | None = None
+    Attributes:
+        tensors: The sums that live here; of a matrix only the upper triangle counts.
+        positions: How many rows this process has added to each.
+    """
+
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, ...]], like: Tensor, workers: Workers
     ) -> None:
-        """Add a batch."""
-        rows = (a.flatten(0, 1) if mask is None else a[mask]).to(self._sum.dtype)
-        d = self._dim
-        self._sum[:d, :d].addmm_(rows.mT, rows)
-        if self._bias:
-            self._sum[d, :d] += rows.sum(0)
-            self._sum[d, d] += rows.shape[0]
-        self._positions += rows.shape[0]
+        self._shapes = dict(shapes)
+        self._like = like.new_empty(0, dtype=accumulation(like.dtype))
+        self._workers = workers
+        self.tensors = {
+            name: self._zeros(name) for name in shapes if workers.holds(name)
+        }
+        self.positions = dict.fromkeys(shapes, 0)
 
-    def mean(self) -> Dense:
-        """The factor A."""
-        if self._bias:
-            self._sum[:-1, -1] = self._sum[-1, :-1]
-        return Dense(_symmetric(self._sum / self._positions))
-
-
-class RowSum:
-    """How often each row of a table is looked up: the diagonal A of its one-hots."""
-
-    def __init__(self, rows: int, device: torch.device) -> None:
-        self._sum = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._positions = 0
-
-    def add(
-        self, ids: Int[Tensor, "n p"], mask: Bool[Tensor, "n p"] | None = None
+    def add_outer(
+        self, name: str, rows: Float[Tensor, "m d"], *, bias: bool = False
     ) -> None:
-        """Add a batch; -1 counts as a position but belongs to no row."""
-        real = ids.flatten() if mask is None else ids[mask]
-        self._sum += torch.bincount(real[real >= 0], minlength=len(self._sum))
-        self._positions += len(real)
+        """Add ``Σ r rᵀ`` over rows r; with a bias, of rows with a last entry 1."""
+        rows = rows.to(self._like.dtype)
 
-    def mean(self) -> Diagonal:
-        """The factor A."""
-        return Diagonal(self._sum.cpu().to(torch.float64) / self._positions)
+        def add(total: Tensor) -> None:
+            d = rows.shape[1]
+            add_outer(total[:d, :d], rows)
+            if bias:
+                total[:d, d] += rows.sum(0)
+                total[d, d] += rows.shape[0]
 
+        self._add(name, add, rows.shape[0])
 
-class OuterSum:
-    """Sum of outer products of rows: g over positions, or whole gradients."""
+    def add_counts(self, name: str, ids: Int[Tensor, " m"]) -> None:
+        """Count row numbers; -1 is a position that belongs to no row."""
 
-    def __init__(self, dim: int, like: Tensor) -> None:
-        self._sum = _zeros(dim, like)
+        def add(total: Tensor) -> None:
+            total.index_add_(0, ids.clamp(min=0), (ids >= 0).to(total.dtype))
 
-    def add(self, rows: Float[Tensor, "m d"]) -> None:
-        """Add rows."""
-        rows = rows.to(self._sum.dtype)
-        self._sum.addmm_(rows.mT, rows)
+        self._add(name, add, len(ids))
 
-    def mean(self, count: int) -> Dense:
-        """The factor: the sum over ``count`` examples (times draws), divided by it."""
-        return Dense(_symmetric(self._sum / count))
+    def restore(
+        self, tensors: Mapping[str, Tensor], positions: Mapping[str, int]
+    ) -> None:
+        """Go on from sums that were saved."""
+        for name, tensor in self.tensors.items():
+            tensor.copy_(tensors[name])
+        self.positions = dict(positions)
+
+    def join(self) -> None:
+        """Join the sums of all processes: once, at the end."""
+        self._workers.join(self.tensors)
+        counts = torch.tensor(
+            list(self.positions.values()),
+            dtype=torch.float64,
+            device=self._like.device,
+        )
+        joined = self._workers.sum(counts).tolist()
+        self.positions = dict(zip(self.positions, map(int, joined), strict=True))
+
+    def take(self, name: str, divisor: int) -> Tensor:
+        """Give the mean, as a symmetric matrix or a diagonal, and forget the sum."""
+        mean = self.tensors.pop(name).div_(max(divisor, 1))
+        return mirror(mean) if mean.dim() == 2 else mean
+
+    def _add(self, name: str, add: Callable[[Tensor], None], positions: int) -> None:
+        self.positions[name] += positions
+        if not self._workers.sharded:
+            add(self.tensors[name])
+            return
+        own = self._zeros(name)
+        add(own)
+        self._workers.reduce_to_owner(name, own)
+        if name in self.tensors:
+            self.tensors[name] += own
+
+    def _zeros(self, name: str) -> Tensor:
+        shape = self._shapes[name]
+        exact = torch.float64 if len(shape) == 1 else None  # counts of millions
+        return self._like.new_zeros(shape, dtype=exact)
 
 
 def accumulation(dtype: torch.dtype) -> torch.dtype:
@@ -80,10 +107,16 @@ def accumulation(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _zeros(dim: int, like: Tensor) -> Tensor:
-    return torch.zeros(dim, dim, dtype=accumulation(like.dtype), device=like.device)
+@contextmanager
+def tensor_cores() -> Iterator[None]:
+    """Let products of float32 use TF32 on GPUs that have it, for a while.
 
-
-def _symmetric(matrix: Tensor) -> Tensor:
-    """Remove the asymmetry of rounding, so that half the matrix says it all."""
-    return (matrix + matrix.mT) / 2
+    Its rounding of the inputs changes factors by less than a thousandth, far below the
+    noise of random cotangents; sums stay float32.
+    """
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

@@ -32,8 +32,8 @@ from kfac_artifacts.format.storage import DTYPES, Storage
 FORMAT = "kfac-artifact"
 VERSION = 1
 MANIFEST = "kfac.json"
-ESTIMATORS = ("kfac",)
-COTANGENTS = ("mc", "exact")
+ESTIMATORS = ("kfac", "kfac-reduce", "nearest")
+COTANGENTS = ("orthogonal", "mc", "exact")
 MAX_AXES = 8
 
 
@@ -89,7 +89,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "version": VERSION,
         "base_model": base_to_json(base),
         "output_map": asdict(provenance.output_map),
-        "estimator": {"name": provenance.estimator, "configuration": {}},
+        "estimator": asdict(provenance.estimator),
         "tasks": provenance.tasks,
         "size": provenance.size,
         "sources": [asdict(source) for source in provenance.sources],
@@ -155,7 +155,9 @@ def from_json(value: object) -> Manifest:
     check_version(fields, FORMAT, VERSION)
     base = base_from_json(fields.take("base_model", dict), "base_model")
     output_map = _named(fields.take("output_map", dict), "output_map")
-    estimator = _choice(fields.take("estimator", dict), "estimator", ESTIMATORS)
+    estimator = _named(fields.take("estimator", dict), "estimator")
+    known = estimator.name in ESTIMATORS
+    fields.require(known, f"estimator {estimator.name!r} is not one of {ESTIMATORS}")
     provenance = Provenance(
         base=base,
         output_map=output_map,
@@ -269,7 +271,10 @@ def _cotangents(value: object, where: str) -> Cotangents:
     name, draws = fields.name("name"), fields.maybe("draws", int)
     cotangents = Cotangents(name, draws, fields.count("seed", least=0))
     fields.require(name in COTANGENTS, f"name must be one of {', '.join(COTANGENTS)}")
-    fields.require((name == "mc") == (draws is not None), "mc has draws, exact null")
+    drawn = name != "exact"
+    fields.require(
+        drawn == (draws is not None), "exact has null draws, others a number"
+    )
     within = draws is None or 1 <= draws < 2**53
     fields.require(within, "draws must be from 1 to 2**53 - 1")
     fields.finish()

@@ -117,7 +117,7 @@ def _overview(artifact: Artifact, size: int) -> str:
         "revision": _code(base.revision or "unknown"),
         "hash of its covered parameters": _code(base.sha256),
         "output map": _named(provenance.output_map),
-        "estimator": _code(provenance.estimator),
+        "estimator": _code(provenance.estimator.name),
         "tasks": str(provenance.tasks),
         "examples in their datasets": f"{provenance.size:,}",
         "blocks": ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())),

@@ -31,8 +31,8 @@ def check_same(artifacts: Sequence[Artifact]) -> None:
 def _differences(one: Artifact, other: Artifact) -> Iterator[tuple[str, str, str]]:
     """What tells two artifacts apart, of that which must be the same."""
     p, q = one.provenance, other.provenance
-    if p.estimator != q.estimator:
-        yield "estimator", p.estimator, q.estimator
+    if p.estimator.name != q.estimator.name:
+        yield "estimator", p.estimator.name, q.estimator.name
     if p.output_map != q.output_map:
         yield "output map", str(p.output_map), str(q.output_map)
     shared = p.base.parameters.keys() & q.base.parameters.keys()

@@ -14,11 +14,12 @@ from torch.nn.functional import cross_entropy
 
 from kfac_artifacts.artifact import Artifact, Json
 from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.format.checkpoint import Checkpoint, State
 from kfac_artifacts.format.files import check_free
 from kfac_artifacts.linearize import linearize
 from kfac_artifacts.network import Network
 from kfac_artifacts.task_vector import TaskVector
-from kfac_artifacts.train.checkpoint import Checkpoint, State, capture, restore
+from kfac_artifacts.train.checkpoint import capture, restore
 from kfac_artifacts.train.curvature import (
     Penalty,
     build_penalty,
@@ -125,7 +126,8 @@ def train(
     checkpoint = None
     if output is not None:
         path = output.with_name(f"{output.name}.checkpoint")
-        checkpoint = Checkpoint(path, {**described, "base": base.sha256})
+        shared = {**described, "base": base.sha256}
+        checkpoint = Checkpoint(path, shared, "begin with --restart")
         _resume(run, checkpoint, report, restart=restart)
     _loop(run, checkpoint, report)
     vector = TaskVector(
@@ -200,7 +202,9 @@ def _resume(
     if state is None:
         return
     restore(state, run.tau, run.optimizer.optimizer)
-    run.step, run.recent = state.step, state.recent
+    run.step = state.step
+    recent: Any = state.details["recent"]
+    run.recent = [(loss, score) for loss, score in recent]
     if main:
         report(dataclasses.replace(run.progress, resumed=True))
 
@@ -216,7 +220,8 @@ def _loop(
         late = time.monotonic() - saved > CHECKPOINT_SECONDS
         if checkpoint and main and (late or run.step % CHECKPOINT_STEPS == 0):
             tensors = capture(run.tau, run.optimizer.optimizer)
-            checkpoint.save(State(run.step, run.recent, tensors))
+            details = {"recent": [list(pair) for pair in run.recent]}
+            checkpoint.save(State(run.step, tensors, details))
             saved = time.monotonic()
 
 

@@ -62,9 +62,9 @@ SCHEMA: list[tuple[str, str, Edit]] = [
     ),
     ("unknown-estimator", "the estimator is known", put("estimator/name", "guess")),
     (
-        "configured-estimator",
-        "the estimator has no configuration",
-        put("estimator/configuration/shrinkage", 0.1),
+        "estimator-without-configuration",
+        "the estimator has a configuration",
+        put("estimator", {"name": "kfac"}),
     ),
     (
         "unknown-block-kind",

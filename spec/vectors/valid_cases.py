@@ -34,6 +34,15 @@ def layer(dtype: str = "float32", *, symmetric: bool = False) -> Draft:
     )
 
 
+def nearest() -> Draft:
+    """The estimator `nearest`, told how, of orthogonal cotangents."""
+    draft = layer()
+    how = {"terms": 1, "sweeps": 2, "shrinkage": True}
+    draft.manifest["estimator"] = {"name": "nearest", "configuration": how}
+    draft.manifest["sources"][0]["cotangents"]["name"] = "orthogonal"
+    return draft
+
+
 def table(dtype: str) -> Draft:
     """A table of 5 vectors of 2 entries: its A is diagonal."""
     frequencies = np.diag([0.5, 0.25, 0.125, 0.125, 0.0])
@@ -270,6 +279,7 @@ CASES: dict[str, Callable[[], Draft]] = {
     "dense-symmetric-float32": lambda: layer(symmetric=True),
     "dense-symmetric-float16": lambda: layer("float16", symmetric=True),
     "dense-symmetric-bfloat16": lambda: layer("bfloat16", symmetric=True),
+    "nearest": nearest,
     "diagonal-float32": lambda: table("float32"),
     "diagonal-float16": lambda: table("float16"),
     "diagonal-bfloat16": lambda: table("bfloat16"),

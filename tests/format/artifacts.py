@@ -42,7 +42,7 @@ def provenance(shapes: dict[str, tuple[int, ...]]) -> Provenance:
     return Provenance(
         base=BaseModel("tiny", None, parameters),
         output_map=Named("sentence-embedding", {"pooling": "mean"}),
-        estimator="kfac",
+        estimator=Named("kfac"),
         tasks=1,
         size=8,
         sources=(Source(data, Cotangents("mc", 1, 0)),),

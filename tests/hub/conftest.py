@@ -65,7 +65,7 @@ def write_artifact(
     provenance = Provenance(
         base=BaseModel("org/encoder", "1" * 40, parameters),
         output_map=Named("mean-pooled"),
-        estimator="kfac",
+        estimator=Named("kfac"),
         tasks=1,
         size=100,
         sources=(Source(data, Cotangents("mc", 1, seed)),),

@@ -163,7 +163,7 @@ SOURCE = record(
             open_=True,
         ),
         "cotangents": either(
-            record({"name": only("mc"), "draws": whole(), "seed": SEED}),
+            record({"name": only("orthogonal", "mc"), "draws": whole(), "seed": SEED}),
             record({"name": only("exact"), "draws": only(None), "seed": SEED}),
         ),
         "digest": null_or(sha),
@@ -207,7 +207,10 @@ MANIFEST = record(
             open_=True,
         ),
         "output_map": FREE,
-        "estimator": named(only("kfac"), NONE),
+        "estimator": named(
+            only("kfac", "kfac-reduce", "nearest"),
+            lambda value: isinstance(value, dict),
+        ),
         "tasks": whole(),
         "size": whole(),
         "sources": array(SOURCE, least=1),

@@ -1,0 +1,117 @@
+"""Passes over the sample: each batch once forward, and once back for each cotangent."""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from torch import Tensor
+
+from kfac_artifacts.errors import KfacError
+from kfac_artifacts.estimate import cotangents as ct
+from kfac_artifacts.estimate.coverage import Coverage
+from kfac_artifacts.estimate.passes import Listener, Pass
+from kfac_artifacts.estimate.sample import Loaded, Sample
+from kfac_artifacts.estimate.sites import Site
+from kfac_artifacts.estimate.workers import Workers
+from kfac_artifacts.network import Network
+
+Advance: TypeAlias = Callable[[int], object]
+Progress: TypeAlias = Callable[[str, int], AbstractContextManager[Advance]]
+"""Opens a bar for a stage and a number of examples; gives what moves it."""
+
+
+def silent(stage: str, total: int) -> AbstractContextManager[Advance]:
+    """Show no progress."""
+    return nullcontext(lambda _: None)
+
+
+@runtime_checkable
+class BatchListener(Listener, Protocol):
+    """Told of the ends of passes, too."""
+
+    muted: bool
+    """Whether a pass counts for nothing, because no examples are left."""
+
+    def end_of_forward(self, calls: dict[Site, int]) -> None:
+        """The forward pass is over."""
+
+    def end_of_backward(self) -> None:
+        """A backward pass is over."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What passes over the data need.
+
+    Attributes:
+        network: The network, its parameters frozen.
+        coverage: The proved sites.
+        sample: The examples and their cotangents.
+        workers: The processes that compute together.
+        progress: Shows how far it is.
+    """
+
+    network: Network
+    coverage: Coverage
+    sample: Sample
+    workers: Workers
+    progress: Progress = silent
+
+    def passes(
+        self,
+        listener: BatchListener,
+        sites: Sequence[Site],
+        stage: str,
+        start: int = 0,
+    ) -> Generator[Loaded, None, None]:
+        """Pass over this process's examples, batch by batch.
+
+        Args:
+            listener: Told of every input and cotangent at the sites.
+            sites: Sites to listen to; may be fewer from one batch to the next.
+            stage: What to call it while showing progress.
+            start: How many examples of this process are done already.
+
+        Yields:
+            Each batch, after its passes.
+
+        Raises:
+            KfacError: If a batch does not do what the first one did, or its output is
+                not finite.
+        """
+        share = len(self.sample.ranks)
+        with self.progress(stage, share) as advance:
+            advance(start)
+            for loaded in self.sample.batches(start, even=self.workers.sharded):
+                listener.muted = not loaded.ranks
+                self._one_batch(listener, sites, loaded)
+                advance(len(loaded.ranks))
+                yield loaded
+
+    def _one_batch(
+        self, listener: BatchListener, sites: Sequence[Site], loaded: Loaded
+    ) -> None:
+        passed = Pass(self.network, sites, loaded.batch, listener)
+        if passed.failures:
+            site, reason = next(iter(passed.failures.items()))
+            raise KfacError(f"{site.name}: {reason}")
+        indices = [self.sample.indices[rank] for rank in loaded.ranks]
+        _check_finite(passed.f, indices)
+        listener.end_of_forward(dict(passed.calls))
+        count = ct.count(self.sample.cotangents, passed.f.shape[1])
+        ranks = loaded.ranks or [0] * len(passed.f)
+        for k, s in enumerate(self.sample.vectors(ranks, passed.f)):
+            passed.backward(s, last=k == count - 1)
+            listener.end_of_backward()
+
+
+def _check_finite(f: Tensor, indices: Sequence[int]) -> None:
+    finite = f.detach().isfinite().all(dim=1)
+    if not bool(finite.all()):
+        places = enumerate(finite.tolist())
+        bad = [indices[i] if indices else i for i, good in places if not good]
+        raise KfacError(
+            f"the model's output is not finite for example {bad[0]} (and "
+            f"{len(bad) - 1} more); try --dtype float32, or look at the example"
+        )

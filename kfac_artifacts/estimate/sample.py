@@ -1,0 +1,119 @@
+"""The sample: which examples are used, in which batches, and with which cotangents."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kfac_artifacts.artifact import Cotangents
+from kfac_artifacts.errors import SourceError
+from kfac_artifacts.estimate import cotangents as ct
+from kfac_artifacts.network import Batch, Examples
+
+
+def choose(total: int, count: int, seed: int) -> list[int]:
+    """Choose examples by a seed; the same for every batch size and process.
+
+    Args:
+        total: Number of examples there are.
+        count: Number wanted.
+        seed: The seed.
+
+    Returns:
+        At most ``count`` different numbers, in rising order.
+
+    Raises:
+        SourceError: If there are none, or none are wanted.
+    """
+    if total < 1 or count < 1:
+        raise SourceError(
+            f"no examples to compute from: there are {total}, and {count} are wanted"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    return sorted(torch.randperm(total, generator=generator)[:count].tolist())
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A batch with the ranks of its examples."""
+
+    ranks: Sequence[int]
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The chosen examples of a dataset, and their cotangents.
+
+    Attributes:
+        examples: The dataset.
+        indices: Numbers of the chosen examples; the place of one here is its rank.
+        cotangents: What is pulled back for each.
+        batch_size: Examples per pass; it changes nothing but speed and memory.
+        part: Which process this is, and of how many: each takes its share of the ranks.
+    """
+
+    examples: Examples
+    indices: Sequence[int]
+    cotangents: Cotangents
+    batch_size: int
+    part: tuple[int, int] = (0, 1)
+
+    def __len__(self) -> int:
+        """Number of chosen examples, of all processes."""
+        return len(self.indices)
+
+    @property
+    def weight(self) -> int:
+        """What sums over examples and passes are divided by."""
+        return len(self.indices) * ct.divisor(self.cotangents)
+
+    @cached_property
+    def ranks(self) -> Sequence[int]:
+        """Ranks that fall to this process."""
+        number, count = self.part
+        return range(number, len(self.indices), count)
+
+    def batches(self, start: int = 0, *, even: bool = False) -> Iterator[Loaded]:
+        """Give the batches of this process, each encoded while the one before is used.
+
+        Args:
+            start: How many of its examples to leave out at the beginning.
+            even: Whether every process shall have as many batches, at the end some
+                without ranks, whose one example counts for nothing.
+
+        Yields:
+            The batches, in order.
+        """
+        size = self.batch_size
+        ranks = self.ranks[start:]
+        parts = [ranks[i : i + size] for i in range(0, len(ranks), size)]
+        if even:
+            most = -(-len(self.indices) // self.part[1]) - start
+            parts += [range(0)] * (-(-most // size) - len(parts))
+        with ThreadPoolExecutor(1, "batches") as thread:
+            following: Future[Batch] | None = None
+            for number, part in enumerate(parts):
+                coming = following or thread.submit(self._encode, part)
+                following = None
+                batch = coming.result()
+                if number + 1 < len(parts):
+                    following = thread.submit(self._encode, parts[number + 1])
+                yield Loaded(part, batch)
+
+    def vectors(
+        self, ranks: Sequence[int], f: Float[Tensor, "n c"]
+    ) -> Iterator[Float[Tensor, "n c"]]:
+        """Give the cotangents of a batch, one tensor per backward pass."""
+        yield from ct.Drawing(self.cotangents, self.indices).vectors(ranks, f)
+
+    def _encode(self, ranks: Sequence[int]) -> Batch:
+        chosen = [self.indices[rank] for rank in ranks or range(1)]
+        batch = self.examples.batch(chosen)
+        if torch.cuda.is_available():
+            return {name: values.pin_memory() for name, values in batch.items()}
+        return batch

@@ -1,0 +1,129 @@
+"""Checkpoints that survive a kill at any moment: tensors first, then their name."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from kfac_artifacts.artifact import Json
+from kfac_artifacts.errors import FormatError, MismatchError
+from kfac_artifacts.format.fields import Fields
+from kfac_artifacts.format.files import (
+    dump_json,
+    read_json,
+    sha256_file,
+    sync,
+    write_durably,
+)
+
+FORMAT = "kfac-checkpoint"
+VERSION = 2
+MANIFEST = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class State:
+    """A long job after some steps.
+
+    Attributes:
+        step: How many steps are done.
+        tensors: What was computed so far, by name.
+        details: What else is needed to go on.
+    """
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    details: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The directory of one job's checkpoint.
+
+    Attributes:
+        path: The directory.
+        settings: What a job must share to go on from it.
+        afresh: How to begin without it, in words for the user.
+    """
+
+    path: Path
+    settings: Mapping[str, Json]
+    afresh: str
+
+    def save(self, state: State) -> None:
+        """Write a state; until that is whole, the one before stays valid."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = self.path / f"step-{state.step}.safetensors"
+        save_file({n: t.contiguous() for n, t in state.tensors.items()}, file)
+        with file.open("rb") as written:
+            sync(written.fileno())
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "settings": self.settings,
+            "step": state.step,
+            "details": state.details,
+            "sha256": sha256_file(file),
+        }
+        write_durably(self.path / MANIFEST, dump_json(manifest))
+        for other in self.path.iterdir():
+            if other not in (file, self.path / MANIFEST):
+                other.unlink()
+
+    def load(self) -> State | None:
+        """Read the state of an interrupted job with the same settings.
+
+        Returns:
+            The state, or None if there is none.
+
+        Raises:
+            FormatError: If the checkpoint is damaged.
+            MismatchError: If it is of a job with other settings.
+        """
+        if not (self.path / MANIFEST).is_file():
+            return None
+        fields = Fields(read_json(self.path / MANIFEST), str(self.path / MANIFEST))
+        known = (fields.take("format", str), fields.count("version"))
+        fields.require(
+            known == (FORMAT, VERSION), f"{known} is not known here; {self.afresh}"
+        )
+        self._check(fields.take("settings", dict))
+        step, details = fields.count("step", least=0), fields.take("details", dict)
+        file, digest = self.path / f"step-{step}.safetensors", fields.sha256("sha256")
+        if not file.is_file() or sha256_file(file) != digest:
+            raise FormatError(f"the checkpoint {file} is damaged; {self.afresh}")
+        return State(step, load_file(file), details)
+
+    def remove(self) -> None:
+        """Remove the directory, if it is there."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _check(self, found: dict[str, Any]) -> None:
+        ours, theirs = _flat(self.settings), _flat(found)
+        wrong = [
+            f"{key} was {theirs.get(key)}, is {ours.get(key)}"
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key) != theirs.get(key)
+        ]
+        if wrong:
+            raise MismatchError(
+                f"{self.path} is of an interrupted job with other settings: "
+                f"{'; '.join(wrong)}. Go on with those, or {self.afresh}"
+            )
+
+
+def _flat(value: Mapping[str, Any] | Sequence[Any], prefix: str = "") -> dict[str, Any]:
+    """Name every leaf by its path, for a comparison that people can read."""
+    items = value.items() if isinstance(value, Mapping) else enumerate(value)
+    flat: dict[str, Any] = {}
+    for key, item in items:
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping | list | tuple):
+            flat |= _flat(item, f"{name}.")
+        else:
+            flat[name] = item
+    return flat

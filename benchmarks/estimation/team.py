@@ -83,12 +83,17 @@ class Worker:
             The answer.
 
         Raises:
-            SystemExit: If the worker has died; its traceback is on stderr.
+            SystemExit: If the worker has died.
         """
         try:
             return self._connection.recv()
         except (EOFError, ConnectionResetError):
-            raise SystemExit(f"the process of {self.tool} has failed") from None
+            self._process.join()
+            raise SystemExit(
+                f"the process of {self.tool} ended with {self._process.exitcode}: see "
+                "the traceback above; -9 means that memory was short, so try fewer "
+                "--layers or a smaller --batch-size"
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What every adapter promises, and the clock and the scale they are measured with."""
 
+import ctypes
 import gc
 import resource
 import time
@@ -35,9 +36,9 @@ class Tool(ABC):
         """
 
     def measure(self, count: int) -> dict[str, Seconds]:
-        """Time one estimate, with what was left by the one before cleared away."""
-        gc.collect()
+        """Time one estimate; its result is dropped, and its memory given back."""
         seconds = timed(lambda: self.estimate(count), self.workload.case.device)
+        give_back()
         return {"seconds": seconds}
 
 
@@ -48,6 +49,14 @@ def timed(work: Callable[[], Any], device: str) -> Seconds:
     work()
     synchronise(device)
     return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
+def give_back() -> None:
+    """Return freed memory to the system, for the others while this process waits."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    if trim is not None:
+        trim(0)
 
 
 def synchronise(device: str) -> None:

@@ -1,6 +1,8 @@
 # Two commands on a machine with Python 3.11 or newer and pip:
 #   make demo   the whole story on real weights and real texts, on a CPU
 #   make test   lint, types, layers and all tests
+# and a third that measures the estimator against its peers:
+#   make bench  BENCH=--quick for one minute of it
 #
 # TORCH chooses the build of PyTorch, which is installed first so that nothing replaces
 # it. curvlinops is installed without its dependencies: one of them, backpack, asks for
@@ -10,15 +12,17 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 CURVLINOPS := curvlinops-for-pytorch==3.0.1 backpack-for-pytorch==1.7.1
+KRONFLUENCE := kronfluence==1.0.1
 SEEDS ?= 1
 LR ?= 1e-3
 WORKERS ?= auto
+BENCH ?=
 
 BIN := .venv/bin
 READY := .venv/ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: $(READY)
 	$(BIN)/python benchmarks/demo.py --seeds $(SEEDS) --lr $(LR)
@@ -31,6 +35,13 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(READY) .venv/peers
+	$(BIN)/python benchmarks/estimate.py $(BENCH)
+
+.venv/peers: $(READY)
+	$(PIP) install --quiet --no-deps --upgrade --target $@ $(KRONFLUENCE)
+	touch $@
 
 $(READY): pyproject.toml Makefile
 	@echo "Installing into .venv, once; this takes a few minutes"

@@ -1,0 +1,1 @@
+"""What `estimate.py` measures: models of real sizes, and one adapter per tool."""

@@ -1,0 +1,129 @@
+"""The floor: what no estimator of these factors can do without.
+
+A forward pass, a backward pass to the activations only (frozen parameters, the first
+hidden state as leaf), and one symmetric rank-k update per distinct factor, at half of
+the product of the same shapes. Nothing here is taken from this package: which inputs
+are the same tensor is found by looking at them.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from estimation.models import Workload
+from estimation.tool import Seconds, synchronise, timed
+
+Shape: TypeAlias = tuple[int, int]  # rows per batch, size of the factor
+REPEATS = 3
+PEAK_SIZE = {"cuda": 8192, "cpu": 2048}
+
+
+class Floor:
+    """Measures each part for itself, on the workload's own batches and shapes."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        workload.f.requires_grad_(requires_grad=False)
+        self._shapes = self._factor_shapes()
+
+    def measure(self, count: int) -> dict[str, Seconds]:
+        """Seconds of ``forward``, ``backward`` and ``products`` for some examples."""
+        device = self.workload.case.device
+        forward, backward = _nothing(), _nothing()
+        for x in self.workload.batches(count):
+            with torch.no_grad():
+                _add(forward, timed(lambda x=x: self.workload.f(x), device))
+            _add(backward, timed(self._backward(x), device))
+        passes = count / self.workload.case.batch_size
+        products = _nothing()
+        for shape, number in self._shapes.items():
+            _add(products, _product(shape, device), number * passes / 2)
+        return {"forward": forward, "backward": backward, "products": products}
+
+    def flops(self) -> int:
+        """Multiplications and additions of the floor, for all examples."""
+        case = self.workload.case
+        x = next(self.workload.batches(case.batch_size))
+        with FlopCounterMode(display=False) as counter:
+            self._backward(x)()  # counts the forward pass that it needs, too
+        products = sum(d * d * rows * n for (rows, d), n in self._shapes.items())
+        passes = case.examples // case.batch_size
+        return passes * (counter.get_total_flops() + products)
+
+    def peak_rate(self) -> float:
+        """Fastest that a large square product goes, in operations per second."""
+        device = self.workload.case.device
+        size = PEAK_SIZE[torch.device(device).type]
+        seconds = min(_product((size, size), device)["wall"] for _ in range(REPEATS))
+        return 2 * size**3 / seconds
+
+    def _backward(self, x: Tensor) -> Callable[[], Any]:
+        """Do the forward pass now, and give the backward pass."""
+        with self._leaf() as leaves, torch.enable_grad():
+            f = self.workload.f(x)
+        s = torch.randn_like(f)
+        return lambda: torch.autograd.grad(f, leaves, s)
+
+    @contextmanager
+    def _leaf(self) -> Iterator[list[Tensor]]:
+        leaves: list[Tensor] = []
+
+        def cut(_module: nn.Module, _args: Any, z: Tensor) -> Tensor:
+            leaves.append(z.detach().requires_grad_())
+            return leaves[-1].clone()
+
+        handle = self.workload.f.stem.register_forward_hook(cut)
+        try:
+            yield leaves
+        finally:
+            handle.remove()
+
+    def _factor_shapes(self) -> Counter[Shape]:
+        """How many distinct factors there are of each shape."""
+        shapes: Counter[Shape] = Counter()
+        inputs: list[Tensor] = []  # kept, so that no two are at one address
+
+        def look(_module: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> None:
+            if not any(args[0] is known for known in inputs):
+                inputs.append(args[0])
+                shapes[_rows(args[0])] += 1
+            shapes[_rows(z)] += 1
+
+        f = self.workload.f
+        modules = map(f.get_submodule, self.workload.linears)
+        handles = [module.register_forward_hook(look) for module in modules]
+        with torch.no_grad():
+            f(next(self.workload.batches(self.workload.case.batch_size)))
+        for handle in handles:
+            handle.remove()
+        return shapes
+
+
+def _rows(z: Tensor) -> Shape:
+    return z.numel() // z.shape[-1], z.shape[-1]
+
+
+def _product(shape: Shape, device: str) -> Seconds:
+    """Best time of a full product added to a sum, ``S += rowsᵀ rows``."""
+    rows = torch.randn(shape, device=device)
+    total = torch.zeros(shape[1], shape[1], device=device)
+    total.addmm_(rows.mT, rows)
+    synchronise(device)
+    seconds = [
+        timed(lambda: total.addmm_(rows.mT, rows), device) for _ in range(REPEATS)
+    ]
+    return {clock: min(s[clock] for s in seconds) for clock in seconds[0]}
+
+
+def _nothing() -> Seconds:
+    return {"wall": 0.0, "cpu": 0.0}
+
+
+def _add(total: Seconds, part: Seconds, times: float = 1.0) -> None:
+    for clock, seconds in part.items():
+        total[clock] += times * seconds

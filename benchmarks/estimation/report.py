@@ -1,0 +1,104 @@
+"""From findings to ratios, and to a table of them."""
+
+from dataclasses import asdict
+from typing import Any
+
+from estimation.case import Case
+from estimation.team import Findings
+
+MEBIBYTE = 2**20
+KEYS = (
+    "ratio_to_floor",
+    "speedup_vs_kronfluence",
+    "speedup_vs_curvlinops",
+    "peak_memory_ratio_vs_kronfluence",
+)
+
+
+def clock_of(case: Case) -> str:
+    """Which clock the ratios are of.
+
+    The CPU time of the process is the steadier one on a machine that others use, but
+    threads that wait for one another use it up, and it does not see a GPU at work.
+
+    Args:
+        case: What is measured.
+
+    Returns:
+        ``cpu`` or ``wall``.
+    """
+    return "cpu" if case.device == "cpu" and case.threads == 1 else "wall"
+
+
+def summarise(case: Case, found: Findings) -> dict[str, Any]:
+    """Take the best of the rounds, and compare.
+
+    Args:
+        case: What was measured.
+        found: The findings.
+
+    Returns:
+        The four ratios of ``KEYS``, None where a peer is not installed, and what they
+        are made of.
+    """
+    best = {
+        tool: {
+            part: {
+                clock: min(r[part][clock] for r in rounds) for clock in ("wall", "cpu")
+            }
+            for part in rounds[0]
+        }
+        for tool, rounds in found.rounds.items()
+    }
+    clock = clock_of(case)
+    seconds = {
+        tool: sum(part[clock] for part in parts.values())
+        for tool, parts in best.items()
+    }
+    ours, peers = seconds["ours"], seconds.keys() - {"ours", "ours_everything", "floor"}
+    memory = found.peak["ours"], found.peak.get("kronfluence")
+    return {
+        "ratio_to_floor": ours / seconds["floor"],
+        "speedup_vs_kronfluence": None,
+        "speedup_vs_curvlinops": None,
+        **{f"speedup_vs_{peer}": seconds[peer] / ours for peer in peers},
+        "peak_memory_ratio_vs_kronfluence": memory[1] and memory[0] / memory[1],
+        "largest_relative_difference": found.difference,
+        "case": asdict(case) | {"linears": found.linears},
+        "clock": clock,
+        "seconds": seconds,
+        "floor": {part: value[clock] for part, value in best["floor"].items()},
+        "peak_bytes": found.peak,
+        "baseline_bytes": found.baseline,
+        "rounds": found.rounds,
+    }
+
+
+def table(summary: dict[str, Any]) -> str:
+    """Lay out one case's summary.
+
+    Args:
+        summary: From ``summarise``.
+
+    Returns:
+        Several lines.
+    """
+    case, floor = summary["case"], summary["seconds"]["floor"]
+    lines = [
+        f"{case['model']}: {case['layers']} layers, {case['linears']} Linear layers, "
+        f"{case['examples']} examples in batches of {case['batch_size']}, "
+        f"{case['device']}, {case['threads']} thread(s), {summary['clock']} time",
+        f"{'':17}{'seconds':>9}{'x floor':>9}{'peak MiB':>10}{'above model':>13}"
+        f"{'difference':>12}",
+    ]
+    for tool, seconds in summary["seconds"].items():
+        peak, base = summary["peak_bytes"][tool], summary["baseline_bytes"][tool]
+        difference = summary["largest_relative_difference"].get(tool)
+        lines.append(
+            f"{tool:17}{seconds:9.2f}{seconds / floor:9.2f}"
+            + ("" if tool == "floor" else f"{peak / MEBIBYTE:10.0f}")
+            + ("" if tool == "floor" else f"{(peak - base) / MEBIBYTE:13.0f}")
+            + ("" if difference is None else f"{difference:12.1e}")
+        )
+    parts = ", ".join(f"{name} {value:.2f}" for name, value in summary["floor"].items())
+    return "\n".join([*lines, f"floor: {parts}"])

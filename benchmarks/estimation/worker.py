@@ -1,0 +1,83 @@
+"""One tool, obeying commands: measure, peak, save, compare, flops, peak_rate."""
+
+import contextlib
+import importlib
+import os
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from estimation.case import Case
+from estimation.models import workload
+from estimation.tool import in_use, peak
+
+TOOLS = {
+    "floor": ("floor", "Floor"),
+    "ours": ("ours", "LinearsOnly"),
+    "ours_everything": ("ours", "Everything"),
+    "kronfluence": ("kronfluence_", "Kronfluence"),
+    "curvlinops": ("curvlinops_", "Curvlinops"),
+}
+
+
+def serve(name: str, case: Case, connection: Connection) -> None:
+    """Set up a tool, tell its baseline, then obey commands until there are no more.
+
+    Args:
+        name: A key of ``TOOLS``.
+        case: What to set up.
+        connection: Where commands come from and answers go to.
+    """
+    os.dup2(2, 1)  # what the libraries print is no result
+    torch.set_num_threads(case.threads)
+    module, cls = TOOLS[name]
+    tool = getattr(importlib.import_module(f"estimation.{module}"), cls)
+    ready = workload(case)
+    connection.send({"baseline": in_use(case.device), "linears": len(ready.linears)})
+    adapted = tool(ready)
+    with contextlib.suppress(EOFError):
+        while True:
+            connection.send(_obey(adapted, connection.recv()))
+
+
+def _obey(tool: Any, command: Mapping[str, Any]) -> Any:
+    match command:
+        case {"measure": count}:
+            return tool.measure(count)
+        case {"peak": _}:
+            return peak(tool.workload.case.device)
+        case {"save": path, "count": count}:
+            return _save(tool.factors(count), Path(path))
+        case {"compare": path, "count": count}:
+            return _largest_difference(tool.factors(count), Path(path))
+        case {"flops": _}:
+            return tool.flops()
+        case {"peak_rate": _}:
+            return tool.peak_rate()
+    raise ValueError(f"no such command: {command}")
+
+
+def _save(factors: Mapping[str, Tensor], path: Path) -> int:
+    save_file({n: matrix.cpu().clone() for n, matrix in factors.items()}, path)
+    return len(factors)
+
+
+def _largest_difference(factors: Mapping[str, Tensor], path: Path) -> float:
+    """Largest relative Frobenius difference of one tool's factors from another's."""
+    with safe_open(path, framework="pt") as others:
+        if set(others.keys()) != set(factors):
+            raise ValueError(f"not the same factors: {set(others.keys())}")
+        return max(
+            _difference(factors[name].cpu(), others.get_tensor(name))
+            for name in factors
+        )
+
+
+def _difference(matrix: Tensor, other: Tensor) -> float:
+    return float((matrix - other).norm() / other.norm())

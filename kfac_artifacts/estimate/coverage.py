@@ -22,6 +22,7 @@ TOLERANCES = {torch.float64: (1e-6, 1e-5), torch.float32: (1e-3, 1e-5)}
 largest gradient, below which a difference is rounding."""
 HALF_PRECISION = (0.2, 0.02)
 UNREACHED = "f does not depend on it"
+RIGID = "the model does not use it once per example"
 UNCALLED = "f uses it without calling its module"
 
 
@@ -174,7 +175,7 @@ def _drop_rigid(
         except (RuntimeError, ValueError, IndexError, TypeError):
             same = False
         if not same:
-            inventory.drop(site, "the model does not use it once per example")
+            inventory.drop(site, RIGID)
 
 
 def _fault(

@@ -4,6 +4,7 @@ The pass is the one that ``compute`` makes, with the same hooks, so on the meta 
 it shows what ``compute`` will see without computing anything.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,6 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from kfac_artifacts.estimate.coverage import (
+    RIGID,
     UNCALLED,
     UNREACHED,
     leaders_of,
@@ -139,16 +141,22 @@ def _drop_rigid(
     network: Network, inventory: Inventory, batch: Batch, f: Tensor
 ) -> None:
     """Drop what all examples share if they cannot have copies of their own."""
-    for site in [s for s in inventory.sites if isinstance(s, LooseSite | TableSite)]:
-        try:
-            with torch.no_grad():
-                fits = (
-                    Pass(network, [site], batch, _Watcher(_Kept())).f.shape == f.shape
-                )
-        except SHAPE_ERRORS:
-            fits = False
-        if not fits:
-            inventory.drop(site, "the model does not use it once per example")
+    shared = [s for s in inventory.sites if isinstance(s, LooseSite | TableSite)]
+    if _fit(network, shared, batch, f):
+        return
+    for site in shared:
+        if not _fit(network, [site], batch, f):
+            inventory.drop(site, RIGID)
+
+
+def _fit(network: Network, sites: Sequence[Site], batch: Batch, f: Tensor) -> bool:
+    """Whether f keeps its shape when every example has its own copy of some sites."""
+    try:
+        with torch.no_grad():
+            passed = Pass(network, sites, batch, _Watcher(_Kept()))
+    except SHAPE_ERRORS:
+        return False
+    return passed.f.shape == f.shape
 
 
 def _drop_unseen(

@@ -17,6 +17,7 @@ from kfac_artifacts.sources.output_maps import inputs, text_map
 from kfac_artifacts.sources.quiet import quiet
 
 DEFAULT_MAX_LENGTH = 512
+NO_LIMIT = 10**9
 FEWEST_WORDS = 2  # without its files, transformers makes up a tokenizer of no words
 RECORDED = (
     "image_processor_type",
@@ -153,7 +154,8 @@ def encode_texts(
 def positions_of(module: nn.Module) -> int:
     """How many tokens a text model can take; a huge number if there is no limit."""
     config = module.config.get_text_config()  # type: ignore[operator, union-attr]
-    return getattr(config, "max_position_embeddings", None) or 10**9
+    most = getattr(config, "max_position_embeddings", None) or NO_LIMIT
+    return most if most > 0 else NO_LIMIT  # XLNet says -1
 
 
 def _from_pretrained(kind: Any, network: Network, what: str) -> Any:

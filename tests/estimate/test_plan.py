@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kfac_artifacts.artifact import Named
 from kfac_artifacts.errors import CoverageError, SettingsError, SourceError
 from kfac_artifacts.estimate import Effort, compute, plan
-from kfac_artifacts.estimate.cost import matrix_rate
+from kfac_artifacts.estimate.cost import Memory, matrix_rate
 from kfac_artifacts.format import save_artifact
 from kfac_artifacts.format.storage import STORAGES
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
@@ -131,7 +131,20 @@ def test_memory_of_a_small_network_is_that_counted_by_hand() -> None:
     assert memory.activations == 10 * 7 * 5 * 4  # what tanh keeps
     assert memory.records == 50 * 7 * (4 + 2 * 5 + 5 + 2 * 3) * 4
     assert memory.proof == 4 * 3 * numbers + 2 * 7 * 5 * 4
-    assert memory.peak == memory.weights + memory.sums * 2 + memory.records
+
+
+@pytest.mark.parametrize(
+    ("memory", "peak"),
+    [
+        (Memory(weights=5, sums=10, activations=3, records=0, proof=30), 35),
+        (Memory(weights=5, sums=10, activations=30, records=2, proof=30), 47),
+        (Memory(weights=5, sums=10, activations=None, records=None, proof=1), 25),
+    ],
+)
+def test_the_peak_is_the_most_of_what_is_held_at_once(
+    memory: Memory, peak: int
+) -> None:
+    assert memory.peak == peak
 
 
 def test_a_shared_input_is_recorded_once(saved_model: Callable[[str], Path]) -> None:
@@ -271,6 +284,14 @@ def test_texts_are_as_long_as_the_model_takes(
     assert blank_examples(network, 2)["input_ids"].shape == (2, 16)
     with pytest.raises(SourceError, match="17 tokens are not within 1 and the 16"):
         blank_examples(network, 2, tokens=17)
+
+
+def test_a_model_without_a_limit_takes_texts_of_any_length(tmp_path: Path) -> None:
+    config = {"model_type": "xlnet", "n_layer": 1, "d_model": 8, "n_head": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": 20}))
+    network = load_skeleton(str(tmp_path))
+    assert blank_examples(network, 2)["input_ids"].shape == (2, 128)
+    assert blank_examples(network, 2, tokens=5000)["input_ids"].shape == (2, 5000)
 
 
 def test_images_of_unknown_size_must_be_given_one(tmp_path: Path) -> None:

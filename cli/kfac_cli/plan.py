@@ -200,7 +200,7 @@ def _print_cost(network: "Network", plan: "Plan", rate: float | None) -> None:
         "proof": memory.proof,
     }
     known = [f"{name} {console.size(n)}" for name, n in parts.items() if n is not None]
-    click.echo(f"memory: {', '.join(known)}; peak {console.size(memory.peak)}")
+    click.echo(f"memory: {', '.join(known)}; peak at least {console.size(memory.peak)}")
     if plan.flops is None:
         return
     each = [f"{name} {operations(n)}" for name, n in asdict(plan.flops).items()]

@@ -99,7 +99,7 @@ class Flops:
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory in bytes, beside what the libraries take.
+    """Memory in bytes, at least: without scratch space and what the libraries take.
 
     Attributes:
         weights: The model, in what is computed in.

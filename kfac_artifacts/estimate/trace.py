@@ -154,6 +154,7 @@ def _fit(network: Network, sites: Sequence[Site], batch: Batch, f: Tensor) -> bo
     try:
         with torch.no_grad():
             passed = Pass(network, sites, batch, _Watcher(_Kept()))
+            passed.close()
     except SHAPE_ERRORS:
         return False
     return passed.f.shape == f.shape

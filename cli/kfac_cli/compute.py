@@ -14,6 +14,7 @@ from kfac_cli.options import (
     data_options,
     json_option,
     model_options,
+    pattern_options,
     storage_options,
     write_options,
 )
@@ -75,19 +76,7 @@ from kfac_cli.options import (
     help="Random vectors per example.  [default: 1]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option(
-    "--modules",
-    "only",
-    multiple=True,
-    metavar="PATTERN",
-    help="Parameters to cover, such as 'encoder.layer.5.*'; may be repeated.",
-)
-@click.option(
-    "--exclude",
-    multiple=True,
-    metavar="PATTERN",
-    help="Parameters to leave out; may be repeated.",
-)
+@pattern_options
 @data_options
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option(

@@ -8,6 +8,7 @@ from kfac_cli import (
     evaluate,
     inspect,
     merge,
+    plan,
     pull,
     push,
     train,
@@ -26,5 +27,16 @@ def main() -> None:
     """
 
 
-for module in (compute, merge, inspect, verify, push, pull, train, apply, evaluate):
+for module in (
+    plan,
+    compute,
+    merge,
+    inspect,
+    verify,
+    push,
+    pull,
+    train,
+    apply,
+    evaluate,
+):
     main.add_command(module.command)

@@ -29,19 +29,39 @@ def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+output_map_option = click.option(
+    "--output-map",
+    metavar="NAME",
+    help="The function f of the model, by name. [default: by architecture]",
+)
+
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="What to compute in; sums are float32 in any case.",
+)
+
 model_options = stacked(
-    click.option(
-        "--output-map",
-        metavar="NAME",
-        help="The function f of the model, by name. [default: by architecture]",
-    ),
+    output_map_option,
     click.option("--device", default="auto", show_default=True, help="Where to run."),
+    dtype_option,
+)
+
+pattern_options = stacked(
     click.option(
-        "--dtype",
-        type=click.Choice(["float32", "bfloat16", "float16"]),
-        default="float32",
-        show_default=True,
-        help="What to compute in; sums are float32 in any case.",
+        "--modules",
+        "only",
+        multiple=True,
+        metavar="PATTERN",
+        help="Parameters to cover, such as 'encoder.layer.5.*'; may be repeated.",
+    ),
+    click.option(
+        "--exclude",
+        multiple=True,
+        metavar="PATTERN",
+        help="Parameters to leave out; may be repeated.",
     ),
 )
 

@@ -1,7 +1,17 @@
 """Model and data to factors: what is covered, cotangents, accumulation."""
 
 from kfac_artifacts.estimate.compute import compute
-from kfac_artifacts.estimate.options import Estimator, Job
+from kfac_artifacts.estimate.options import ESTIMATORS, Estimator, Job
+from kfac_artifacts.estimate.plan import Effort, Plan, plan
 from kfac_artifacts.estimate.sample import choose
 
-__all__ = ["Estimator", "Job", "choose", "compute"]
+__all__ = [
+    "ESTIMATORS",
+    "Effort",
+    "Estimator",
+    "Job",
+    "Plan",
+    "choose",
+    "compute",
+    "plan",
+]

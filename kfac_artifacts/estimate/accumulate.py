@@ -17,11 +17,17 @@ from typing import Any
 
 from torch import Tensor
 
-from kfac_artifacts.artifact import Block, GramianBlock, KroneckerBlock, Layout
+from kfac_artifacts.artifact import Block
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.estimate.coverage import Coverage
+from kfac_artifacts.estimate.naming import (
+    blocks_of,
+    gramian_name,
+    input_name,
+    output_name,
+)
 from kfac_artifacts.estimate.passes import Visit
-from kfac_artifacts.estimate.sites import LinearSite, LooseSite, Site, TableSite
+from kfac_artifacts.estimate.sites import LinearSite, Site, TableSite
 from kfac_artifacts.estimate.sums import Sums
 from kfac_artifacts.estimate.workers import Workers
 from kfac_artifacts.factors import Dense, Diagonal, Factor
@@ -113,7 +119,7 @@ class Accumulator:
     def end_of_backward(self) -> None:
         """Square what is squared whole: all calls of a site have been added up."""
         for name, rows in self._gradients.items():
-            self.sums.add_outer(f"{name}.G", rows[:0] if self.muted else rows)
+            self.sums.add_outer(gramian_name(name), rows[:0] if self.muted else rows)
         for site, rows in self._totals.items():
             self._add_output(site, rows)
         self._gradients.clear()
@@ -123,14 +129,7 @@ class Accumulator:
         """Describe the block of every parameter, or pair of them."""
         found: dict[str, Block] = {}
         for site in self._coverage.sites:
-            if site.whole:
-                for name in site.parameters.values():
-                    found[name] = GramianBlock(name, (f"{name}.G",))
-            else:
-                leader = self._coverage.leaders.get(site, site)
-                terms = ((input_name(leader), output_name(site)),)
-                weight, bias = site.parameters["weight"], site.parameters.get("bias")
-                found[site.name] = KroneckerBlock(weight, bias, _layout(site), terms)
+            found |= blocks_of(site, self._coverage.leaders.get(site, site))
         return found
 
     def factors(self, weight: int) -> dict[str, Factor]:
@@ -158,16 +157,6 @@ class Accumulator:
         self.sums.add_outer(output_name(site), rows[:0] if self.muted else rows)
 
 
-def input_name(site: Site) -> str:
-    """What the factor A of a site is called."""
-    return f"{site.name}.A"
-
-
-def output_name(site: Site) -> str:
-    """What the factor B of a site is called."""
-    return f"{site.name}.B"
-
-
 def sum_shapes(
     coverage: Coverage, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, tuple[int, ...]]:
@@ -185,20 +174,14 @@ def _shapes_of(
     if site.whole:
         for name in site.parameters.values():
             size = prod(shapes[name])
-            yield f"{name}.G", (size, size)
+            yield gramian_name(name), (size, size)
         return
-    d_out, d_in = _layout(site).dims(shapes[site.parameters["weight"]])
+    d_out, d_in = site.layout.dims(shapes[site.parameters["weight"]])
     d_in += "bias" in site.parameters
     yield output_name(site), (d_out, d_out)
     if site not in coverage.leaders:
         dense = isinstance(site, LinearSite)
         yield input_name(site), (d_in, d_in) if dense else (d_in,)
-
-
-def _layout(site: Site) -> Layout:
-    if isinstance(site, LinearSite | TableSite | LooseSite):
-        return site.layout
-    raise TypeError(site.name)
 
 
 def _over_positions(visit: Visit) -> tuple[Tensor, Tensor | int]:

@@ -22,6 +22,8 @@ TOLERANCES = {torch.float64: (1e-6, 1e-5), torch.float32: (1e-3, 1e-5)}
 largest gradient, below which a difference is rounding."""
 HALF_PRECISION = (0.2, 0.02)
 UNREACHED = "f does not depend on it"
+RIGID = "the model does not use it once per example"
+UNCALLED = "f uses it without calling its module"
 
 
 @dataclass
@@ -81,14 +83,14 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
     Raises:
         CoverageError: If none is left.
     """
-    f, true = _true_gradients(network, batch)
+    f, true = true_gradients(network, batch)
     _drop_rigid(network, inventory, batch, f)
     prover = _Prover()
     with requiring_gradients(network, wanted=False):
         passed = Pass(network, inventory.sites, batch, prover)
         for site, reason in passed.failures.items():
             inventory.drop(site, reason)
-        _require_sites(inventory)
+        require_sites(inventory)
         passed.backward(_first_only(f))
     largest = max(g.norm().item() for g in true.values())
     for name in inventory.uncovered:
@@ -98,13 +100,21 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
         fault = _fault(site, prover, true, largest)
         if fault is not None:
             inventory.drop(site, fault)
-    _require_sites(inventory)
+    require_sites(inventory)
     sites = inventory.sites
     calls = {site: passed.calls[site] for site in sites}
-    return Coverage(sites, calls, _leaders(prover.inputs, calls))
+    return Coverage(sites, calls, leaders_of(prover.inputs, calls))
 
 
-def _require_sites(inventory: Inventory) -> None:
+def require_sites(inventory: Inventory) -> None:
+    """Refuse an inventory in which no site is left.
+
+    Args:
+        inventory: The inventory.
+
+    Raises:
+        CoverageError: If it has no site, with the reasons.
+    """
     if not inventory.sites:
         reasons = sorted(set(inventory.uncovered.values()))
         raise CoverageError(f"no parameter can be covered: {'; '.join(reasons)}")
@@ -118,7 +128,19 @@ def _first_only(f: Tensor) -> Tensor:
     return s
 
 
-def _true_gradients(network: Network, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+def true_gradients(network: Network, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Ask autograd for the gradient of every parameter that f depends on.
+
+    Args:
+        network: The network; left as it was found.
+        batch: Examples; the cotangent is random at the first and zero at the others.
+
+    Returns:
+        The value of f, and flat gradients by name of the parameter.
+
+    Raises:
+        CoverageError: If f depends on no parameter.
+    """
     parameters = network.parameters()
     with requiring_gradients(network, wanted=True), torch.enable_grad():
         leaves = {n: p for n, p in parameters.items() if p.requires_grad}
@@ -152,13 +174,13 @@ def _drop_rigid(
     for site in shared:
         try:
             with torch.no_grad():
-                same = torch.allclose(
-                    Pass(network, [site], batch, _Deaf()).f, f, rtol=1e-2, atol=1e-4
-                )
+                passed = Pass(network, [site], batch, _Deaf())
+                passed.close()
+                same = torch.allclose(passed.f, f, rtol=1e-2, atol=1e-4)
         except (RuntimeError, ValueError, IndexError, TypeError):
             same = False
         if not same:
-            inventory.drop(site, "the model does not use it once per example")
+            inventory.drop(site, RIGID)
 
 
 def _fault(
@@ -176,7 +198,7 @@ def _fault(
             if name != site.parameters["weight"] and not reached:
                 continue
             if reached:
-                return "f uses it without calling its module"
+                return UNCALLED
             return UNREACHED
         allowed = relative * actual.norm() + negligible * largest
         if not seen[1:].norm() <= allowed:
@@ -190,8 +212,16 @@ def _reached(gradient: Tensor | None) -> bool:
     return gradient is not None and bool(gradient.norm() > 0)
 
 
-def _leaders(visits: Sequence[Visit], calls: dict[Site, int]) -> dict[Site, Site]:
-    """Linear sites that come right after another one with the very same input."""
+def leaders_of(visits: Sequence[Visit], calls: dict[Site, int]) -> dict[Site, Site]:
+    """Find linear sites that come right after another one with the very same input.
+
+    Args:
+        visits: All visits of a pass, in order, with their inputs.
+        calls: How often each site was used; only those used once share.
+
+    Returns:
+        Each such site, with the first one that has its input.
+    """
     leaders: dict[Site, Site] = {}
     last: Visit | None = None
     for visit in visits:

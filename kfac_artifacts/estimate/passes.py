@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.estimate.sites import LooseSite, Site, TableSite
@@ -73,6 +74,7 @@ class Pass:
         self.calls: Counter[Site] = Counter()
         self.failures: dict[Site, str] = {}
         self._leaves: list[Tensor] = []
+        self._handles: list[RemovableHandle] = []
         self._listener = listener
         self._mask = network.mask(batch)
         self._count = len(next(iter(batch.values())))
@@ -110,6 +112,13 @@ class Pass:
         torch.autograd.grad(
             self.f, self._leaves, s, retain_graph=not last, allow_unused=True
         )
+        if last:
+            self.close()
+
+    def close(self) -> None:
+        """Stop listening: hooks and graph hold each other, and no collector sees it."""
+        for handle in self._handles:
+            handle.remove()
 
     def _copies(self, site: LooseSite, parameter: Tensor) -> Tensor:
         copies = site.copies(parameter, self._count)
@@ -146,9 +155,10 @@ class Pass:
         self._listener.on_input(visit)
         if not (site.keeps_inputs or self._listener.keeps_inputs):
             visit.x = visit.a = visit.a.new_empty(0)
-        z.register_hook(
+        handle = z.register_hook(
             lambda g: self._listener.on_cotangent(visit, site.cotangents(g))
         )
+        self._handles.append(handle)
 
     def _call(self, site: Site) -> int:
         self.calls[site] += 1

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Block, KroneckerBlock
-from kfac_artifacts.estimate.accumulate import input_name, output_name
+from kfac_artifacts.estimate.naming import input_name, output_name
 from kfac_artifacts.estimate.nearest import Fit
 from kfac_artifacts.estimate.options import Estimator
 from kfac_artifacts.estimate.record import Record, Recorder

@@ -27,6 +27,9 @@ class Site(ABC):
     keeps_inputs: ClassVar[bool] = False
     """Whether cotangents make no sense without the inputs."""
 
+    layout: Layout
+    """How the weight becomes the matrix of a linear map, if it is not ``whole``."""
+
     def __init__(self, name: str, parameters: dict[str, str]) -> None:
         self.name = name
         self.parameters = parameters  # role ("weight", "bias") -> name
@@ -179,7 +182,7 @@ class LooseSite(Site):
         return self.rows == 1
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> Layout:  # type: ignore[override]
         """A table's rows are the columns of W."""
         return Layout.COLUMNS
 

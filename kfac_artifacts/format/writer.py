@@ -99,11 +99,12 @@ def _factor_infos(artifact: Artifact, codec: Storage) -> dict[str, FactorInfo]:
     for block in artifact.blocks.values():
         for name, dim in block.sizes(artifact.parameters):
             if name not in infos:
-                infos[name] = _factor_info(artifact.structure(name), dim, codec)
+                infos[name] = factor_info(artifact.structure(name), dim, codec)
     return infos
 
 
-def _factor_info(structure: str, dim: int, codec: Storage) -> FactorInfo:
+def factor_info(structure: str, dim: int, codec: Storage) -> FactorInfo:
+    """Say how a factor is stored: by the codec, or its plain form if no matrix."""
     for shape in FACTORS[structure].shapes(dim).values():
         codec = codec.for_shape(shape)
     return FactorInfo(structure, dim, codec)

@@ -5,13 +5,16 @@ from kfac_artifacts.sources.encode import encode_texts
 from kfac_artifacts.sources.examples import ImageExamples, TextExamples
 from kfac_artifacts.sources.models import load_network
 from kfac_artifacts.sources.output_maps import OUTPUT_MAPS, output_map
+from kfac_artifacts.sources.skeleton import blank_examples, load_skeleton
 
 __all__ = [
     "OUTPUT_MAPS",
     "ImageExamples",
     "TextExamples",
+    "blank_examples",
     "encode_texts",
     "load_examples",
     "load_network",
+    "load_skeleton",
     "output_map",
 ]

@@ -17,6 +17,7 @@ from kfac_artifacts.sources.output_maps import inputs, text_map
 from kfac_artifacts.sources.quiet import quiet
 
 DEFAULT_MAX_LENGTH = 512
+NO_LIMIT = 10**9
 FEWEST_WORDS = 2  # without its files, transformers makes up a tokenizer of no words
 RECORDED = (
     "image_processor_type",
@@ -102,7 +103,7 @@ def load_text_encoder(network: Network, max_length: int | None = None) -> TextEn
             )
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
-    positions = _positions(network.module)
+    positions = positions_of(network.module)
     if max_length is not None and not 1 <= max_length <= positions:
         raise SourceError(
             f"max_length {max_length} is not within 1 and the {positions} positions of "
@@ -150,9 +151,11 @@ def encode_texts(
     return torch.cat(outputs)
 
 
-def _positions(module: nn.Module) -> int:
+def positions_of(module: nn.Module) -> int:
+    """How many tokens a text model can take; a huge number if there is no limit."""
     config = module.config.get_text_config()  # type: ignore[operator, union-attr]
-    return getattr(config, "max_position_embeddings", None) or 10**9
+    most = getattr(config, "max_position_embeddings", None) or NO_LIMIT
+    return most if most > 0 else NO_LIMIT  # XLNet says -1
 
 
 def _from_pretrained(kind: Any, network: Network, what: str) -> Any:

@@ -6,6 +6,7 @@ Weights are read from safetensors only, in float32, and no code of a repository 
 import inspect
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
 }
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-DOWNLOADED = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"]
+DOWNLOADED = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
 HUB_ID = re.compile(r"(?:hf://)?(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>\S+))?")
 
 
@@ -70,22 +71,39 @@ def load_network(
         SourceError: If there is no such model, it cannot be read, its weights are not
             finite, or the device or the output map is not to be had.
     """
-    if dtype not in DTYPES:
-        raise SourceError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+    number_type = number_type_of(dtype)
     place = _device(device)
     location = locate(model)
     module = _load_module(location)
     _check_finite(module, location.id)
     chosen = find_output_map(module, output_map)
     network = Network(module, chosen, model_id or location.id, location.revision)
-    return network.to(place, DTYPES[dtype])
+    return network.to(place, number_type)
 
 
-def locate(model: str) -> Location:
+def number_type_of(dtype: str) -> torch.dtype:
+    """Look up a number type by name.
+
+    Args:
+        dtype: One of ``DTYPES``.
+
+    Returns:
+        The number type.
+
+    Raises:
+        SourceError: If there is no such type.
+    """
+    if dtype not in DTYPES:
+        raise SourceError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def locate(model: str, files: Sequence[str] = DOWNLOADED) -> Location:
     """Find the directory of a model, downloading it from the Hub if need be.
 
     Args:
         model: A directory, or a Hub id with or without ``@revision``.
+        files: Patterns of the files to download.
 
     Returns:
         The directory, the id to record and the Hub's commit.
@@ -101,12 +119,12 @@ def locate(model: str) -> Location:
     name = HUB_ID.fullmatch(model)
     if name is None or directory.exists():
         raise SourceError(f"model {model!r} is neither a directory nor a Hub id")
-    found = download("model", name["id"], name["revision"], DOWNLOADED)
+    found = download("model", name["id"], name["revision"], files)
     return Location(found, name["id"], found.name)
 
 
 def _load_module(location: Location) -> nn.Module:
-    kind = _model_class(_read_config(location), location.id)
+    kind = model_class(read_config(location), location.id)
     if not any((location.directory / name).exists() for name in WEIGHTS):
         raise SourceError(
             f"{location.id} has no safetensors weights ({' or '.join(WEIGHTS)}); other "
@@ -124,7 +142,18 @@ def _load_module(location: Location) -> nn.Module:
     return module.eval()
 
 
-def _read_config(location: Location) -> dict[str, Any]:
+def read_config(location: Location) -> dict[str, Any]:
+    """Read the configuration of a model of a known architecture.
+
+    Args:
+        location: Where the model is.
+
+    Returns:
+        The content of ``config.json``.
+
+    Raises:
+        SourceError: If there is none, or ``transformers`` has no such architecture.
+    """
     path = location.directory / "config.json"
     if not path.is_file():
         raise SourceError(
@@ -144,7 +173,19 @@ def _read_config(location: Location) -> dict[str, Any]:
     return config
 
 
-def _model_class(config: dict[str, Any], model_id: str) -> Any:
+def model_class(config: dict[str, Any], model_id: str) -> Any:
+    """Choose what builds a model: a class of ``transformers``, or an Auto class.
+
+    Args:
+        config: The content of ``config.json``.
+        model_id: What to call the model in the error.
+
+    Returns:
+        A class with ``from_pretrained``.
+
+    Raises:
+        SourceError: If it is an encoder-decoder without an encoder by itself.
+    """
     name = (config.get("architectures") or [""])[0]
     if name.endswith(("VisionModelWithProjection", "TextModelWithProjection")):
         return getattr(transformers, name)
@@ -174,7 +215,7 @@ def _from_pretrained(
             )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise SourceError(
-            f"{location.id} cannot be loaded: {_first_line(error)}"
+            f"{location.id} cannot be loaded: {first_line(error)}"
         ) from error
     return module, set(report["missing_keys"])
 
@@ -201,5 +242,6 @@ def _device(name: str) -> torch.device:
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of another library says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,179 @@
+"""A pass for its shapes: who is reached, how often, on what inputs, at which cost.
+
+The pass is the one that ``compute`` makes, with the same hooks, so on the meta device
+it shows what ``compute`` will see without computing anything.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from kfac_artifacts.estimate.coverage import (
+    RIGID,
+    UNCALLED,
+    UNREACHED,
+    leaders_of,
+    true_gradients,
+)
+from kfac_artifacts.estimate.inventory import Inventory
+from kfac_artifacts.estimate.passes import Pass, Visit, requiring_gradients
+from kfac_artifacts.estimate.sites import LooseSite, Site, TableSite
+from kfac_artifacts.network import Batch, Network
+
+SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a pass over a network shows.
+
+    Attributes:
+        positions: Positions per example at every site that is reached, over all calls.
+        leaders: Sites that have the input of another one, and that one.
+        reached: Parameters that f depends on.
+        outputs: Number C of outputs of f.
+        forward: Floating-point operations of a forward pass, per example.
+        backward: Those of a backward pass to activations, per example.
+        activations: Bytes per example that the forward pass keeps for the backward one.
+    """
+
+    positions: dict[Site, int]
+    leaders: dict[Site, Site]
+    reached: frozenset[str]
+    outputs: int
+    forward: int
+    backward: int
+    activations: int
+
+
+@dataclass
+class _Kept:
+    """Tensors kept for a backward pass, each storage once."""
+
+    storages: dict[int, Tensor] = field(default_factory=dict)
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        self.storages[_storage(tensor)] = tensor.detach()  # the address stays taken
+        return tensor.detach()
+
+    def nbytes(self, besides: set[int]) -> int:
+        return sum(
+            tensor.untyped_storage().nbytes()
+            for storage, tensor in self.storages.items()
+            if storage not in besides
+        )
+
+
+@dataclass
+class _Watcher:
+    """Listens to all, and adds what sites keep to what autograd keeps."""
+
+    kept: _Kept
+    keeps_inputs = True
+    visits: list[Visit] = field(default_factory=list)
+    heard: set[Site] = field(default_factory=set)
+
+    def on_input(self, visit: Visit) -> None:
+        self.visits.append(visit)
+        if visit.site.keeps_inputs:
+            self.kept.keep(visit.a)
+
+    def on_cotangent(self, visit: Visit, g: Tensor) -> None:
+        self.heard.add(visit.site)
+
+
+def trace(network: Network, inventory: Inventory, batch: Batch) -> Trace:
+    """Make one forward and one backward pass, and look at the shapes.
+
+    Floating-point operations are those of matrix products and convolutions; attention
+    is counted, and kept, as plain products. What needs numbers is not seen: whether
+    tied weights are used elsewhere, or the first axis of an input is the batch by
+    chance.
+
+    Args:
+        network: The network; left as it was found. On the meta device nothing is
+            computed, and no memory is taken.
+        inventory: Its sites; those that do not take part move to its ``uncovered``.
+        batch: At least two examples, all of one shape.
+
+    Returns:
+        What was seen.
+
+    Raises:
+        CoverageError: If f depends on no parameter that was asked for.
+        RuntimeError: If the network needs numbers, not shapes, to go forward; other
+            errors of wrong shapes or values may come in its place.
+    """
+    f, true = true_gradients(network, batch)
+    _drop_rigid(network, inventory, batch, f)
+    kept, parameters = _Kept(), {_storage(p) for p in network.parameters().values()}
+    watcher = _Watcher(kept)
+    forward, backward = FlopCounterMode(display=False), FlopCounterMode(display=False)
+    with requiring_gradients(network, wanted=False):
+        with forward, saved_tensors_hooks(kept.keep, lambda tensor: tensor):
+            passed = Pass(network, inventory.sites, batch, watcher)
+        activations = kept.nbytes(besides=parameters)
+        with backward:
+            passed.backward(torch.zeros_like(passed.f))
+    _drop_unseen(inventory, passed, watcher, set(true))
+    count = len(f)
+    positions = dict.fromkeys(inventory.sites, 0)
+    for visit in watcher.visits:
+        if visit.site in positions:
+            positions[visit.site] += visit.a.shape[1]
+    calls = {site: passed.calls[site] for site in positions}
+    return Trace(
+        positions=positions,
+        leaders=leaders_of(watcher.visits, calls),
+        reached=frozenset(true),
+        outputs=f.shape[1],
+        forward=forward.get_total_flops() // count,
+        backward=backward.get_total_flops() // count,
+        activations=activations // count,
+    )
+
+
+def _drop_rigid(
+    network: Network, inventory: Inventory, batch: Batch, f: Tensor
+) -> None:
+    """Drop what all examples share if they cannot have copies of their own."""
+    shared = [s for s in inventory.sites if isinstance(s, LooseSite | TableSite)]
+    if _fit(network, shared, batch, f):
+        return
+    for site in shared:
+        if not _fit(network, [site], batch, f):
+            inventory.drop(site, RIGID)
+
+
+def _fit(network: Network, sites: Sequence[Site], batch: Batch, f: Tensor) -> bool:
+    """Whether f keeps its shape when every example has its own copy of some sites."""
+    try:
+        with torch.no_grad():
+            passed = Pass(network, sites, batch, _Watcher(_Kept()))
+            passed.close()
+    except SHAPE_ERRORS:
+        return False
+    return passed.f.shape == f.shape
+
+
+def _drop_unseen(
+    inventory: Inventory, passed: Pass, watcher: _Watcher, reached: set[str]
+) -> None:
+    for name in inventory.uncovered:
+        if name not in reached:
+            inventory.uncovered[name] = UNREACHED
+    for site in list(inventory.sites):
+        if site in passed.failures:
+            inventory.drop(site, passed.failures[site])
+        elif site not in watcher.heard:
+            used = reached.intersection(site.parameters.values())
+            inventory.drop(site, UNCALLED if used else UNREACHED)
+
+
+def _storage(tensor: Tensor) -> int:
+    """The identity of a tensor's memory, which views of it share."""
+    return tensor.untyped_storage()._cdata  # data_ptr is 0 on meta

@@ -1,12 +1,14 @@
 """The space of the covered parameters: as names, as one vector, as matrices ``W``."""
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import accumulate
 from math import prod
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
+from torch.func import vjp, vmap
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import MismatchError
@@ -72,11 +74,17 @@ class ParameterSpace:
             )
         }
 
-    def places(self, name: str, device: torch.device) -> Int[Tensor, "o i"]:
-        """Where in its block's slice each entry of ``W`` is."""
+    def gather(self, name: str, x: Float[Tensor, "n k"]) -> Float[Tensor, "o i k"]:
+        """Arrange a block's slice of ``k`` vectors as matrices ``W``."""
         block = self.blocks[name]
         sizes = [prod(self.shapes[p]) for p in block.parameters]
-        numbers = torch.arange(sum(sizes), dtype=torch.float64, device=device)
-        parts = zip(block.parameters, numbers.split(sizes), strict=True)
-        # float64 holds whole numbers up to 2^53, and a block gathers real numbers
-        return block.gather({p: x.reshape(self.shapes[p]) for p, x in parts}).long()
+        parts = zip(block.parameters, x.split(sizes), strict=True)
+        named = {p: part.reshape(*self.shapes[p], x.shape[1]) for p, part in parts}
+        return vmap(block.gather, in_dims=-1, out_dims=-1)(named)
+
+    def scatter(self, name: str, W: Float[Tensor, "o i k"]) -> Float[Tensor, "n k"]:
+        """Undo ``gather``: as it only rearranges, its adjoint is its inverse."""
+        size = W.shape[0] * W.shape[1]
+        like = W.new_zeros(()).expand(size, W.shape[2])
+        adjoint = vjp(partial(self.gather, name), like)[1]
+        return adjoint(W)[0]

@@ -16,6 +16,7 @@ from kfac_artifacts.format import load, open_artifact, save_artifact
 from kfac_artifacts.linearize import linearize
 from kfac_artifacts.merge import merge
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
+from kfac_artifacts.operator import CurvatureOperator
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.task_vector import Head, TaskVector
 from kfac_artifacts.train import TrainingTask, TrainSettings, train
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Artifact",
     "Cotangents",
+    "CurvatureOperator",
     "EvaluationTask",
     "Head",
     "KfacError",

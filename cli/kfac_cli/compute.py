@@ -63,12 +63,18 @@ from kfac_cli.options import (
     help="Activations that nearest may keep; what does not fit is computed again.",
 )
 @click.option(
+    "--engine",
+    type=click.Choice(["own", "curvlinops"]),
+    default="own",
+    show_default=True,
+    help="curvlinops covers plain Linear and Conv2d modules only.",
+)
+@click.option(
     "--cotangents",
     type=click.Choice(["orthogonal", "mc", "exact"]),
-    default="orthogonal",
-    show_default=True,
     help="Random vectors, orthogonal from example to example, or independent ones, or "
-    "all unit vectors (as many passes as f has outputs).",
+    "all unit vectors (as many passes as f has outputs).  [default: orthogonal; with "
+    "curvlinops mc]",
 )
 @click.option(
     "--draws",
@@ -111,7 +117,8 @@ def command(
     terms: int,
     shrinkage: bool,
     memory: float,
-    cotangents: str,
+    engine: str,
+    cotangents: str | None,
     draws: int | None,
     seed: int,
     only: tuple[str, ...],
@@ -143,28 +150,31 @@ def command(
         torchrun --nproc-per-node 4 $(which kfac) compute ./my-model mails.csv -o mails
     """
     from kfac_artifacts.artifact import Cotangents
-    from kfac_artifacts.estimate import Estimator, Job, compute
+    from kfac_artifacts.estimate import Estimator, Job, compute, compute_with_curvlinops
     from kfac_artifacts.format import save_artifact
     from kfac_artifacts.format.files import check_free
 
     if cotangents == "exact" and draws is not None:
         raise click.UsageError("--draws does not go with --cotangents exact")
+    if engine != "own" and (resume or shard):
+        raise click.UsageError("--resume and --shard go with the own engine")
     check_free(output, replace=force)
     started = time.perf_counter()
     network, found = _open(model, data, **sources)
     checkpoint = output.with_name(f"{output.name}.checkpoint")
-    artifact = compute(
+    kind = cotangents or ("orthogonal" if engine == "own" else "mc")
+    run = compute_with_curvlinops
+    if engine == "own":
+        run = partial(compute, job=Job(checkpoint, resume, every, shard))
+    artifact = run(
         network,
         found,
         count=examples,
-        cotangents=Cotangents(
-            cotangents, None if cotangents == "exact" else draws or 1, seed
-        ),
+        cotangents=Cotangents(kind, None if kind == "exact" else draws or 1, seed),
         estimator=Estimator(name, terms, shrinkage, memory=int(memory * 10**9)),
         only=only,
         exclude=exclude,
         batch_size=batch_size,
-        job=Job(checkpoint, resume, every, shard),
         progress=partial(console.progress, unit="examples"),
     )
     save_artifact(

@@ -1,6 +1,7 @@
 """Model and data to factors: what is covered, cotangents, accumulation."""
 
 from kfac_artifacts.estimate.compute import compute
+from kfac_artifacts.estimate.engine import compute_with_curvlinops
 from kfac_artifacts.estimate.options import ESTIMATORS, Estimator, Job
 from kfac_artifacts.estimate.plan import Effort, Plan, plan
 from kfac_artifacts.estimate.sample import choose
@@ -13,5 +14,6 @@ __all__ = [
     "Plan",
     "choose",
     "compute",
+    "compute_with_curvlinops",
     "plan",
 ]

@@ -1,0 +1,162 @@
+"""The other engine: factors of plain Linear and Conv2d modules by curvlinops' KFAC.
+
+curvlinops covers no other kind of module, and where its assumptions fail it computes
+something else in silence: it takes padding for text, ignores a tied weight's other use,
+and sees no module that is used without being called. So only sites that ``coverage``
+has proved are handed over, and every batch is watched. One operator is made for each
+batch, and the batches are averaged here: A by examples and positions, B by examples, so
+texts of several lengths are exact as long as no batch is padded.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from kfac_artifacts import curvlinops_adapter
+from kfac_artifacts.artifact import (
+    Artifact,
+    Block,
+    Cotangents,
+    Json,
+    KroneckerBlock,
+    Layout,
+    Named,
+    Provenance,
+    Source,
+)
+from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.estimate import cotangents as ct
+from kfac_artifacts.estimate.coverage import prove
+from kfac_artifacts.estimate.inventory import take_inventory
+from kfac_artifacts.estimate.options import KFAC, Estimator
+from kfac_artifacts.estimate.passes import requiring_gradients
+from kfac_artifacts.estimate.run import Progress, silent
+from kfac_artifacts.estimate.sample import choose
+from kfac_artifacts.estimate.sites import Site
+from kfac_artifacts.estimate.watched import Means, Watched
+from kfac_artifacts.factors import Dense, Factor
+from kfac_artifacts.network import Examples, Network
+
+ONE_DRAW = Cotangents("mc", 1, 0)
+APPROXIMATIONS = {"kfac": "expand", "kfac-reduce": "reduce"}
+"""What curvlinops calls an estimator."""
+
+
+def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estimator
+    network: Network,
+    examples: Examples,
+    *,
+    estimator: Estimator = KFAC,
+    count: int = 256,
+    cotangents: Cotangents = ONE_DRAW,
+    only: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    batch_size: int = 32,
+    progress: Progress = silent,
+) -> Artifact:
+    """Compute what curvlinops covers of the curvature, in this package's normalisers.
+
+    With ``exact`` cotangents the factors are those of ``compute``. With ``mc`` the
+    draws are curvlinops' own: unbiased too, but they depend on the batch size.
+
+    Args:
+        network: The pretrained model and its output map, in float32 or float64.
+        examples: The data; ``count`` of them are chosen by the seed, as by ``compute``.
+        estimator: ``kfac`` (expand), or ``kfac-reduce``.
+        count: How many examples to use; all, if there are fewer.
+        cotangents: ``mc`` with draws and seed, or ``exact``.
+        only: Patterns of parameter names to cover; empty means every parameter.
+        exclude: Patterns of parameter names to leave out.
+        batch_size: Examples per pass.
+        progress: Shows how many examples are done.
+
+    Returns:
+        The artifact, in memory, on the CPU; what curvlinops does not cover is in its
+        ``uncovered`` with the reason.
+
+    Raises:
+        SettingsError: If curvlinops is not installed, or cannot do what is asked.
+        CoverageError: If no parameter can be covered, or a batch is padded.
+    """
+    _check(network, estimator, cotangents)
+    indices = choose(len(examples), count, cotangents.seed)
+    inventory = take_inventory(network.module, only=tuple(only), exclude=tuple(exclude))
+    first = examples.batch([indices[0], indices[-1]])
+    coverage = prove(network, inventory, first)
+    model = Watched(network, coverage, inventory, first)
+    means = Means()
+    with (
+        requiring_gradients(network, wanted=True),
+        torch.enable_grad(),
+        progress("computing with curvlinops", len(indices)) as advance,
+    ):
+        for start in range(0, len(indices), batch_size):
+            batch = indices[start : start + batch_size]
+            settings = curvlinops_adapter.Settings(
+                APPROXIMATIONS[estimator.name],
+                cotangents.draws,
+                _seed(cotangents.seed, batch[0]),
+            )
+            model.add_batch(examples.batch(batch), batch, settings, means)
+            advance(len(batch))
+    blocks, factors = _blocks(model.sites, coverage.leaders, means)
+    engine: dict[str, Json] = {"engine": "curvlinops"}
+    engine["version"] = curvlinops_adapter.version()
+    covered = {p for block in blocks.values() for p in block.parameters}
+    provenance = Provenance(
+        base=network.base.restrict(covered),
+        output_map=network.output_map.info,
+        estimator=Named(estimator.name, engine),
+        tasks=1,
+        size=len(examples),
+        sources=(Source(examples.info(indices), cotangents),),
+        excluded=tuple(inventory.excluded),
+        uncovered=inventory.uncovered,
+    )
+    return Artifact(provenance, blocks, factors)
+
+
+def _check(network: Network, estimator: Estimator, cotangents: Cotangents) -> None:
+    curvlinops_adapter.version()
+    if estimator.name not in APPROXIMATIONS:
+        raise SettingsError(
+            f"curvlinops has no estimator {estimator.name!r}; choose from "
+            f"{tuple(APPROXIMATIONS)}, or use the own engine"
+        )
+    if cotangents.name not in {"mc", "exact"}:
+        raise SettingsError(
+            f"curvlinops has no cotangents {cotangents.name!r}; choose mc or exact, or "
+            "use the own engine"
+        )
+    ct.check(cotangents)
+    if network.dtype not in {torch.float32, torch.float64}:
+        raise SettingsError(
+            f"curvlinops sums up in the network's own number type, and {network.dtype} "
+            "is too coarse; load the model in float32, or use the own engine"
+        )
+
+
+def _seed(seed: int, index: int) -> int:
+    """The seed of a batch's draws, by its first example."""
+    digest = hashlib.sha256(f"curvlinops:{seed}:{index}".encode()).digest()
+    return int.from_bytes(digest[:7], "little")
+
+
+def _blocks(
+    sites: Sequence[Site], leaders: Mapping[Site, Site], means: Means
+) -> tuple[dict[str, Block], dict[str, Factor]]:
+    """Turn the means into blocks; sites with one input share its A."""
+    blocks: dict[str, Block] = {}
+    factors: dict[str, Factor] = {}
+    for site in sites:
+        own, leader = f"{site.name}.A", f"{leaders.get(site, site).name}.A"
+        A, b = means[own], f"{site.name}.B"
+        shared = factors.get(leader)
+        if not (isinstance(shared, Dense) and torch.equal(shared.matrix, A)):
+            leader = own
+            factors[own] = Dense(A)
+        factors[b] = Dense(means[b])
+        weight, bias = site.parameters["weight"], site.parameters.get("bias")
+        blocks[site.name] = KroneckerBlock(weight, bias, Layout.ROWS, ((leader, b),))
+    return blocks, factors

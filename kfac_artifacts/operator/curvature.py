@@ -1,0 +1,88 @@
+"""The block-diagonal operator ``G + δ I`` over the covered parameters.
+
+The scale is that of the *mean drift*: ``xᵀ G x`` is ``Artifact.drift(x)``, so for one
+task G is the Gramian ``(1/n) Σ_x J(x)ᵀ J(x)`` as the artifact approximates it, and for
+several merged ones their weighted mean, λ summing to one, whatever their number.
+"""
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import Tensor
+
+from kfac_artifacts.artifact import Artifact, Block, GramianBlock, KroneckerBlock
+from kfac_artifacts.errors import FactorError, SettingsError
+from kfac_artifacts.factors import Dense, Diagonal, Factor
+from kfac_artifacts.operator.block_diagonal import (
+    BlockDiagonalOperator,
+    check_damping,
+)
+from kfac_artifacts.operator.blocks import KroneckerSum
+from kfac_artifacts.operator.space import ParameterSpace
+from kfac_artifacts.operator.spectrum import Decomposed
+
+
+@final
+class CurvatureOperator(BlockDiagonalOperator):
+    """The curvature of an artifact, ``G + damping I``; all its factors are in memory.
+
+    Args:
+        artifact: The curvature.
+        damping: δ, added to the diagonal.
+        dtype: float32 or float64; None is the wider one of float32 and the factors'.
+        device: Where to compute; None is where the factors are.
+
+    Raises:
+        SettingsError: If the damping is negative, or the number type is another.
+        FactorError: If a block is of a kind that is not known here.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        *,
+        damping: float = 0.0,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        check_damping(damping)
+        factors = {name: artifact.factors[name] for name in artifact.factors}
+        tensors = [t for factor in factors.values() for t in factor.tensors().values()]
+        dtype = dtype or _wide(tensors)
+        if dtype not in {torch.float32, torch.float64}:
+            raise SettingsError(
+                f"an operator computes in float32 or float64, not in {dtype}"
+            )
+        place = tensors[0].device if device is None else torch.device(device)
+        held = {n: Decomposed(f.to(place, dtype)) for n, f in factors.items()}
+        tasks = artifact.provenance.tasks
+        blocks = {
+            name: KroneckerSum(name, _terms(block, held), block.scale(tasks), damping)
+            for name, block in artifact.blocks.items()
+        }
+        super().__init__(ParameterSpace(artifact), blocks, dtype, place)
+
+
+def _terms(
+    block: Block, held: Mapping[str, Decomposed]
+) -> list[tuple[Decomposed, Decomposed]]:
+    """The pairs ``(B, A)`` of a block."""
+    if isinstance(block, KroneckerBlock):
+        return [(held[b], held[a]) for a, b in block.terms]
+    if isinstance(block, GramianBlock):
+        matrix = held[block.terms[0]]
+        if len(block.terms) > 1:
+            matrix = Decomposed(_sum([held[name].factor for name in block.terms]))
+        one = matrix.factor.diagonal().new_ones(1)
+        return [(matrix, Decomposed(Diagonal(one)))]
+    raise FactorError(f"no operator is known for blocks of the kind {block.kind!r}")
+
+
+def _sum(factors: list[Factor]) -> Factor:
+    return Dense(torch.stack([factor.to_dense() for factor in factors]).sum(0))
+
+
+def _wide(tensors: list[Tensor]) -> torch.dtype:
+    double = any(t.dtype == torch.float64 for t in tensors)
+    return torch.float64 if double else torch.float32

@@ -22,7 +22,7 @@ from kfac_artifacts.estimate.passes import requiring_gradients
 from kfac_artifacts.estimate.run import Progress, Run, silent
 from kfac_artifacts.estimate.sample import Sample, choose
 from kfac_artifacts.estimate.saver import Saver
-from kfac_artifacts.estimate.stages import estimate
+from kfac_artifacts.estimate.phases import estimate
 from kfac_artifacts.estimate.sums import tensor_cores
 from kfac_artifacts.estimate.workers import Workers
 from kfac_artifacts.network import Examples, Network

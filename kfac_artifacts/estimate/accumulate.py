@@ -118,7 +118,12 @@ class Accumulator:
             own[a] = self._inputs[site].mean().to(dtype=B.matrix.dtype)
         bias = site.parameters.get("bias")
         weight = site.parameters["weight"]
-        yield site.name, KroneckerBlock(weight, bias, site.layout, ((a, b),)), own
+        terms = ((a, b),)
+        yield (
+            site.name,
+            KroneckerBlock(weight, bias, site.layout, terms, site.part),
+            own,
+        )
 
     def _input_sum(self, site: Site, a: Tensor) -> InputSum:
         if site not in self._inputs:

@@ -44,7 +44,7 @@ class _Prover:
     """Collects what the sites see."""
 
     keeps_inputs = True
-    gradients: dict[str, Tensor] = field(default_factory=dict)
+    gradients: dict[tuple[str, int | None], Tensor] = field(default_factory=dict)
     inputs: list[Visit] = field(default_factory=list)
     misfits: set[Site] = field(default_factory=set)
 
@@ -58,8 +58,8 @@ class _Prover:
             self.misfits.add(visit.site)
             return
         for role, name in visit.site.parameters.items():
-            gradient = found[role].detach()
-            self.gradients[name] = self.gradients.get(name, 0) + gradient
+            key, gradient = (name, visit.site.part), found[role].detach()
+            self.gradients[key] = self.gradients.get(key, 0) + gradient
 
 
 def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
@@ -91,7 +91,7 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
             inventory.uncovered[name] = UNREACHED
     for site in list(inventory.sites):
         fault = _fault(site, prover, true, largest)
-        if fault is not None:
+        if fault is not None and site in inventory.sites:
             inventory.drop(site, fault)
     _require_sites(inventory)
     sites = inventory.sites
@@ -146,7 +146,7 @@ def _drop_rigid(
     shared = [s for s in inventory.sites if isinstance(s, LooseSite | TableSite)]
     for site in shared:
         try:
-            with torch.no_grad():
+            with torch.no_grad(), requiring_gradients(network, wanted=False):
                 same = torch.allclose(
                     Pass(network, [site], batch, _Deaf()).f, f, rtol=1e-2, atol=1e-4
                 )
@@ -165,7 +165,7 @@ def _fault(
     dtype = next(iter(true.values())).dtype
     relative, negligible = TOLERANCES.get(dtype, HALF_PRECISION)
     for name in site.parameters.values():
-        seen, actual = prover.gradients.get(name), true.get(name)
+        seen, actual = prover.gradients.get((name, site.part)), true.get(name)
         reached = _reached(actual)
         if seen is None or actual is None:
             if name != site.parameters["weight"] and not reached:
@@ -173,6 +173,7 @@ def _fault(
             if reached:
                 return "f uses it without calling its module"
             return UNREACHED
+        actual = actual.view(-1, seen.shape[1])[site.part or 0]
         allowed = relative * actual.norm() + negligible * largest
         if not seen[1:].norm() <= allowed:
             return "the first axis of its input is not the batch"

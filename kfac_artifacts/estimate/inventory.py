@@ -10,6 +10,8 @@ from torch.nn.functional import layer_norm, rms_norm
 
 from kfac_artifacts.artifact import Layout
 from kfac_artifacts.errors import CoverageError
+from kfac_artifacts.estimate.experts import functional_sites
+from kfac_artifacts.estimate.refusals import check_differentiable, refusals
 from kfac_artifacts.estimate.sites import (
     LinearSite,
     LooseSite,
@@ -38,8 +40,9 @@ class Inventory:
     uncovered: dict[str, str] = field(default_factory=dict)
 
     def drop(self, site: Site, reason: str) -> None:
-        """Take a site out, and report its parameters."""
-        self.sites.remove(site)
+        """Take a site out, and all other slices of its parameters; report them."""
+        names = set(site.parameters.values())
+        self.sites = [s for s in self.sites if names.isdisjoint(s.parameters.values())]
         self.uncovered |= dict.fromkeys(site.parameters.values(), reason)
 
 
@@ -57,8 +60,10 @@ def take_inventory(
         The inventory; nothing in it is proved yet.
 
     Raises:
-        CoverageError: If a pattern matches no parameter.
+        CoverageError: If a pattern matches no parameter, or the gradient of f is not
+            that which autograd finds.
     """
+    check_differentiable(module)
     names = {id(p): name for name, p in module.named_parameters()}
     _check_patterns((*only, *exclude), set(names.values()))
     inventory = Inventory()
@@ -67,12 +72,13 @@ def take_inventory(
         if not wanted or any(fnmatchcase(name, pattern) for pattern in exclude):
             inventory.excluded.append(name)
     left_out = set(inventory.excluded)
-    owners: dict[str, Site] = {}
+    owners: dict[tuple[str, int | None], Site] = {}
     for path, child in module.named_modules(remove_duplicate=True):
         for site in _sites(path, child, names, left_out, inventory):
             _add(site, child, owners, inventory)
+    owned = {name for name, _ in owners}
     for name in names.values():
-        if name not in {*owners, *left_out, *inventory.uncovered}:
+        if name not in {*owned, *left_out, *inventory.uncovered}:
             reason = (
                 "its module shares a weight with a module that has other parameters"
             )
@@ -90,13 +96,17 @@ def _check_patterns(patterns: tuple[str, ...], names: set[str]) -> None:
 
 
 def _add(
-    site: Site, child: nn.Module, owners: dict[str, Site], inventory: Inventory
+    site: Site,
+    child: nn.Module,
+    owners: dict[tuple[str, int | None], Site],
+    inventory: Inventory,
 ) -> None:
     """Add a site, or join it with the one that has the same parameters already."""
-    first = owners.get(site.parameters["weight"])
+    first = owners.get((site.parameters["weight"], site.part))
     if first is None:
         inventory.sites.append(site)
-        owners |= dict.fromkeys(site.parameters.values(), site)
+        own = site.parameters.values()
+        owners |= dict.fromkeys([(name, site.part) for name in own], site)
         first = site
     elif type(first) is not type(site) or first.parameters != site.parameters:
         return  # the proof finds that the first site does not see every use
@@ -112,13 +122,21 @@ def _sites(
 ) -> Iterator[Site]:
     """Make the site of a module, or one for each parameter that it holds itself."""
     own = {k: names[id(p)] for k, p in child.named_parameters(recurse=False)}
+    refused = refusals(child)
+    inventory.uncovered |= {
+        own[k]: reason for k, reason in refused.items() if own[k] not in left_out
+    }
+    left_out = left_out | {own[k] for k in refused}
     wanted = {k: name for k, name in own.items() if name not in left_out}
     if not wanted:
         return
     make = _site_of(child)
     if make is None:
+        functional = functional_sites(path, child, wanted)
+        yield from functional
+        found = {name for site in functional for name in site.parameters.values()}
         for name, parameter in child.named_parameters(recurse=False):
-            if name in wanted:
+            if name in wanted and wanted[name] not in found:
                 yield from _loose(wanted[name], parameter, inventory)
     elif "weight" not in wanted:
         reason = "a bias is covered together with its weight, which is excluded"

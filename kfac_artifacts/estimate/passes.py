@@ -14,7 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from kfac_artifacts.errors import CoverageError
+from kfac_artifacts.estimate.experts import listening, running_experts_one_by_one
+from kfac_artifacts.estimate.routing import Tokens
 from kfac_artifacts.estimate.sites import LooseSite, Site, TableSite
+from kfac_artifacts.estimate.stages import Stages
 from kfac_artifacts.network import Batch, Network
 
 
@@ -70,7 +73,7 @@ class Pass:
         self.failures: dict[Site, str] = {}
         self._leaves: list[Tensor] = []
         self._listener = listener
-        self._mask = network.mask(batch)
+        self._stages = Stages(network.mask(batch))
         self._count = len(next(iter(batch.values())))
         parameters = network.parameters()
         copies = {
@@ -82,10 +85,12 @@ class Pass:
             module.register_forward_hook(self._hook(site), with_kwargs=True)
             for site in sites
             for module in site.modules
-            if not isinstance(site, LooseSite)
+            if not (isinstance(site, LooseSite) or site.functional)
         ]
+        heard = listening(sites, parameters, self._tokens, self._hear, self.failures)
+        followed = self._stages.following(network.module)
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), heard, followed:
                 self.f = network.call_with(copies, batch)
         finally:
             for hook in hooks:
@@ -128,15 +133,25 @@ class Pass:
             if failure is not None:
                 self.failures[site] = failure
                 return None
-            if not z.requires_grad:
-                self._leaves.append(z.detach().requires_grad_())
-                z = self._leaves[-1].clone()  # a leaf may not be changed in place
-            mask = self._mask if self._has_positions(site, x) else None
+            mask = self._stages.mask_of(x) if self._has_positions(site, x) else None
             a = site.inputs(module, x.detach())
-            self._listen(site, z, Visit(site, call, x, a, mask))
-            return z
+            return self._enter(z, Visit(site, call, x, a, mask))
 
         return hook
+
+    def _tokens(self, x: Tensor) -> Tokens:
+        return Tokens(self._count, self._stages.mask_of(x))
+
+    def _hear(self, site: Site, a: Tensor, mask: Tensor, z: Tensor) -> Tensor:
+        """A use of a site inside of its module; everything is canonical."""
+        return self._enter(z, Visit(site, self._call(site), a, a.detach(), mask))
+
+    def _enter(self, z: Tensor, visit: Visit) -> Tensor:
+        if not z.requires_grad:
+            self._leaves.append(z.detach().requires_grad_())
+            z = self._leaves[-1].clone()  # a leaf may not be changed in place
+        self._listen(visit.site, z, visit)
+        return z
 
     def _listen(self, site: Site, z: Tensor, visit: Visit) -> None:
         self._listener.on_input(visit)
@@ -153,11 +168,11 @@ class Pass:
     def _check(self, site: Site, x: Tensor) -> str | None:
         if x.dim() < 2 or x.shape[0] != self._count:
             return f"the first axis of its input {list(x.shape)} is not the batch"
-        masked = self._mask is not None and self._has_positions(site, x)
-        if masked and self._mask is not None and self._mask.shape != x.shape[:2]:
+        mask = self._stages.mask_of(x) if self._has_positions(site, x) else None
+        if mask is not None and mask.shape != x.shape[:2]:
             return (
                 f"the positions of its input {list(x.shape)} are not those of the "
-                f"attention mask {list(self._mask.shape)}"
+                f"attention mask {list(mask.shape)}"
             )
         return None
 
@@ -170,6 +185,8 @@ class Pass:
 def requiring_gradients(network: Network, wanted: bool) -> Iterator[None]:
     """Freeze or unfreeze every parameter for a while, then restore each.
 
+    Experts are meanwhile applied one by one, so that they can be listened to.
+
     Args:
         network: Its module is left as it was found.
         wanted: Whether parameters shall require gradients.
@@ -181,7 +198,8 @@ def requiring_gradients(network: Network, wanted: bool) -> Iterator[None]:
     for p in before:
         p.requires_grad_(wanted and p.is_floating_point())
     try:
-        yield
+        with running_experts_one_by_one(network.module):
+            yield
     finally:
         for p, flag in before.items():
             p.requires_grad_(flag)

@@ -27,6 +27,12 @@ class Site(ABC):
     keeps_inputs: ClassVar[bool] = False
     """Whether cotangents make no sense without the inputs."""
 
+    part: int | None = None
+    """Which slice of stacked parameters it is, along their first axis."""
+
+    functional: bool = False
+    """Whether its modules apply it by function, and so are not the map themselves."""
+
     def __init__(self, name: str, parameters: dict[str, str]) -> None:
         self.name = name
         self.parameters = parameters  # role ("weight", "bias") -> name

@@ -33,10 +33,10 @@ class InputSum:
         self._positions += rows.shape[0]
 
     def mean(self) -> Dense:
-        """The factor A."""
+        """The factor A; zero if there was no position at all."""
         if self._bias:
             self._sum[:-1, -1] = self._sum[-1, :-1]
-        return Dense(_symmetric(self._sum / self._positions))
+        return Dense(_symmetric(self._sum / max(self._positions, 1)))
 
 
 class RowSum:

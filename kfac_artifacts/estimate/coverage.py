@@ -86,7 +86,7 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
         _require_sites(inventory)
         passed.backward(_first_only(f))
     largest = max(g.norm().item() for g in true.values())
-    for name in inventory.uncovered:
+    for name in inventory.uncovered.keys() - inventory.refused:
         if not _reached(true.get(name)):
             inventory.uncovered[name] = UNREACHED
     for site in list(inventory.sites):

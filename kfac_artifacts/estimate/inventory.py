@@ -33,11 +33,13 @@ class Inventory:
         sites: The sites, in the order of the modules.
         excluded: Parameters left out on request.
         uncovered: Parameters left out for a reason.
+        refused: Those of them that no task vector can change.
     """
 
     sites: list[Site] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
     uncovered: dict[str, str] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
 
     def drop(self, site: Site, reason: str) -> None:
         """Take a site out, and all other slices of its parameters; report them."""
@@ -122,11 +124,10 @@ def _sites(
 ) -> Iterator[Site]:
     """Make the site of a module, or one for each parameter that it holds itself."""
     own = {k: names[id(p)] for k, p in child.named_parameters(recurse=False)}
-    refused = refusals(child)
-    inventory.uncovered |= {
-        own[k]: reason for k, reason in refused.items() if own[k] not in left_out
-    }
-    left_out = left_out | {own[k] for k in refused}
+    refused = {own[k]: reason for k, reason in refusals(child).items()}
+    inventory.uncovered |= {n: r for n, r in refused.items() if n not in left_out}
+    inventory.refused |= refused.keys()
+    left_out = left_out | refused.keys()
     wanted = {k: name for k, name in own.items() if name not in left_out}
     if not wanted:
         return

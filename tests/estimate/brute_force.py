@@ -83,7 +83,7 @@ def check_against_brute_force(network, examples, artifact):
         counts[block.kind] += 1
         if isinstance(block, KroneckerBlock):
             mask = network.mask(batch)
-            _check_pair(artifact, block, by_name[name], recorder, mask)
+            _check_pair(artifact, block, by_name[name], recorder, mask, n)
         else:
             rows = J[block.parameter].reshape(n, C, -1)
             G = torch.einsum("ncp,ncq->pq", rows, rows) / n
@@ -113,10 +113,10 @@ def _check_gradients(recorder, J, c):
         torch.testing.assert_close(gradient, actual.reshape(gradient.shape), **CLOSE)
 
 
-def _check_pair(artifact, block, site, recorder, mask):
+def _check_pair(artifact, block, site, recorder, mask, n):
     ((a, b),) = block.terms
     B = artifact.factors[b].to_dense()
-    torch.testing.assert_close(B, site.squares / len(mask))
+    torch.testing.assert_close(B, site.squares / n)
     visits = recorder.inputs[site]
     rows = torch.cat([_rows(site, visit, block, mask) for visit in visits])
     A = rows.mT @ rows / max(len(rows), 1)
@@ -130,7 +130,8 @@ def _rows(site, visit, block, mask):
     if isinstance(site, TableSite):
         one_hot = torch.nn.functional.one_hot(a.clamp(min=0), site.rows)
         a = one_hot.double() * (a >= 0)[..., None]
-    rows = a[mask] if a.shape[:2] == mask.shape else a.flatten(0, 1)
+    fits = mask is not None and a.shape[:2] == mask.shape
+    rows = a[mask] if fits else a.flatten(0, 1)
     if block.bias is None:
         return rows
     return torch.cat([rows, torch.ones(len(rows), 1, dtype=rows.dtype)], dim=1)

@@ -22,6 +22,8 @@ from kfac_artifacts.estimate.sites import LinearSite, Site
 
 PRODUCTS = (linear, torch.matmul, Tensor.matmul, Tensor.__matmul__)
 CASTS = (Tensor.to, Tensor.type, Tensor.float)
+NAMES = ("Router", "Gate", "Linear")
+"""What classes of linear maps are called; the proof tells whether they are."""
 Hear = Callable[[Site, Tensor, Tensor, Tensor], Tensor]
 """Told of a site's input, mask and output, all canonical; gives the output back."""
 
@@ -42,7 +44,7 @@ def functional_sites(
     """
     own = {k: p for k, p in module.named_parameters(recurse=False) if k in wanted}
     if not _is_experts(module):
-        return _matrix(path, own, wanted)
+        return _matrix(path, module, own, wanted)
     stacks = [key for key, parameter in own.items() if parameter.dim() == 3]
     transposed = getattr(module, "is_transposed", False)
     layout = Layout.COLUMNS if transposed else Layout.ROWS
@@ -61,9 +63,13 @@ def functional_sites(
 
 
 def _matrix(
-    path: str, own: Mapping[str, Tensor], wanted: Mapping[str, str]
+    path: str, module: nn.Module, own: Mapping[str, Tensor], wanted: Mapping[str, str]
 ) -> list[LinearSite]:
     if "weight" not in own or own["weight"].dim() != 2:
+        return []
+    if not (
+        isinstance(module, nn.Linear) or any(w in type(module).__name__ for w in NAMES)
+    ):
         return []
     roles = {k: wanted[k] for k in ("weight", "bias") if k in own}
     site = LinearSite(path or wanted["weight"], roles, Layout.ROWS)

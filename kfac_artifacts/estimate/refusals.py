@@ -6,12 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from kfac_artifacts.errors import CoverageError
-
-QUANTISED = {"Int8Params": "8-bit", "Params4bit": "4-bit"}
-"""Parameters of bitsandbytes by class; some keep their bits in a floating type."""
-
-CUT_GRADIENTS = ("torch.ao.nn.quantized.", "torch.nn.quantized.")
-"""Packages of modules through which autograd does not see."""
+from kfac_artifacts.estimate.quantised import bits, lets_no_gradient_pass
 
 
 def refusals(module: nn.Module) -> dict[str, str]:
@@ -35,11 +30,11 @@ def refusals(module: nn.Module) -> dict[str, str]:
 
 
 def _of_all(module: nn.Module, own: Mapping[str, Tensor]) -> str | None:
-    bits = [QUANTISED[k] for p in own.values() if (k := type(p).__name__) in QUANTISED]
-    if bits:
+    quantised = [found for p in own.values() if (found := bits(p)) is not None]
+    if quantised:
         return (
-            f"quantised weights (bitsandbytes {bits[0]}) cannot be fine-tuned; load "
-            "the model unquantised"
+            f"quantised weights (bitsandbytes {quantised[0]}) cannot be fine-tuned; "
+            "load the model unquantised"
         )
     if isinstance(module, ParametrizationList) or is_parametrized(module):
         return (
@@ -65,8 +60,8 @@ def check_differentiable(module: nn.Module) -> None:
     """
     for path, part in module.named_modules():
         kind = type(part)
-        if f"{kind.__module__}.".startswith(CUT_GRADIENTS):
+        if lets_no_gradient_pass(part):
             raise CoverageError(
                 f"{path or 'the model'} is a {kind.__module__}.{kind.__qualname__}, "
-                "which lets no gradient pass; load the model unquantised"
+                "and lets no gradient pass as it is; load the model unquantised"
             )

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kfac_artifacts.estimate.masks import Masks
+
 
 class Stages:
     """Follows a forward pass from the encoder to the decoder.
@@ -21,11 +23,11 @@ class Stages:
     """
 
     def __init__(self, mask: Tensor | None) -> None:
-        self._encoder = self._now = mask
+        self._encoder = self._now = Masks(mask)
         self._memory: Tensor | None = None
 
-    def mask_of(self, x: Tensor) -> Tensor | None:
-        """The mask of the positions of a site's input at this stage of the pass."""
+    def masks_of(self, x: Tensor) -> Masks:
+        """The masks of the positions of a site's input at this stage of the pass."""
         memory = self._memory
         if memory is not None and x.shape == memory.shape:
             return self._encoder if x.data_ptr() == memory.data_ptr() else self._now
@@ -64,9 +66,9 @@ class Stages:
         memory = kwargs.get("encoder_hidden_states")
         if memory is None:
             return
-        self._memory, self._now = memory, kwargs.get("attention_mask")
-        if self._now is None:
+        mask = kwargs.get("attention_mask")
+        if mask is None:
             own = [*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds")]
             given = next(x for x in own if x is not None)
-            self._now = torch.ones(given.shape[:2], device=given.device)
-        self._now = self._now.bool()
+            mask = torch.ones(given.shape[:2], device=given.device)
+        self._memory, self._now = memory, Masks(mask.bool())

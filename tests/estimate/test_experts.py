@@ -15,7 +15,7 @@ from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
 from tests import models
-from tests.estimate.brute_force import EXACT
+from tests.estimate.recorded import EXACT
 from tests.estimate.test_text_models import mean_pool, network_of, texts
 
 FIRST = "layers.0.mlp"

@@ -12,7 +12,7 @@ from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.estimate import compute
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
-from tests.estimate.brute_force import EXACT, check_against_brute_force
+from tests.estimate.recorded import EXACT, check_against_brute_force
 
 BEHIND = {"0.weight", "0.bias", "2.weight", "2.bias"}
 
@@ -100,6 +100,18 @@ def test_quantised_weights_are_refused_and_gradients_pass_through_them(kind):
     exact = compute(unquantised, examples(64, torch.float32), cotangents=EXACT)
     B, wanted = (a.factors["0.B"].to_dense() for a in (artifact, exact))
     assert 0 < (B - wanted).norm() < 0.3 * wanted.norm()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_four_bits_that_were_repacked_for_inference_are_refused():
+    """On some CPUs a pass without gradients does that, and gradients pass no more."""
+    network = network_of(_four_bits(64).to("cpu"), 64, torch.float32)
+    compute(network, examples(64, torch.float32))
+    state = network.module[1].weight.quant_state
+    assert not getattr(state, "packing_format_for_cpu", False)
+    state.packing_format_for_cpu = True
+    with pytest.raises(CoverageError, match=r"1 is a bitsandbytes.*no gradient pass"):
+        compute(network, examples(64, torch.float32))
 
 
 class _Counted(nn.Linear):

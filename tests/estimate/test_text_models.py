@@ -9,7 +9,7 @@ from kfac_artifacts.artifact import Named
 from kfac_artifacts.estimate import compute
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
-from tests.estimate.brute_force import EXACT, check_against_brute_force, jacobians
+from tests.estimate.recorded import EXACT, check_against_brute_force, jacobians
 
 UNREACHED = "f does not depend on it"
 MAY_BE_UNCOVERED = {

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.estimate.attention import explicit_attention
+from kfac_artifacts.estimate.copies import Copies
 from kfac_artifacts.estimate.masks import Masks
 from kfac_artifacts.estimate.orders import Order, arrange, fits, possible
 from kfac_artifacts.estimate.sites import LooseSite, Site, TableSite
@@ -121,8 +122,7 @@ class Pass:
         rows = site.row_numbers(self._count, parameter.device)
         visit = Visit(site, self._call(site), copies, rows, None, None, Order.FIRST)
         self._listen(visit, copies)
-        # a leaf may not be changed in place
-        return copies.clone().reshape(self._count, *site.forms[0][1:])
+        return Copies(copies.clone().reshape(self._count, *site.shape))
 
     def _hook(self, site: Site) -> Any:
         def hook(

@@ -14,7 +14,7 @@ from torch import Tensor
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.estimate.inventory import Inventory
 from kfac_artifacts.estimate.passes import Pass, Visit, requiring_gradients
-from kfac_artifacts.estimate.settle import UNFIT, fit_copies, settle
+from kfac_artifacts.estimate.settle import drop_unfit, settle
 from kfac_artifacts.estimate.sites import LinearSite, Site
 from kfac_artifacts.network import Batch, Network
 
@@ -64,7 +64,7 @@ class _Prover:
         site = visit.site
         try:
             self._add(visit, g)
-        except UNFIT:
+        except (RuntimeError, TypeError, ValueError, IndexError):
             self.faults[site] = "its tensors do not have the shapes of its kind"
         if visit.mask is not None and bool(g[~visit.mask].any()):
             self.faults[site] = "f depends on positions that the attention mask hides"
@@ -128,7 +128,7 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
     prover = _Prover(_by_site(true, inventory.sites), largest)
     del true
     with requiring_gradients(network, wanted=False):
-        fit_copies(network, inventory, batch, f)
+        drop_unfit(network, inventory, batch, f)
         settle(network, inventory, batch, s)
         _require_sites(inventory, reached)
         passed = Pass(network, inventory.sites, batch, prover)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.estimate.attention import explicit_attention
+from kfac_artifacts.estimate.copies import Copies
 from kfac_artifacts.estimate.experts import listening, running_experts_one_by_one
 from kfac_artifacts.estimate.orders import Order, arrange, fits, possible
 from kfac_artifacts.estimate.quantised import kept_for_gradients
@@ -130,8 +131,7 @@ class Pass:
         rows = site.row_numbers(self._count, parameter.device)
         visit = Visit(site, self._call(site), copies, rows, None, None, Order.FIRST)
         self._listen(visit, copies)
-        # a leaf may not be changed in place
-        return copies.clone().reshape(self._count, *site.forms[0][1:])
+        return Copies(copies.clone().reshape(self._count, *site.shape))
 
     def _hook(self, site: Site) -> Any:
         def hook(

@@ -5,9 +5,8 @@ an order of axes, or a shape of copies, that puts any of it down to another exam
 wrong, whatever the shapes say. If several orders pass, none is taken.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+import logging
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,16 +17,13 @@ from kfac_artifacts.estimate.passes import Pass, Visit
 from kfac_artifacts.estimate.sites import LooseSite, Site, TableSite
 from kfac_artifacts.network import Batch, Network
 
+logger = logging.getLogger(__name__)
+
 NOT_APART = "its examples cannot be told apart: no axis of its input is the batch"
 AMBIGUOUS = "its examples cannot be told apart: two axes of its input may be the batch"
 NOT_ONCE = "the model does not use it once per example"
 ROUNDING = 1e-6
 """What another example may see, as a share; exact zeros are the rule."""
-
-UNFIT = (RuntimeError, ValueError, IndexError, TypeError)
-"""What a model or a site raises when it is given shapes that are not its own."""
-
-_S = TypeVar("_S", bound=Site)
 
 
 class _Deaf:
@@ -72,10 +68,8 @@ class _Watcher:
                 sizes.append(torch.zeros(()))
 
 
-def fit_copies(network: Network, inventory: Inventory, batch: Batch, f: Tensor) -> None:
-    """Keep the shapes of copies with which the model still computes f.
-
-    Parameters of one name are tried together, then those that fail one by one.
+def drop_unfit(network: Network, inventory: Inventory, batch: Batch, f: Tensor) -> None:
+    """Drop what all examples share if f is another with a copy for each of them.
 
     Args:
         network: The network.
@@ -83,44 +77,21 @@ def fit_copies(network: Network, inventory: Inventory, batch: Batch, f: Tensor) 
         batch: The examples.
         f: What the network computes for them.
     """
-    loose = [site for site in inventory.sites if isinstance(site, LooseSite)]
-    groups: dict[tuple[object, ...], list[LooseSite]] = defaultdict(list)
-    for site in loose:
-        groups[site.name.rpartition(".")[2], site.shape].append(site)
-    for group in groups.values():
-        _each(inventory, group, lambda sites: _fit(network, sites, batch, f))
-    tables = [site for site in inventory.sites if isinstance(site, TableSite)]
-    _each(inventory, tables, lambda sites: _same(network, sites, batch, f))
-
-
-def _each(
-    inventory: Inventory, sites: list[_S], passes: Callable[[list[_S]], bool]
-) -> None:
-    """Try sites together; if they fail, drop those that fail alone."""
-    if not passes(sites):
-        for site in sites:
-            if not passes([site]):
+    shared = [s for s in inventory.sites if isinstance(s, LooseSite | TableSite)]
+    if not _same(network, shared, batch, f):
+        for site in shared:
+            if not _same(network, [site], batch, f):
                 inventory.drop(site, NOT_ONCE)
-
-
-def _fit(network: Network, group: list[LooseSite], batch: Batch, f: Tensor) -> bool:
-    candidates = group[0].forms
-    good = []
-    for form in candidates:
-        for site in group:
-            site.forms = [form]
-        if _same(network, group, batch, f):
-            good.append(form)
-    for site in group:
-        site.forms = list(good or candidates)
-    return bool(good)
 
 
 def _same(network: Network, sites: Sequence[Site], batch: Batch, f: Tensor) -> bool:
     try:
         with torch.no_grad():
             found = Pass(network, sites, batch, _Deaf()).f
-    except UNFIT:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # a model may raise anything when it cannot use what it is given
+        logger.debug("f cannot be computed with copies", exc_info=True)
         return False
     return found.shape == f.shape and torch.allclose(found, f, rtol=1e-2, atol=1e-4)
 
@@ -134,36 +105,32 @@ def settle(network: Network, inventory: Inventory, batch: Batch, s: Tensor) -> N
         batch: At least two examples.
         s: A cotangent for every example, ``[N, C]``.
     """
-    while inventory.sites:
-        watcher = _Watcher()
-        passed = Pass(network, inventory.sites, batch, watcher)
-        faults: dict[Site, str] = dict(passed.failures)
-        for n in range(len(s)):
-            alone = torch.zeros_like(s)
-            alone[n] = s[n]
-            passed.backward(alone, last=n == len(s) - 1)
-            watcher.end_of_backward(n)
-        for visit in watcher.visits:
-            fault = _settle(visit, watcher, len(s))
-            if fault is not None:
-                faults.setdefault(visit.site, fault)
-        again = [site for site in faults if _next_form(site)]
-        for site in set(faults) - set(again):
-            inventory.drop(site, faults[site])
-        if not again:
-            return
+    watcher = _Watcher()
+    passed = Pass(network, inventory.sites, batch, watcher)
+    for n in range(len(s)):
+        alone = torch.zeros_like(s)
+        alone[n] = s[n]
+        passed.backward(alone, last=n == len(s) - 1)
+        watcher.end_of_backward(n)
+    faults: dict[Site, str] = dict(passed.failures)
+    for visit in watcher.visits:
+        fault = _settle(visit, watcher, len(s))
+        if fault is not None:
+            faults.setdefault(visit.site, fault)
+    for site, fault in faults.items():
+        inventory.drop(site, fault)
 
 
 def _settle(visit: Visit, watcher: _Watcher, count: int) -> str | None:
     """Write down the order of a visit, or say why there is none."""
-    known = visit.order is not None or not visit.site.arranged  # and brought about
-    shape = watcher.shapes[id(visit)]
-    orders = [Order.FIRST] if known else possible(shape, count)
+    site = visit.site
+    first = isinstance(site, LooseSite) or site.functional or not site.arranged
+    orders = [Order.FIRST] if first else possible(watcher.shapes[id(visit)], count)
     sizes = watcher.sizes[id(visit)]
     good = [o for o in orders if _apart(o, sizes, count)]
     if len(good) != 1:
         return AMBIGUOUS if good else NOT_APART
-    visit.site.orders.setdefault(visit.call, good[0])
+    visit.site.orders[visit.call] = good[0]
     return None
 
 
@@ -176,12 +143,4 @@ def _apart(order: Order, sizes: list[Tensor], count: int) -> bool:
             others[n] = 0
             if not others.norm() <= ROUNDING * own:
                 return False
-    return True
-
-
-def _next_form(site: Site) -> bool:
-    """Try the next shape of copies, if there is another."""
-    if not isinstance(site, LooseSite) or len(site.forms) < 2:
-        return False
-    site.forms.pop(0)
     return True

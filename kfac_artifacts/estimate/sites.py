@@ -147,9 +147,6 @@ class LooseSite(Site):
         table = _is_table(shape)
         self.rows = shape[-2] if table else 1
         self.width = shape[-1] if table else math.prod(shape)
-        self.forms = forms(shape)
-        """Shapes that the copies may have for the model, N written as -1, best first;
-        ``coverage`` drops those that fail."""
         self.orders[0] = Order.FIRST
 
     @property
@@ -188,19 +185,3 @@ def _is_table(shape: tuple[int, ...]) -> bool:
     """Whether a parameter is T vectors: ``[T, D]`` or ``[1, T, D]``."""
     wide = len(shape) == 2 or (len(shape) == 3 and shape[0] == 1)
     return wide and shape[-2] > 1
-
-
-def forms(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Shapes that a parameter's copies may have in the place of the parameter.
-
-    The batch takes the place of a leading 1, or is a new first axis, before one or two
-    axes that are broadcast over positions.
-
-    Args:
-        shape: The parameter's.
-
-    Returns:
-        The shapes; -1 stands for N.
-    """
-    in_place = [(-1, *shape[1:])] if len(shape) > 1 and shape[0] == 1 else []
-    return [*in_place, (-1, 1, *shape), (-1, *shape), (-1, 1, 1, *shape)]

@@ -8,7 +8,7 @@ from kfac_artifacts.artifact import Cotangents, KroneckerBlock
 from kfac_artifacts.estimate.coverage import prove
 from kfac_artifacts.estimate.inventory import take_inventory
 from kfac_artifacts.estimate.passes import Pass, requiring_gradients
-from kfac_artifacts.estimate.sites import TableSite
+from kfac_artifacts.estimate.sites import LooseSite, TableSite
 
 EXACT = Cotangents("exact", None, 0)
 CLOSE = {"rtol": 1e-5, "atol": 1e-7}
@@ -127,7 +127,8 @@ def _rows(site, visit, block, mask):
     """The real positions: the mask's, unless there are others or they are routed."""
     a = visit.a
     mask = visit.mask if block.part is not None else mask
-    if isinstance(site, TableSite):
+    mask = None if isinstance(site, LooseSite) else mask
+    if isinstance(site, TableSite | LooseSite):
         one_hot = torch.nn.functional.one_hot(a.clamp(min=0), site.rows)
         a = one_hot.double() * (a >= 0)[..., None]
     fits = mask is not None and a.shape[:2] == mask.shape

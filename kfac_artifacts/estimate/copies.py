@@ -1,0 +1,124 @@
+"""A parameter of which every example has a copy, seen by the model as one tensor.
+
+What a model does to a parameter alone (slice, index, reshape, interpolate) is done to
+every copy. Where it first meets a tensor of examples, the copies take their places: the
+batch is the first axis there, with the rows of an example side by side, or else the
+second. None of this is trusted: ``settle`` and ``coverage`` prove it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.func import vmap
+from torch.utils import _pytree as pytree
+from typing_extensions import override
+
+ELEMENTWISE = {
+    *("add", "sub", "mul", "div", "true_divide", "rsub"),
+    *("__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__"),
+    *("__truediv__", "__rtruediv__", "add_", "sub_", "mul_", "div_"),
+    *("__iadd__", "__isub__", "__imul__", "where", "type_as", "expand_as"),
+    *("cat", "concat", "concatenate", "stack", "scaled_dot_product_attention"),
+}
+"""Functions in which copies may meet examples: row by row, never as a matrix."""
+
+DESCRIBING = {"size", "dim", "numel", "stride", "is_floating_point", "__len__"}
+EXPANDING = {"expand", "repeat", "broadcast_to", "tile"}
+ADJOINTS = {"T", "mT", "H", "mH"}
+
+
+class Copies(Tensor):
+    """Looks like one tensor of the parameter's shape, and holds one per example."""
+
+    copies: Tensor
+
+    @staticmethod
+    def __new__(cls, copies: Tensor) -> "Copies":
+        """Wrap ``[N, *shape]``."""
+        self = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls, copies.shape[1:], dtype=copies.dtype, device=copies.device
+        )
+        self.copies = copies
+        return self
+
+    @classmethod
+    @override
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = func.__name__
+        plain = name == "__get__" and func.__self__.__name__ not in ADJOINTS
+        if plain or name in DESCRIBING:
+            return super().__torch_function__(func, types, args, kwargs)
+        if name in EXPANDING:
+            return _expand(func, *args, **kwargs)
+        flat, spec = pytree.tree_flatten((args, kwargs))
+        example = _example(flat) if name in ELEMENTWISE else None
+        if example is None:
+            return _of_each(func, flat, spec)
+        flat = [_met(x, example) if isinstance(x, Copies) else x for x in flat]
+        args, kwargs = pytree.tree_unflatten(flat, spec)
+        return func(*args, **kwargs)
+
+    @classmethod
+    @override
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        raise TypeError(f"{func} is not defined for the copies of a parameter")
+
+
+def _example(flat: list[Any]) -> Tensor | None:
+    """The argument of most axes, if the copies have no first axis of their own there."""
+    plain = [x for x in flat if isinstance(x, Tensor) and not isinstance(x, Copies)]
+    largest = max(plain, key=Tensor.dim, default=None)
+    if largest is None or largest.dim() == 0:
+        return None
+    ours = [x for x in flat if isinstance(x, Copies)]
+    fit = all(x.dim() < largest.dim() or _has_room(x, largest) for x in ours)
+    return largest if fit else None
+
+
+def _has_room(x: Tensor, largest: Tensor) -> bool:
+    return x.dim() == largest.dim() and x.shape[0] == 1
+
+
+def _met(ours: Copies, example: Tensor) -> Tensor:
+    """Give every example its copy, in a tensor that broadcasts with the examples'."""
+    copies = ours.copies
+    count = len(copies)
+    shape = [1] * (example.dim() - ours.dim()) + list(ours.shape)
+    placed = copies.reshape(count, *shape[1:])
+    rows = example.shape[0]
+    if rows % count == 0:
+        return placed.repeat_interleave(rows // count, 0)
+    second = example.dim() > 1 and example.shape[1] == count and placed.shape[1] == 1
+    return placed.transpose(0, 1) if second else placed
+
+
+def _expand(func: Callable[..., Any], ours: Copies, *sizes: Any, **named: Any) -> Any:
+    """Expand each copy, or place the copies where the model expands to the batch."""
+    wanted = list(pytree.tree_leaves((sizes, named)))
+    count = len(ours.copies)
+    new = len(wanted) > ours.dim() or ours.shape[0] == 1
+    if not (new and wanted[0] == count):
+        return _of_each(func, *pytree.tree_flatten(((ours, *wanted), {})))
+    each = vmap(lambda x: getattr(x, func.__name__)(1, *wanted[1:]))(ours.copies)
+    return each.squeeze(1)
+
+
+def _of_each(func: Callable[..., Any], flat: list[Any], spec: pytree.TreeSpec) -> Any:
+    """Apply a function to every copy; whatever else it is given is a constant."""
+    ours = [i for i, x in enumerate(flat) if isinstance(x, Copies)]
+
+    def each(*copies: Tensor) -> Any:
+        filled = list(flat)
+        for i, copy in zip(ours, copies, strict=True):
+            filled[i] = copy
+        args, kwargs = pytree.tree_unflatten(filled, spec)
+        return func(*args, **kwargs)
+
+    found = vmap(each)(*(flat[i].copies for i in ours))
+    return pytree.tree_map_only(Tensor, Copies, found)

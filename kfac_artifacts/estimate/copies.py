@@ -6,13 +6,14 @@ batch is the first axis there, with the rows of an example side by side, or else
 second. None of this is trusted: ``settle`` and ``coverage`` prove it.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 from typing_extensions import override
+
+from kfac_artifacts.errors import CoverageError
 
 ELEMENTWISE = {
     *("add", "sub", "mul", "div", "true_divide", "rsub"),
@@ -28,18 +29,58 @@ EXPANDING = {"expand", "repeat", "broadcast_to", "tile"}
 ADJOINTS = {"T", "mT", "H", "mH"}
 
 
+class Places:
+    """Where the copies of a parameter took their places, in the order of events.
+
+    Decided by shapes in the first pass, proved there, and followed in later ones, in
+    which a size may be that of the batch by chance.
+    """
+
+    def __init__(self) -> None:
+        self.proved = False
+        self._known: list[str] = []
+        self._next = 0
+
+    def begin(self) -> "Places":
+        """Start a pass."""
+        self._next = 0
+        return self
+
+    def decide(self, guess: str) -> str:
+        """Give what was decided here, or decide it.
+
+        Args:
+            guess: What the shapes suggest.
+
+        Returns:
+            The decision.
+
+        Raises:
+            CoverageError: If this did not happen when the places were proved.
+        """
+        if self._next == len(self._known):
+            if self.proved:
+                raise CoverageError(
+                    "the model uses a parameter otherwise than in the first batch"
+                )
+            self._known.append(guess)
+        self._next += 1
+        return self._known[self._next - 1]
+
+
 class Copies(Tensor):
     """Looks like one tensor of the parameter's shape, and holds one per example."""
 
     copies: Tensor
+    places: Places
 
     @staticmethod
-    def __new__(cls, copies: Tensor) -> "Copies":
+    def __new__(cls, copies: Tensor, places: Places) -> "Copies":
         """Wrap ``[N, *shape]``."""
-        self = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        self = Tensor._make_wrapper_subclass(
             cls, copies.shape[1:], dtype=copies.dtype, device=copies.device
         )
-        self.copies = copies
+        self.copies, self.places = copies, places
         return self
 
     @classmethod
@@ -51,7 +92,7 @@ class Copies(Tensor):
         name = func.__name__
         plain = name == "__get__" and func.__self__.__name__ not in ADJOINTS
         if plain or name in DESCRIBING:
-            return super().__torch_function__(func, types, args, kwargs)
+            return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
         if name in EXPANDING:
             return _expand(func, *args, **kwargs)
         flat, spec = pytree.tree_flatten((args, kwargs))
@@ -64,14 +105,14 @@ class Copies(Tensor):
 
     @classmethod
     @override
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         raise TypeError(f"{func} is not defined for the copies of a parameter")
 
 
 def _example(flat: list[Any]) -> Tensor | None:
-    """The argument of most axes, if the copies have no first axis of their own there."""
+    """The argument of most axes, if copies have no first axis of their own there."""
     plain = [x for x in flat if isinstance(x, Tensor) and not isinstance(x, Copies)]
     largest = max(plain, key=Tensor.dim, default=None)
     if largest is None or largest.dim() == 0:
@@ -87,31 +128,45 @@ def _has_room(x: Tensor, largest: Tensor) -> bool:
 
 def _met(ours: Copies, example: Tensor) -> Tensor:
     """Give every example its copy, in a tensor that broadcasts with the examples'."""
-    copies = ours.copies
-    count = len(copies)
-    shape = [1] * (example.dim() - ours.dim()) + list(ours.shape)
-    placed = copies.reshape(count, *shape[1:])
-    rows = example.shape[0]
-    if rows % count == 0:
-        return placed.repeat_interleave(rows // count, 0)
-    second = example.dim() > 1 and example.shape[1] == count and placed.shape[1] == 1
-    return placed.transpose(0, 1) if second else placed
-
-
-def _expand(func: Callable[..., Any], ours: Copies, *sizes: Any, **named: Any) -> Any:
-    """Expand each copy, or place the copies where the model expands to the batch."""
-    wanted = list(pytree.tree_leaves((sizes, named)))
     count = len(ours.copies)
-    new = len(wanted) > ours.dim() or ours.shape[0] == 1
-    if not (new and wanted[0] == count):
-        return _of_each(func, *pytree.tree_flatten(((ours, *wanted), {})))
-    each = vmap(lambda x: getattr(x, func.__name__)(1, *wanted[1:]))(ours.copies)
-    return each.squeeze(1)
+    shape = [1] * (example.dim() - ours.dim()) + list(ours.shape)
+    placed = ours.copies.reshape(count, *shape[1:])
+    rows = example.shape[0]
+    second = example.dim() > 1 and example.shape[1] == count and placed.shape[1] == 1
+    guess = "first" if rows % count == 0 else "second" if second else "alone"
+    decision = ours.places.decide(guess)
+    if decision == "alone":
+        return placed
+    fits = second if decision == "second" else rows % count == 0
+    if not fits:
+        raise CoverageError(
+            f"the batch of {count} is not where it was in {list(example.shape)}, where "
+            "a parameter meets it"
+        )
+    if decision == "second":
+        return placed.transpose(0, 1)
+    return placed.repeat_interleave(rows // count, 0)
 
 
-def _of_each(func: Callable[..., Any], flat: list[Any], spec: pytree.TreeSpec) -> Any:
+def _expand(func: Any, ours: Copies, *sizes: Any, **named: Any) -> Any:
+    """Expand each copy, or place the copies where the model expands to the batch."""
+    given = (*sizes, *named.values())
+    wanted = list(given if isinstance(given[0], int) else given[0])
+    count = len(ours.copies)
+    if len(wanted) > ours.dim() or ours.shape[0] == 1:
+        guess = "batch" if wanted[0] == count else "other"
+        if ours.places.decide(guess) == "batch":
+            if wanted[0] != count:
+                raise CoverageError(f"a parameter is not expanded to the batch {count}")
+            each = vmap(lambda x: getattr(x, func.__name__)(1, *wanted[1:]))
+            return each(ours.copies).squeeze(1)
+    return _of_each(func, *pytree.tree_flatten(((ours, *wanted), {})))
+
+
+def _of_each(func: Any, flat: list[Any], spec: pytree.TreeSpec) -> Any:
     """Apply a function to every copy; whatever else it is given is a constant."""
     ours = [i for i, x in enumerate(flat) if isinstance(x, Copies)]
+    places = flat[ours[0]].places
 
     def each(*copies: Tensor) -> Any:
         filled = list(flat)
@@ -121,4 +176,4 @@ def _of_each(func: Callable[..., Any], flat: list[Any], spec: pytree.TreeSpec) -
         return func(*args, **kwargs)
 
     found = vmap(each)(*(flat[i].copies for i in ours))
-    return pytree.tree_map_only(Tensor, Copies, found)
+    return pytree.tree_map_only(Tensor, lambda x: Copies(x, places), found)

@@ -131,7 +131,8 @@ class Pass:
         rows = site.row_numbers(self._count, parameter.device)
         visit = Visit(site, self._call(site), copies, rows, None, None, Order.FIRST)
         self._listen(visit, copies)
-        return Copies(copies.clone().reshape(self._count, *site.shape))
+        own = copies.clone().reshape(self._count, *site.shape)
+        return Copies(own, site.places.begin())
 
     def _hook(self, site: Site) -> Any:
         def hook(

@@ -82,18 +82,20 @@ def drop_unfit(network: Network, inventory: Inventory, batch: Batch, f: Tensor) 
         for site in shared:
             if not _same(network, [site], batch, f):
                 inventory.drop(site, NOT_ONCE)
+    for site in shared:
+        if isinstance(site, LooseSite):
+            site.places.proved = True
 
 
 def _same(network: Network, sites: Sequence[Site], batch: Batch, f: Tensor) -> bool:
     try:
-        with torch.no_grad():
-            found = Pass(network, sites, batch, _Deaf()).f
+        found = Pass(network, sites, batch, _Deaf()).f.detach()
+        return found.shape == f.shape and torch.allclose(found, f, rtol=1e-2, atol=1e-4)
     except torch.OutOfMemoryError:
         raise
     except Exception:  # a model may raise anything when it cannot use what it is given
         logger.debug("f cannot be computed with copies", exc_info=True)
         return False
-    return found.shape == f.shape and torch.allclose(found, f, rtol=1e-2, atol=1e-4)
 
 
 def settle(network: Network, inventory: Inventory, batch: Batch, s: Tensor) -> None:
@@ -107,18 +109,19 @@ def settle(network: Network, inventory: Inventory, batch: Batch, s: Tensor) -> N
     """
     watcher = _Watcher()
     passed = Pass(network, inventory.sites, batch, watcher)
+    for site, failure in passed.failures.items():
+        inventory.drop(site, failure)
+    if not inventory.sites:
+        return
     for n in range(len(s)):
         alone = torch.zeros_like(s)
         alone[n] = s[n]
         passed.backward(alone, last=n == len(s) - 1)
         watcher.end_of_backward(n)
-    faults: dict[Site, str] = dict(passed.failures)
     for visit in watcher.visits:
         fault = _settle(visit, watcher, len(s))
-        if fault is not None:
-            faults.setdefault(visit.site, fault)
-    for site, fault in faults.items():
-        inventory.drop(site, fault)
+        if fault is not None and visit.site in inventory.sites:
+            inventory.drop(visit.site, fault)
 
 
 def _settle(visit: Visit, watcher: _Watcher, count: int) -> str | None:

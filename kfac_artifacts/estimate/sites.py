@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from kfac_artifacts.artifact import Layout
 from kfac_artifacts.estimate.convolutions import Convolution, geometry, patches
+from kfac_artifacts.estimate.copies import Places
 from kfac_artifacts.estimate.orders import Order
 
 
@@ -148,6 +149,7 @@ class LooseSite(Site):
         self.rows = shape[-2] if table else 1
         self.width = shape[-1] if table else math.prod(shape)
         self.orders[0] = Order.FIRST
+        self.places = Places()
 
     @property
     def whole(self) -> bool:  # type: ignore[override]

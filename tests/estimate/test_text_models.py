@@ -27,13 +27,9 @@ MAY_BE_UNCOVERED = {
         "encoder.rel_embeddings.weight",
         "*.pos_proj.*",
         "*.pos_q_proj.*",
-        "*.self.q_bias",  # added after they were given two leading axes of 1
-        "*.self.v_bias",
     ],
-    # the state space is no linear map, and dt_proj is applied by its weight alone
-    "mamba": ["*.A_log", "*.D", "*.conv1d.*", "*.dt_proj.*"],
-    # one number for each head, given axes for positions by the model
-    "gpt-oss": ["*.sinks"],
+    # their weights and biases are used one by one, outside of their modules
+    "mamba": ["*.conv1d.*", "*.dt_proj.*"],
 }
 """By architecture, with the reason; what is not here must be covered."""
 

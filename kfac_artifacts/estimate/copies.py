@@ -26,6 +26,9 @@ ELEMENTWISE = {
 
 DESCRIBING = {"size", "dim", "numel", "stride", "is_floating_point", "__len__"}
 EXPANDING = {"expand", "repeat", "broadcast_to", "tile"}
+CHANGED = "the model uses a parameter otherwise than in the first batch; exclude it"
+EXPANSIONS = ("to the batch", "of each")
+MEETINGS = ("first axis", "second axis", "all")
 ADJOINTS = {"T", "mT", "H", "mH"}
 
 
@@ -46,11 +49,12 @@ class Places:
         self._next = 0
         return self
 
-    def decide(self, guess: str) -> str:
+    def decide(self, guess: str, *others: str) -> str:
         """Give what was decided here, or decide it.
 
         Args:
             guess: What the shapes suggest.
+            others: What else there could have been.
 
         Returns:
             The decision.
@@ -58,14 +62,22 @@ class Places:
         Raises:
             CoverageError: If this did not happen when the places were proved.
         """
-        if self._next == len(self._known):
-            if self.proved:
-                raise CoverageError(
-                    "the model uses a parameter otherwise than in the first batch"
-                )
+        if self._next == len(self._known) and not self.proved:
             self._known.append(guess)
+        known = self._known[self._next : self._next + 1]
+        if not {*known} & {guess, *others}:
+            raise CoverageError(CHANGED)
         self._next += 1
-        return self._known[self._next - 1]
+        return known[0]
+
+    def end(self) -> None:
+        """End a pass.
+
+        Raises:
+            CoverageError: If less happened than when the places were proved.
+        """
+        if self.proved and self._next != len(self._known):
+            raise CoverageError(CHANGED)
 
 
 class Copies(Tensor):
@@ -133,17 +145,17 @@ def _met(ours: Copies, example: Tensor) -> Tensor:
     placed = ours.copies.reshape(count, *shape[1:])
     rows = example.shape[0]
     second = example.dim() > 1 and example.shape[1] == count and placed.shape[1] == 1
-    guess = "first" if rows % count == 0 else "second" if second else "alone"
-    decision = ours.places.decide(guess)
-    if decision == "alone":
+    guess = MEETINGS[0 if rows % count == 0 else 1 if second else 2]
+    decision = ours.places.decide(guess, *MEETINGS)
+    if decision == "all":
         return placed
-    fits = second if decision == "second" else rows % count == 0
+    fits = second if decision == "second axis" else rows % count == 0
     if not fits:
         raise CoverageError(
             f"the batch of {count} is not where it was in {list(example.shape)}, where "
             "a parameter meets it"
         )
-    if decision == "second":
+    if decision == "second axis":
         return placed.transpose(0, 1)
     return placed.repeat_interleave(rows // count, 0)
 
@@ -154,8 +166,8 @@ def _expand(func: Any, ours: Copies, *sizes: Any, **named: Any) -> Any:
     wanted = list(given if isinstance(given[0], int) else given[0])
     count = len(ours.copies)
     if len(wanted) > ours.dim() or ours.shape[0] == 1:
-        guess = "batch" if wanted[0] == count else "other"
-        if ours.places.decide(guess) == "batch":
+        guess = EXPANSIONS[wanted[0] != count]
+        if ours.places.decide(guess, *EXPANSIONS) == "to the batch":
             if wanted[0] != count:
                 raise CoverageError(f"a parameter is not expanded to the batch {count}")
             each = vmap(lambda x: getattr(x, func.__name__)(1, *wanted[1:]))

@@ -108,6 +108,9 @@ class Pass:
             stack.enter_context(self._stages.following(network.module))
             stack.enter_context(torch.enable_grad())
             self.f = network.call_with(copies, batch)
+        for site in sites:
+            if isinstance(site, LooseSite):
+                site.places.end()
 
     def backward(self, s: Tensor, *, last: bool = True) -> None:
         """Pull one cotangent per example back through the network.

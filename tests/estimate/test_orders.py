@@ -208,3 +208,21 @@ def test_a_model_that_reads_what_the_mask_hides_is_found():
     assert set(artifact.parameters) == {"head.weight", "head.bias"}
     reasons = set(artifact.provenance.uncovered.values())
     assert reasons == {"f depends on positions that the attention mask hides"}
+
+
+def test_the_proof_is_four_passes_and_differentiates_what_is_asked_for():
+    module = randomised(_Tokens(heeds_mask=True)).double()
+    module.scale = nn.Parameter(torch.ones(4).double())
+    network = Network(
+        module,
+        OutputMap(Named("f"), lambda m, b: m(**b) * m.scale.sum()),
+        "toy",
+    )
+    forwards, gradients = [], []
+    module.register_forward_hook(lambda *_: forwards.append(1))
+    for name, parameter in module.named_parameters():
+        parameter.register_hook(lambda _, name=name: gradients.append(name))
+    inventory = take_inventory(module, exclude=("layer.*",))
+    prove(network, inventory, TEXTS)
+    assert len(forwards) == 4
+    assert sorted(gradients) == ["head.bias", "head.weight", "scale", "table.weight"]

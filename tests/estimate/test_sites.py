@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from kfac_artifacts.artifact import GramianBlock
+from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.estimate.kinds import MAX_GRAMIAN
 from tests.estimate.brute_force import artifact_of, assert_exact, randomised
 
@@ -236,3 +237,23 @@ def test_a_size_that_is_that_of_the_batch_by_chance_changes_nothing():
     assert assert_exact(module, call, x) == {}
     block = artifact_of(module, call, {"x": numbers(3, 2, 4)}).blocks["loose"]
     assert not isinstance(block, GramianBlock)
+
+
+def test_a_size_that_is_that_of_the_proof_by_chance_is_reported():
+    module = randomised(_Loose((1, 2, 4), lambda x, p: x + p.expand(2, 2, 4).sum(0)))
+    artifact = artifact_of(module, call, {"x": numbers(3, 2, 4)})
+    assert set(artifact.provenance.uncovered) == {"loose"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [lambda x, p: x + p.expand(len(x), -1, -1), lambda x, _: x],
+    ids=["expanded", "left out"],
+)
+def test_a_parameter_that_is_used_otherwise_later_is_an_error(other):
+    def use(x, p):
+        return x + p if len(x) == 2 else other(x, p)
+
+    module = randomised(_Loose((1, 2, 4), use))
+    with pytest.raises(CoverageError, match="otherwise than in the first batch"):
+        artifact_of(module, call, {"x": numbers(3, 2, 4)})

@@ -210,6 +210,10 @@ class Network:
 
 
 def _parameter_info(parameter: Tensor) -> ParameterInfo:
-    values = parameter.detach().to("cpu", torch.float32).contiguous()
-    digest = hashlib.sha256(values.numpy().astype("<f4", copy=False).tobytes())
+    values = parameter.detach().cpu().contiguous()
+    if values.is_floating_point():
+        content = values.float().numpy().astype("<f4", copy=False).tobytes()
+    else:  # codes of quantised weights: never covered, so no format says how
+        content = values.reshape(-1).view(torch.uint8).numpy().tobytes()
+    digest = hashlib.sha256(content)
     return ParameterInfo(tuple(parameter.shape), digest.hexdigest())

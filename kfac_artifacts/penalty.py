@@ -83,7 +83,8 @@ class KfacPenalty:
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters that the penalty sees."""
-        return tuple(p for block in self.blocks.values() for p in block.parameters)
+        names = (p for block in self.blocks.values() for p in block.parameters)
+        return tuple(dict.fromkeys(names))
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None

@@ -100,6 +100,154 @@ def tiny_clip(seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Module:
     return _randomised(CLIPModel(config), seed, dtype)
 
 
+_POSITIONS = {"max_position_embeddings": 16}
+_DECODER = _WIDTHS | _TOKENS | _POSITIONS | {"num_key_value_heads": 1, "head_dim": 4}
+_RELATIVE = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
+
+
+def _roberta() -> nn.Module:
+    from transformers import RobertaConfig, RobertaModel
+
+    config = RobertaConfig(**_WIDTHS, **_TOKENS, **_POSITIONS, type_vocab_size=2)
+    return RobertaModel(config, add_pooling_layer=False)
+
+
+def _distilbert() -> nn.Module:
+    from transformers import DistilBertConfig, DistilBertModel
+
+    widths = {"dim": 8, "hidden_dim": 12, "n_layers": 2, "n_heads": 2}
+    tokens = {"vocab_size": len(VOCABULARY), "pad_token_id": PAD}
+    return DistilBertModel(DistilBertConfig(**widths, **tokens, **_POSITIONS))
+
+
+def _mpnet() -> nn.Module:
+    from transformers import MPNetConfig, MPNetModel
+
+    config = MPNetConfig(**_WIDTHS, **_TOKENS, **_POSITIONS)
+    return MPNetModel(config, add_pooling_layer=False)
+
+
+def _deberta() -> nn.Module:
+    from transformers import DebertaConfig, DebertaModel
+
+    config = DebertaConfig(**_WIDTHS, **_TOKENS, **_POSITIONS, **_RELATIVE)
+    return DebertaModel(config)
+
+
+def _deberta_v2(buckets: int = 4) -> nn.Module:
+    """Version 3 of DeBERTa has the architecture of version 2, as set here."""
+    from transformers import DebertaV2Config, DebertaV2Model
+
+    config = DebertaV2Config(
+        **_WIDTHS,
+        **_TOKENS,
+        **_POSITIONS,
+        **_RELATIVE,
+        position_buckets=buckets,
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+        position_biased_input=False,
+    )
+    return DebertaV2Model(config)
+
+
+def _t5_both() -> nn.Module:
+    from transformers import T5Config, T5Model
+
+    return T5Model(
+        T5Config(
+            **_TOKENS,
+            d_model=8,
+            d_kv=4,
+            d_ff=12,
+            num_layers=1,
+            num_heads=2,
+            relative_attention_num_buckets=4,
+            relative_attention_max_distance=8,
+        )
+    )
+
+
+def _llama() -> nn.Module:
+    from transformers import LlamaConfig, LlamaModel
+
+    return LlamaModel(LlamaConfig(**_DECODER))
+
+
+def _qwen2() -> nn.Module:
+    from transformers import Qwen2Config, Qwen2Model
+
+    return Qwen2Model(Qwen2Config(**_DECODER))
+
+
+def _qwen3() -> nn.Module:
+    from transformers import Qwen3Config, Qwen3Model
+
+    return Qwen3Model(Qwen3Config(**_DECODER))
+
+
+def _mamba() -> nn.Module:
+    from transformers import MambaConfig, MambaModel
+
+    config = MambaConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=8,
+        state_size=3,
+        num_hidden_layers=2,
+        conv_kernel=3,
+        time_step_rank=2,
+        pad_token_id=PAD,
+    )
+    return MambaModel(config)
+
+
+def _mixtral() -> nn.Module:
+    from transformers import MixtralConfig, MixtralModel
+
+    config = MixtralConfig(**_DECODER, num_local_experts=4, num_experts_per_tok=2)
+    return MixtralModel(config)
+
+
+def _qwen3_moe() -> nn.Module:
+    from transformers import Qwen3MoeConfig, Qwen3MoeModel
+
+    experts = {"moe_intermediate_size": 5, "num_experts": 6, "num_experts_per_tok": 2}
+    return Qwen3MoeModel(Qwen3MoeConfig(**_DECODER, **experts))
+
+
+def _gpt_oss() -> nn.Module:
+    from transformers import GptOssConfig, GptOssModel
+
+    config = GptOssConfig(**_DECODER, num_local_experts=6, num_experts_per_tok=2)
+    return GptOssModel(config)
+
+
+_ARCHITECTURES = {
+    "roberta": _roberta,
+    "distilbert": _distilbert,
+    "mpnet": _mpnet,
+    "deberta": _deberta,
+    "deberta-v2": _deberta_v2,
+    "t5-both": _t5_both,
+    "llama": _llama,
+    "qwen2": _qwen2,
+    "qwen3": _qwen3,
+    "mamba": _mamba,
+    "mixtral": _mixtral,
+    "qwen3-moe": _qwen3_moe,
+    "gpt-oss": _gpt_oss,
+}
+ARCHITECTURES = tuple(_ARCHITECTURES)
+EXPERTS = ("mixtral", "qwen3-moe", "gpt-oss")
+
+
+def tiny(
+    architecture: str, seed: int = 0, dtype: torch.dtype = torch.float64, **options: Any
+) -> nn.Module:
+    """Build any other text model, with hidden states of width 8."""
+    return _randomised(_ARCHITECTURES[architecture](**options), seed, dtype)
+
+
 TEXT_MODELS = {"bert": tiny_bert, "t5": tiny_t5, "gpt2": tiny_gpt2}
 IMAGE_MODELS = {"clip": tiny_clip, "vit": tiny_vit}
 MODELS = TEXT_MODELS | IMAGE_MODELS

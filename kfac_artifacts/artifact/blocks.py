@@ -88,6 +88,8 @@ class KroneckerBlock(Block):
         bias: Name of the bias, the last column of ``W``, or None.
         layout: How the weight becomes ``W``.
         terms: Names of ``(A, B)`` for each term; one is the ordinary case.
+        part: Of a stacked weight, and bias, the slice ``weight[part]`` alone, as of
+            one expert of many; None for the whole.
     """
 
     kind: ClassVar[str] = "kronecker"
@@ -96,6 +98,7 @@ class KroneckerBlock(Block):
     bias: str | None
     layout: Layout
     terms: tuple[tuple[str, str], ...]
+    part: int | None = None
 
     @property
     @override
@@ -114,16 +117,20 @@ class KroneckerBlock(Block):
 
     @override
     def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, int]]:
-        d_out, d_in = self.layout.dims(shapes[self.weight])
+        shape = shapes[self.weight]
+        d_out, d_in = self.layout.dims(shape if self.part is None else shape[1:])
         d_in += self.bias is not None
         return [size for a, b in self.terms for size in ((a, d_in), (b, d_out))]
 
     @override
     def gather(self, tau: Mapping[str, Tensor]) -> Float[Tensor, "d_out d_in"]:
-        W = self.layout.matrix(tau[self.weight])
+        own = [tau[name] for name in self.parameters]
+        if self.part is not None:
+            own = [stack[self.part] for stack in own]
+        W = self.layout.matrix(own[0])
         if self.bias is None:
             return W
-        return torch.cat([W, tau[self.bias][:, None]], dim=1)
+        return torch.cat([W, own[1][:, None]], dim=1)
 
     @override
     def product(

@@ -95,7 +95,7 @@ class Accumulator:
             for role, name in site.parameters.items():
                 _add_to(self._gradients, name, found[role])
         elif isinstance(site, TableSite):
-            self._add_output(site, g[visit.a >= 0])
+            self._add_output(site, visit.real(g * (visit.a >= 0)[..., None]))
         elif self._reduce and isinstance(site, LinearSite):
             _add_to(self._totals, site, g.sum(1))
         else:
@@ -113,6 +113,9 @@ class Accumulator:
         for site, parts in self._means.items():
             total = sum((x for x, _ in parts[1:]), parts[0][0])
             count = sum((n for _, n in parts[1:]), parts[0][1])
+            if isinstance(count, Tensor):  # of experts, no token may have come
+                some = count[:, 0] > 0
+                total, count = total[some], count[some]
             self._add_rows(site, total / count)
         self._means.clear()
 
@@ -176,7 +179,8 @@ def _shapes_of(
             size = prod(shapes[name])
             yield gramian_name(name), (size, size)
         return
-    d_out, d_in = site.layout.dims(shapes[site.parameters["weight"]])
+    shape = shapes[site.parameters["weight"]]
+    d_out, d_in = site.layout.dims(shape if site.part is None else shape[1:])
     d_in += "bias" in site.parameters
     yield output_name(site), (d_out, d_out)
     if site not in coverage.leaders:

@@ -19,10 +19,10 @@ from kfac_artifacts.estimate.coverage import prove
 from kfac_artifacts.estimate.inventory import take_inventory
 from kfac_artifacts.estimate.options import ALONE, KFAC, ORTHOGONAL, Estimator, Job
 from kfac_artifacts.estimate.passes import requiring_gradients
-from kfac_artifacts.estimate.run import Progress, Run, silent
-from kfac_artifacts.estimate.sample import Sample, choose
-from kfac_artifacts.estimate.saver import Saver
 from kfac_artifacts.estimate.phases import estimate
+from kfac_artifacts.estimate.run import Progress, Run, silent
+from kfac_artifacts.estimate.sample import Sample, choose, pair_to_prove
+from kfac_artifacts.estimate.saver import Saver
 from kfac_artifacts.estimate.sums import tensor_cores
 from kfac_artifacts.estimate.workers import Workers
 from kfac_artifacts.network import Examples, Network
@@ -81,7 +81,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
             "needs at least one"
         )
     inventory = take_inventory(network.module, only=tuple(only), exclude=tuple(exclude))
-    coverage = prove(network, inventory, examples.batch([indices[0], indices[-1]]))
+    coverage = prove(network, inventory, pair_to_prove(examples, indices))
     if job.shard:
         workers = workers.deal(sum_shapes(coverage, network.shapes))
     part = (workers.rank, workers.size)

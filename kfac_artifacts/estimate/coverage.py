@@ -1,12 +1,12 @@
 """Proof of coverage: what the sites see of one example is the whole of its gradient.
 
-For one cotangent at one example, the gradients that the sites reconstruct are compared
-with those of autograd, and other examples of the batch must see nothing. This catches
-fused attention, ties, dead branches, and an axis that is not what it was taken for.
+The gradients that the sites reconstruct are compared with those of autograd, and of one
+example the others must see nothing. This catches fused attention, ties, dead branches,
+and an axis that is not what it was taken for.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from torch import Tensor
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.estimate.inventory import Inventory
 from kfac_artifacts.estimate.passes import Pass, Visit, requiring_gradients
-from kfac_artifacts.estimate.sites import LinearSite, LooseSite, Site, TableSite
+from kfac_artifacts.estimate.settle import drop_unfit, settle
+from kfac_artifacts.estimate.sites import LinearSite, Site
 from kfac_artifacts.network import Batch, Network
 
 TOLERANCES = {torch.float64: (1e-6, 1e-5), torch.float32: (1e-3, 1e-5)}
@@ -22,8 +23,8 @@ TOLERANCES = {torch.float64: (1e-6, 1e-5), torch.float32: (1e-3, 1e-5)}
 largest gradient, below which a difference is rounding."""
 HALF_PRECISION = (0.2, 0.02)
 UNREACHED = "f does not depend on it"
-RIGID = "the model does not use it once per example"
-UNCALLED = "f uses it without calling its module"
+UNSEEN = "f uses it without calling its module"
+OUTSIDE = "f also uses it outside its module (tied or fused weights)"
 
 
 @dataclass
@@ -46,31 +47,74 @@ class Coverage:
         return {name for site in self.sites for name in site.parameters.values()}
 
 
-@dataclass
 class _Prover:
-    """Collects what the sites see."""
+    """Compares what each site sees with the true gradient, as soon as it saw all."""
 
     keeps_inputs = True
-    gradients: dict[str, Tensor] = field(default_factory=dict)
-    inputs: list[Visit] = field(default_factory=list)
-    misfits: set[Site] = field(default_factory=set)
+
+    def __init__(self, true: dict[tuple[str, int | None], Tensor], largest: float):
+        self.inputs: list[Visit] = []
+        self.faults: dict[Site, str] = {}
+        self.left: dict[Site, int] = {}  # calls whose cotangents have not come
+        self._true = true
+        self._largest = largest
+        self._seen: dict[Site, dict[str, Tensor]] = {}
 
     def on_input(self, visit: Visit) -> None:
+        """Keep it for the comparison of inputs."""
         self.inputs.append(visit)
 
     def on_cotangent(self, visit: Visit, g: Tensor) -> None:
+        """Add up the gradient of all examples; compare after the last call."""
+        site = visit.site
         try:
-            found = visit.site.gradients(visit.a, g)
-        except RuntimeError:  # shapes that are not those of its kind
-            self.misfits.add(visit.site)
-            return
-        for role, name in visit.site.parameters.items():
-            gradient = found[role].detach()
-            self.gradients[name] = self.gradients.get(name, 0) + gradient
+            self._add(visit, g)
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            self.faults[site] = "its tensors do not have the shapes of its kind"
+        if visit.mask is not None and bool(g[~visit.mask].any()):
+            self.faults[site] = "f depends on positions that the attention mask hides"
+        self.left[site] -= 1
+        if self.left[site] == 0:
+            self.compare(site)
+
+    def _add(self, visit: Visit, g: Tensor) -> None:
+        seen = self._seen.setdefault(visit.site, {})
+        for n in range(len(g)):
+            found = visit.site.gradients(visit.a[n : n + 1], g[n : n + 1])
+            for role, name in visit.site.parameters.items():
+                gradient = found[role].detach()[0]
+                seen[name] = seen[name] + gradient if name in seen else gradient
+
+    def compare(self, site: Site) -> None:
+        """Note why a site does not see the gradient of its parameters, if so."""
+        seen = self._seen.pop(site, {})
+        for name in site.parameters.values():
+            actual = self._true.pop((name, site.part), None)
+            fault = self._fault(seen.get(name), actual)
+            if fault == UNREACHED and name != site.parameters["weight"]:
+                continue
+            if fault is not None:
+                self.faults.setdefault(site, fault)
+
+    def _fault(self, seen: Tensor | None, actual: Tensor | None) -> str | None:
+        if seen is None:
+            reached = actual is not None and bool(actual.any())
+            return UNSEEN if reached else UNREACHED
+        relative, negligible = TOLERANCES.get(seen.dtype, HALF_PRECISION)
+        known = torch.zeros_like(seen) if actual is None else actual
+        allowed = relative * known.norm() + negligible * self._largest
+        if seen.shape != known.shape or not (seen - known).norm() <= allowed:
+            return OUTSIDE
+        return UNREACHED if actual is None else None
 
 
 def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
     """Find which sites hold what they promise; drop the others from the inventory.
+
+    With a random cotangent for every example, each is pulled back alone, which shows
+    where in every tensor it is (``settle``), and then all at once: what a site sees of
+    them must be the gradient that autograd gives its parameters. About one gradient of
+    the parameters that are asked for is held at a time.
 
     Args:
         network: The network; left as it was found.
@@ -83,133 +127,89 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
     Raises:
         CoverageError: If none is left.
     """
-    f, true = true_gradients(network, batch)
-    _drop_rigid(network, inventory, batch, f)
-    prover = _Prover()
+    f, s, true = true_gradients(network, inventory, batch)
+    reached = {name for name, gradient in true.items() if bool(gradient.any())}
+    largest = max((g.norm().item() for g in true.values()), default=0.0)
+    prover = _Prover(_by_site(true, inventory.sites), largest)
+    del true
     with requiring_gradients(network, wanted=False):
+        drop_unfit(network, inventory, batch, f)
+        settle(network, inventory, batch, s)
+        require_sites(inventory, reached)
         passed = Pass(network, inventory.sites, batch, prover)
-        for site, reason in passed.failures.items():
-            inventory.drop(site, reason)
-        require_sites(inventory)
-        passed.backward(_first_only(f))
-    largest = max(g.norm().item() for g in true.values())
-    for name in inventory.uncovered:
-        if not _reached(true.get(name)):
-            inventory.uncovered[name] = UNREACHED
+        prover.left |= passed.calls
+        passed.backward(s)
     for site in list(inventory.sites):
-        fault = _fault(site, prover, true, largest)
-        if fault is not None:
+        if prover.left.get(site) != 0:
+            prover.compare(site)
+        fault = passed.failures.get(site, prover.faults.get(site))
+        if fault is not None and site in inventory.sites:
             inventory.drop(site, fault)
-    require_sites(inventory)
-    sites = inventory.sites
-    calls = {site: passed.calls[site] for site in sites}
-    return Coverage(sites, calls, leaders_of(prover.inputs, calls))
+    require_sites(inventory, reached)
+    calls = {site: passed.calls[site] for site in inventory.sites}
+    return Coverage(inventory.sites, calls, leaders_of(prover.inputs, calls))
 
 
-def require_sites(inventory: Inventory) -> None:
-    """Refuse an inventory in which no site is left.
+def require_sites(inventory: Inventory, reached: Collection[str] | None = None) -> None:
+    """Say of what f does not depend on just that, and refuse to go on without sites.
 
     Args:
         inventory: The inventory.
+        reached: Parameters that f depends on, once that is known.
 
     Raises:
-        CoverageError: If it has no site, with the reasons.
+        CoverageError: If the inventory has no site, with the reasons.
     """
+    for name in inventory.uncovered.keys() - inventory.refused:
+        if reached is not None and name not in reached:
+            inventory.uncovered[name] = UNREACHED
     if not inventory.sites:
         reasons = sorted(set(inventory.uncovered.values()))
         raise CoverageError(f"no parameter can be covered: {'; '.join(reasons)}")
 
 
-def _first_only(f: Tensor) -> Tensor:
-    """A cotangent at the first example, none at the others."""
-    generator = torch.Generator().manual_seed(0)
-    s = torch.zeros_like(f)
-    s[0] = torch.randn(f.shape[1], generator=generator).to(s)
-    return s
-
-
-def true_gradients(network: Network, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Ask autograd for the gradient of every parameter that f depends on.
+def true_gradients(
+    network: Network, inventory: Inventory, batch: Batch
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Ask autograd for the gradient of every parameter that is asked for.
 
     Args:
         network: The network; left as it was found.
-        batch: Examples; the cotangent is random at the first and zero at the others.
+        inventory: What is asked for.
+        batch: The examples.
 
     Returns:
-        The value of f, and flat gradients by name of the parameter.
+        The value of f, a random cotangent for every example, and the gradients of what
+        f depends on by name.
 
     Raises:
         CoverageError: If f depends on no parameter.
     """
-    parameters = network.parameters()
+    excluded = set(inventory.excluded)
     with requiring_gradients(network, wanted=True), torch.enable_grad():
+        parameters = network.parameters()
         leaves = {n: p for n, p in parameters.items() if p.requires_grad}
         f = network(batch)
+        generator = torch.Generator().manual_seed(0)
+        s = torch.randn(f.shape, generator=generator).to(f)
         if not f.requires_grad:
             raise CoverageError("f does not depend on any parameter of the model")
-        grads = torch.autograd.grad(
-            f, list(leaves.values()), _first_only(f), allow_unused=True
-        )
+        leaves = {n: p for n, p in leaves.items() if n not in excluded}
+        grads = torch.autograd.grad(f, list(leaves.values()), s, allow_unused=True)
     pairs = zip(leaves, grads, strict=True)
-    return f.detach(), {n: g.flatten() for n, g in pairs if g is not None}
+    return f.detach(), s, {n: g for n, g in pairs if g is not None}
 
 
-class _Deaf:
-    """Listens to nothing."""
-
-    keeps_inputs = False
-
-    def on_input(self, visit: Visit) -> None:
-        """Ignore it."""
-
-    def on_cotangent(self, visit: Visit, g: Tensor) -> None:
-        """Ignore it."""
-
-
-def _drop_rigid(
-    network: Network, inventory: Inventory, batch: Batch, f: Tensor
-) -> None:
-    """Drop what all examples share if they cannot have copies of their own."""
-    shared = [s for s in inventory.sites if isinstance(s, LooseSite | TableSite)]
-    for site in shared:
-        try:
-            with torch.no_grad():
-                passed = Pass(network, [site], batch, _Deaf())
-                passed.close()
-                same = torch.allclose(passed.f, f, rtol=1e-2, atol=1e-4)
-        except (RuntimeError, ValueError, IndexError, TypeError):
-            same = False
-        if not same:
-            inventory.drop(site, RIGID)
-
-
-def _fault(
-    site: Site, prover: _Prover, true: dict[str, Tensor], largest: float
-) -> str | None:
-    """Say why a site does not see the gradient of its parameters, if so."""
-    if site in prover.misfits:
-        return "its tensors do not have the shapes of its kind"
-    dtype = next(iter(true.values())).dtype
-    relative, negligible = TOLERANCES.get(dtype, HALF_PRECISION)
-    for name in site.parameters.values():
-        seen, actual = prover.gradients.get(name), true.get(name)
-        reached = _reached(actual)
-        if seen is None or actual is None:
-            if name != site.parameters["weight"] and not reached:
-                continue
-            if reached:
-                return UNCALLED
-            return UNREACHED
-        allowed = relative * actual.norm() + negligible * largest
-        if not seen[1:].norm() <= allowed:
-            return "the first axis of its input is not the batch"
-        if not (seen.sum(0) - actual).norm() <= allowed:
-            return "f also uses it outside its module (tied or fused weights)"
-    return None
-
-
-def _reached(gradient: Tensor | None) -> bool:
-    return gradient is not None and bool(gradient.norm() > 0)
+def _by_site(
+    true: dict[str, Tensor], sites: Sequence[Site]
+) -> dict[tuple[str, int | None], Tensor]:
+    """The true gradients that sites are to see, flattened; of a stack, its slices."""
+    return {
+        (name, site.part): true[name][... if site.part is None else site.part].flatten()
+        for site in sites
+        for name in site.parameters.values()
+        if name in true
+    }
 
 
 def leaders_of(visits: Sequence[Visit], calls: dict[Site, int]) -> dict[Site, Site]:
@@ -223,18 +223,20 @@ def leaders_of(visits: Sequence[Visit], calls: dict[Site, int]) -> dict[Site, Si
         Each such site, with the first one that has its input.
     """
     leaders: dict[Site, Site] = {}
-    last: Visit | None = None
+    leader: LinearSite | None = None
+    last = visits[0]
     for visit in visits:
         site = visit.site
         if not isinstance(site, LinearSite) or calls.get(site) != 1:
-            last = None
+            leader = None
         elif (
-            last is not None
+            leader is not None
             and visit.x is last.x
-            and ("bias" in site.parameters) == ("bias" in last.site.parameters)
+            and ("bias" in site.parameters) == ("bias" in leader.parameters)
             and visit.a.shape == last.a.shape
+            and site.geometry == leader.geometry
         ):
-            leaders[site] = last.site
+            leaders[site] = leader
         else:
-            last = visit
+            leader, last = site, visit
     return leaders

@@ -36,4 +36,4 @@ def blocks_of(site: Site, leader: Site) -> dict[str, Block]:
         }
     terms = ((input_name(leader), output_name(site)),)
     weight, bias = site.parameters["weight"], site.parameters.get("bias")
-    return {site.name: KroneckerBlock(weight, bias, site.layout, terms)}
+    return {site.name: KroneckerBlock(weight, bias, site.layout, terms, site.part)}

@@ -6,7 +6,7 @@ that sites put out are the leaves of the graph: nothing before them is different
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from kfac_artifacts.errors import CoverageError
+from kfac_artifacts.estimate.attention import explicit_attention
+from kfac_artifacts.estimate.copies import Copies
+from kfac_artifacts.estimate.experts import listening, running_experts_one_by_one
+from kfac_artifacts.estimate.orders import Order, arrange, fits, possible
+from kfac_artifacts.estimate.quantised import kept_for_gradients
+from kfac_artifacts.estimate.routing import Tokens
 from kfac_artifacts.estimate.sites import LooseSite, Site, TableSite
+from kfac_artifacts.estimate.stages import Stages
 from kfac_artifacts.network import Batch, Network
 
 
@@ -27,8 +34,13 @@ class Visit:
         site: The site.
         call: How many uses of the site came before in this pass.
         x: The module's input as it was given.
-        a: The input in canonical shape, ``[N, P, d_in]``, or row numbers ``[N, P]``.
+        a: The input in canonical shape, ``[N, P, d_in]``, or row numbers ``[N, P]``;
+            as the site puts it out where the site is not arranged, or its order is not
+            proved yet.
         mask: Which positions are real, ``[N, P]``, or None when all are.
+        rows: Numbers of the real positions among the N · P, or None when all are;
+            the same tensor at every site with these positions.
+        order: Where the examples are in the module's tensors, None until proved.
     """
 
     site: Site
@@ -36,10 +48,13 @@ class Visit:
     x: Tensor
     a: Tensor
     mask: Tensor | None
+    rows: Tensor | None = None
+    order: Order | None = None
 
     def real(self, x: Tensor) -> Tensor:
         """Real positions of all examples, ``[M, d]``, of a tensor ``[N, P, d]``."""
-        return x.flatten(0, 1) if self.mask is None else x[self.mask]
+        flat = x.flatten(0, 1)
+        return flat if self.rows is None else flat[self.rows]
 
 
 @runtime_checkable
@@ -52,7 +67,7 @@ class Listener(Protocol):
         """An input has come; ``visit.x`` and ``visit.a`` are dropped afterwards."""
 
     def on_cotangent(self, visit: Visit, g: Tensor) -> None:
-        """A cotangent has come, ``[N, P, d_out]``."""
+        """A cotangent has come, ``[N, P, d_out]``; arranged as ``visit.a`` is."""
 
 
 class Pass:
@@ -76,7 +91,7 @@ class Pass:
         self._leaves: list[Tensor] = []
         self._handles: list[RemovableHandle] = []
         self._listener = listener
-        self._mask = network.mask(batch)
+        self._stages = Stages(network.mask(batch))
         self._count = len(next(iter(batch.values())))
         parameters = network.parameters()
         copies = {
@@ -84,18 +99,25 @@ class Pass:
             for site in sites
             if isinstance(site, LooseSite)
         }
-        hooks = [
-            module.register_forward_hook(self._hook(site), with_kwargs=True)
-            for site in sites
-            for module in site.modules
-            if not isinstance(site, LooseSite)
-        ]
-        try:
-            with torch.enable_grad():
-                self.f = network.call_with(copies, batch)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with ExitStack() as stack:
+            projections = stack.enter_context(explicit_attention(network.module))
+            for site in sites:
+                inside = isinstance(site, LooseSite) or site.functional
+                for module in [] if inside else site.modules:
+                    place = projections.get(module, module)
+                    hook = self._hook(site)
+                    handle = place.register_forward_hook(hook, with_kwargs=True)
+                    stack.callback(handle.remove)
+            heard = listening(
+                sites, parameters, self._tokens, self._hear, self.failures
+            )
+            stack.enter_context(heard)
+            stack.enter_context(self._stages.following(network.module))
+            stack.enter_context(torch.enable_grad())
+            self.f = network.call_with(copies, batch)
+        for site in sites:
+            if isinstance(site, LooseSite):
+                site.places.end()
 
     def backward(self, s: Tensor, *, last: bool = True) -> None:
         """Pull one cotangent per example back through the network.
@@ -124,9 +146,10 @@ class Pass:
         copies = site.copies(parameter, self._count)
         self._leaves.append(copies)
         rows = site.row_numbers(self._count, parameter.device)
-        self._listen(site, copies, Visit(site, self._call(site), copies, rows, None))
-        shape = (self._count, *site.shape[1:]) if len(site.shape) == 3 else copies.shape
-        return copies.reshape(shape).clone()
+        visit = Visit(site, self._call(site), copies, rows, None, None, Order.FIRST)
+        self._listen(visit, copies)
+        own = copies.clone().reshape(self._count, *site.shape)
+        return Copies(own, site.places.begin())
 
     def _hook(self, site: Site) -> Any:
         def hook(
@@ -137,52 +160,86 @@ class Pass:
             if isinstance(site, TableSite) and x.dim() == 2 and x.shape[0] == 1:
                 x = x.expand(self._count, -1)
                 z = z.expand(self._count, -1, -1)
-            failure = self._check(site, x)
-            if failure is not None:
-                self.failures[site] = failure
+            try:
+                visit = self._visit(site, call, module, x)
+            except CoverageError as error:
+                self.failures[site] = str(error)
                 return None
-            if not z.requires_grad:
-                self._leaves.append(z.detach().requires_grad_())
-                z = self._leaves[-1].clone()  # a leaf may not be changed in place
-            mask = self._mask if self._has_positions(site, x) else None
-            a = site.inputs(module, x.detach())
-            self._listen(site, z, Visit(site, call, x, a, mask))
-            return z
+            return self._enter(visit, z)
 
         return hook
 
-    def _listen(self, site: Site, z: Tensor, visit: Visit) -> None:
+    def _tokens(self, x: Tensor) -> Tokens:
+        return Tokens(self._count, self._stages.masks_of(x).mask)
+
+    def _hear(self, site: Site, a: Tensor, mask: Tensor, z: Tensor) -> Tensor:
+        """A use of a site inside of its module; everything is canonical."""
+        rows = mask.flatten().nonzero()[:, 0]
+        visit = Visit(site, self._call(site), a, a.detach(), mask, rows, Order.FIRST)
+        return self._enter(visit, z)
+
+    def _enter(self, visit: Visit, z: Tensor) -> Tensor:
+        if not z.requires_grad:
+            self._leaves.append(z.detach().requires_grad_())
+            z = self._leaves[-1].clone()  # a leaf may not be changed in place
+        self._listen(visit, z)
+        return z
+
+    def _visit(self, site: Site, call: int, module: nn.Module, x: Tensor) -> Visit:
+        """Look at an input: where its examples are, and which positions are real."""
+        order = site.orders.get(call)
+        a = site.inputs(module, x.detach()) if x.dim() > 1 else x
+        lead = a.shape[:-1] if site.arranged else a.shape[:1]
+        allowed = possible(lead, self._count) if lead else []
+        if not site.arranged:
+            allowed = [o for o in allowed if o is Order.FIRST]
+        if not (allowed if order is None else fits(order, lead, self._count)):
+            raise CoverageError(
+                f"the batch of {self._count} is nowhere in its input {list(x.shape)}"
+                if order is None
+                else f"the batch of {self._count} is not where it was in its input "
+                f"{list(x.shape)}: {order.value}"
+            )
+        if order is None or not site.arranged:
+            return Visit(site, call, x, a, None, None, order)
+        a = arrange(a, order, self._count)
+        mask, rows = None, None
+        if not site.whole:
+            mask, rows = self._stages.masks_of(x).of(a.shape[1:-1], x.shape)
+        a = positions_first(a)
+        a = a[..., 0] if isinstance(site, TableSite) else a
+        return Visit(site, call, x, a, mask, rows, order)
+
+    def _listen(self, visit: Visit, z: Tensor) -> None:
         self._listener.on_input(visit)
+        site = visit.site
         if not (site.keeps_inputs or self._listener.keeps_inputs):
             visit.x = visit.a = visit.a.new_empty(0)
-        handle = z.register_hook(
-            lambda g: self._listener.on_cotangent(visit, site.cotangents(g))
-        )
-        self._handles.append(handle)
+
+        def hear(g: Tensor) -> None:
+            g = site.cotangents(g)
+            if site.arranged and visit.order is not None:
+                g = positions_first(arrange(g, visit.order, self._count))
+            self._listener.on_cotangent(visit, g)
+
+        self._handles.append(z.register_hook(hear))
 
     def _call(self, site: Site) -> int:
         self.calls[site] += 1
         return self.calls[site] - 1
 
-    def _check(self, site: Site, x: Tensor) -> str | None:
-        if x.dim() < 2 or x.shape[0] != self._count:
-            return f"the first axis of its input {list(x.shape)} is not the batch"
-        masked = self._mask is not None and self._has_positions(site, x)
-        if masked and self._mask is not None and self._mask.shape != x.shape[:2]:
-            return (
-                f"the positions of its input {list(x.shape)} are not those of the "
-                f"attention mask {list(self._mask.shape)}"
-            )
-        return None
 
-    @staticmethod
-    def _has_positions(site: Site, x: Tensor) -> bool:
-        return isinstance(site, TableSite) or x.dim() > 2
+def positions_first(x: Tensor) -> Tensor:
+    """Flatten what lies between batch and features: ``[N, …, d]`` to ``[N, P, d]``."""
+    return x[:, None] if x.dim() == 2 else x.flatten(1, -2)
 
 
 @contextmanager
 def requiring_gradients(network: Network, wanted: bool) -> Iterator[None]:
     """Freeze or unfreeze every parameter for a while, then restore each.
+
+    Experts are meanwhile applied one by one, so that they can be listened to, and
+    4-bit layers kept from changing into a form that lets no gradient pass.
 
     Args:
         network: Its module is left as it was found.
@@ -195,7 +252,9 @@ def requiring_gradients(network: Network, wanted: bool) -> Iterator[None]:
     for p in before:
         p.requires_grad_(wanted and p.is_floating_point())
     try:
-        yield
+        module = network.module
+        with running_experts_one_by_one(module), kept_for_gradients(module):
+            yield
     finally:
         for p, flag in before.items():
             p.requires_grad_(flag)

@@ -14,6 +14,9 @@ from kfac_artifacts.errors import SourceError
 from kfac_artifacts.estimate import cotangents as ct
 from kfac_artifacts.network import Batch, Examples
 
+FEW = 16
+"""Texts among which a short and a long one are looked for."""
+
 
 def choose(total: int, count: int, seed: int) -> list[int]:
     """Choose examples by a seed; the same for every batch size and process.
@@ -35,6 +38,27 @@ def choose(total: int, count: int, seed: int) -> list[int]:
         )
     generator = torch.Generator().manual_seed(seed)
     return sorted(torch.randperm(total, generator=generator)[:count].tolist())
+
+
+def pair_to_prove(examples: Examples, indices: Sequence[int]) -> dict[str, Tensor]:
+    """Encode two examples on which to prove coverage.
+
+    Args:
+        examples: The dataset.
+        indices: Numbers of the chosen examples.
+
+    Returns:
+        The shortest and the longest of the first few texts, so that padding is seen;
+        of other data the first and the last.
+    """
+    pair = [indices[0], indices[-1]]
+    batch = examples.batch(pair)
+    if "attention_mask" not in batch:
+        return batch
+    few = indices[:FEW]
+    lengths = examples.batch(few)["attention_mask"].sum(1)
+    ends = [few[int(lengths.argmin())], few[int(lengths.argmax())]]
+    return batch if ends[0] == ends[1] else examples.batch(ends)
 
 
 @dataclass(frozen=True)

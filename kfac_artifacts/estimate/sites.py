@@ -2,13 +2,12 @@
 
 Canonical shapes at every site, for a batch of N examples with P positions each (P is 1
 for a pooled vector): inputs ``a`` are ``[N, P, d_in]``, cotangents ``g`` are
-``[N, P, d_out]``. The first axis of a module's input is the batch and the last its
-features; what lies between are positions. That contract is declared here and proved by
-``coverage`` before anything is accumulated.
+``[N, P, d_out]``. A site puts the features last; where in the axes before them the
+examples are (``orders``) is proved by ``coverage`` before anything is accumulated.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import ClassVar, final
 
 import torch
@@ -16,6 +15,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Layout
+from kfac_artifacts.estimate.convolutions import Convolution, geometry, patches
+from kfac_artifacts.estimate.copies import Places
+from kfac_artifacts.estimate.orders import Order
 
 
 class Site(ABC):
@@ -27,35 +29,41 @@ class Site(ABC):
     keeps_inputs: ClassVar[bool] = False
     """Whether cotangents make no sense without the inputs."""
 
-    layout: Layout
-    """How the weight becomes the matrix of a linear map, if it is not ``whole``."""
+    layout: Layout = Layout.ROWS
+    """How its weight becomes W; of no account where gradients are whole."""
+
+    arranged: ClassVar[bool] = True
+    """Whether a and g are brought into canonical shape; else they keep their axes."""
+
+    part: int | None = None
+    """Which slice of stacked parameters it is, along their first axis."""
+
+    functional: bool = False
+    """Whether its modules apply it by function, and so are not the map themselves."""
 
     def __init__(self, name: str, parameters: dict[str, str]) -> None:
         self.name = name
         self.parameters = parameters  # role ("weight", "bias") -> name
         self.modules: list[nn.Module] = []
+        self.orders: dict[int, Order] = {}
+        """Where the examples are, proved, for every call of a forward pass."""
 
     @abstractmethod
     def inputs(self, module: nn.Module, x: Tensor) -> Tensor:
-        """Bring a module's input into canonical shape."""
+        """Put the features of a module's input last, ``[…, d_in]``."""
 
     @abstractmethod
     def cotangents(self, g: Tensor) -> Tensor:
-        """Bring the cotangent of a module's output into canonical shape."""
+        """Put the features of the cotangent of its output last, ``[…, d_out]``."""
 
     @abstractmethod
     def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
         """Per-example gradient ``[N, …]`` of every parameter, flattened."""
 
 
-def positions_first(x: Tensor) -> Tensor:
-    """Flatten what lies between batch and features: ``[N, …, d]`` to ``[N, P, d]``."""
-    return x[:, None] if x.dim() == 2 else x.flatten(1, -2)
-
-
 @final
 class LinearSite(Site):
-    """``z = W a (+ b)``: Linear, transformers' Conv1D, Conv2d on unfolded patches."""
+    """``z = W a (+ b)``: Linear, transformers' Conv1D, convolutions of patches."""
 
     whole = False
 
@@ -64,29 +72,21 @@ class LinearSite(Site):
         name: str,
         parameters: dict[str, str],
         layout: Layout,
-        convolution: nn.Conv2d | None = None,
+        convolution: Convolution | None = None,
     ) -> None:
         super().__init__(name, parameters)
         self.layout = layout
+        self.geometry = () if convolution is None else geometry(convolution)
         self._convolution = convolution
 
     @override
     def inputs(self, module: nn.Module, x: Tensor) -> Tensor:
-        if self._convolution is None:
-            return positions_first(x)
         conv = self._convolution
-        patches = nn.functional.unfold(
-            x,
-            conv.kernel_size,
-            dilation=conv.dilation,
-            padding=0 if isinstance(conv.padding, str) else conv.padding,  # "valid"
-            stride=conv.stride,
-        )
-        return patches.mT
+        return x if conv is None else patches(conv, x).flatten(len(conv.stride) + 1)
 
     @override
     def cotangents(self, g: Tensor) -> Tensor:
-        return positions_first(g) if self._convolution is None else g.flatten(2).mT
+        return g if self._convolution is None else g.movedim(1, -1)
 
     @override
     def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
@@ -100,7 +100,8 @@ class LinearSite(Site):
 class TableSite(Site):
     """A table of vectors looked up by number: a linear map on one-hots.
 
-    Its inputs are the numbers, ``[N, P]``; -1 stands for a row without gradient.
+    Its inputs are the numbers, ``[N, P]``, with an axis of one feature until they are
+    arranged; -1 stands for a row without gradient.
     """
 
     whole = False
@@ -116,12 +117,12 @@ class TableSite(Site):
     @override
     def inputs(self, module: nn.Module, x: Tensor) -> Tensor:
         padding = getattr(module, "padding_idx", None)
-        ids = x.flatten(1)
-        return ids if padding is None else ids.masked_fill(ids == padding, -1)
+        ids = x if padding is None else x.masked_fill(x == padding, -1)
+        return ids[..., None]
 
     @override
     def cotangents(self, g: Tensor) -> Tensor:
-        return positions_first(g)
+        return g
 
     @override
     def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
@@ -132,59 +133,33 @@ class TableSite(Site):
 
 
 @final
-class NormSite(Site):
-    """``z = w ⊙ x̂ (+ b)``: LayerNorm, RMSNorm; ``x̂`` is the normalised input."""
-
-    whole = True
-    keeps_inputs = True
-
-    def __init__(
-        self,
-        name: str,
-        parameters: dict[str, str],
-        normalise: Callable[[Tensor], Tensor],
-    ) -> None:
-        super().__init__(name, parameters)
-        self._normalise = normalise
-
-    @override
-    def inputs(self, module: nn.Module, x: Tensor) -> Tensor:
-        return positions_first(x)
-
-    @override
-    def cotangents(self, g: Tensor) -> Tensor:
-        return positions_first(g)
-
-    @override
-    def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
-        scaled = g * self._normalise(a).to(g.dtype)
-        return {"weight": scaled.sum(1), "bias": g.sum(1)}
-
-
-@final
 class LooseSite(Site):
     """A parameter that no module owns as its weight: class token, position table.
 
     Every example is given a copy of its own, so the copy's gradient is the example's.
-    One vector is covered by its Gramian; T vectors, as a table of which each example
-    looks up every row once.
+    T vectors are covered as a table of which each example looks up every row once;
+    anything else by its Gramian.
+
+    Args:
+        name: Of the parameter.
+        shape: Its shape.
     """
+
+    layout = Layout.COLUMNS
 
     def __init__(self, name: str, shape: tuple[int, ...]) -> None:
         super().__init__(name, {"weight": name})
         self.shape = shape
-        self.width = shape[-1]
-        self.rows = shape[1] if len(shape) == 3 else 1
+        table = _is_table(shape)
+        self.rows = shape[-2] if table else 1
+        self.width = shape[-1] if table else math.prod(shape)
+        self.orders[0] = Order.FIRST
+        self.places = Places()
 
     @property
     def whole(self) -> bool:  # type: ignore[override]
-        """One vector has a Gramian, a table has not."""
+        """A table has no Gramian, anything else has."""
         return self.rows == 1
-
-    @property
-    def layout(self) -> Layout:  # type: ignore[override]
-        """A table's rows are the columns of W."""
-        return Layout.COLUMNS
 
     def copies(self, parameter: Tensor, count: int) -> Tensor:
         """One copy per example, ``[N, rows, width]``, each a leaf of the graph."""
@@ -206,3 +181,9 @@ class LooseSite(Site):
     @override
     def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
         return {"weight": g.flatten(1)}
+
+
+def _is_table(shape: tuple[int, ...]) -> bool:
+    """Whether a parameter is T vectors: ``[T, D]`` or ``[1, T, D]``."""
+    wide = len(shape) == 2 or (len(shape) == 3 and shape[0] == 1)
+    return wide and shape[-2] > 1

@@ -13,14 +13,14 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from kfac_artifacts.estimate.coverage import (
-    RIGID,
-    UNCALLED,
     UNREACHED,
+    UNSEEN,
     leaders_of,
     true_gradients,
 )
 from kfac_artifacts.estimate.inventory import Inventory
 from kfac_artifacts.estimate.passes import Pass, Visit, requiring_gradients
+from kfac_artifacts.estimate.settle import NOT_ONCE
 from kfac_artifacts.estimate.sites import LooseSite, Site, TableSite
 from kfac_artifacts.network import Batch, Network
 
@@ -108,7 +108,7 @@ def trace(network: Network, inventory: Inventory, batch: Batch) -> Trace:
         RuntimeError: If the network needs numbers, not shapes, to go forward; other
             errors of wrong shapes or values may come in its place.
     """
-    f, true = true_gradients(network, batch)
+    f, _, true = true_gradients(network, inventory, batch)
     _drop_rigid(network, inventory, batch, f)
     kept, parameters = _Kept(), {_storage(p) for p in network.parameters().values()}
     watcher = _Watcher(kept)
@@ -124,7 +124,7 @@ def trace(network: Network, inventory: Inventory, batch: Batch) -> Trace:
     positions = dict.fromkeys(inventory.sites, 0)
     for visit in watcher.visits:
         if visit.site in positions:
-            positions[visit.site] += visit.a.shape[1]
+            positions[visit.site] += _positions(visit, count)
     calls = {site: passed.calls[site] for site in positions}
     return Trace(
         positions=positions,
@@ -146,7 +146,7 @@ def _drop_rigid(
         return
     for site in shared:
         if not _fit(network, [site], batch, f):
-            inventory.drop(site, RIGID)
+            inventory.drop(site, NOT_ONCE)
 
 
 def _fit(network: Network, sites: Sequence[Site], batch: Batch, f: Tensor) -> bool:
@@ -171,7 +171,16 @@ def _drop_unseen(
             inventory.drop(site, passed.failures[site])
         elif site not in watcher.heard:
             used = reached.intersection(site.parameters.values())
-            inventory.drop(site, UNCALLED if used else UNREACHED)
+            inventory.drop(site, UNSEEN if used else UNREACHED)
+
+
+def _positions(visit: Visit, count: int) -> int:
+    """Positions per example; where the examples are is not known before the proof."""
+    if not visit.site.arranged:
+        return 1
+    placed = visit.order is not None and isinstance(visit.site, TableSite | LooseSite)
+    axes = visit.a.shape if placed else visit.a.shape[:-1]
+    return axes.numel() // count
 
 
 def _storage(tensor: Tensor) -> int:

@@ -1,6 +1,7 @@
 """What must hold between the parts of a manifest, each of which is right by itself."""
 
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 
 from kfac_artifacts.artifact import Block, KroneckerBlock, Provenance
 from kfac_artifacts.format.fields import Fields
@@ -51,16 +52,39 @@ def check_provenance(provenance: Provenance, blocks: Mapping[str, Block]) -> Non
     total = sum(source.data.size for source in provenance.sources)
     whole.require(provenance.size == total, "size is not the sum over the sources")
     whole.require(len(blocks) > 0, "there are no blocks")
-    covered = [p for block in blocks.values() for p in block.parameters]
+    covered: dict[str, list[int | None]] = defaultdict(list)
+    for block in blocks.values():
+        for parameter in block.parameters:
+            covered[parameter].append(_part(block))
     known = set(provenance.base.parameters)
-    whole.require(len(covered) == len(set(covered)), "a parameter is in two blocks")
     whole.require(
         set(covered) == known, "base_model.parameters are not those of the blocks"
     )
+    for parameter, parts in covered.items():
+        _check_parts(parts, provenance.base.shapes[parameter], parameter)
     left_out = {*provenance.excluded, *provenance.uncovered}
     whole.require(not left_out & known, "a parameter is both covered and left out")
     errors = set(provenance.merge_errors)
     whole.require(errors <= set(blocks), "merge_errors names no block")
+
+
+def _part(block: Block) -> int | None:
+    return block.part if isinstance(block, KroneckerBlock) else None
+
+
+def _check_parts(
+    parts: Sequence[int | None], shape: tuple[int, ...], parameter: str
+) -> None:
+    """Check that a parameter is in one block, or each of its parts is."""
+    where = Fields({}, f"blocks of {parameter!r}")
+    if parts == [None]:
+        return
+    where.require(None not in parts, "a parameter is in two blocks")
+    where.require(len(parts) == len(set(parts)), "a part is in two blocks")
+    count = shape[0] if shape else 0
+    within = all(part is not None and part < count for part in parts)
+    where.require(within, f"a part is not one of the {count} that there are")
+    where.require(len(parts) == count, f"{count - len(parts)} parts are in no block")
 
 
 def check_factors(
@@ -94,7 +118,9 @@ def check_factors(
 def _check_shapes(
     block: KroneckerBlock, shapes: Mapping[str, tuple[int, ...]], where: Fields
 ) -> None:
-    where.require(len(shapes[block.weight]) >= 2, "the weight must have two axes")
-    d_out, _ = block.layout.dims(shapes[block.weight])
-    fits = block.bias is None or shapes[block.bias] == (d_out,)
-    where.require(fits, f"the bias must have shape [{d_out}]")
+    stacked = block.part is not None
+    weight = shapes[block.weight][stacked:]
+    where.require(len(weight) >= 2, "the weight, or its part, must have two axes")
+    d_out, _ = block.layout.dims(weight)
+    fits = block.bias is None or shapes[block.bias][stacked:] == (d_out,)
+    where.require(fits, f"the bias, or its part, must have shape [{d_out}]")

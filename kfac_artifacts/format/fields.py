@@ -59,6 +59,10 @@ class Fields:
         self.require(least <= value < 2**53, f"{key} must be from {least} to 2**53 - 1")
         return value
 
+    def optional_count(self, key: str) -> int | None:
+        """Take a whole number from 0 if it is there; it may not be null."""
+        return self.count(key, least=0) if key in self._left else None
+
     def number(self, key: str) -> float:
         """Take a number that is not negative."""
         value = self.take(key, object)

@@ -118,13 +118,14 @@ def base_to_json(base: BaseModel) -> dict[str, Any]:
 
 def _block_to_json(block: Block) -> dict[str, Any]:
     if isinstance(block, KroneckerBlock):
+        part = {} if block.part is None else {"part": block.part}
         return {
             "kind": block.kind,
             "weight": block.weight,
             "bias": block.bias,
             "layout": block.layout.value,
             "terms": [{"A": a, "B": b} for a, b in block.terms],
-        }
+        } | part
     (parameter,) = block.parameters
     terms = [{"G": name} for name in block.factors]
     return {"kind": block.kind, "parameter": parameter, "terms": terms}
@@ -298,7 +299,8 @@ def _block(value: object, where: str) -> Block:
         layout = fields.take("layout", str)
         fields.require(layout in list(Layout), f"layout {layout!r} is not known")
         terms = fields.list_of("terms", _kronecker_term)
-        block = KroneckerBlock(weight, bias, Layout(layout), terms)
+        part = fields.optional_count("part")
+        block = KroneckerBlock(weight, bias, Layout(layout), terms, part)
     else:
         block = GramianBlock(
             fields.name("parameter"), fields.list_of("terms", _gramian_term)

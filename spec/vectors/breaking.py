@@ -17,6 +17,7 @@ from typing import Any
 from draft import Draft, Stored, artifact, compact, gramian, kronecker, spd
 
 Edit = Callable[[dict[str, Any]], object]
+STACK = "stacked.weight"
 
 
 @dataclass
@@ -43,6 +44,23 @@ def whole(*, shards: list[list[str]] | None = None) -> Draft:
             "norm": Stored(spd(2, 3)),
         },
         shards=shards,
+    )
+
+
+def stacked() -> Draft:
+    """The same with a stacked parameter of two parts, and a bias."""
+    parts = {
+        f"part.{i}": kronecker(STACK, ("in", "out"), bias="stacked.bias", part=i)
+        for i in range(2)
+    }
+    return artifact(
+        {STACK: [2, 2, 3], "stacked.bias": [2, 2], "norm.weight": [2]},
+        parts | {"norm": gramian("norm.weight", "norm")},
+        {
+            "in": Stored(spd(4, 1), symmetric=True),
+            "out": Stored(spd(2, 2), "float16"),
+            "norm": Stored(spd(2, 3)),
+        },
     )
 
 
@@ -74,9 +92,15 @@ def _find(manifest: dict[str, Any], path: str) -> tuple[Any, Any]:
     return found, int(key) if key.isdigit() else key
 
 
-def edited(level: str, name: str, rule: str, *edits: Edit) -> Case:
+def edited(
+    level: str,
+    name: str,
+    rule: str,
+    *edits: Edit,
+    make: Callable[[], Draft] = whole,
+) -> Case:
     """Break the manifest."""
-    draft = whole()
+    draft = make()
     for edit in edits:
         edit(draft.manifest)
     return Case(name, level, rule, files_of(draft))

@@ -214,15 +214,17 @@ def kronecker(
     *terms: tuple[str, str],
     bias: str | None = None,
     layout: str = "rows",
+    part: int | None = None,
 ) -> dict[str, Any]:
     """Describe a Kronecker block."""
-    return {
+    block: dict[str, Any] = {
         "kind": "kronecker",
         "weight": weight,
         "bias": bias,
         "layout": layout,
         "terms": [{"A": a, "B": b} for a, b in terms],
     }
+    return block if part is None else block | {"part": part}
 
 
 def gramian(parameter: str, *terms: str) -> dict[str, Any]:

@@ -85,13 +85,17 @@ def form(block: dict[str, Any], tau: dict[str, np.ndarray], draft: Draft) -> flo
     if block["kind"] == "gramian":
         G = sum(matrices[term["G"]] for term in block["terms"])
         return quadratic(tau[block["parameter"]], G)
+    bias = None if block["bias"] is None else tau[block["bias"]]
     weight = tau[block["weight"]]
+    if "part" in block:
+        weight = weight[block["part"]]
+        bias = None if bias is None else bias[block["part"]]
     if block["layout"] == "rows":
         W = weight.reshape(len(weight), -1)
     else:
         W = weight.reshape(-1, weight.shape[-1]).T
-    if block["bias"] is not None:
-        W = np.column_stack([W, tau[block["bias"]]])
+    if bias is not None:
+        W = np.column_stack([W, bias])
     G = sum(np.kron(matrices[t["B"]], matrices[t["A"]]) for t in block["terms"])
     return quadratic(W, G)
 

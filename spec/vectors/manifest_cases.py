@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from breaking import Case, Edit, drop, edited, put, rewritten
+from breaking import STACK, Case, Edit, drop, edited, put, rewritten, stacked
 from draft import gramian, kronecker
 
 ZEROS = "0" * 64
@@ -153,9 +153,45 @@ MANIFEST: list[tuple[str, str, Edit]] = [
 ]
 
 
+STACKED: list[tuple[str, str, Edit]] = [
+    ("part-beyond", "a part is below the first axis", put("blocks/part.1/part", 2)),
+    ("part-twice", "a part is in one block", put("blocks/part.1/part", 0)),
+    ("part-missing", "every part is in a block", drop("blocks/part.1")),
+    (
+        "part-beside-whole",
+        "a parameter is in one block whole, or in parts",
+        drop("blocks/part.1/part"),
+    ),
+    (
+        "part-of-two-axes",
+        "the part of a weight has two axes",
+        lambda m: [
+            m["blocks"][f"part.{i}"].update(weight="stacked.bias", bias=STACK)
+            for i in range(2)
+        ],
+    ),
+    (
+        "part-of-a-bias-that-is-not-stacked",
+        "the part of a bias has one axis",
+        lambda m: [
+            *(m["blocks"][f"part.{i}"].update(bias="norm.weight") for i in range(2)),
+            m["blocks"].update(norm=gramian("stacked.bias", "in")),
+            m["factors"].pop("norm"),
+        ],
+    ),
+    (
+        "part-with-the-size-of-the-whole",
+        "a factor has the size of the part",
+        put("blocks/part.0/terms", [{"A": "in", "B": "in"}]),
+    ),
+]
+
+
 def manifest_cases() -> Iterator[Case]:
     """All artifacts whose manifest is no JSON, or does not fit together."""
     for name, rule, rewrite in JSON:
         yield rewritten(name, rule, rewrite)
     for name, rule, edit in MANIFEST:
         yield edited("manifest", name, rule, edit)
+    for name, rule, edit in STACKED:
+        yield edited("manifest", name, rule, edit, make=stacked)

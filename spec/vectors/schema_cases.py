@@ -72,6 +72,9 @@ SCHEMA: list[tuple[str, str, Edit]] = [
         put("blocks/norm/kind", "lie"),
     ),
     ("unknown-layout", "layout is rows or columns", put("blocks/layer/layout", "C")),
+    ("part-null", "a part is a number or absent", put("blocks/layer/part", None)),
+    ("part-negative", "a part is at least 0", put("blocks/layer/part", -1)),
+    ("part-of-gramian", "a Gramian block has no part", put("blocks/norm/part", 0)),
     ("no-terms", "a block has a term", put("blocks/norm/terms", [])),
     ("term-without-B", "a term has A and B", drop("blocks/layer/terms/0/B")),
     (

@@ -139,6 +139,35 @@ def several_terms() -> Draft:
     )
 
 
+def stacked() -> Draft:
+    """Two experts in stacked parameters, with biases and without; one is unused."""
+    zero = np.zeros((2, 2))
+    up = {"bias": "experts.up_bias", "layout": "columns"}
+    return artifact(
+        {
+            "experts.up": [2, 3, 2],
+            "experts.up_bias": [2, 2],
+            "experts.down": [2, 3, 2],
+        },
+        {
+            "up.0": kronecker("experts.up", ("up.0/A", "up.0/B"), **up, part=0),
+            "up.1": kronecker("experts.up", ("up.1/A", "up.1/B"), **up, part=1),
+            "down.1": kronecker("experts.down", ("down.1/A", "down.1/B"), part=1),
+            "down.0": kronecker("experts.down", ("down.0/A", "down.0/B"), part=0),
+        },
+        {
+            "up.0/A": Stored(spd(4, 1)),
+            "up.0/B": Stored(spd(2, 2)),
+            "up.1/A": Stored(spd(4, 3)),
+            "up.1/B": Stored(spd(2, 4), symmetric=True),
+            "down.0/A": Stored(zero),
+            "down.0/B": Stored(np.zeros((3, 3))),
+            "down.1/A": Stored(spd(2, 5)),
+            "down.1/B": Stored(spd(3, 6)),
+        },
+    )
+
+
 def part(seed: int, size: int, name: str = "task") -> Draft:
     """One of the artifacts that the merged vectors are merged from."""
     return artifact(
@@ -289,6 +318,7 @@ CASES: dict[str, Callable[[], Draft]] = {
     "shared-input": shared_input,
     "gramians": gramians,
     "several-terms": several_terms,
+    "stacked": stacked,
     "part-1": lambda: part(1, 64),
     "part-2": lambda: part(2, 64),
     "part-3": lambda: part(3, 192),

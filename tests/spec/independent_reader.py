@@ -117,8 +117,18 @@ def mapping(check: Check, least: int = 0) -> Check:
     )
 
 
-def record(fields: dict[str, Check], *, open_: bool = False) -> Check:
+def record(
+    fields: dict[str, Check],
+    *,
+    open_: bool = False,
+    optional: dict[str, Check] | None = None,
+) -> Check:
     def check(value: Any) -> bool:
+        if isinstance(value, dict) and optional:
+            given = value.keys() & optional.keys()
+            if not all(optional[k](value[k]) for k in given):
+                return False
+            value = {k: v for k, v in value.items() if k not in given}
         if not isinstance(value, dict) or not fields.keys() <= value.keys():
             return False
         others = [v for k, v in value.items() if k not in fields]
@@ -178,7 +188,8 @@ BLOCK = either(
             "bias": null_or(name),
             "layout": only("rows", "columns"),
             "terms": array(record({"A": name, "B": name}), least=1),
-        }
+        },
+        optional={"part": whole(0)},
     ),
     record(
         {
@@ -243,14 +254,21 @@ def read_manifest(data: bytes) -> dict[str, Any]:
 
 def check_blocks(manifest: dict[str, Any]) -> None:
     shapes = {n: p["shape"] for n, p in manifest["base_model"]["parameters"].items()}
-    covered: Counter[str] = Counter()
+    covered: dict[str, list[int | None]] = {}
     sizes: list[tuple[str, int]] = []
     for block in manifest["blocks"].values():
         keys = [block.get(k) for k in ("weight", "bias", "parameter")]
-        covered.update(k for k in keys if k is not None)
         demand(all(k is None or k in shapes for k in keys), "unknown parameter")
+        for key in keys:
+            if key is not None:
+                covered.setdefault(key, []).append(block.get("part"))
         sizes += block_sizes(block, shapes)
-    demand(covered == Counter(shapes.keys()), "a parameter is not covered once")
+    demand(covered.keys() == shapes.keys(), "a parameter is not covered")
+    for key, parts in covered.items():
+        once = None in parts and len(parts) == 1
+        all_parts = None not in parts and len(parts) == shapes[key][0]
+        by_part = all_parts and sorted(parts) == list(range(len(parts)))
+        demand(once or by_part, "a parameter is not covered once")
     left_out = {*manifest["excluded"], *manifest["uncovered"]}
     demand(not left_out & covered.keys(), "covered and left out")
     demand({n for n, _ in sizes} == manifest["factors"].keys(), "factors")
@@ -261,13 +279,15 @@ def block_sizes(block: dict[str, Any], shapes: dict[str, Any]) -> list[tuple[str
     if block["kind"] == "gramian":
         entries = math.prod(shapes[block["parameter"]])
         return [(term["G"], entries) for term in block["terms"]]
-    shape = shapes[block["weight"]]
+    skipped = 1 if "part" in block else 0
+    shape = shapes[block["weight"]][skipped:]
     demand(len(shape) >= 2, "the weight has less than two axes")
     rows = block["layout"] == "rows"
     d_out = shape[0] if rows else shape[-1]
     d_in = math.prod(shape[1:] if rows else shape[:-1])
     if block["bias"] is not None:
-        demand(shapes[block["bias"]] == [d_out], "bias")
+        demand(len(shapes[block["bias"]]) == 1 + skipped, "bias")
+        demand(shapes[block["bias"]][-1] == d_out, "bias")
         d_in += 1
     return [s for t in block["terms"] for s in ((t["A"], d_in), (t["B"], d_out))]
 

@@ -1,0 +1,248 @@
+"""Linear maps that a module applies by function: experts in a stack, and routers.
+
+transformers keep the experts of a mixture in stacked parameters ``[E, d_out, d_in]``
+and apply ``weight[e]`` to the tokens that are routed to expert e; a router applies its
+``weight`` to every token. No module is called for such a map, so its uses are heard
+from inside the forward pass of the module that owns the parameters.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from torch.overrides import TorchFunctionMode
+
+from kfac_artifacts.artifact import Layout
+from kfac_artifacts.estimate.routing import Places, Tokens
+from kfac_artifacts.estimate.sites import LinearSite, Site
+
+PRODUCTS = (linear, torch.matmul, Tensor.matmul, Tensor.__matmul__)
+CASTS = (Tensor.to, Tensor.type, Tensor.float)
+NAMES = ("Router", "Gate", "Linear")
+"""What classes of linear maps are called; the proof tells whether they are."""
+Hear = Callable[[Site, Tensor, Tensor, Tensor], Tensor]
+"""Told of a site's input, mask and output, all canonical; gives the output back."""
+
+
+def functional_sites(
+    path: str, module: nn.Module, wanted: Mapping[str, str]
+) -> list[LinearSite]:
+    """Make the sites of a module of no known kind that owns weights of linear maps.
+
+    Args:
+        path: Name of the module.
+        module: The module.
+        wanted: Names of its parameters, by their names in the module.
+
+    Returns:
+        A site for its matrix ``weight``, and one for every slice of every stack if it
+        holds experts; none for other parameters. Nothing is proved yet.
+    """
+    own = {k: p for k, p in module.named_parameters(recurse=False) if k in wanted}
+    if not _is_experts(module):
+        return _matrix(path, module, own, wanted)
+    stacks = [key for key, parameter in own.items() if parameter.dim() == 3]
+    transposed = getattr(module, "is_transposed", False)
+    layout = Layout.COLUMNS if transposed else Layout.ROWS
+    sites = []
+    for key in stacks:
+        bias = f"{key}_bias"
+        roles = {"weight": wanted[key]} | (
+            {"bias": wanted[bias]} if bias in own else {}
+        )
+        stack = f"{path}.{key}" if path else key
+        for part in range(len(own[key])):
+            site = LinearSite(f"{stack}.{part}", roles, layout)
+            site.functional, site.part = True, part
+            sites.append(site)
+    return sites
+
+
+def _matrix(
+    path: str, module: nn.Module, own: Mapping[str, Tensor], wanted: Mapping[str, str]
+) -> list[LinearSite]:
+    if "weight" not in own or own["weight"].dim() != 2:
+        return []
+    if not (
+        isinstance(module, nn.Linear) or any(w in type(module).__name__ for w in NAMES)
+    ):
+        return []
+    roles = {k: wanted[k] for k in ("weight", "bias") if k in own}
+    site = LinearSite(path or wanted["weight"], roles, Layout.ROWS)
+    site.functional = True
+    return [site]
+
+
+def _is_experts(module: nn.Module) -> bool:
+    """Whether transformers' decorator of expert classes made the module's class."""
+    decorated = hasattr(type(module).forward, "__wrapped__")
+    return decorated and hasattr(module, "has_gate") and hasattr(module, "num_experts")
+
+
+@contextmanager
+def running_experts_one_by_one(module: nn.Module) -> Iterator[None]:
+    """Let every expert be applied by itself, whatever implementation is configured.
+
+    Args:
+        module: A network; it is left as it was found.
+
+    Yields:
+        Nothing.
+    """
+    plain = {
+        part: partial(type(part).forward.__wrapped__, part)  # type: ignore[attr-defined]
+        for part in module.modules()
+        if _is_experts(part) and "forward" not in vars(part)
+    }
+    with _forwards_replaced(plain):
+        yield
+
+
+@contextmanager
+def _forwards_replaced(
+    forwards: Mapping[nn.Module, Callable[..., Any]],
+) -> Iterator[None]:
+    before = {module: vars(module).get("forward") for module in forwards}
+    for module, forward in forwards.items():
+        vars(module)["forward"] = forward
+    try:
+        yield
+    finally:
+        for module, own in before.items():
+            del vars(module)["forward"]
+            if own is not None:
+                vars(module)["forward"] = own
+
+
+@contextmanager
+def listening(
+    sites: Sequence[Site],
+    parameters: Mapping[str, Tensor],
+    tokens: Callable[[Tensor], Tokens],
+    hear: Hear,
+    failures: dict[Site, str],
+) -> Iterator[None]:
+    """Hear the functional sites among some while a forward pass runs.
+
+    Args:
+        sites: The sites; those that are modules of their own are left alone.
+        parameters: The parameters of the network by name.
+        tokens: How the tokens of a module's input belong to examples.
+        hear: Told of every use; what it returns takes the place of the output.
+        failures: Is told which sites cannot be heard, and why.
+
+    Yields:
+        Nothing; the modules are left as they were found.
+    """
+    owners: dict[nn.Module, list[LinearSite]] = {}
+    for site in sites:
+        if isinstance(site, LinearSite) and site.functional:
+            for module in site.modules:
+                owners.setdefault(module, []).append(site)
+    forwards = {}
+    for module, own in owners.items():
+        weights = {s: parameters[s.parameters["weight"]] for s in own}
+        listen = partial(_Ear, weights, tokens, hear, failures)
+        forwards[module] = partial(_run_heard, module.forward, listen)
+    with _forwards_replaced(forwards):
+        yield
+
+
+def _run_heard(
+    run: Callable[..., Any],
+    listen: Callable[[Tensor], "_Ear"],
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """Run a module's forward pass, in which its sites are heard."""
+    ear = listen(args[0] if args else next(iter(kwargs.values())))
+    with ear:
+        out = run(*args, **kwargs)
+    silent = ear.hear_silent_experts()
+    return out + silent if silent is not None else out
+
+
+class _Ear(TorchFunctionMode):
+    """Hears the products with known weights, or slices of them, in one call."""
+
+    def __init__(
+        self,
+        weights: Mapping[LinearSite, Tensor],
+        tokens: Callable[[Tensor], Tokens],
+        hear: Hear,
+        failures: dict[Site, str],
+        x: Tensor,
+    ) -> None:
+        super().__init__()
+        self._weights, self._tokens, self._x = weights, tokens(x), x
+        self._hear, self._failures = hear, failures
+        self._routed: Tensor | None = None  # the rows of x that were taken last
+        self._slices = {(id(w), s.part): s for s, w in weights.items()}
+        self._known = {id(w): (w, s) for s, w in weights.items() if s.part is None}
+        self._heard: set[LinearSite] = set()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Do what is asked, and hear of it."""
+        result = func(*args, **(kwargs or {}))
+        if func is Tensor.__getitem__:
+            self._on_item(args[0], args[1], result)
+        elif func in CASTS and id(args[0]) in self._known:
+            _, site = self._known[id(args[0])]
+            self._known[id(result)] = (result, site)
+        elif func in PRODUCTS and len(args) > 1 and id(args[1]) in self._known:
+            _, site = self._known[id(args[1])]
+            return self._on_product(site, args[0], result)
+        return result
+
+    def _on_item(self, of: Tensor, index: Any, result: Tensor) -> None:
+        """Note which expert's slice is taken, or which rows of the input."""
+        single = isinstance(index, int) or (
+            isinstance(index, Tensor) and index.dim() == 0
+        )
+        if single and (id(of), int(index)) in self._slices:
+            self._known[id(result)] = (result, self._slices[id(of), int(index)])
+        elif of is self._x:
+            rows = index if isinstance(index, Tensor) and index.dim() == 1 else None
+            self._routed = rows
+
+    def _on_product(self, site: LinearSite, a: Tensor, z: Tensor) -> Tensor:
+        self._heard.add(site)
+        whole = a if site.part is None else self._x
+        fault = self._tokens.fault(whole)
+        if site.part is not None and (
+            self._routed is None or len(self._routed) != len(a)
+        ):
+            fault = "its rows are not those that were taken from its module's input"
+        if fault is not None:
+            self._failures[site] = fault
+            return z
+        real = self._tokens.real(whole)
+        if self._routed is None or site.part is None:
+            a, full = self._tokens.unfold(a), self._tokens.unfold(z)
+            return self._hear(site, a, real, full).reshape(z.shape)
+        places = Places.of(self._routed, *real.shape)
+        mask = places.put(real.flatten()[self._routed])
+        return places.take(self._hear(site, places.put(a), mask, places.put(z)))
+
+    def hear_silent_experts(self) -> Tensor | None:
+        """Hear of the experts that no token has reached: their cotangent is zero.
+
+        Returns:
+            A zero that depends on what they would have put out; None if all were heard.
+        """
+        total: Tensor | None = None
+        for site, weight in self._weights.items():
+            if site.part is None or site in self._heard:
+                continue
+            d_out, d_in = site.layout.dims(tuple(weight.shape[1:]))
+            a, z = (self._x.new_zeros(self._tokens.count, 1, d) for d in (d_in, d_out))
+            unreal = torch.zeros(a.shape[:2], dtype=torch.bool, device=a.device)
+            silent = 0 * self._hear(site, a, unreal, z).sum()
+            total = silent if total is None else total + silent
+        return total

@@ -7,7 +7,6 @@ record keeps a and g in place of M: at most as much as the activations themselve
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -40,10 +39,6 @@ class Record(ABC):
     @abstractmethod
     def nbytes(self) -> int:
         """Memory held, in bytes."""
-
-    @abstractmethod
-    def select(self, places: Sequence[int]) -> "Record":
-        """The record of some of the examples."""
 
     @abstractmethod
     def input_kernel(self, A: Tensor) -> Float[Tensor, "n 1 p p"]:
@@ -131,11 +126,6 @@ class LinearRecord(Record):
         return self.x.nbytes + self.g.nbytes
 
     @override
-    def select(self, places: Sequence[int]) -> "LinearRecord":
-        real = None if self.real is None else self.real[places]
-        return LinearRecord(self.g[places], self.x[places], real, self.bias)
-
-    @override
     def input_kernel(self, A: Tensor) -> Float[Tensor, "n 1 p p"]:
         a = self.a
         return (a @ A @ a.mT)[:, None]
@@ -185,10 +175,6 @@ class TableRecord(Record):
         return (equal & (self.ids >= 0)[:, :, None]).to(self.g.dtype)
 
     @override
-    def select(self, places: Sequence[int]) -> "TableRecord":
-        return TableRecord(self.g[places], self.ids[places], self.rows)
-
-    @override
     def input_kernel(self, A: Tensor) -> Float[Tensor, "n 1 p p"]:
         values = A[self.ids.clamp(min=0)].to(self.g.dtype)
         return (self.same * values[..., None])[:, None]
@@ -223,12 +209,17 @@ class Recorder:
 
     A Gramian block is recorded as a linear map of one position whose input is 1: its M
     is the whole gradient, ``[D, 1]``.
+
+    Args:
+        exact: Whether the K = C cotangents of an example are the unit vectors. Records
+            hold them times √C, so that their mean is what unit vectors sum up to.
     """
 
     keeps_inputs = False
     muted = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, exact: bool = False) -> None:
+        self._exact = exact
         self._visits: dict[Site, list[Visit]] = defaultdict(list)
         self._g: dict[tuple[Site, int], list[Tensor]] = defaultdict(list)
         self._whole: dict[str, list[Tensor]] = defaultdict(list)
@@ -265,16 +256,20 @@ class Recorder:
         """Give the records of the batch by block, and forget them."""
         records: dict[str, Record] = {}
         for site, visits in self._visits.items():
-            g = [torch.stack(self._g[site, visit.call], dim=1) for visit in visits]
+            g = [self._stacked(self._g[site, visit.call]) for visit in visits]
             records[site.name] = _record(site, visits, torch.cat(g, dim=2))
         for name, values in self._whole.items():
-            gradient = torch.stack(values, dim=1)[:, :, None]
+            gradient = self._stacked(values)[:, :, None]
             one = gradient.new_ones(len(gradient), 1, 1)
             records[name] = LinearRecord(gradient, one)
         self._visits.clear()
         self._g.clear()
         self._whole.clear()
         return records
+
+    def _stacked(self, of_cotangents: list[Tensor]) -> Tensor:
+        g = torch.stack(of_cotangents, dim=1)
+        return g * g.shape[1] ** 0.5 if self._exact else g
 
 
 def _record(site: Site, visits: list[Visit], g: Tensor) -> Record:

@@ -93,13 +93,15 @@ def _next_group(
     run: Run, todo: Sequence[Site], memory: int
 ) -> tuple[list[Site], Iterable[Batch]]:
     """The next blocks whose records fit into memory, and the records by batch."""
-    recorder, group = Recorder(), list(todo)
+    recorder, group = _recorder(run), list(todo)
     kept: list[Batch] = []
     passes = run.passes(recorder, group, f"refining {len(todo)} modules")
     for loaded in passes:
         records = recorder.take()
         if not kept:
-            fitting = _fitting(run, todo, records, memory * len(loaded.ranks or [0]))
+            fitting = _fitting(
+                run, todo, records, float(memory * len(loaded.ranks or [0]))
+            )
             if not fitting:
                 passes.close()
                 return group, _Streamed(run, group)
@@ -132,10 +134,14 @@ class _Streamed:
     sites: Sequence[Site]
 
     def __iter__(self) -> Iterator[Batch]:
-        recorder = Recorder()
+        recorder = _recorder(self.run)
         stage = f"refining {len(self.sites)} modules, one look"
         for loaded in self.run.passes(recorder, self.sites, stage):
             yield loaded.ranks, recorder.take()
+
+
+def _recorder(run: Run) -> Recorder:
+    return Recorder(exact=run.sample.cotangents.name == "exact")
 
 
 def _start(run: Run, start: Mapping[str, Factor], site: Site) -> tuple[Tensor, Tensor]:
@@ -164,4 +170,4 @@ def _keep(run: Run, found: Refined, site: Site, fit: Fit) -> None:
     assert isinstance(block, KroneckerBlock)  # noqa: S101 - narrows
     found.blocks[site.name] = replace(block, terms=tuple(names))
     found.finished.append(site.name)
-    found.sweeps = max(found.sweeps, fit.whole.sweeps)
+    found.sweeps = max(found.sweeps, int(fit.sweeps))

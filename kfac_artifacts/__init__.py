@@ -14,7 +14,7 @@ from kfac_artifacts.estimate import compute
 from kfac_artifacts.evaluate import EvaluationTask, evaluate
 from kfac_artifacts.format import load, open_artifact, save_artifact
 from kfac_artifacts.linearize import linearize
-from kfac_artifacts.merge import merge
+from kfac_artifacts.merge import join, merge
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.operator import CurvatureOperator
 from kfac_artifacts.penalty import KfacPenalty
@@ -44,6 +44,7 @@ __all__ = [
     "compute",
     "encode_texts",
     "evaluate",
+    "join",
     "linearize",
     "load",
     "load_examples",

@@ -7,6 +7,7 @@ from kfac_cli import (
     compute,
     evaluate,
     inspect,
+    join,
     merge,
     plan,
     pull,
@@ -30,6 +31,7 @@ def main() -> None:
 for module in (
     plan,
     compute,
+    join,
     merge,
     inspect,
     verify,

@@ -126,8 +126,9 @@ def plan(
     require_sites(inventory)
     traced, untraced = _try_trace(network, inventory, batch)
     require_sites(inventory)
-    own = effort.estimator == "nearest"
-    blocks = planned_blocks(network.module, inventory, traced, own_inputs=own)
+    summed = blocks = planned_blocks(network.module, inventory, traced)
+    if effort.estimator == "nearest":
+        blocks = planned_blocks(network.module, inventory, traced, own_inputs=True)
     reduced = effort.estimator == "kfac-reduce"
     return Plan(
         blocks=blocks,
@@ -139,7 +140,7 @@ def plan(
         storages=artifact_bytes(blocks),
         memory=memory(
             network,
-            blocks,
+            summed,
             traced,
             batch_size=min(effort.batch_size, effort.examples),
             recorded=effort.examples if effort.estimator == "nearest" else 0,
@@ -147,7 +148,7 @@ def plan(
         ),
         flops=None
         if traced is None
-        else flops(blocks, traced, passes=effort.passes, reduced=reduced),
+        else flops(summed, traced, passes=effort.passes, reduced=reduced),
         untraced=untraced,
     )
 

@@ -54,6 +54,8 @@ class _Use:
     @property
     def fault(self) -> str | None:
         """Why curvlinops would not see this use as it is."""
+        if self.calls == 0:
+            return "curvlinops sees nothing of a module that is not called"
         if self.calls != 1:
             return f"curvlinops needs one use in a forward pass, not {self.calls}"
         if self.by_keyword:

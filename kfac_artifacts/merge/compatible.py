@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from kfac_artifacts.artifact import Artifact, Block, KroneckerBlock, Source
+from kfac_artifacts.artifact import Artifact, Block, KroneckerBlock, Named, Source
 from kfac_artifacts.errors import MismatchError
 
 
@@ -54,6 +54,17 @@ def _arrangement(artifact: Artifact) -> dict[str, Block]:
         name: block.with_factors([""] * len(block.factors))
         for name, block in artifact.blocks.items()
     }
+
+
+def merged_estimator(artifacts: Sequence[Artifact]) -> Named:
+    """The estimator that all have, told of it what is true of all."""
+    first, *others = [artifact.provenance.estimator for artifact in artifacts]
+    shared = {
+        key: value
+        for key, value in first.configuration.items()
+        if all(other.configuration.get(key) == value for other in others)
+    }
+    return Named(first.name, shared)
 
 
 def merged_sources(

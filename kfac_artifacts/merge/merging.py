@@ -5,7 +5,11 @@ from dataclasses import replace
 
 from kfac_artifacts.artifact import Artifact, Block, KroneckerBlock, Provenance
 from kfac_artifacts.errors import MismatchError
-from kfac_artifacts.merge.compatible import check_same, merged_sources
+from kfac_artifacts.merge.compatible import (
+    check_same,
+    merged_estimator,
+    merged_sources,
+)
 from kfac_artifacts.merge.error import merge_errors
 from kfac_artifacts.merge.factors import MergedFactors, Part
 
@@ -48,6 +52,7 @@ def merge(
     errors = {} if exclude else merge_errors(artifacts, progress)
     provenance = replace(
         artifacts[0].provenance,
+        estimator=merged_estimator(artifacts),
         tasks=sum(part.tasks for part in parts),
         size=sum(part.size for part in parts),
         sources=sources,

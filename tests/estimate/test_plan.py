@@ -138,7 +138,7 @@ def test_memory_of_a_small_network_is_that_counted_by_hand() -> None:
     [
         (Memory(weights=5, sums=10, activations=3, records=0, proof=30), 35),
         (Memory(weights=5, sums=10, activations=30, records=2, proof=30), 47),
-        (Memory(weights=5, sums=10, activations=None, records=None, proof=1), 25),
+        (Memory(weights=5, sums=10, activations=None, records=None, proof=1), 15),
     ],
 )
 def test_the_peak_is_the_most_of_what_is_held_at_once(

@@ -1,0 +1,65 @@
+"""Joining the parts of an estimation gives the estimation itself."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kfac_artifacts.artifact import Cotangents, Named
+from kfac_artifacts.errors import MismatchError
+from kfac_artifacts.estimate import Estimator, compute
+from kfac_artifacts.format import load, save_artifact
+from kfac_artifacts.merge import join
+from tests.artifacts import artifact
+from tests.estimate.test_nearest import tiny
+
+
+def halves(estimator):
+    network, examples = tiny()
+    options = {"estimator": estimator, "cotangents": Cotangents("orthogonal", 1, 4)}
+    return (
+        compute(network, examples, **options),
+        [
+            compute(network, examples, only=("table.*", "first.*"), **options),
+            compute(network, examples, exclude=("table.*", "first.*"), **options),
+        ],
+    )
+
+
+@pytest.mark.parametrize("name", ["kfac", "kfac-reduce", "nearest"])
+def test_joined_parts_equal_the_whole(name, tmp_path):
+    whole, parts = halves(Estimator(name))
+    for number, part in enumerate(parts):
+        save_artifact(part, tmp_path / str(number))
+    joined = join([load(tmp_path / "0"), load(tmp_path / "1")])
+    assert joined.parameters == whole.parameters
+    assert joined.provenance.excluded == ()
+    assert joined.provenance.uncovered == whole.provenance.uncovered
+    assert joined.provenance.base == whole.provenance.base
+    assert set(joined.blocks) == set(whole.blocks)
+    for block in joined.blocks:
+        for ours, theirs in zip(
+            joined.blocks[block].factors, whole.blocks[block].factors, strict=True
+        ):
+            torch.testing.assert_close(
+                joined.factors[ours].to_dense(),
+                whole.factors[theirs].to_dense().float(),
+                rtol=1e-5,
+                atol=1e-8,
+            )
+    save_artifact(joined, tmp_path / "joined")
+    assert load(tmp_path / "joined").provenance.sources == whole.provenance.sources
+
+
+def test_parts_of_other_estimations_are_refused_with_all_differences():
+    one, other = artifact(0), artifact(1)
+    moved = replace(other.provenance, output_map=Named("cls"), tasks=2)
+    with pytest.raises(MismatchError) as error:
+        join([one, replace(other, provenance=moved)])
+    for word in ("output map cls", "data", "join before merging", "more than one"):
+        assert word in str(error.value)
+
+
+def test_one_artifact_alone_cannot_be_joined():
+    with pytest.raises(MismatchError, match="two or more"):
+        join([artifact(0)])

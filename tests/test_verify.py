@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kfac_artifacts.artifact import BaseModel, ParameterInfo
+from kfac_artifacts.artifact import BaseModel, KroneckerBlock, ParameterInfo
+from kfac_artifacts.estimate import Estimator, compute
 from kfac_artifacts.factors import Dense, Diagonal
 from kfac_artifacts.format import save_artifact
 from kfac_artifacts.verify import verify
-from tests.artifacts import SHAPES, artifact
+from tests.artifacts import SHAPES, artifact, dense_block
+from tests.estimate.test_nearest import tiny
 
 
 def save(path, storage="symmetric-float32", **factors):
@@ -95,3 +97,21 @@ def test_values_that_are_not_finite_are_found(tmp_path):
     (message,) = bad(verify(path)).values()
     assert "not finite" in message
     shutil.rmtree(path)
+
+
+def test_terms_of_a_sum_need_not_be_semidefinite_alone(tmp_path):
+    """The eigenvalues of the sum are told instead, as the dense matrix has them."""
+    network, examples = tiny()
+    computed = compute(network, examples, estimator=Estimator("nearest", 3))
+    save_artifact(computed, tmp_path / "sums")
+    findings = {f.what: f for f in verify(tmp_path / "sums")}
+    assert all(f.good for f in findings.values())
+    ratios = {}
+    for name, block in computed.blocks.items():
+        if isinstance(block, KroneckerBlock):
+            values = torch.linalg.eigvalsh(dense_block(computed, name))
+            ratios[name] = float(values[0] / values[-1])
+    worst = min(ratios, key=lambda name: ratios[name])
+    assert f"({worst})" in findings["sums of terms"].message
+    told = findings["sums of terms"].message.split("about ")[1].split(" ")[0]
+    assert float(told) == pytest.approx(ratios[worst], rel=0.1, abs=1e-4)

@@ -12,6 +12,7 @@ from kfac_artifacts.artifact import Artifact, Cotangents, Named
 from kfac_artifacts.errors import KfacError
 from kfac_artifacts.estimate import compute
 from kfac_artifacts.evaluate import EvaluationTask, evaluate
+from kfac_artifacts.fidelity import fidelity
 from kfac_artifacts.format import load, open_artifact, save_artifact
 from kfac_artifacts.linearize import linearize
 from kfac_artifacts.merge import merge
@@ -44,6 +45,7 @@ __all__ = [
     "compute",
     "encode_texts",
     "evaluate",
+    "fidelity",
     "linearize",
     "load",
     "load_examples",

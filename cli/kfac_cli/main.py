@@ -6,6 +6,7 @@ from kfac_cli import (
     apply,
     compute,
     evaluate,
+    fidelity,
     inspect,
     merge,
     plan,
@@ -38,5 +39,6 @@ for module in (
     train,
     apply,
     evaluate,
+    fidelity,
 ):
     main.add_command(module.command)

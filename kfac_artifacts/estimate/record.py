@@ -41,9 +41,31 @@ class Record(ABC):
     def nbytes(self) -> int:
         """Memory held, in bytes."""
 
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Number d_in of columns of M."""
+
+    @property
+    @abstractmethod
+    def inputs(self) -> Tensor:
+        """The inputs as they count, ``[N, P, d_in]``, or row numbers ``[N, P]``."""
+
+    @abstractmethod
+    def with_inputs(self, g: Tensor, inputs: Tensor) -> "Record":
+        """A record of the same kind, of other examples of the block."""
+
     @abstractmethod
     def select(self, places: Sequence[int]) -> "Record":
         """The record of some of the examples."""
+
+    @abstractmethod
+    def trimmed(self) -> "Record":
+        """The same without columns of M that are zero in all examples, if known."""
+
+    @abstractmethod
+    def input_products(self, other: "Record") -> Float[Tensor, "n p m q"]:
+        """``a_p · a'_q`` for all positions of examples here and of examples there."""
 
     @abstractmethod
     def input_kernel(self, A: Tensor) -> Float[Tensor, "n 1 p p"]:
@@ -130,10 +152,32 @@ class LinearRecord(Record):
     def nbytes(self) -> int:
         return self.x.nbytes + self.g.nbytes
 
+    @property
+    @override
+    def width(self) -> int:
+        return self.x.shape[2] + self.bias
+
+    @property
+    @override
+    def inputs(self) -> Float[Tensor, "n p d_in"]:
+        return self.a
+
+    @override
+    def with_inputs(self, g: Tensor, inputs: Tensor) -> "LinearRecord":
+        return LinearRecord(g, inputs)
+
     @override
     def select(self, places: Sequence[int]) -> "LinearRecord":
         real = None if self.real is None else self.real[places]
         return LinearRecord(self.g[places], self.x[places], real, self.bias)
+
+    @override
+    def trimmed(self) -> "LinearRecord":
+        return self
+
+    @override
+    def input_products(self, other: Record) -> Float[Tensor, "n p m q"]:
+        return torch.einsum("npi,mqi->npmq", self.a, other.inputs)
 
     @override
     def input_kernel(self, A: Tensor) -> Float[Tensor, "n 1 p p"]:
@@ -184,9 +228,34 @@ class TableRecord(Record):
         equal = self.ids[:, :, None] == self.ids[:, None, :]
         return (equal & (self.ids >= 0)[:, :, None]).to(self.g.dtype)
 
+    @property
+    @override
+    def width(self) -> int:
+        return self.rows
+
+    @property
+    @override
+    def inputs(self) -> Int[Tensor, "n p"]:
+        return self.ids
+
+    @override
+    def with_inputs(self, g: Tensor, inputs: Tensor) -> "TableRecord":
+        return TableRecord(g, inputs, self.rows)
+
     @override
     def select(self, places: Sequence[int]) -> "TableRecord":
         return TableRecord(self.g[places], self.ids[places], self.rows)
+
+    @override
+    def trimmed(self) -> "TableRecord":
+        used, numbers = self.ids.unique(return_inverse=True)
+        absent = int((used < 0).sum())  # -1 comes first, and stays -1
+        return TableRecord(self.g, numbers - absent, max(len(used) - absent, 1))
+
+    @override
+    def input_products(self, other: Record) -> Float[Tensor, "n p m q"]:
+        mine, theirs = self.ids[:, :, None, None], other.inputs[None, None]
+        return ((mine == theirs) & (mine >= 0)).to(self.g.dtype)
 
     @override
     def input_kernel(self, A: Tensor) -> Float[Tensor, "n 1 p p"]:

@@ -46,7 +46,7 @@ def next_group(
 
 
 def _fitting(
-    run: Run, todo: Sequence[Site], records: Mapping[str, Record], memory: float
+    run: Run, todo: Sequence[Site], records: Mapping[str, Record], memory: int
 ) -> list[Site]:
     """The first sites whose records of all examples fit, as one batch tells."""
     share = len(run.sample.ranks)

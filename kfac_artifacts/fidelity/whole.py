@@ -71,4 +71,4 @@ def compare_directions(
 
 def _predicted(blocks: Sequence[MeasuredBlock], number: int) -> float:
     drifts = [block.drifts.get(number) for block in blocks]
-    return sum(drift.predicted for drift in drifts if drift is not None)
+    return sum((drift.predicted for drift in drifts if drift is not None), 0.0)

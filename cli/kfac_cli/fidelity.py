@@ -120,12 +120,15 @@ def command(
         kfac fidelity tickets sentence-transformers/all-MiniLM-L6-v2 tickets-test.csv
         kfac fidelity total ./my-model mails.csv --task-vector tau-mails --json
     """
+    from kfac_artifacts.evaluate.plot import check_plottable
     from kfac_artifacts.fidelity import fidelity, plot_fidelity
     from kfac_artifacts.format import open_artifact
     from kfac_artifacts.sources import load_examples, load_network
 
     if cotangents == "exact" and draws is not None:
         raise click.UsageError("--draws does not go with --cotangents exact")
+    if plot is not None:
+        check_plottable(plot)
     opened = open_artifact(artifact)
     network = load_network(model, output_map=output_map, device=device, dtype=dtype)
     load = partial(

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from kfac_artifacts.estimate.record import Record
+from kfac_artifacts.estimate.triangle import add_outer, mirror
 
 CHUNK = 2**24
 """Numbers that are formed at once: 64 MiB of float32."""
@@ -65,9 +66,8 @@ def _explicit(record: Record) -> Float[Tensor, "nk nk"]:
     step = max(1, CHUNK // (n * k * record.width))
     for start in range(0, d_out, step):
         part = replace(record, g=record.g[..., start : start + step])
-        M = part.matrices().reshape(n * k, -1)
-        total.addmm_(M, M.mT)
-    return total
+        add_outer(total, part.matrices().reshape(n * k, -1).mT)
+    return mirror(total)
 
 
 def _factored(record: Record) -> Float[Tensor, "nk nk"]:

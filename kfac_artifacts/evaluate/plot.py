@@ -42,6 +42,21 @@ def plot_evaluation(evaluation: Evaluation, path: str | Path) -> None:
     save_figure(figure, path)
 
 
+def check_plottable(path: str | Path) -> None:
+    """Refuse a file that no figure can be written to; best before long work.
+
+    Args:
+        path: The file; its ending says the format: png, pdf or svg.
+
+    Raises:
+        SettingsError: If the ending is another one.
+    """
+    if Path(path).suffix not in FORMATS:
+        raise SettingsError(
+            f"cannot plot to {path}: end its name with {', '.join(FORMATS)}"
+        )
+
+
 def new_figure(path: str | Path, width: float, height: float) -> Any:
     """Make an empty figure that can be written to a file.
 
@@ -52,14 +67,8 @@ def new_figure(path: str | Path, width: float, height: float) -> Any:
 
     Returns:
         A figure of matplotlib.
-
-    Raises:
-        SettingsError: If the ending is another one.
     """
-    if Path(path).suffix not in FORMATS:
-        raise SettingsError(
-            f"cannot plot to {path}: end its name with {', '.join(FORMATS)}"
-        )
+    check_plottable(path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 

@@ -112,9 +112,9 @@ class Gradient(Direction):
         with torch.no_grad():
             f = self.network(batch)
         generator = _seeded(f"{self.seed}:{self.number}")
-        signs = torch.randn(f.shape[1], generator=generator).sign()
-        r = signs / math.sqrt(f.shape[1]) / len(self.indices)
-        return pull_back(self.network, names, batch, r.to(f).expand_as(f))
+        signs = torch.randn(f.shape[1], generator=generator).sign().to(f)
+        r = signs / (math.sqrt(f.shape[1]) * len(self.indices))
+        return pull_back(self.network, names, batch, r.expand_as(f))
 
 
 @final

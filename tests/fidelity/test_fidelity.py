@@ -174,7 +174,7 @@ def test_drifts_are_those_of_the_jacobian(artifacts):
 def _moved(network, batch, tau):
     values = {n: network.parameters()[n].detach() for n in tau}
     _, change = jvp(lambda p: network.call_with(p, batch), (values,), (dict(tau),))
-    return change
+    return change.detach()
 
 
 def _assert_parts(found, artifact, network, batch, direction):

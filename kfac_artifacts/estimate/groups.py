@@ -29,7 +29,7 @@ def next_group(
     Returns:
         The modules and their records by batch; none if not one module fits.
     """
-    recorder, group = Recorder(), list(todo)
+    recorder, group = _recorder(run), list(todo)
     kept: list[Batch] = []
     passes = run.passes(recorder, group, stage)
     for loaded in passes:
@@ -43,6 +43,10 @@ def next_group(
         names = [name for site in group for name in blocks_of(site, site)]
         kept.append((loaded.ranks, {name: records[name] for name in names}))
     return group, kept
+
+
+def _recorder(run: Run) -> Recorder:
+    return Recorder(exact=run.sample.cotangents.name == "exact")
 
 
 def _fitting(
@@ -79,6 +83,6 @@ class Streamed:
     stage: str
 
     def __iter__(self) -> Iterator[Batch]:
-        recorder = Recorder()
+        recorder = _recorder(self.run)
         for loaded in self.run.passes(recorder, self.sites, self.stage):
             yield loaded.ranks, recorder.take()

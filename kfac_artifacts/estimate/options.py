@@ -8,7 +8,7 @@ from kfac_artifacts.errors import SettingsError
 
 ESTIMATORS = ("kfac", "kfac-reduce", "nearest")
 ORTHOGONAL = Cotangents("orthogonal", 1, 0)
-FEWEST_TO_SPLIT = 4
+FEWEST_TO_SPREAD = 4
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Estimator:
                 f"{self.name} has one term per block; {self.terms} go with nearest"
             )
         guarded = self.name == "nearest" and self.shrinkage
-        if guarded and examples < FEWEST_TO_SPLIT:
+        if guarded and examples < FEWEST_TO_SPREAD:
             raise SettingsError(
-                f"{examples} examples cannot be split to fit the scale of nearest; "
-                f"give at least {FEWEST_TO_SPLIT}, or switch the shrinkage off"
+                f"{examples} examples do not show how far examples differ; give at "
+                f"least {FEWEST_TO_SPREAD}, or switch the shrinkage of nearest off"
             )
 
 

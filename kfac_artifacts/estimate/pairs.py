@@ -75,13 +75,17 @@ def _factored(record: Record) -> Float[Tensor, "nk nk"]:
     total = record.g.new_empty(n, k, n, k)
     step = max(1, isqrt(CHUNK) // (k * positions))
     for i in range(0, n, step):
-        left = record.select(range(i, min(i + step, n)))
+        left = _some(record, i, i + step)
         for j in range(i, n, step):
-            right = record.select(range(j, min(j + step, n)))
+            right = _some(record, j, j + step)
             products = _products(left, right)
             total[i : i + step, :, j : j + step] = products
             total[j : j + step, :, i : i + step] = products.permute(2, 3, 0, 1)
     return total.view(n * k, n * k)
+
+
+def _some(record: Record, start: int, stop: int) -> Record:
+    return record.with_inputs(record.g[start:stop], record.inputs[start:stop])
 
 
 def _products(left: Record, right: Record) -> Float[Tensor, "n k m k"]:

@@ -7,7 +7,6 @@ record keeps a and g in place of M: at most as much as the activations themselve
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -54,10 +53,6 @@ class Record(ABC):
     @abstractmethod
     def with_inputs(self, g: Tensor, inputs: Tensor) -> "Record":
         """A record of the same kind, of other examples of the block."""
-
-    @abstractmethod
-    def select(self, places: Sequence[int]) -> "Record":
-        """The record of some of the examples."""
 
     @abstractmethod
     def trimmed(self) -> "Record":
@@ -167,11 +162,6 @@ class LinearRecord(Record):
         return LinearRecord(g, inputs)
 
     @override
-    def select(self, places: Sequence[int]) -> "LinearRecord":
-        real = None if self.real is None else self.real[places]
-        return LinearRecord(self.g[places], self.x[places], real, self.bias)
-
-    @override
     def trimmed(self) -> "LinearRecord":
         return self
 
@@ -243,10 +233,6 @@ class TableRecord(Record):
         return TableRecord(g, inputs, self.rows)
 
     @override
-    def select(self, places: Sequence[int]) -> "TableRecord":
-        return TableRecord(self.g[places], self.ids[places], self.rows)
-
-    @override
     def trimmed(self) -> "TableRecord":
         used, numbers = self.ids.unique(return_inverse=True)
         absent = int((used < 0).sum())  # -1 comes first, and stays -1
@@ -292,12 +278,17 @@ class Recorder:
 
     A Gramian block is recorded as a linear map of one position whose input is 1: its M
     is the whole gradient, ``[D, 1]``.
+
+    Args:
+        exact: Whether the K = C cotangents of an example are the unit vectors. Records
+            hold them times √C, so that their mean is what unit vectors sum up to.
     """
 
     keeps_inputs = False
     muted = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, exact: bool = False) -> None:
+        self._exact = exact
         self._visits: dict[Site, list[Visit]] = defaultdict(list)
         self._g: dict[tuple[Site, int], list[Tensor]] = defaultdict(list)
         self._whole: dict[str, list[Tensor]] = defaultdict(list)
@@ -334,16 +325,20 @@ class Recorder:
         """Give the records of the batch by block, and forget them."""
         records: dict[str, Record] = {}
         for site, visits in self._visits.items():
-            g = [torch.stack(self._g[site, visit.call], dim=1) for visit in visits]
+            g = [self._stacked(self._g[site, visit.call]) for visit in visits]
             records[site.name] = _record(site, visits, torch.cat(g, dim=2))
         for name, values in self._whole.items():
-            gradient = torch.stack(values, dim=1)[:, :, None]
+            gradient = self._stacked(values)[:, :, None]
             one = gradient.new_ones(len(gradient), 1, 1)
             records[name] = LinearRecord(gradient, one)
         self._visits.clear()
         self._g.clear()
         self._whole.clear()
         return records
+
+    def _stacked(self, of_cotangents: list[Tensor]) -> Tensor:
+        g = torch.stack(of_cotangents, dim=1)
+        return g * g.shape[1] ** 0.5 if self._exact else g
 
 
 def _record(site: Site, visits: list[Visit], g: Tensor) -> Record:

@@ -122,4 +122,4 @@ def _keep(run: Run, found: Refined, site: Site, fit: Fit) -> None:
     assert isinstance(block, KroneckerBlock)  # noqa: S101 - narrows
     found.blocks[site.name] = replace(block, terms=tuple(names))
     found.finished.append(site.name)
-    found.sweeps = max(found.sweeps, fit.whole.sweeps)
+    found.sweeps = max(found.sweeps, int(fit.sweeps))

@@ -106,7 +106,7 @@ class _Group:
         stage = f"measuring {len(self._records)} modules"
         with self._run.progress(stage, count) as advance:
             for name, records in self._records.items():
-                parts = moments(records, self._operators[name], self._multiplicity)
+                parts = moments(records, self._operators[name])
                 found[name] = MeasuredBlock(blocks[name].kind, parts)
                 advance(len(self._run.sample))
             for number, direction in enumerate(along):
@@ -131,15 +131,9 @@ class _Group:
     def _drift(self, name: str, direction: Direction, W: Tensor) -> Drift:
         KW = self._operators[name].product(W[..., None])[..., 0]
         inner = torch.cat([record.inner(W) for record in self._records[name]])
-        squares = self._multiplicity * inner.double().square().mean(1)
+        squares = inner.double().square().mean(1)
         predicted = float((W.double() * KW.double()).sum())
         return observed(direction.name, predicted, squares)
-
-    @property
-    def _multiplicity(self) -> int:
-        """What a mean over cotangents is to be multiplied with."""
-        exact = self._run.sample.cotangents.draws is None
-        return next(iter(self._records.values()))[0].g.shape[1] if exact else 1
 
     def _operator(self, name: str) -> KroneckerSum:
         block = self._artifact.blocks[name]

@@ -105,16 +105,12 @@ def block_operator(
     return KroneckerSum(name, block_terms(block, held), block.scale(tasks), 0.0)
 
 
-def moments(
-    records: Sequence[Record], operator: KroneckerSum, multiplicity: int
-) -> Moments:
+def moments(records: Sequence[Record], operator: KroneckerSum) -> Moments:
     """Take the moments of a block.
 
     Args:
         records: The block on the held-out examples, batch by batch.
         operator: The approximation K.
-        multiplicity: What a mean over cotangents is to be multiplied with: 1 for
-            random ones, their number C for the unit vectors.
 
     Returns:
         The moments, float64, on the CPU.
@@ -122,11 +118,7 @@ def moments(
     inner = torch.cat([_inner(record, operator).double() for record in records])
     squares = gram(join(records)).double().square().mean((1, 3)).cpu()
     pairs = squares.sum(1) - squares.diagonal()
-    return Moments(
-        float(operator.squared_norm()),
-        multiplicity * inner.cpu(),
-        multiplicity**2 * pairs,
-    )
+    return Moments(float(operator.squared_norm()), inner.cpu(), pairs)
 
 
 def _inner(record: Record, operator: KroneckerSum) -> Float[Tensor, " n"]:

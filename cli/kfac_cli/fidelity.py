@@ -183,20 +183,20 @@ def _print(found: "Fidelity", top: int) -> None:
     console.print_table(header, rows)
     if len(shown) < len(found.modules):
         click.echo(f"and {len(found.modules) - len(shown)} modules with less error")
+    if found.directions:
+        _print_directions(found)
+
+
+def _print_directions(found: "Fidelity") -> None:
     click.echo("\npredicted / true drift along directions, and rank correlation:")
+    rows: list[list[object]] = []
+    for kind, directions in found.directions.items():
+        whole, single = directions.agreement, directions.modules
+        for of, each in (("all modules together", whole), ("single modules", single)):
+            values = (each.ratio, each.spread, each.rank_correlation)
+            rows.append([kind, of, each.count, *map(number, values)])
     header = ["directions", "of", "count", "ratio", "spread", "ranks"]
-    console.print_table(
-        header,
-        [
-            [kind, of, each.count, *map(number, (each.ratio, each.spread)), ranks]
-            for kind, directions in found.directions.items()
-            for of, each in (
-                ("all modules together", directions.agreement),
-                ("single modules", directions.modules),
-            )
-            for ranks in [number(each.rank_correlation)]
-        ],
-    )
+    console.print_table(header, rows)
 
 
 def _row(found: "Fidelity", module: "ModuleFidelity") -> list[object]:

@@ -7,7 +7,8 @@ from typing import TypeAlias
 import torch
 
 from kfac_artifacts.estimate.naming import blocks_of
-from kfac_artifacts.estimate.record import Record, Recorder
+from kfac_artifacts.estimate.record import Record
+from kfac_artifacts.estimate.recorder import Recorder
 from kfac_artifacts.estimate.run import Run
 from kfac_artifacts.estimate.sites import Site
 

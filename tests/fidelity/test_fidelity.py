@@ -190,6 +190,34 @@ def _assert_parts(found, artifact, network, batch, direction):
         assert part.predicted == pytest.approx(float((W * K).sum()), abs=1e-12)
 
 
+def _image(module, batch):
+    pooled = module.vision_model(**batch).pooler_output
+    return module.visual_projection(pooled)
+
+
+def _cls(module, batch):
+    return module(**batch).last_hidden_state[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "f"),
+    [("t5", _mean_pool), ("gpt2", _mean_pool), ("vit", _cls), ("clip", _image)],
+)
+def test_drifts_of_every_kind_of_model_are_those_of_the_jacobian(kind, f):
+    network = Network(models.MODELS[kind](dtype=F64), OutputMap(Named(kind), f), kind)
+    text = kind in models.TEXT_MODELS
+    batch = models.text_batch() if text else models.image_batch(dtype=F64)
+    few = {name: values[:2] for name, values in batch.items()}
+    parts = [
+        compute(network, TensorExamples(few, name), cotangents=EXACT)
+        for name in ("one", "two")
+    ]
+    artifact, data = merge(parts), TensorExamples(batch, "three")
+    found = fidelity(artifact, network, data, draws=None, directions=1)
+    tau = Random(network, 0, 0).parts(list(artifact.parameters))
+    _assert_parts(found, artifact, network, batch, ("random", 0, tau))
+
+
 def test_a_gradient_direction_is_the_mean_gradient_along_signs():
     network, data = bert(), texts(5, 7)
     (direction,) = gradients(network, data, [0, 2, 3], seed=1)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from kfac_artifacts.artifact import Artifact, Cotangents, Named
 from kfac_artifacts.errors import KfacError
-from kfac_artifacts.estimate import compute
+from kfac_artifacts.estimate import Estimator, Job, compute
 from kfac_artifacts.evaluate import EvaluationTask, evaluate
+from kfac_artifacts.fidelity import fidelity
 from kfac_artifacts.format import load, open_artifact, save_artifact
 from kfac_artifacts.linearize import linearize
 from kfac_artifacts.merge import join, merge
@@ -30,8 +31,10 @@ __all__ = [
     "Artifact",
     "Cotangents",
     "CurvatureOperator",
+    "Estimator",
     "EvaluationTask",
     "Head",
+    "Job",
     "KfacError",
     "KfacPenalty",
     "Named",
@@ -44,6 +47,7 @@ __all__ = [
     "compute",
     "encode_texts",
     "evaluate",
+    "fidelity",
     "join",
     "linearize",
     "load",

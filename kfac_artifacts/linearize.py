@@ -100,6 +100,29 @@ def tangent(
     return output, change
 
 
+def pull_back(
+    network: Network, names: Sequence[str], batch: Batch, s: Float[Tensor, "n c"]
+) -> dict[str, Tensor]:
+    """Evaluate ``Σ_x J(x)ᵀ s_x`` at θ0: one ordinary backward pass.
+
+    Args:
+        network: The pretrained network.
+        names: Names of the parameters that J is with respect to.
+        batch: N examples.
+        s: A cotangent for each.
+
+    Returns:
+        The sum over the examples, by parameter name; zero where f does not depend.
+    """
+    # Everything else is detached, so that no activation is kept for its sake.
+    values = _values(network, tuple(network.parameters()))
+    moved = [values[name].requires_grad_() for name in names]
+    with torch.enable_grad():
+        output = network.call_with(values, batch)
+    pulled = torch.autograd.grad(output, moved, s.to(output), materialize_grads=True)
+    return dict(zip(names, pulled, strict=True))
+
+
 @contextmanager
 def forward_mode_kernels() -> Iterator[None]:
     """Select attention kernels that have a forward-mode rule; fused ones have none."""
@@ -128,14 +151,7 @@ class _Tangent(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        # Everything else is detached, so that no activation is kept for its sake.
-        values = _values(ctx.network, tuple(ctx.network.parameters()))
-        moved = [values[name].requires_grad_() for name in ctx.names]
-        with torch.enable_grad():
-            output = ctx.network.call_with(values, ctx.batch)
-        pulled = torch.autograd.grad(
-            output, moved, grad.to(output.dtype), materialize_grads=True
-        )
+        pulled = pull_back(ctx.network, ctx.names, ctx.batch, grad).values()
         converted = (g.to(dtype) for g, dtype in zip(pulled, ctx.dtypes, strict=True))
         return None, None, None, *converted
 

@@ -6,6 +6,7 @@ from kfac_cli import (
     apply,
     compute,
     evaluate,
+    fidelity,
     inspect,
     join,
     merge,
@@ -40,5 +41,6 @@ for module in (
     train,
     apply,
     evaluate,
+    fidelity,
 ):
     main.add_command(module.command)

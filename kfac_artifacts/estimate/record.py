@@ -6,7 +6,6 @@ record keeps a and g in place of M: at most as much as the activations themselve
 """
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import final
 
@@ -14,10 +13,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
-
-from kfac_artifacts.estimate.passes import Visit
-from kfac_artifacts.estimate.sites import LinearSite, Site, TableSite
-from kfac_artifacts.estimate.sums import accumulation
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +34,28 @@ class Record(ABC):
     @abstractmethod
     def nbytes(self) -> int:
         """Memory held, in bytes."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Number d_in of columns of M."""
+
+    @property
+    @abstractmethod
+    def inputs(self) -> Tensor:
+        """The inputs as they count, ``[N, P, d_in]``, or row numbers ``[N, P]``."""
+
+    @abstractmethod
+    def with_inputs(self, g: Tensor, inputs: Tensor) -> "Record":
+        """A record of the same kind, of other examples of the block."""
+
+    @abstractmethod
+    def trimmed(self) -> "Record":
+        """The same without columns of M that are zero in all examples, if known."""
+
+    @abstractmethod
+    def input_products(self, other: "Record") -> Float[Tensor, "n p m q"]:
+        """``a_p · a'_q`` for all positions of examples here and of examples there."""
 
     @abstractmethod
     def input_kernel(self, A: Tensor) -> Float[Tensor, "n 1 p p"]:
@@ -125,6 +142,28 @@ class LinearRecord(Record):
     def nbytes(self) -> int:
         return self.x.nbytes + self.g.nbytes
 
+    @property
+    @override
+    def width(self) -> int:
+        return self.x.shape[2] + self.bias
+
+    @property
+    @override
+    def inputs(self) -> Float[Tensor, "n p d_in"]:
+        return self.a
+
+    @override
+    def with_inputs(self, g: Tensor, inputs: Tensor) -> "LinearRecord":
+        return LinearRecord(g, inputs)
+
+    @override
+    def trimmed(self) -> "LinearRecord":
+        return self
+
+    @override
+    def input_products(self, other: Record) -> Float[Tensor, "n p m q"]:
+        return torch.einsum("npi,mqi->npmq", self.a, other.inputs)
+
     @override
     def input_kernel(self, A: Tensor) -> Float[Tensor, "n 1 p p"]:
         a = self.a
@@ -174,6 +213,31 @@ class TableRecord(Record):
         equal = self.ids[:, :, None] == self.ids[:, None, :]
         return (equal & (self.ids >= 0)[:, :, None]).to(self.g.dtype)
 
+    @property
+    @override
+    def width(self) -> int:
+        return self.rows
+
+    @property
+    @override
+    def inputs(self) -> Int[Tensor, "n p"]:
+        return self.ids
+
+    @override
+    def with_inputs(self, g: Tensor, inputs: Tensor) -> "TableRecord":
+        return TableRecord(g, inputs, self.rows)
+
+    @override
+    def trimmed(self) -> "TableRecord":
+        used, numbers = self.ids.unique(return_inverse=True)
+        absent = int((used < 0).sum())  # -1 comes first, and stays -1
+        return TableRecord(self.g, numbers - absent, max(len(used) - absent, 1))
+
+    @override
+    def input_products(self, other: Record) -> Float[Tensor, "n p m q"]:
+        mine, theirs = self.ids[:, :, None, None], other.inputs[None, None]
+        return ((mine == theirs) & (mine >= 0)).to(self.g.dtype)
+
     @override
     def input_kernel(self, A: Tensor) -> Float[Tensor, "n 1 p p"]:
         values = A[self.ids.clamp(min=0)].to(self.g.dtype)
@@ -202,91 +266,3 @@ class TableRecord(Record):
         index = (self.ids % (self.rows + 1))[:, None, None].expand_as(self.g.mT)
         shape = (*self.g.shape[:2], self.g.shape[3], self.rows + 1)
         return self.g.new_zeros(shape).scatter_add_(3, index, self.g.mT)[..., :-1]
-
-
-class Recorder:
-    """Listens to a pass, and makes a record of every block of its sites.
-
-    A Gramian block is recorded as a linear map of one position whose input is 1: its M
-    is the whole gradient, ``[D, 1]``.
-
-    Args:
-        exact: Whether the K = C cotangents of an example are the unit vectors. Records
-            hold them times √C, so that their mean is what unit vectors sum up to.
-    """
-
-    keeps_inputs = False
-    muted = False
-
-    def __init__(self, *, exact: bool = False) -> None:
-        self._exact = exact
-        self._visits: dict[Site, list[Visit]] = defaultdict(list)
-        self._g: dict[tuple[Site, int], list[Tensor]] = defaultdict(list)
-        self._whole: dict[str, list[Tensor]] = defaultdict(list)
-        self._sum: dict[str, Tensor] = {}
-
-    def on_input(self, visit: Visit) -> None:
-        """Keep the input."""
-        if not visit.site.whole:
-            kept = Visit(visit.site, visit.call, visit.x, visit.a, visit.mask)
-            self._visits[visit.site].append(kept)
-
-    def on_cotangent(self, visit: Visit, g: Tensor) -> None:
-        """Keep the cotangent, or the gradient of a Gramian block."""
-        site = visit.site
-        if not site.whole:
-            self._g[site, visit.call].append(g.detach().to(accumulation(g.dtype)))
-            return
-        found = site.gradients(visit.a, g)
-        for role, name in site.parameters.items():
-            before = self._sum.get(name)
-            value = found[role].detach().to(accumulation(g.dtype))
-            self._sum[name] = value if before is None else before + value
-
-    def end_of_forward(self, calls: dict[Site, int]) -> None:
-        """Nothing to do: the calls were compared before."""
-
-    def end_of_backward(self) -> None:
-        """Close the gradients of one cotangent: all calls of a site have come."""
-        for name, value in self._sum.items():
-            self._whole[name].append(value)
-        self._sum.clear()
-
-    def take(self) -> dict[str, Record]:
-        """Give the records of the batch by block, and forget them."""
-        records: dict[str, Record] = {}
-        for site, visits in self._visits.items():
-            g = [self._stacked(self._g[site, visit.call]) for visit in visits]
-            records[site.name] = _record(site, visits, torch.cat(g, dim=2))
-        for name, values in self._whole.items():
-            gradient = self._stacked(values)[:, :, None]
-            one = gradient.new_ones(len(gradient), 1, 1)
-            records[name] = LinearRecord(gradient, one)
-        self._visits.clear()
-        self._g.clear()
-        self._whole.clear()
-        return records
-
-    def _stacked(self, of_cotangents: list[Tensor]) -> Tensor:
-        g = torch.stack(of_cotangents, dim=1)
-        return g * g.shape[1] ** 0.5 if self._exact else g
-
-
-def _record(site: Site, visits: list[Visit], g: Tensor) -> Record:
-    """Join the calls of a site: they add up like positions."""
-    real = None
-    if any(visit.mask is not None for visit in visits):
-        real = torch.cat([_real(visit).to(g.dtype) for visit in visits], dim=1)
-        g = g * real[:, None, :, None]
-    a = torch.cat([visit.a for visit in visits], dim=1) if visits[1:] else visits[0].a
-    if isinstance(site, LinearSite):
-        return LinearRecord(g, a, real, bias="bias" in site.parameters).compact()
-    if real is not None:
-        a = a.masked_fill(real == 0, -1)
-    rows = site.rows if isinstance(site, TableSite) else a.shape[1]
-    return TableRecord(g, a, rows)
-
-
-def _real(visit: Visit) -> Tensor:
-    """Which positions are real, ``[N, P]``."""
-    return visit.a.new_ones(visit.a.shape[:2]) if visit.mask is None else visit.mask

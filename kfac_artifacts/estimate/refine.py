@@ -7,21 +7,17 @@ recorded again for every look.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
-import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Block, KroneckerBlock
+from kfac_artifacts.estimate.groups import Batch, Streamed, next_group
 from kfac_artifacts.estimate.naming import input_name, output_name
 from kfac_artifacts.estimate.nearest import Fit
 from kfac_artifacts.estimate.options import Estimator
-from kfac_artifacts.estimate.record import Record, Recorder
 from kfac_artifacts.estimate.run import Run
 from kfac_artifacts.estimate.sites import Site
 from kfac_artifacts.factors import Factor
-
-Batch: TypeAlias = tuple[Sequence[int], dict[str, Record]]
 
 
 @dataclass(eq=False)
@@ -66,7 +62,7 @@ def refine(run: Run, estimator: Estimator, found: Refined) -> Iterator[Refined]:
         if not site.whole and site.name not in found.finished
     ]
     while todo:
-        group, batches = _next_group(run, todo, estimator.memory)
+        group, batches = _next(run, todo, estimator.memory)
         fits = {
             site.name: Fit(_start(run, found.start, site), estimator) for site in group
         }
@@ -89,59 +85,15 @@ def _look(fits: Mapping[str, Fit], batches: Iterable[Batch]) -> None:
                 fits[name].add(record, ranks)
 
 
-def _next_group(
+def _next(
     run: Run, todo: Sequence[Site], memory: int
 ) -> tuple[list[Site], Iterable[Batch]]:
-    """The next blocks whose records fit into memory, and the records by batch."""
-    recorder, group = _recorder(run), list(todo)
-    kept: list[Batch] = []
-    passes = run.passes(recorder, group, f"refining {len(todo)} modules")
-    for loaded in passes:
-        records = recorder.take()
-        if not kept:
-            fitting = _fitting(
-                run, todo, records, float(memory * len(loaded.ranks or [0]))
-            )
-            if not fitting:
-                passes.close()
-                return group, _Streamed(run, group)
-            group[:] = fitting
-        kept.append((loaded.ranks, {site.name: records[site.name] for site in group}))
-    return group, kept
-
-
-def _fitting(
-    run: Run, todo: Sequence[Site], records: Mapping[str, Record], memory: float
-) -> list[Site]:
-    """The first sites whose records of all examples fit, as one batch tells."""
-    share = len(run.sample.ranks)
-    sizes = [float(share * records[site.name].nbytes) for site in todo]
-    device = run.network.device
-    told = run.workers.sum(torch.tensor([*sizes, memory], device=device)).tolist()
-    fitting, total = [], 0.0
-    for site, size in zip(todo, told, strict=False):
-        if total + size <= told[-1]:
-            fitting.append(site)
-            total += size
-    return fitting
-
-
-@dataclass(frozen=True)
-class _Streamed:
-    """Records that are made anew for every look, one batch in memory at a time."""
-
-    run: Run
-    sites: Sequence[Site]
-
-    def __iter__(self) -> Iterator[Batch]:
-        recorder = _recorder(self.run)
-        stage = f"refining {len(self.sites)} modules, one look"
-        for loaded in self.run.passes(recorder, self.sites, stage):
-            yield loaded.ranks, recorder.take()
-
-
-def _recorder(run: Run) -> Recorder:
-    return Recorder(exact=run.sample.cotangents.name == "exact")
+    """The next blocks, with records that are kept if they fit into memory."""
+    stage = f"refining {len(todo)} modules"
+    group, kept = next_group(run, todo, memory, stage)
+    if group:
+        return group, kept
+    return list(todo), Streamed(run, todo, f"{stage}, one look")
 
 
 def _start(run: Run, start: Mapping[str, Factor], site: Site) -> tuple[Tensor, Tensor]:

@@ -25,20 +25,9 @@ def plot_evaluation(evaluation: Evaluation, path: str | Path) -> None:
     Args:
         evaluation: What to draw.
         path: The file; its ending says the format: png, pdf or svg.
-
-    Raises:
-        SettingsError: If the ending is another one.
     """
-    if Path(path).suffix not in FORMATS:
-        raise SettingsError(
-            f"cannot plot to {path}: end its name with {', '.join(FORMATS)}"
-        )
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     count = len(evaluation.modes)
-    figure = Figure(figsize=(5.6 * count, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(path, 5.6 * count, 4.6)
     panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
     for panel, scores in zip(panels, evaluation.modes, strict=True):
         draw = _bars if len(scores.alphas) == 1 else _lines
@@ -50,9 +39,47 @@ def plot_evaluation(evaluation: Evaluation, path: str | Path) -> None:
     panels[0].set_ylabel("accuracy (%)")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3 * count)
-    content = io.BytesIO()
-    suffix = Path(path).suffix
-    # without time and version: same input, same bytes
+    save_figure(figure, path)
+
+
+def check_plottable(path: str | Path) -> None:
+    """Refuse a file that no figure can be written to; best before long work.
+
+    Args:
+        path: The file; its ending says the format: png, pdf or svg.
+
+    Raises:
+        SettingsError: If the ending is another one.
+    """
+    if Path(path).suffix not in FORMATS:
+        raise SettingsError(
+            f"cannot plot to {path}: end its name with {', '.join(FORMATS)}"
+        )
+
+
+def new_figure(path: str | Path, width: float, height: float) -> Any:
+    """Make an empty figure that can be written to a file.
+
+    Args:
+        path: The file; its ending says the format: png, pdf or svg.
+        width: In inches.
+        height: In inches.
+
+    Returns:
+        A figure of matplotlib.
+    """
+    check_plottable(path)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a figure, without time and version: same input, same bytes."""
+    content, suffix = io.BytesIO(), Path(path).suffix
     figure.savefig(
         content, format=suffix[1:], dpi=DPI, metadata=dict.fromkeys(FORMATS[suffix])
     )

@@ -58,16 +58,29 @@ class CurvatureOperator(BlockDiagonalOperator):
         held = {n: Decomposed(f.to(place, dtype)) for n, f in factors.items()}
         tasks = artifact.provenance.tasks
         blocks = {
-            name: KroneckerSum(name, _terms(block, held), block.scale(tasks), damping)
+            name: KroneckerSum(
+                name, block_terms(block, held), block.scale(tasks), damping
+            )
             for name, block in artifact.blocks.items()
         }
         super().__init__(ParameterSpace(artifact), blocks, dtype, place)
 
 
-def _terms(
+def block_terms(
     block: Block, held: Mapping[str, Decomposed]
 ) -> list[tuple[Decomposed, Decomposed]]:
-    """The pairs ``(B, A)`` of a block."""
+    """List the pairs ``(B, A)`` of a block; a Gramian's A is the number 1.
+
+    Args:
+        block: A block of an artifact.
+        held: Its factors by name.
+
+    Returns:
+        The pairs whose products add up to the block as it is stored.
+
+    Raises:
+        FactorError: If a block is of a kind that is not known here.
+    """
     if isinstance(block, KroneckerBlock):
         return [(held[b], held[a]) for a, b in block.terms]
     if isinstance(block, GramianBlock):

@@ -1,0 +1,132 @@
+"""How far the estimators are from the true curvature, on texts they have not seen.
+
+The curvature of all-MiniLM-L6-v2 on questions of programmers is estimated from a few of
+their training texts, in every way there is, and compared with that of their test texts:
+the relative Frobenius error and the cosine of all blocks together, and predicted / true
+drift along random directions and along gradients.
+"""
+
+import argparse
+import json
+import os
+import time
+from itertools import product
+from typing import Any
+
+import assets
+
+import kfac_artifacts as kfac
+from kfac_artifacts.estimate import Estimator
+from kfac_artifacts.fidelity import Fidelity
+from kfac_artifacts.network import Examples
+
+TASK, TOKENS, DIRECTIONS = "stackoverflow", 24, 4
+ESTIMATORS = {
+    "kfac": Estimator("kfac"),
+    "kfac-reduce": Estimator("kfac-reduce"),
+    "nearest": Estimator("nearest"),
+    "nearest-plain": Estimator("nearest", shrinkage=False),
+    "nearest-2": Estimator("nearest", terms=2),
+}
+COTANGENTS = ("mc", "orthogonal")
+COUNTS, HELD_OUT = (128, 256), 512
+QUICK: dict[str, Any] = {"counts": [64], "cotangents": ["orthogonal"], "held_out": 96}
+HEADER = ("estimator", "cotangents", "examples", "error", "+/-", "cosine", "scale")
+RATIOS = ("random", "gradient", "gradient, single modules")
+
+
+def main() -> None:
+    """Estimate, compare and print."""
+    options = _options()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    network = kfac.load_network(str(assets.minilm()))
+    train, test = (
+        kfac.load_examples(
+            str(assets.bolt(TASK, split)),
+            network,
+            text_columns=("text",),
+            max_length=TOKENS,
+        )
+        for split in ("train", "test")
+    )
+    print("  ".join(_cells([*HEADER, *RATIOS, "seconds"])), flush=True)
+    cells = product(options.estimators, options.cotangents, options.counts)
+    results = []
+    for cell in cells:
+        results.append(_measure(network, train, test, cell, options))
+        print("  ".join(_cells(results[-1].values())), flush=True)
+    if options.json:
+        print(json.dumps({"held_out": options.held_out, "results": results}))
+
+
+def _measure(
+    network: kfac.Network,
+    train: Examples,
+    test: Examples,
+    cell: tuple[str, str, int],
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Estimate in one way, and compare; the seconds are those of the estimation."""
+    name, cotangents, count = cell
+    started = time.perf_counter()
+    artifact = kfac.compute(
+        network,
+        train,
+        count=count,
+        cotangents=kfac.Cotangents(cotangents, 1, options.seed),
+        estimator=ESTIMATORS[name],
+    )
+    seconds = time.perf_counter() - started
+    found = kfac.fidelity(
+        artifact,
+        network,
+        test,
+        count=options.held_out,
+        directions=DIRECTIONS,
+        seed=options.seed,
+    )
+    which = {"estimator": name, "cotangents": cotangents, "examples": count}
+    return {**which, **_summary(found), "seconds": seconds}
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--quick", action="store_true", help="few texts, a fifth of the table")
+    add("--json", action="store_true", help="print the results in one last line")
+    add("--estimators", nargs="+", choices=ESTIMATORS, default=list(ESTIMATORS))
+    add("--cotangents", nargs="+", choices=COTANGENTS, default=list(COTANGENTS))
+    add("--counts", nargs="+", type=int, default=list(COUNTS), help="training texts")
+    add("--held-out", type=int, default=HELD_OUT, help="test texts")
+    add("--seed", type=int, default=0)
+    if parser.parse_known_args()[0].quick:
+        parser.set_defaults(**QUICK)
+    return parser.parse_args()
+
+
+def _summary(found: Fidelity) -> dict[str, float | None]:
+    gradient = found.directions["gradient"]
+    ratios = (found.directions["random"].agreement, gradient.agreement)
+    return {
+        "error": found.total.error,
+        "uncertainty": found.total.uncertainty,
+        "cosine": found.total.cosine,
+        "best_scale": found.total.best_scale,
+        "random": ratios[0].ratio,
+        "gradient": ratios[1].ratio,
+        "gradient_modules": gradient.modules.ratio,
+    }
+
+
+def _cells(values: Any) -> list[str]:
+    """Write one line of the table."""
+    widths = [max(len(title), 13 if i < 1 else 7) for i, title in enumerate(HEADER)]
+    widths += [max(len(title), 7) for title in RATIOS] + [7]
+    words = [
+        f"{value:.3f}" if isinstance(value, float) else str(value) for value in values
+    ]
+    return [word.rjust(width) for word, width in zip(words, widths, strict=True)]
+
+
+if __name__ == "__main__":
+    main()

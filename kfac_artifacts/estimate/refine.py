@@ -7,21 +7,26 @@ recorded again for every look.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Block, KroneckerBlock
+from kfac_artifacts.estimate.accumulate import sum_shapes
 from kfac_artifacts.estimate.naming import input_name, output_name
 from kfac_artifacts.estimate.nearest import Fit
 from kfac_artifacts.estimate.options import Estimator
 from kfac_artifacts.estimate.record import Record, Recorder
 from kfac_artifacts.estimate.run import Run
+from kfac_artifacts.estimate.sample import Loaded
 from kfac_artifacts.estimate.sites import Site
 from kfac_artifacts.factors import Factor
 
 Batch: TypeAlias = tuple[Sequence[int], dict[str, Record]]
+FLOAT = 4
+"""Bytes of a number of the sums; float64 is for tests."""
 
 
 @dataclass(eq=False)
@@ -44,9 +49,10 @@ class Refined:
 
     def all_factors(self) -> dict[str, Factor]:
         """The factors that the blocks refer to, of those that live here."""
-        used = {name for block in self.blocks.values() for name in block.factors}
-        known = {**self.start, **self.factors}
-        return {name: factor for name, factor in known.items() if name in used}
+        rest = self.blocks.keys() - set(self.finished)
+        used = {name for key in rest for name in self.blocks[key].factors}
+        # a refined factor and one of KFAC may have the same name, on two processes
+        return {n: f for n, f in self.start.items() if n in used} | self.factors
 
 
 def refine(run: Run, estimator: Estimator, found: Refined) -> Iterator[Refined]:
@@ -66,12 +72,13 @@ def refine(run: Run, estimator: Estimator, found: Refined) -> Iterator[Refined]:
         if not site.whole and site.name not in found.finished
     ]
     while todo:
-        group, batches = _next_group(run, todo, estimator.memory)
+        group, batches = _next_group(run, _bearable(run, todo, estimator), estimator)
         fits = {
             site.name: Fit(_start(run, found.start, site), estimator) for site in group
         }
         while not all(fit.done for fit in fits.values()):
-            _look(fits, batches)
+            with run.workers.stage():
+                _look(fits, batches)
             for fit in fits.values():
                 if not fit.done:
                     fit.close(run.workers)
@@ -89,23 +96,46 @@ def _look(fits: Mapping[str, Fit], batches: Iterable[Batch]) -> None:
                 fits[name].add(record, ranks)
 
 
+def _bearable(run: Run, todo: list[Site], estimator: Estimator) -> list[Site]:
+    """If sharded, the first sites whose own matrices fit into memory; at least one."""
+    if not run.workers.sharded:
+        return todo
+    shapes = sum_shapes(run.coverage, run.network.shapes)
+    powers = 3 if estimator.shrinkage else 1
+    size, bearable = 0, []
+    for site in todo:
+        leader = run.coverage.leaders.get(site, site)
+        pair = prod(shapes[input_name(leader)]) + prod(shapes[output_name(site)])
+        size += pair * (1 + 2 * powers * estimator.terms) * FLOAT
+        if bearable and size > estimator.memory:
+            break
+        bearable.append(site)
+    return bearable
+
+
 def _next_group(
-    run: Run, todo: Sequence[Site], memory: int
+    run: Run, todo: Sequence[Site], estimator: Estimator
 ) -> tuple[list[Site], Iterable[Batch]]:
     """The next blocks whose records fit into memory, and the records by batch."""
     recorder, group = Recorder(), list(todo)
-    kept: list[Batch] = []
     passes = run.passes(recorder, group, f"refining {len(todo)} modules")
-    for loaded in passes:
+    with run.workers.stage():
+        loaded = next(passes)
         records = recorder.take()
-        if not kept:
-            fitting = _fitting(run, todo, records, memory * len(loaded.ranks or [0]))
-            if not fitting:
-                passes.close()
-                return group, _Streamed(run, group)
-            group[:] = fitting
-        kept.append((loaded.ranks, {site.name: records[site.name] for site in group}))
+    memory = estimator.memory * len(loaded.ranks)
+    fitting = _fitting(run, todo, records, memory)
+    if not fitting:
+        passes.close()
+        return group, _Streamed(run, group)
+    group[:] = fitting  # what the passes to come listen to
+    with run.workers.stage():
+        kept = [_kept(loaded, records, group)]
+        kept += [_kept(more, recorder.take(), group) for more in passes]
     return group, kept
+
+
+def _kept(loaded: Loaded, records: Mapping[str, Record], group: list[Site]) -> Batch:
+    return loaded.ranks, {site.name: records[site.name] for site in group}
 
 
 def _fitting(

@@ -1,7 +1,7 @@
 """Model and data in, artifact out: the curvature of one task."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import asdict
 
 from kfac_artifacts.artifact import (
@@ -88,23 +88,24 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         )
     split = job.shard and workers.size > 1
     used = twin(network) if split else network
-    inventory = take_inventory(used.module, only=tuple(only), exclude=tuple(exclude))
-    pair = pair_to_prove(examples, indices)
-    coverage = prove(used, inventory, pair)
+    with workers.together():
+        inventory = take_inventory(
+            used.module, only=tuple(only), exclude=tuple(exclude)
+        )
+        pair = pair_to_prove(examples, indices)
+        coverage = prove(used, inventory, pair)
     if split:
         workers = workers.deal(sum_shapes(coverage, used.shapes))
-    part = (workers.rank, workers.size)
-    sample = Sample(examples, indices, cotangents, batch_size, part)
+    sample = Sample(
+        examples, indices, cotangents, batch_size, (workers.rank, workers.size)
+    )
     run = Run(used, coverage, sample, workers, progress)
     source = Source(examples.info(indices), cotangents)
     base = network.base.restrict(coverage.parameters)
     settings = _settings(base, network, source, estimator, workers)
     workers.require_alike({**settings, "checkpoint": job, "batch size": batch_size})
-    with ExitStack() as stack:
-        if split:
-            stack.enter_context(sharded(network, used, coverage, pair, workers))
-        stack.enter_context(requiring_gradients(used, wanted=False))
-        stack.enter_context(tensor_cores())
+    place = sharded(network, used, coverage, pair, workers) if split else nullcontext()
+    with requiring_gradients(used, wanted=False), tensor_cores(), place:
         found = estimate(run, estimator, Saver(job, workers, settings))
         factors = {n: f.to("cpu") for n, f in found.all_factors().items()}
     provenance = Provenance(
@@ -117,8 +118,9 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         excluded=tuple(inventory.excluded),
         uncovered=inventory.uncovered,
     )
-    known = DealtFactors(factors, workers) if split else factors
-    return Artifact(provenance, found.blocks, known)
+    return Artifact(
+        provenance, found.blocks, DealtFactors(factors, workers) if split else factors
+    )
 
 
 def _described(estimator: Estimator, sweeps: int) -> Named:

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from kfac_artifacts.artifact import Artifact, LazyFactors
 from kfac_artifacts.errors import FactorError, KfacError
-from kfac_artifacts.estimate.workers import Workers
+from kfac_artifacts.estimate.workers import Workers, sending
 from kfac_artifacts.factors import FACTORS, Factor
 from kfac_artifacts.format import save_artifact
 
@@ -95,7 +95,8 @@ class DealtFactors(LazyFactors):
 
     def _ask(self, number: int) -> int:
         wanted = torch.tensor([number], device=self._workers.device)
-        dist.broadcast(wanted, 0)
+        with sending():
+            dist.broadcast(wanted, 0)
         return int(wanted)
 
     def _serve(self) -> None:
@@ -104,14 +105,16 @@ class DealtFactors(LazyFactors):
                 raise KfacError("process 0 could not go on; look what it says")
             factor = self._own.get(self._names[number])
             for tensor in factor.tensors().values() if factor is not None else ():
-                dist.send(tensor.to(self._workers.device).contiguous(), 0)
+                with sending():
+                    dist.send(tensor.to(self._workers.device).contiguous(), 0)
 
     def _receive(self, name: str) -> Factor:
         structure, fields = self._infos[name]
         found = {}
         for key, (shape, dtype) in fields.items():
             tensor = torch.empty(shape, dtype=dtype, device=self._workers.device)
-            dist.recv(tensor, self._homes[name])
+            with sending():
+                dist.recv(tensor, self._homes[name])
             found[key] = tensor.cpu()
         return FACTORS[structure](**found)
 

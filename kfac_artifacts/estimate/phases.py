@@ -44,7 +44,7 @@ def estimate(run: Run, estimator: Estimator, saver: Saver) -> Refined:
     if estimator.name == "nearest":
         for _ in refine(run, estimator, found):
             step, details = len(found.finished), _details(found)
-            saver.offer(step, lambda: _tensors(found), every=1, **details)
+            saver.offer(step, lambda: _tensors(found), details, every=1)
     return found
 
 
@@ -58,7 +58,7 @@ def _sum_up(
     with run.workers.stage():
         for loaded in run.passes(accumulator, run.coverage.sites, SUMS, done):
             details: dict[str, Json] = {"stage": SUMS, "positions": {**sums.positions}}
-            saver.offer(loaded.done, lambda: sums.tensors, **details)
+            saver.offer(loaded.done, lambda: sums.tensors, details)
     sums.join()
 
 

@@ -102,7 +102,7 @@ def _bearable(run: Run, todo: list[Site], estimator: Estimator) -> list[Site]:
         return todo
     shapes = sum_shapes(run.coverage, run.network.shapes)
     powers = 3 if estimator.shrinkage else 1
-    size, bearable = 0, []
+    size, bearable = 0, list[Site]()
     for site in todo:
         leader = run.coverage.leaders.get(site, site)
         pair = prod(shapes[input_name(leader)]) + prod(shapes[output_name(site)])
@@ -122,7 +122,7 @@ def _next_group(
     with run.workers.stage():
         loaded = next(passes)
         records = recorder.take()
-    memory = estimator.memory * len(loaded.ranks)
+    memory = float(estimator.memory * len(loaded.ranks))
     fitting = _fitting(run, todo, records, memory)
     if not fitting:
         passes.close()

@@ -107,7 +107,6 @@ class Run:
             passed.backward(s, last=k == count - 1)
             listener.end_of_backward()
 
-
     def _check(self, passed: Pass, sites: Sequence[Site], loaded: Loaded) -> None:
         """Compare what a batch did with what the first one did."""
         for site, reason in passed.failures.items():

@@ -71,16 +71,17 @@ class Saver:
         self,
         step: int,
         tensors: Callable[[], Mapping[str, Tensor]],
+        details: Mapping[str, Json],
+        *,
         every: int | None = None,
-        **details: Json,
     ) -> None:
         """Save, unless the last time was just now.
 
         Args:
             step: How far the stage is.
             tensors: Gives what is done, by name.
-            every: How many offers to decline at least; None for the job's choice.
             details: What else is needed, with the ``stage``.
+            every: Every how many offers to save at most; None for the job's choice.
         """
         if self.job.checkpoint is None:
             return
@@ -150,7 +151,7 @@ class Saver:
 
 def _moment(state: State | None) -> tuple[bool, int] | None:
     """What orders states in time."""
-    return state and (state.details["stage"] == REFINING, state.step)
+    return None if state is None else (state.details["stage"] == REFINING, state.step)
 
 
 def kept_in(path: Path) -> list[Path]:

@@ -54,7 +54,11 @@ def twin(network: Network) -> Network:
 
 @contextmanager
 def sharded(
-    network: Network, double: Network, coverage: Coverage, batch: Batch, workers: Workers
+    network: Network,
+    double: Network,
+    coverage: Coverage,
+    batch: Batch,
+    workers: Workers,
 ) -> Iterator[None]:
     """Split the blocks of a twin over the processes for a while.
 
@@ -117,20 +121,26 @@ def _units(module: nn.Module, called: Set[nn.Module]) -> Iterator[nn.Module]:
 def _whole(
     units: list[nn.Module], network: Network, coverage: Coverage
 ) -> set[nn.Parameter]:
-    """Parameters that are not split.
+    """Find the parameters that are not split.
 
-    These are shared ones, those that are read outside of their modules, and vectors:
-    they are small, and the gradients of norms are made from them at any time.
+    Args:
+        units: Modules to split.
+        network: The network that they are parts of.
+        coverage: What was proved of it.
+
+    Returns:
+        Shared parameters, those that are read outside of their modules, and vectors:
+        they are small, and the gradients of norms are made from them at any time.
     """
-    parameters = network.parameters()
-    uses = Counter(p for unit in units for p in set(unit.parameters()))
-    others = set(units)
-    uses.update(
-        p
+    inside = {module for unit in units for module in unit.modules()}
+    places = [list(unit.parameters()) for unit in units]
+    places += [
+        list(module.parameters(recurse=False))
         for module in network.module.modules()
-        for p in module.parameters(recurse=False)
-        if not any(module in set(unit.modules()) for unit in others)
-    )
+        if module not in inside
+    ]
+    uses = Counter(parameter for place in places for parameter in place)
+    parameters = network.parameters()
     read = {
         parameters[name]
         for site in coverage.sites
@@ -174,9 +184,7 @@ def _failure(network: Network, batch: Batch, f: Tensor) -> str | None:
     return None if same else "its output is another"
 
 
-def _fill(
-    before: dict[str, nn.Parameter], double: Network, split: list[str]
-) -> None:
+def _fill(before: dict[str, nn.Parameter], double: Network, split: list[str]) -> None:
     """Put the numbers of split parameters back to where they were."""
     parameters = double.parameters()
     for name in split:

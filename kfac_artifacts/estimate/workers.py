@@ -85,7 +85,7 @@ class Workers:
             return
         for bucket in _buckets(tensors.values()):
             flat = torch.cat([part.reshape(-1) for part in bucket])
-            with _sending():
+            with sending():
                 dist.all_reduce(flat)
             _spread(flat, bucket)
 
@@ -95,7 +95,7 @@ class Workers:
             return
         views = list(_views(part))
         flat = torch.cat([view.reshape(-1) for view in views])
-        with _sending():
+        with sending():
             dist.reduce(flat, self.owners[name])
         if self.holds(name):
             _spread(flat, views)
@@ -103,7 +103,7 @@ class Workers:
     def sum(self, value: Tensor) -> Tensor:
         """Add up a tensor over all processes, in place."""
         if self.size > 1:
-            with _sending():
+            with sending():
                 dist.all_reduce(value)
         return value
 
@@ -113,12 +113,14 @@ class Workers:
             assert factor is not None  # noqa: S101 - every process has it
             return factor
         source = self.owners[name]
-        kind = self.copy_of(type(factor), source)
+        kind: Any = self.copy_of(type(factor), source)
         fields = self.broadcast({} if factor is None else factor.tensors(), source)
         shared: Factor = kind(**fields)
         return shared
 
-    def broadcast(self, tensors: Mapping[str, Tensor], source: int) -> dict[str, Tensor]:
+    def broadcast(
+        self, tensors: Mapping[str, Tensor], source: int
+    ) -> dict[str, Tensor]:
         """Give the tensors of one process to all, on the device."""
         infos = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
         found = {}
@@ -127,7 +129,7 @@ class Workers:
                 found[name] = tensors[name].to(self.device).contiguous()
             else:
                 found[name] = torch.empty(shape, dtype=dtype, device=self.device)
-            with _sending():
+            with sending():
                 dist.broadcast(found[name], source)
         return found
 
@@ -136,7 +138,7 @@ class Workers:
         if self.size == 1:
             return value
         box: list[Any] = [value]
-        with _sending():
+        with sending():
             dist.broadcast_object_list(box, source)
         return box[0]
 
@@ -145,7 +147,7 @@ class Workers:
         if self.size == 1:
             return [value]
         boxes: list[Any] = [None] * self.size
-        with _sending():
+        with sending():
             dist.all_gather_object(boxes, value)
         return boxes
 
@@ -211,7 +213,15 @@ def start_processes() -> None:
 
 
 @contextmanager
-def _sending() -> Iterator[None]:
+def sending() -> Iterator[None]:
+    """Explain it if other processes cannot be reached.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        KfacError: If they cannot.
+    """
     try:
         yield
     except RuntimeError as error:

@@ -27,6 +27,7 @@ from kfac_artifacts.estimate import (
     compute,
     save_together,
 )
+from kfac_artifacts.estimate.options import ALONE
 from kfac_artifacts.estimate.sums import Sums
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
@@ -74,7 +75,7 @@ class Case:
     examples: TensorExamples
     estimator: Estimator
     draws: int = 1
-    job: Job = Job()
+    job: Job = ALONE
 
     def run(self, **options: Any) -> tuple[Network, Artifact]:
         network = network_of(self.module(dtype=torch.float64))
@@ -145,9 +146,7 @@ def finish(processes: "list[subprocess.Popen[str]]") -> list[tuple[int, str, str
     finally:
         for process in processes:
             process.kill()
-    return [
-        (p.returncode, *texts) for p, texts in zip(processes, found, strict=True)
-    ]
+    return [(p.returncode, *texts) for p, texts in zip(processes, found, strict=True)]
 
 
 def _main(output: Path, names: Sequence[str]) -> None:

@@ -62,9 +62,7 @@ def test_sharded_sums_and_factors_live_on_one_process_each(together, name):
     assert second
     assert not first & second
     assert first | second == everything
-    first, second = (
-        set(process["sums"]["names"]) for process in told(together, name)
-    )
+    first, second = (set(process["sums"]["names"]) for process in told(together, name))
     assert first
     assert second
     assert not first & second
@@ -137,10 +135,13 @@ from tests.estimate.processes import PLAIN, Texts
 
 class Broken(Texts):
     def batch(self, indices):
-        if 5 in indices and len(indices) == 2 and os.environ["RANK"] == "1":
-            raise KfacError("rank 1 cannot read this")
+        if list(indices) == [1, 3] and os.environ["RANK"] == "1":
+            times.pop()  # nearest fails at its second look, others at the first
+            if not times:
+                raise KfacError("rank 1 cannot read this")
         return super().batch(indices)
 
+times = [1, 2] if sys.argv[1] == "nearest" else [1]
 case = PLAIN["nearest" if sys.argv[1] == "nearest" else "kfac"]
 broken = Broken(case.examples.tensors, "x")
 try:
@@ -173,8 +174,9 @@ except MismatchError as error:
 def test_a_factor_of_another_process_is_not_given_by_chance():
     for _, stdout, stderr in finish(start(["-c", ELSEWHERE])):
         assert "lives on process" in stdout, stderr
-        assert stdout.endswith("exists already; choose another place, or --force\n"
-    ) or stdout.endswith("look what it says\n"), stderr
+        assert stdout.endswith(
+            "exists already; choose another place, or --force\n"
+        ) or stdout.endswith("look what it says\n"), stderr
 
 
 ELSEWHERE = """

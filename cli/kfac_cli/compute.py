@@ -1,6 +1,5 @@
 """``kfac compute``: model and data to an artifact."""
 
-import shutil
 import time
 from dataclasses import replace
 from functools import partial
@@ -150,8 +149,14 @@ def command(
         torchrun --nproc-per-node 4 $(which kfac) compute ./my-model mails.csv -o mails
     """
     from kfac_artifacts.artifact import Cotangents
-    from kfac_artifacts.estimate import Estimator, Job, compute, compute_with_curvlinops
-    from kfac_artifacts.format import save_artifact
+    from kfac_artifacts.estimate import (
+        Estimator,
+        Job,
+        compute,
+        compute_with_curvlinops,
+        discard,
+        save_together,
+    )
     from kfac_artifacts.format.files import check_free
 
     if cotangents == "exact" and draws is not None:
@@ -159,6 +164,7 @@ def command(
     if engine != "own" and (resume or shard):
         raise click.UsageError("--resume and --shard go with the own engine")
     check_free(output, replace=force)
+    main = _is_main(engine)
     started = time.perf_counter()
     network, found = _open(model, data, **sources)
     checkpoint = output.with_name(f"{output.name}.checkpoint")
@@ -166,6 +172,8 @@ def command(
     run = compute_with_curvlinops
     if engine == "own":
         run = partial(compute, job=Job(checkpoint, resume, every, shard))
+        if main:
+            _tell_of(checkpoint, resume=resume)
     artifact = run(
         network,
         found,
@@ -175,17 +183,44 @@ def command(
         only=only,
         exclude=exclude,
         batch_size=batch_size,
-        progress=partial(console.progress, unit="examples"),
+        progress=partial(console.progress, unit="examples", shown=main),
     )
-    save_artifact(
+    save_together(
         artifact,
         output,
         storage=storage,
         max_shard_bytes=int(max_shard_size * 10**9),
         replace=force,
     )
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    _report(output, time.perf_counter() - started, as_json=as_json)
+    if main:
+        discard(checkpoint)
+        _report(output, time.perf_counter() - started, as_json=as_json)
+
+
+def _is_main(engine: str) -> bool:
+    """Whether this process reports; meets the others, if there are several."""
+    import torch
+
+    from kfac_artifacts.estimate import Workers
+
+    workers = Workers.gather(torch.device("cpu"))
+    if workers.size > 1 and engine != "own":
+        raise click.UsageError("several processes go with the own engine")
+    return workers.main
+
+
+def _tell_of(checkpoint: Path, *, resume: bool) -> None:
+    from kfac_artifacts.estimate import kept_in
+
+    if kept_in(checkpoint):
+        click.echo(
+            f"going on from {checkpoint}"
+            if resume
+            else f"beginning afresh, although {checkpoint} was there; --resume goes on",
+            err=True,
+        )
+    elif resume:
+        click.echo(f"there is no {checkpoint} to go on from; beginning", err=True)
 
 
 def _open(

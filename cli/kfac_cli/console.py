@@ -79,7 +79,7 @@ class _Failure(click.ClickException):
 
 @contextmanager
 def progress(
-    description: str, total: int, unit: str
+    description: str, total: int, unit: str, *, shown: bool = True
 ) -> Iterator[Callable[[int], None]]:
     """Show a bar with rate and remaining time on stderr, if it is a terminal.
 
@@ -87,6 +87,7 @@ def progress(
         description: What is going on.
         total: How many units there are.
         unit: What is counted.
+        shown: Whether to show it at all; of several processes only one does.
 
     Yields:
         A function that is told how many more units are done.
@@ -97,7 +98,7 @@ def progress(
         total=total,
         desc=description,
         unit=f" {unit}",
-        disable=not sys.stderr.isatty(),
+        disable=not (shown and sys.stderr.isatty()),
         dynamic_ncols=True,
         file=sys.stderr,
     ) as bar:

@@ -1,19 +1,27 @@
 """Model and data to factors: what is covered, cotangents, accumulation."""
 
 from kfac_artifacts.estimate.compute import compute
+from kfac_artifacts.estimate.dealt import DealtFactors, save_together
 from kfac_artifacts.estimate.engine import compute_with_curvlinops
 from kfac_artifacts.estimate.options import ESTIMATORS, Estimator, Job
 from kfac_artifacts.estimate.plan import Effort, Plan, plan
 from kfac_artifacts.estimate.sample import choose
+from kfac_artifacts.estimate.saver import discard, kept_in
+from kfac_artifacts.estimate.workers import Workers
 
 __all__ = [
     "ESTIMATORS",
+    "DealtFactors",
     "Effort",
     "Estimator",
     "Job",
     "Plan",
+    "Workers",
     "choose",
     "compute",
     "compute_with_curvlinops",
+    "discard",
+    "kept_in",
     "plan",
+    "save_together",
 ]

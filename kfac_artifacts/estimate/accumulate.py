@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Block
@@ -62,9 +63,11 @@ class Accumulator:
         self._reduce = reduce
         self.sums = Sums(sum_shapes(coverage, shapes), like, workers)
         self.muted = False
+        self._dealt = workers.sharded
         self._means: dict[Site, list[tuple[Tensor, Tensor | int]]] = defaultdict(list)
         self._totals: dict[Site, Tensor] = {}
         self._gradients: dict[str, Tensor] = {}
+        self._later: dict[tuple[str, bool], list[Tensor]] = defaultdict(list)
         self._last: Visit | None = None
 
     def on_input(self, visit: Visit) -> None:
@@ -101,32 +104,33 @@ class Accumulator:
         else:
             self._add_output(site, visit.real(g))
 
-    def end_of_forward(self, calls: Mapping[Site, int]) -> None:
-        """Check that every site was used as often as when it was proved."""
+    def end_of_forward(self) -> None:
+        """Add what has to wait: all calls of a site, and experts in one order."""
         self._last = None
-        for site, expected in self._coverage.calls.items():
-            if calls.get(site, 0) != expected:
-                raise CoverageError(
-                    f"{site.name} is used {calls.get(site, 0)} times in this batch, "
-                    f"but {expected} times in the first; exclude it"
-                )
-        for site, parts in self._means.items():
+        for site in self._coverage.sites:
+            parts = self._means.pop(site, [])
+            if not parts:
+                continue
             total = sum((x for x, _ in parts[1:]), parts[0][0])
             count = sum((n for _, n in parts[1:]), parts[0][1])
             if isinstance(count, Tensor):  # of experts, no token may have come
                 some = count[:, 0] > 0
                 total, count = total[some], count[some]
             self._add_rows(site, total / count)
-        self._means.clear()
+        self._add_later()
 
     def end_of_backward(self) -> None:
         """Square what is squared whole: all calls of a site have been added up."""
-        for name, rows in self._gradients.items():
-            self.sums.add_outer(gramian_name(name), rows[:0] if self.muted else rows)
-        for site, rows in self._totals.items():
-            self._add_output(site, rows)
-        self._gradients.clear()
-        self._totals.clear()
+        for site in self._coverage.sites:
+            for name in site.parameters.values() if site.whole else ():
+                if name in self._gradients:
+                    rows = self._gradients.pop(name)
+                    rows = rows[:0] if self.muted else rows
+                    self.sums.add_outer(gramian_name(name), rows)
+            if site in self._totals:
+                self._add_output(site, self._totals.pop(site))
+        self._add_later()
+        self.sums.check_order()
 
     def blocks(self) -> dict[str, Block]:
         """Describe the block of every parameter, or pair of them."""
@@ -152,12 +156,22 @@ class Accumulator:
         return found
 
     def _add_rows(self, site: Site, rows: Tensor) -> None:
-        bias = "bias" in site.parameters
-        rows = rows[:0] if self.muted else rows
-        self.sums.add_outer(input_name(site), rows, bias=bias)
+        self._add(site, input_name(site), rows, bias="bias" in site.parameters)
 
     def _add_output(self, site: Site, rows: Tensor) -> None:
-        self.sums.add_outer(output_name(site), rows[:0] if self.muted else rows)
+        self._add(site, output_name(site), rows)
+
+    def _add(self, site: Site, name: str, rows: Tensor, *, bias: bool = False) -> None:
+        rows = rows[:0] if self.muted else rows
+        if site.functional and self._dealt:  # experts come in any order
+            self._later[name, bias].append(rows)
+        else:
+            self.sums.add_outer(name, rows, bias=bias)
+
+    def _add_later(self) -> None:
+        for name, bias in sorted(self._later):
+            self.sums.add_outer(name, torch.cat(self._later[name, bias]), bias=bias)
+        self._later.clear()
 
 
 def sum_shapes(

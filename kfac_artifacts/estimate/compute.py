@@ -1,6 +1,7 @@
 """Model and data in, artifact out: the curvature of one task."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 
 from kfac_artifacts.artifact import (
@@ -16,6 +17,7 @@ from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate import cotangents as ct
 from kfac_artifacts.estimate.accumulate import sum_shapes
 from kfac_artifacts.estimate.coverage import prove
+from kfac_artifacts.estimate.dealt import DealtFactors
 from kfac_artifacts.estimate.inventory import take_inventory
 from kfac_artifacts.estimate.options import ALONE, KFAC, ORTHOGONAL, Estimator, Job
 from kfac_artifacts.estimate.passes import requiring_gradients
@@ -23,6 +25,7 @@ from kfac_artifacts.estimate.phases import estimate
 from kfac_artifacts.estimate.run import Progress, Run, silent
 from kfac_artifacts.estimate.sample import Sample, choose, pair_to_prove
 from kfac_artifacts.estimate.saver import Saver
+from kfac_artifacts.estimate.sharding import sharded, twin
 from kfac_artifacts.estimate.sums import tensor_cores
 from kfac_artifacts.estimate.workers import Workers
 from kfac_artifacts.network import Examples, Network
@@ -46,8 +49,9 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     A is a mean over examples and positions; B is a mean over examples of the sum over
     positions, and over draws. No labels are used. The model is left as it was found.
 
-    Under ``torchrun`` or ``accelerate launch`` every process takes its share of the
-    examples, and each gets the whole artifact.
+    Under ``torchrun`` or ``accelerate launch`` every process calls this with the same
+    arguments and takes its share of the examples. Each gets the whole artifact, or with
+    ``Job(shard=True)`` one whose factors are ``DealtFactors``, for ``save_together``.
 
     Args:
         network: The pretrained model and its output map.
@@ -68,8 +72,10 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         SourceError: If there are no examples.
         CoverageError: If no parameter can be covered.
         SettingsError: If a setting is impossible.
-        MismatchError: If there is a checkpoint of another job to go on from.
-        KfacError: If the network's output is not finite.
+        MismatchError: If there is a checkpoint of another job to go on from, or other
+            processes were given another job.
+        FormatError: If a checkpoint is damaged.
+        KfacError: If the network's output is not finite, or another process failed.
     """
     ct.check(cotangents)
     indices = choose(len(examples), count, cotangents.seed)
@@ -80,18 +86,28 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
             f"{len(indices)} examples are too few for {workers.size} processes; each "
             "needs at least one"
         )
-    inventory = take_inventory(network.module, only=tuple(only), exclude=tuple(exclude))
-    coverage = prove(network, inventory, pair_to_prove(examples, indices))
-    if job.shard:
-        workers = workers.deal(sum_shapes(coverage, network.shapes))
-    part = (workers.rank, workers.size)
-    sample = Sample(examples, indices, cotangents, batch_size, part)
-    run = Run(network, coverage, sample, workers, progress)
+    split = job.shard and workers.size > 1
+    used = twin(network) if split else network
+    with workers.together():
+        inventory = take_inventory(
+            used.module, only=tuple(only), exclude=tuple(exclude)
+        )
+        pair = pair_to_prove(examples, indices)
+        coverage = prove(used, inventory, pair)
+    if split:
+        workers = workers.deal(sum_shapes(coverage, used.shapes))
+    sample = Sample(
+        examples, indices, cotangents, batch_size, (workers.rank, workers.size)
+    )
+    run = Run(used, coverage, sample, workers, progress)
     source = Source(examples.info(indices), cotangents)
     base = network.base.restrict(coverage.parameters)
     settings = _settings(base, network, source, estimator, workers)
-    with requiring_gradients(network, wanted=False), tensor_cores():
+    workers.require_alike({**settings, "checkpoint": job, "batch size": batch_size})
+    place = sharded(network, used, coverage, pair, workers) if split else nullcontext()
+    with requiring_gradients(used, wanted=False), tensor_cores(), place:
         found = estimate(run, estimator, Saver(job, workers, settings))
+        factors = {n: f.to("cpu") for n, f in found.all_factors().items()}
     provenance = Provenance(
         base=base,
         output_map=network.output_map.info,
@@ -102,8 +118,9 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         excluded=tuple(inventory.excluded),
         uncovered=inventory.uncovered,
     )
-    factors = {n: f.to("cpu") for n, f in found.all_factors().items()}
-    return Artifact(provenance, found.blocks, factors)
+    return Artifact(
+        provenance, found.blocks, DealtFactors(factors, workers) if split else factors
+    )
 
 
 def _described(estimator: Estimator, sweeps: int) -> Named:

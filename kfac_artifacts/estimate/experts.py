@@ -145,21 +145,26 @@ def listening(
                 owners.setdefault(module, []).append(site)
     forwards = {}
     for module, own in owners.items():
-        weights = {s: parameters[s.parameters["weight"]] for s in own}
-        listen = partial(_Ear, weights, tokens, hear, failures)
-        forwards[module] = partial(_run_heard, module.forward, listen)
+        keys = {id(p): key for key, p in module.named_parameters(recurse=False)}
+        named = {s: keys[id(parameters[s.parameters["weight"]])] for s in own}
+        listen = partial(_Ear, tokens=tokens, hear=hear, failures=failures)
+        forwards[module] = partial(_run_heard, module, module.forward, named, listen)
     with _forwards_replaced(forwards):
         yield
 
 
 def _run_heard(
+    module: nn.Module,
     run: Callable[..., Any],
-    listen: Callable[[Tensor], "_Ear"],
+    named: Mapping[LinearSite, str],
+    listen: Callable[..., "_Ear"],
     *args: Any,
     **kwargs: Any,
 ) -> Any:
     """Run a module's forward pass, in which its sites are heard."""
-    ear = listen(args[0] if args else next(iter(kwargs.values())))
+    # sharded weights are whole only now
+    weights = {site: getattr(module, key) for site, key in named.items()}
+    ear = listen(weights, x=args[0] if args else next(iter(kwargs.values())))
     with ear:
         out = run(*args, **kwargs)
     silent = ear.hear_silent_experts()

@@ -10,6 +10,7 @@ from kfac_artifacts.estimate.naming import blocks_of
 from kfac_artifacts.estimate.record import Record
 from kfac_artifacts.estimate.recorder import Recorder
 from kfac_artifacts.estimate.run import Run
+from kfac_artifacts.estimate.sample import Loaded
 from kfac_artifacts.estimate.sites import Site
 
 Batch: TypeAlias = tuple[Sequence[int], dict[str, Record]]
@@ -31,19 +32,26 @@ def next_group(
         The modules and their records by batch; none if not one module fits.
     """
     recorder, group = _recorder(run), list(todo)
-    kept: list[Batch] = []
     passes = run.passes(recorder, group, stage)
-    for loaded in passes:
+    with run.workers.stage():
+        loaded = next(passes)
         records = recorder.take()
-        if not kept:
-            share = memory * len(loaded.ranks or [0])
-            group[:] = _fitting(run, todo, records, share)
-            if not group:
-                passes.close()
-                return [], []
-        names = [name for site in group for name in blocks_of(site, site)]
-        kept.append((loaded.ranks, {name: records[name] for name in names}))
+    # what the passes to come listen to
+    group[:] = _fitting(run, todo, records, memory * len(loaded.ranks or [0]))
+    if not group:
+        passes.close()
+        return [], []
+    with run.workers.stage():
+        kept = [_kept(loaded, records, group)]
+        kept += [_kept(more, recorder.take(), group) for more in passes]
     return group, kept
+
+
+def _kept(
+    loaded: Loaded, records: Mapping[str, Record], group: Sequence[Site]
+) -> Batch:
+    names = [name for site in group for name in blocks_of(site, site)]
+    return loaded.ranks, {name: records[name] for name in names}
 
 
 def _recorder(run: Run) -> Recorder:

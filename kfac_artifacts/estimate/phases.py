@@ -11,11 +11,9 @@ from kfac_artifacts.estimate.accumulate import Accumulator
 from kfac_artifacts.estimate.options import Estimator
 from kfac_artifacts.estimate.refine import Refined, refine
 from kfac_artifacts.estimate.run import Run
-from kfac_artifacts.estimate.saver import Saver
+from kfac_artifacts.estimate.saver import REFINING, SUMS, Saver
 from kfac_artifacts.factors import Dense, Diagonal, Factor
 from kfac_artifacts.format.checkpoint import State
-
-SUMS, REFINING = "summing up", "refining"
 
 
 def estimate(run: Run, estimator: Estimator, saver: Saver) -> Refined:
@@ -45,7 +43,8 @@ def estimate(run: Run, estimator: Estimator, saver: Saver) -> Refined:
         found = Refined(accumulator.blocks(), factors)
     if estimator.name == "nearest":
         for _ in refine(run, estimator, found):
-            saver.save(len(found.finished), _tensors(found), **_details(found))
+            step, details = len(found.finished), _details(found)
+            saver.offer(step, lambda: _tensors(found), details, every=1)
     return found
 
 
@@ -56,10 +55,10 @@ def _sum_up(
     if state is not None:
         done = state.step
         sums.restore(state.tensors, _counts(state.details["positions"]))
-    for loaded in run.passes(accumulator, run.coverage.sites, SUMS, done):
-        done += len(loaded.ranks)
-        positions: dict[str, Json] = {**sums.positions}
-        saver.offer(done, lambda: sums.tensors, stage=SUMS, positions=positions)
+    with run.workers.stage():
+        for loaded in run.passes(accumulator, run.coverage.sites, SUMS, done):
+            details: dict[str, Json] = {"stage": SUMS, "positions": {**sums.positions}}
+            saver.offer(loaded.done, lambda: sums.tensors, details)
     sums.join()
 
 

@@ -50,8 +50,8 @@ class Recorder:
             value = found[role].detach().to(accumulation(g.dtype))
             self._sum[name] = value if before is None else before + value
 
-    def end_of_forward(self, calls: dict[Site, int]) -> None:
-        """Nothing to do: the calls were compared before."""
+    def end_of_forward(self) -> None:
+        """Nothing to do."""
 
     def end_of_backward(self) -> None:
         """Close the gradients of one cotangent: all calls of a site have come."""

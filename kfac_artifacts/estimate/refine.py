@@ -7,10 +7,12 @@ recorded again for every look.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from torch import Tensor
 
 from kfac_artifacts.artifact import Block, KroneckerBlock
+from kfac_artifacts.estimate.accumulate import sum_shapes
 from kfac_artifacts.estimate.groups import Batch, Streamed, next_group
 from kfac_artifacts.estimate.naming import input_name, output_name
 from kfac_artifacts.estimate.nearest import Fit
@@ -18,6 +20,9 @@ from kfac_artifacts.estimate.options import Estimator
 from kfac_artifacts.estimate.run import Run
 from kfac_artifacts.estimate.sites import Site
 from kfac_artifacts.factors import Factor
+
+FLOAT = 4
+"""Bytes of a number of the sums; float64 is for tests."""
 
 
 @dataclass(eq=False)
@@ -40,9 +45,10 @@ class Refined:
 
     def all_factors(self) -> dict[str, Factor]:
         """The factors that the blocks refer to, of those that live here."""
-        used = {name for block in self.blocks.values() for name in block.factors}
-        known = {**self.start, **self.factors}
-        return {name: factor for name, factor in known.items() if name in used}
+        rest = self.blocks.keys() - set(self.finished)
+        used = {name for key in rest for name in self.blocks[key].factors}
+        # a refined factor and one of KFAC may have the same name, on two processes
+        return {n: f for n, f in self.start.items() if n in used} | self.factors
 
 
 def refine(run: Run, estimator: Estimator, found: Refined) -> Iterator[Refined]:
@@ -62,12 +68,14 @@ def refine(run: Run, estimator: Estimator, found: Refined) -> Iterator[Refined]:
         if not site.whole and site.name not in found.finished
     ]
     while todo:
-        group, batches = _next(run, todo, estimator.memory)
+        bearable = _bearable(run, todo, estimator)
+        group, batches = _next(run, bearable, estimator.memory)
         fits = {
             site.name: Fit(_start(run, found.start, site), estimator) for site in group
         }
         while not all(fit.done for fit in fits.values()):
-            _look(fits, batches)
+            with run.workers.stage():
+                _look(fits, batches)
             for fit in fits.values():
                 if not fit.done:
                     fit.close(run.workers)
@@ -83,6 +91,22 @@ def _look(fits: Mapping[str, Fit], batches: Iterable[Batch]) -> None:
         for name, record in records.items():
             if not fits[name].done and ranks:
                 fits[name].add(record, ranks)
+
+
+def _bearable(run: Run, todo: list[Site], estimator: Estimator) -> list[Site]:
+    """If sharded, the first sites whose own matrices fit into memory; at least one."""
+    if not run.workers.sharded:
+        return todo
+    shapes = sum_shapes(run.coverage, run.network.shapes)
+    size, bearable = 0, list[Site]()
+    for site in todo:
+        leader = run.coverage.leaders.get(site, site)
+        pair = prod(shapes[input_name(leader)]) + prod(shapes[output_name(site)])
+        size += pair * (1 + 2 * estimator.terms) * FLOAT
+        if bearable and size > estimator.memory:
+            break
+        bearable.append(site)
+    return bearable
 
 
 def _next(

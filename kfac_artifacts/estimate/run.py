@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
-from kfac_artifacts.errors import KfacError
+from kfac_artifacts.errors import CoverageError, KfacError
 from kfac_artifacts.estimate import cotangents as ct
 from kfac_artifacts.estimate.coverage import Coverage
 from kfac_artifacts.estimate.passes import Listener, Pass
@@ -33,7 +33,7 @@ class BatchListener(Listener, Protocol):
     muted: bool
     """Whether a pass counts for nothing, because no examples are left."""
 
-    def end_of_forward(self, calls: dict[Site, int]) -> None:
+    def end_of_forward(self) -> None:
         """The forward pass is over."""
 
     def end_of_backward(self) -> None:
@@ -71,7 +71,7 @@ class Run:
             listener: Told of every input and cotangent at the sites.
             sites: Sites to listen to; may be fewer from one batch to the next.
             stage: What to call it while showing progress.
-            start: How many examples of this process are done already.
+            start: Where to begin: the ``done`` of the last batch that is done.
 
         Yields:
             Each batch, after its passes.
@@ -82,8 +82,13 @@ class Run:
         """
         share = len(self.sample.ranks)
         with self.progress(stage, share) as advance:
-            advance(start)
-            for loaded in self.sample.batches(start, even=self.workers.sharded):
+            advance(min(start, share))
+            batches = self.sample.batches(start, even=self.workers.sharded)
+            while True:
+                with self.workers.step():
+                    loaded = next(batches, None)
+                if loaded is None:
+                    return
                 listener.muted = not loaded.ranks
                 self._one_batch(listener, sites, loaded)
                 advance(len(loaded.ranks))
@@ -93,17 +98,27 @@ class Run:
         self, listener: BatchListener, sites: Sequence[Site], loaded: Loaded
     ) -> None:
         passed = Pass(self.network, sites, loaded.batch, listener)
-        if passed.failures:
-            site, reason = next(iter(passed.failures.items()))
-            raise KfacError(f"{site.name}: {reason}")
-        indices = [self.sample.indices[rank] for rank in loaded.ranks]
-        _check_finite(passed.f, indices)
-        listener.end_of_forward(dict(passed.calls))
+        with self.workers.step():
+            self._check(passed, sites, loaded)
+        listener.end_of_forward()
         count = ct.count(self.sample.cotangents, passed.f.shape[1])
         ranks = loaded.ranks or [0] * len(passed.f)
         for k, s in enumerate(self.sample.vectors(ranks, passed.f)):
             passed.backward(s, last=k == count - 1)
             listener.end_of_backward()
+
+    def _check(self, passed: Pass, sites: Sequence[Site], loaded: Loaded) -> None:
+        """Compare what a batch did with what the first one did."""
+        for site, reason in passed.failures.items():
+            raise KfacError(f"{site.name}: {reason}")
+        _check_finite(passed.f, [self.sample.indices[rank] for rank in loaded.ranks])
+        for site in sites:
+            expected = self.coverage.calls[site]
+            if passed.calls[site] != expected:
+                raise CoverageError(
+                    f"{site.name} is used {passed.calls[site]} times in this batch, "
+                    f"but {expected} times in the first; exclude it"
+                )
 
 
 def _check_finite(f: Tensor, indices: Sequence[int]) -> None:

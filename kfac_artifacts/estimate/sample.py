@@ -63,10 +63,18 @@ def pair_to_prove(examples: Examples, indices: Sequence[int]) -> dict[str, Tenso
 
 @dataclass(frozen=True)
 class Loaded:
-    """A batch with the ranks of its examples."""
+    """A batch.
+
+    Attributes:
+        ranks: Ranks of its examples.
+        batch: The examples.
+        done: How many examples are done with it, of the process that has the most if
+            all have as many batches.
+    """
 
     ranks: Sequence[int]
     batch: Batch
+    done: int
 
 
 @dataclass(frozen=True)
@@ -106,19 +114,18 @@ class Sample:
         """Give the batches of this process, each encoded while the one before is used.
 
         Args:
-            start: How many of its examples to leave out at the beginning.
+            start: Where to begin: the ``done`` of the last batch that is done.
             even: Whether every process shall have as many batches, at the end some
                 without ranks, whose one example counts for nothing.
 
         Yields:
             The batches, in order.
         """
-        size = self.batch_size
-        ranks = self.ranks[start:]
-        parts = [ranks[i : i + size] for i in range(0, len(ranks), size)]
+        size, end = self.batch_size, len(self.ranks)
         if even:
-            most = -(-len(self.indices) // self.part[1]) - start
-            parts += [range(0)] * (-(-most // size) - len(parts))
+            end = -(-len(self.indices) // self.part[1])
+        places = range(start, end, size)
+        parts = [self.ranks[place : place + size] for place in places]
         with ThreadPoolExecutor(1, "batches") as thread:
             following: Future[Batch] | None = None
             for number, part in enumerate(parts):
@@ -127,7 +134,7 @@ class Sample:
                 batch = coming.result()
                 if number + 1 < len(parts):
                     following = thread.submit(self._encode, parts[number + 1])
-                yield Loaded(part, batch)
+                yield Loaded(part, batch, min(places[number] + size, end))
 
     def vectors(
         self, ranks: Sequence[int], f: Float[Tensor, "n c"]

@@ -5,11 +5,13 @@ Sums are float32 whatever the network computes in, or float64 if it computes in 
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from zlib import crc32
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kfac_artifacts.errors import KfacError
 from kfac_artifacts.estimate.triangle import add_outer, mirror
 from kfac_artifacts.estimate.workers import Workers
 
@@ -37,6 +39,7 @@ class Sums:
             name: self._zeros(name) for name in shapes if workers.holds(name)
         }
         self.positions = dict.fromkeys(shapes, 0)
+        self._sent: list[str] = []
 
     def add_outer(
         self, name: str, rows: Float[Tensor, "m d"], *, bias: bool = False
@@ -80,6 +83,20 @@ class Sums:
         joined = self._workers.sum(counts).tolist()
         self.positions = dict(zip(self.positions, map(int, joined), strict=True))
 
+    def check_order(self) -> None:
+        """See to it that all processes have sent their parts in the same order.
+
+        Raises:
+            KfacError: If they have not: what was added up does not belong together.
+        """
+        sent = crc32("\n".join(self._sent).encode())
+        if self._workers.sharded and len({*self._workers.all_of(sent)}) > 1:
+            raise KfacError(
+                "the model does not do the same in every process, so that its factors "
+                "cannot be dealt out; compute without --shard"
+            )
+        self._sent.clear()
+
     def take(self, name: str, divisor: int) -> Tensor:
         """Give the mean, as a symmetric matrix or a diagonal, and forget the sum."""
         mean = self.tensors.pop(name).div_(max(divisor, 1))
@@ -90,6 +107,7 @@ class Sums:
         if not self._workers.sharded:
             add(self.tensors[name])
             return
+        self._sent.append(name)
         own = self._zeros(name)
         add(own)
         self._workers.reduce_to_owner(name, own)

@@ -1,7 +1,7 @@
 """Checkpoints that survive a kill at any moment: tensors first, then their name."""
 
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class Checkpoint:
             "sha256": sha256_file(file),
         }
         write_durably(self.path / MANIFEST, dump_json(manifest))
-        for other in self.path.iterdir():
+        for other in self._files():
             if other not in (file, self.path / MANIFEST):
                 other.unlink()
 
@@ -84,6 +84,33 @@ class Checkpoint:
             FormatError: If the checkpoint is damaged.
             MismatchError: If it is of a job with other settings.
         """
+        found = self._read()
+        if found is None:
+            return None
+        step, details, digest = found
+        file = self.path / f"step-{step}.safetensors"
+        if not file.is_file() or sha256_file(file) != digest:
+            raise FormatError(f"the checkpoint {file} is damaged; {self.afresh}")
+        return State(step, load_file(file), details)
+
+    def peek(self) -> State | None:
+        """Read the state without its tensors; see ``load``."""
+        found = self._read()
+        return None if found is None else State(found[0], {}, found[1])
+
+    def remove(self) -> None:
+        """Remove what was saved, and the directory if nothing else is in it."""
+        for file in self._files():
+            file.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
+
+    def _files(self) -> list[Path]:
+        """What belongs to a checkpoint, half-written files too."""
+        patterns = ("step-*.safetensors", MANIFEST, f".{MANIFEST}.*")
+        return [file for pattern in patterns for file in self.path.glob(pattern)]
+
+    def _read(self) -> tuple[int, dict[str, Any], str] | None:
         if not (self.path / MANIFEST).is_file():
             return None
         fields = Fields(read_json(self.path / MANIFEST), str(self.path / MANIFEST))
@@ -93,14 +120,7 @@ class Checkpoint:
         )
         self._check(fields.take("settings", dict))
         step, details = fields.count("step", least=0), fields.take("details", dict)
-        file, digest = self.path / f"step-{step}.safetensors", fields.sha256("sha256")
-        if not file.is_file() or sha256_file(file) != digest:
-            raise FormatError(f"the checkpoint {file} is damaged; {self.afresh}")
-        return State(step, load_file(file), details)
-
-    def remove(self) -> None:
-        """Remove the directory, if it is there."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        return step, details, fields.sha256("sha256")
 
     def _check(self, found: dict[str, Any]) -> None:
         ours, theirs = _flat(self.settings), _flat(found)

@@ -1,0 +1,191 @@
+"""Several processes that compute together, for tests: cases, and how to start them.
+
+``python -m tests.estimate.processes OUTPUT CASE...`` is what each process runs.
+"""
+
+import gc
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kfac_artifacts.artifact import Artifact, Cotangents, Named
+from kfac_artifacts.estimate import (
+    DealtFactors,
+    Estimator,
+    Job,
+    Workers,
+    compute,
+    save_together,
+)
+from kfac_artifacts.estimate.options import ALONE
+from kfac_artifacts.estimate.sums import Sums
+from kfac_artifacts.network import Network, OutputMap, TensorExamples
+from tests import models
+
+ROOT = Path(__file__).parents[2]
+KFAC = ["-c", "from kfac_cli.main import main; main()"]
+"""The command, to be started by the interpreter."""
+
+
+class Texts(TensorExamples):
+    """Texts of several lengths, padded to the longest of a batch."""
+
+    def batch(self, indices):
+        found = super().batch(indices)
+        longest = int(found["attention_mask"].sum(1).max())
+        return {name: values[:, :longest] for name, values in found.items()}
+
+
+def texts(count: int) -> Texts:
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(4, 20, (count, 6), generator=generator)
+    lengths = torch.randint(1, 7, (count, 1), generator=generator)
+    mask = (torch.arange(6) < lengths).long()
+    return Texts({"input_ids": ids * mask, "attention_mask": mask}, "texts")
+
+
+def images(count: int) -> TensorExamples:
+    return TensorExamples(models.image_batch(count, torch.float64), "images")
+
+
+def network_of(module: nn.Module) -> Network:
+    return Network(module, OutputMap(Named("pooled"), _pooled), "tiny")
+
+
+def _pooled(module, batch):
+    hidden = module(**batch).last_hidden_state
+    mask = batch.get("attention_mask")
+    mask = hidden.new_ones(hidden.shape[:2]) if mask is None else mask.to(hidden)
+    return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    module: Callable[..., nn.Module]
+    examples: TensorExamples
+    estimator: Estimator
+    draws: int = 1
+    job: Job = ALONE
+
+    def run(self, **options: Any) -> tuple[Network, Artifact]:
+        network = network_of(self.module(dtype=torch.float64))
+        return network, compute(
+            network,
+            self.examples,
+            cotangents=Cotangents("orthogonal", self.draws, 0),
+            estimator=self.estimator,
+            batch_size=2,
+            **{"job": self.job, **options},
+        )
+
+
+def _experts(dtype: torch.dtype) -> nn.Module:
+    return models.tiny("mixtral", dtype=dtype)
+
+
+NEAREST = Estimator("nearest")
+PLAIN = {
+    "kfac": Case(models.tiny_bert, texts(7), Estimator()),
+    "reduce": Case(models.tiny_bert, texts(7), Estimator("kfac-reduce"), draws=2),
+    "nearest": Case(models.tiny_bert, texts(9), NEAREST),
+    "groups": Case(models.tiny_bert, texts(9), replace(NEAREST, memory=30000)),
+    "streamed": Case(
+        models.tiny_bert, texts(7), Estimator("nearest", 2, shrinkage=False, memory=1)
+    ),
+    "images": Case(models.tiny_vit, images(5), Estimator(), draws=2),
+    "experts": Case(_experts, texts(7), Estimator()),
+    "experts-reduce": Case(_experts, texts(7), Estimator("kfac-reduce")),
+    "experts-nearest": Case(_experts, texts(9), NEAREST),
+}
+SHARDED = {
+    f"sharded-{name}": replace(case, job=Job(shard=True))
+    for name, case in PLAIN.items()
+}
+CASES = PLAIN | SHARDED
+
+
+def start(arguments: Sequence[str], size: int = 2) -> "list[subprocess.Popen[str]]":
+    """Start processes as a launcher would; ``arguments`` follow the interpreter."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    shared = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}",
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(size),
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+
+
+def finish(processes: "list[subprocess.Popen[str]]") -> list[tuple[int, str, str]]:
+    """Exit status, stdout and stderr of each."""
+    try:
+        found = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, *texts) for p, texts in zip(processes, found, strict=True)]
+
+
+def _main(output: Path, names: Sequence[str]) -> None:
+    for name in names:
+        case = CASES[name]
+        seen: dict[str, Any] = {}
+
+        def watch(stage, total, seen=seen):
+            def advance(count):
+                seen.setdefault("sums", _living())
+
+            return nullcontext(advance)
+
+        network, artifact = case.run(progress=watch)
+        save_together(artifact, output / name)
+        workers = Workers.gather(network.device)
+        dealt = isinstance(artifact.factors, DealtFactors)
+        own = artifact.factors.own if dealt else artifact.factors
+        seen |= {"own": sorted(own), "restored": _untouched(network, case)}
+        (output / f"{name}-{workers.rank}.json").write_text(json.dumps(seen))
+
+
+def _living() -> dict[str, Any]:
+    """Which sums and which weights are in memory right now."""
+    found = [x for x in gc.get_objects() if type(x) is Sums]
+    return {"names": sorted(name for sums in found for name in sums.tensors)}
+
+
+def _untouched(network: Network, case: Case) -> bool:
+    fresh = case.module(dtype=torch.float64)
+    same = fresh.state_dict()
+    found = network.module.state_dict()
+    alike = all(torch.equal(found[name], same[name]) for name in same)
+    kinds = zip(network.module.modules(), fresh.modules(), strict=True)
+    return alike and all(
+        type(a) is type(b) and not a._forward_hooks and not a._forward_pre_hooks
+        for a, b in kinds
+    )
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), sys.argv[2:])

@@ -67,7 +67,7 @@ class Workload:
         """What this package draws for the first examples, ``[count, C]``."""
         with torch.no_grad():
             width = self.f(self.x[:1].to(self.case.device)).shape[1]
-        return torch.stack([gaussian(SEED, i, 0, width) for i in range(count)])
+        return torch.stack([gaussian((SEED, i, 0), width) for i in range(count)])
 
 
 def workload(case: Case) -> Workload:

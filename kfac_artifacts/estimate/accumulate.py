@@ -92,17 +92,21 @@ class Accumulator:
 
     def on_cotangent(self, visit: Visit, g: Tensor) -> None:
         """Add to B, or to the whole gradient of the batch's examples."""
+        self.on_cotangents(visit, g[None])
+
+    def on_cotangents(self, visit: Visit, g: Tensor) -> None:
+        """Add K cotangents of every example, ``[K, N, P, d_out]``."""
         site = visit.site
         if site.whole:
-            found = site.gradients(visit.a, g)
+            found = _whole_gradients(visit, g)
             for role, name in site.parameters.items():
                 _add_to(self._gradients, name, found[role])
         elif isinstance(site, TableSite):
-            self._add_output(site, visit.real(g * (visit.a >= 0)[..., None]))
+            self._add_output(site, visit.real_of_all(g * (visit.a >= 0)[..., None]))
         elif self._reduce and isinstance(site, LinearSite):
-            _add_to(self._totals, site, g.sum(1))
+            _add_to(self._totals, site, g.sum(2).flatten(0, 1))
         else:
-            self._add_output(site, visit.real(g))
+            self._add_output(site, visit.real_of_all(g))
 
     def end_of_forward(self) -> None:
         """Add what has to wait: all calls of a site, and experts in one order."""
@@ -200,6 +204,14 @@ def _shapes_of(
     if site not in coverage.leaders:
         dense = isinstance(site, LinearSite)
         yield input_name(site), (d_in, d_in) if dense else (d_in,)
+
+
+def _whole_gradients(visit: Visit, g: Tensor) -> dict[str, Tensor]:
+    """Gradient of every parameter for K cotangents of N examples, ``[K · N, …]``."""
+    if len(g) == 1:
+        return visit.site.gradients(visit.a, g[0])
+    found = torch.vmap(visit.site.gradients, (None, 0))(visit.a, g)
+    return {role: values.flatten(0, 1) for role, values in found.items()}
 
 
 def _over_positions(visit: Visit) -> tuple[Tensor, Tensor | int]:

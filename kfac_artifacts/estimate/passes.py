@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -21,6 +22,7 @@ from kfac_artifacts.estimate.experts import listening, running_experts_one_by_on
 from kfac_artifacts.estimate.orders import Order, arrange, fits, possible
 from kfac_artifacts.estimate.quantised import kept_for_gradients
 from kfac_artifacts.estimate.routing import Tokens
+from kfac_artifacts.estimate.several import can_be_batched, leave, pull_back
 from kfac_artifacts.estimate.sites import LooseSite, Site, TableSite
 from kfac_artifacts.estimate.stages import Stages
 from kfac_artifacts.network import Batch, Network
@@ -56,6 +58,12 @@ class Visit:
         flat = x.flatten(0, 1)
         return flat if self.rows is None else flat[self.rows]
 
+    def real_of_all(self, g: Tensor) -> Tensor:
+        """The same of K cotangents, ``[K · M, d]`` of ``[K, N, P, d]``."""
+        if self.rows is None:
+            return g.flatten(0, 2)
+        return g.flatten(1, 2)[:, self.rows].flatten(0, 1)
+
 
 @runtime_checkable
 class Listener(Protocol):
@@ -70,11 +78,20 @@ class Listener(Protocol):
         """A cotangent has come, ``[N, P, d_out]``; arranged as ``visit.a`` is."""
 
 
+@runtime_checkable
+class ListenerToSeveral(Listener, Protocol):
+    """Told of several cotangents of every example at once, too."""
+
+    def on_cotangents(self, visit: Visit, g: Tensor) -> None:
+        """K cotangents of every example have come, ``[K, N, P, d_out]``."""
+
+
 class Pass:
     """A forward pass over one batch, and any number of backward passes after it.
 
     Attributes:
         f: The output map's value, ``[N, C]``.
+        largest: Numbers in the largest output of a site.
         calls: How often each site was used.
         failures: Sites whose input breaks the contract of ``sites``, and how.
     """
@@ -88,6 +105,9 @@ class Pass:
     ) -> None:
         self.calls: Counter[Site] = Counter()
         self.failures: dict[Site, str] = {}
+        self.largest = 1
+        self._several: int | None = None  # how many come back at once
+        self._deaf = False
         self._leaves: list[Tensor] = []
         self._handles: list[RemovableHandle] = []
         self._listener = listener
@@ -129,13 +149,42 @@ class Pass:
         Raises:
             CoverageError: If no site was reached.
         """
-        if not self._leaves or not self.f.requires_grad:
-            raise CoverageError("f does not depend on any parameter that was asked for")
+        self._check_reached()
         torch.autograd.grad(
             self.f, self._leaves, s, retain_graph=not last, allow_unused=True
         )
         if last:
             self.close()
+
+    def backward_several(self, S: Tensor, *, last: bool = True) -> None:
+        """Pull K cotangents per example back at once; see ``takes_several``.
+
+        Args:
+            S: ``[K, N, C]``.
+            last: Whether the graph may be freed.
+
+        Raises:
+            CoverageError: If no site was reached.
+        """
+        self._check_reached()
+        self._several = len(S)
+        pull_back(self.f, self._leaves, S, retain=not last)
+        self._several = None
+        if last:
+            self.close()
+
+    def takes_several(self) -> bool:
+        """Whether several cotangents can be pulled back at once; tries it, unheard."""
+        self._check_reached()
+        self._deaf = True
+        try:
+            return can_be_batched(self.f, self._leaves)
+        finally:
+            self._deaf = False
+
+    def _check_reached(self) -> None:
+        if not self._leaves or not self.f.requires_grad:
+            raise CoverageError("f does not depend on any parameter that was asked for")
 
     def close(self) -> None:
         """Stop listening: hooks and graph hold each other, and no collector sees it."""
@@ -212,17 +261,27 @@ class Pass:
 
     def _listen(self, visit: Visit, z: Tensor) -> None:
         self._listener.on_input(visit)
+        self.largest = max(self.largest, z.numel())
         site = visit.site
         if not (site.keeps_inputs or self._listener.keeps_inputs):
             visit.x = visit.a = visit.a.new_empty(0)
 
         def hear(g: Tensor) -> None:
+            if self._deaf:
+                return
             g = site.cotangents(g)
             if site.arranged and visit.order is not None:
                 g = positions_first(arrange(g, visit.order, self._count))
-            self._listener.on_cotangent(visit, g)
+            self._tell(visit, g)
 
         self._handles.append(z.register_hook(hear))
+
+    def _tell(self, visit: Visit, g: Tensor) -> None:
+        listener = self._listener
+        if self._several is None:
+            listener.on_cotangent(visit, g)
+        elif isinstance(listener, ListenerToSeveral):
+            leave(g, self._several, partial(listener.on_cotangents, visit))
 
     def _call(self, site: Site) -> int:
         self.calls[site] += 1

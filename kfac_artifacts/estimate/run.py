@@ -1,20 +1,27 @@
 """Passes over the sample: each batch once forward, and once back for each cotangent."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol, TypeAlias, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from kfac_artifacts.errors import CoverageError, KfacError
 from kfac_artifacts.estimate import cotangents as ct
 from kfac_artifacts.estimate.coverage import Coverage
-from kfac_artifacts.estimate.passes import Listener, Pass
+from kfac_artifacts.estimate.passes import Listener, ListenerToSeveral, Pass
 from kfac_artifacts.estimate.sample import Loaded, Sample
 from kfac_artifacts.estimate.sites import Site
 from kfac_artifacts.estimate.workers import Workers
+from kfac_artifacts.linearize import forward_mode_kernels
 from kfac_artifacts.network import Network
+
+ROOM, ROOM_CPU = 2**24, 2**21
+"""Most numbers that the largest of the cotangents pulled back at once may have: 64 MiB
+of float32, and on a CPU 8 MiB, beyond which its caches overflow."""
 
 Advance: TypeAlias = Callable[[int], object]
 Progress: TypeAlias = Callable[[str, int], AbstractContextManager[Advance]]
@@ -81,6 +88,10 @@ class Run:
                 not finite.
         """
         share = len(self.sample.ranks)
+        draws = self.sample.cotangents.draws
+        several = isinstance(listener, ListenerToSeveral) and draws != 1
+        several = several and not self.workers.sharded  # sums travel batch by batch
+        chunks = _Chunks(wanted=several)
         with self.progress(stage, share) as advance:
             advance(min(start, share))
             batches = self.sample.batches(start, even=self.workers.sharded)
@@ -90,21 +101,31 @@ class Run:
                 if loaded is None:
                     return
                 listener.muted = not loaded.ranks
-                self._one_batch(listener, sites, loaded)
+                self._one_batch(listener, sites, loaded, chunks)
                 advance(len(loaded.ranks))
                 yield loaded
 
     def _one_batch(
-        self, listener: BatchListener, sites: Sequence[Site], loaded: Loaded
+        self,
+        listener: BatchListener,
+        sites: Sequence[Site],
+        loaded: Loaded,
+        chunks: "_Chunks",
     ) -> None:
-        passed = Pass(self.network, sites, loaded.batch, listener)
+        with chunks.kernels():
+            passed = Pass(self.network, sites, loaded.batch, listener)
         with self.workers.step():
             self._check(passed, sites, loaded)
         listener.end_of_forward()
-        count = ct.count(self.sample.cotangents, passed.f.shape[1])
+        left = ct.count(self.sample.cotangents, passed.f.shape[1])
         ranks = loaded.ranks or [0] * len(passed.f)
-        for k, s in enumerate(self.sample.vectors(ranks, passed.f)):
-            passed.backward(s, last=k == count - 1)
+        vectors = self.sample.vectors(ranks, passed.f)
+        for chunk in _chunked(vectors, chunks.size(passed)):
+            left -= len(chunk)
+            if len(chunk) == 1:
+                passed.backward(chunk[0], last=left == 0)
+            else:
+                passed.backward_several(torch.stack(chunk), last=left == 0)
             listener.end_of_backward()
 
     def _check(self, passed: Pass, sites: Sequence[Site], loaded: Loaded) -> None:
@@ -119,6 +140,36 @@ class Run:
                     f"{site.name} is used {passed.calls[site]} times in this batch, "
                     f"but {expected} times in the first; exclude it"
                 )
+
+
+@dataclass
+class _Chunks:
+    """How many cotangents are pulled back at once; settled on the first batch.
+
+    Attributes:
+        wanted: Whether it may be more than one.
+        tried: Whether the network was seen to allow it.
+    """
+
+    wanted: bool
+    tried: bool = False
+
+    def kernels(self) -> AbstractContextManager[None]:
+        """Select kernels whose backward pass can be batched."""
+        return forward_mode_kernels() if self.wanted else nullcontext()
+
+    def size(self, passed: Pass) -> int:
+        """How many cotangents of this batch to pull back at once."""
+        room = ROOM_CPU if passed.f.device.type == "cpu" else ROOM
+        size = max(1, room // passed.largest)
+        if self.wanted and not self.tried:
+            self.wanted, self.tried = size > 1 and passed.takes_several(), True
+        return size if self.wanted else 1
+
+
+def _chunked(vectors: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
+    while chunk := list(islice(vectors, size)):
+        yield chunk
 
 
 def _check_finite(f: Tensor, indices: Sequence[int]) -> None:

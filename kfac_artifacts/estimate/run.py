@@ -19,9 +19,9 @@ from kfac_artifacts.estimate.workers import Workers
 from kfac_artifacts.linearize import forward_mode_kernels
 from kfac_artifacts.network import Network
 
-ROOM, ROOM_CPU = 2**24, 2**21
+ROOM, ROOM_CPU = 2**24, 2**20
 """Most numbers that the largest of the cotangents pulled back at once may have: 64 MiB
-of float32, and on a CPU 8 MiB, beyond which its caches overflow."""
+of float32, and on a CPU 4 MiB, beyond which nothing is gained."""
 
 Advance: TypeAlias = Callable[[int], object]
 Progress: TypeAlias = Callable[[str, int], AbstractContextManager[Advance]]

@@ -15,12 +15,12 @@ Few examples make both factors learn the same noise. So, unless told otherwise,
 - the factors of a single term are drawn towards those of KFAC, whose shape has little
   noise, as far as their own spread over the examples says (Ledoit & Wolf 2004, with
   KFAC as the target);
-- the scale is the one that fits examples that were left out, to first order: what an
-  example adds to A and to B is taken out where it meets itself (a jackknife).
+- the scale is fitted on examples that were left out: each half of the data tells the
+  other's drift c times too large, and what that means for all of them is
+  ``2 c / (1 + c)`` (Spearman 1910; Brown 1910), since noise falls with their number.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -39,133 +39,107 @@ NEGLIGIBLE = 1e-6
 SPARE = 2
 """Matrices beside those of the terms, if these are several: they turn faster so (Halko
 et al. 2011)."""
-SMALLEST_SCALE = 0.1
-"""Of what fits the examples themselves, so that no block is switched off by chance."""
+SMALLEST_SCALE = 0.02
+"""Of one half for the other, so that no block is switched off by chance."""
 
 
-@dataclass(frozen=True)
-class _Half:
-    """What half a sweep gives.
-
-    Attributes:
-        matrices: One factor of every term.
-        captured: ``‖Σ B ⊗ A‖²`` before anything is drawn anywhere.
-        smallest: What the smallest term adds to that.
-        fit: How far they fit the examples: ``Σ ⟨drawn, mean⟩ / Σ ‖drawn‖²``.
-        own: Share of that in which examples are compared with themselves.
-    """
-
-    matrices: list[Tensor]
-    captured: float
-    smallest: float
-    fit: float
-    own: float
-
-
-class Fit:
-    """The terms of one block, sought in looks at the data of half a sweep each.
+class _Power:
+    """A power iteration over some of the examples, half a sweep at each look.
 
     Args:
         start: A and B of KFAC.
         options: How it is done.
 
     Attributes:
+        A: Inputs' matrices of the terms, orthonormal.
+        B: Outputs' matrices of the terms.
         sweeps: Looks so far, by two.
         done: Whether nothing is to gain any more.
     """
 
     def __init__(self, start: tuple[Tensor, Tensor], options: Estimator) -> None:
+        self.A: list[Tensor] = []
         self.sweeps = 0.0
         self.done = False
         self._start = start
         self._options = options
-        self._A: list[Tensor] = []
         spare = SPARE if options.terms > 1 else 0
         self._rank = min(options.terms + spare, start[0].numel(), start[1].numel())
-        self._B = [start[1] / max(float(start[1].norm()), 1e-300)] * self._rank
-        self._last: _Half | None = None
-        self._scale = 1.0
+        self.B = [start[1] / max(float(start[1].norm()), 1e-300)] * self._rank
+        self._captured: list[float] = []
         self._begin(inputs=True)
 
     def add(self, record: Record, ranks: Sequence[int]) -> None:
-        """Show a batch.
-
-        Args:
-            record: The block on N examples.
-            ranks: Ranks of the examples.
-        """
+        """Show a batch."""
         for number in range(self._rank):
             if self._inputs:
-                weights = record.output_kernel(self._B[number]).mean(1)
+                weights = record.output_kernel(self.B[number]).mean(1)
                 weights = weights * self._signs(number, ranks, weights)
                 self._sums[number] += record.pull_in(weights)
                 square = record.square_in
             else:
-                weights = record.input_kernel(self._A[number])
+                weights = record.input_kernel(self.A[number])
                 self._sums[number] += record.pull_out(weights)
                 square = record.square_out
-            if self._options.shrinkage:
-                self._squares[number] += square(weights)
+            if self._drawing:
+                self._square += square(weights)
         self._count += len(ranks)
 
     def close(self, workers: Workers) -> None:
         """End a look: set one factor of every term, and turn to the other."""
-        half = self._half(workers)
+        counted = torch.tensor([float(self._count)], device=self._square.device)
+        count = workers.sum(counted).item()
+        square = workers.sum(self._square).item() / count
+        means = [workers.sum(total) / count for total in self._sums]
+        flat = torch.stack([mean.flatten() for mean in means]).double()
+        values = torch.linalg.eigvalsh(flat @ flat.mT).clamp(min=0)
+        values = values[-self._options.terms :]
+        self._captured.append(float(values.sum()))
+        if self._drawing:
+            target = self._start[0] if self._inputs else self._start[1]
+            means = [_drawn(means[0], square, count, target)]
         self.sweeps += 0.5
         if self._inputs:
-            self._A = _orthonormal(half.matrices)
+            self.A = _orthonormal(means)
         else:
-            self._B = half.matrices
-            if self._options.shrinkage and self._last is not None:
-                kept = max(1 - half.own - self._last.own, SMALLEST_SCALE)
-                self._scale = half.fit * kept
-            before = self._last.captured if self._last is not None else 0.0
-            mixed = self.sweeps <= 1 and self._rank > 1
-            gain = half.captured - (0.0 if mixed else before)
-            enough = gain <= max(TOLERANCE * half.smallest, NEGLIGIBLE * half.captured)
-            self.done = enough or self.sweeps >= self._options.max_sweeps
-            if not self.done:
-                self._B = _orthonormal(half.matrices)
-        self._last = half
+            self.done = self._enough(float(values[0]))
+            self.B = means if self.done else _orthonormal(means)
         self._begin(inputs=not self._inputs)
 
-    def terms(self) -> list[tuple[Factor, Factor]]:
-        """The pairs ``(A, B)``; the first A has the trace that KFAC gives it."""
-        if not any(bool(b.any()) for b in self._B):
-            start = self._start  # there is nothing
-            return [(_factor(start[0]), _factor(start[1]))] * self._options.terms
-        A, B = _principal(self._A, [self._scale * b for b in self._B])
-        trace = _trace(self._start[0]) / _trace(A[0])
-        A[0], B[0] = A[0] * trace, B[0] / trace
-        pairs = list(zip(A, B, strict=True))[: self._options.terms]
-        return [(_factor(_symmetric(a)), _factor(_symmetric(b))) for a, b in pairs]
+    def inner(self, record: Record) -> Tensor:
+        """``Σ_n ⟨M, Σ B M A⟩``, the mean over cotangents: what it tells of others."""
+        values = [
+            (record.input_kernel(A) * record.output_kernel(B)).sum()
+            for A, B in zip(self.A, self.B, strict=True)
+        ]
+        return torch.stack(values).sum() / record.g.shape[1]
+
+    @property
+    def square(self) -> float:
+        """``‖Σ B ⊗ A‖²``; the A are orthonormal."""
+        return sum(float(B.pow(2).sum()) for B in self.B)
+
+    @property
+    def _drawing(self) -> bool:
+        return self._options.shrinkage and self._options.terms == 1
 
     def _begin(self, *, inputs: bool) -> None:
         self._inputs = inputs
         like = self._start[0] if inputs else self._start[1]
         self._sums = [torch.zeros_like(like) for _ in range(self._rank)]
-        self._squares = like.new_zeros(self._rank, dtype=torch.float64)
+        self._square = like.new_zeros(1, dtype=torch.float64)
         self._count = 0
 
-    def _half(self, workers: Workers) -> _Half:
-        counted = torch.tensor([float(self._count)], device=self._squares.device)
-        count = workers.sum(counted).item()
-        square = float(workers.sum(self._squares).sum()) / count
-        means = [workers.sum(total) / count for total in self._sums]
-        flat = torch.stack([mean.flatten() for mean in means]).double()
-        values = torch.linalg.eigvalsh(flat @ flat.mT).clamp(min=0)
-        values = values[-self._options.terms :]
-        captured, smallest = float(values.sum()), float(values[0])
-        if not self._options.shrinkage or captured == 0:
-            return _Half(means, captured, smallest, 1.0, 0.0)
-        weight = 0.0
-        if self._options.terms == 1:
-            target = self._start[0] if self._inputs else self._start[1]
-            means, weight = _drawn(means[0], square, count, target)
-        drawn = torch.stack([mean.flatten() for mean in means]).double()
-        inner = float((drawn * flat).sum())
-        own = (1 - weight) * square / count / inner
-        return _Half(means, captured, smallest, inner / float(drawn.pow(2).sum()), own)
+    def _enough(self, smallest: float) -> bool:
+        """Whether this half-sweep, or this whole sweep, was hardly worth it."""
+        now, known = self._captured[-1], self._captured[:-1]
+        if self.sweeps <= 1 and self._rank > 1:
+            known = []  # mixtures of examples, which capture something else
+        tolerance = max(TOLERANCE * smallest, NEGLIGIBLE * now)
+        gains = [now - before for before in known[-2:]]
+        return self.sweeps >= self._options.max_sweeps or any(
+            gain <= tolerance for gain in gains
+        )
 
     def _signs(self, number: int, ranks: Sequence[int], like: Tensor) -> Tensor:
         """Random signs of the examples: the other terms begin at random mixtures."""
@@ -175,10 +149,95 @@ class Fit:
         return like.new_tensor(signs)
 
 
-def _drawn(
-    mean: Tensor, square: float, count: float, target: Tensor
-) -> tuple[list[Tensor], float]:
-    """Draw a mean of ``count`` matrices towards a target of any scale, and how far."""
+class Fit:
+    """The terms of one block, and their scale by two halves of the examples.
+
+    Args:
+        start: A and B of KFAC.
+        options: How the terms are sought.
+    """
+
+    def __init__(self, start: tuple[Tensor, Tensor], options: Estimator) -> None:
+        self._start = start
+        self._terms = options.terms
+        self._whole = _Power(start, options)
+        halves = [_Power(start, options), _Power(start, options)]
+        self._halves = halves if options.shrinkage else []
+        self._scale = None if options.shrinkage else 1.0
+        self._told = start[1].new_zeros(1, dtype=torch.float64)
+
+    @property
+    def done(self) -> bool:
+        """Whether no further look at the data is needed."""
+        return self._whole.done and self._scale is not None
+
+    @property
+    def sweeps(self) -> float:
+        """How many sweeps the terms took."""
+        return self._whole.sweeps
+
+    @property
+    def _comparing(self) -> bool:
+        return bool(self._halves) and all(half.done for half in self._halves)
+
+    def add(self, record: Record, ranks: Sequence[int]) -> None:
+        """Show a batch.
+
+        Args:
+            record: The block on N examples.
+            ranks: Ranks of the examples; even and odd ones are the halves.
+        """
+        if not self._whole.done:
+            self._whole.add(record, ranks)
+        if self._scale is not None:
+            return
+        comparing = self._comparing
+        for parity, half in enumerate(self._halves):
+            wanted = 1 - parity if comparing else parity
+            places = [i for i, rank in enumerate(ranks) if rank % 2 == wanted]
+            if not places or (half.done and not comparing):
+                continue
+            part = record.select(places)
+            if comparing:
+                self._told += half.inner(part)
+            else:
+                half.add(part, [ranks[i] for i in places])
+
+    def close(self, workers: Workers, examples: int) -> None:
+        """End a look.
+
+        Args:
+            workers: The processes that add up what they saw.
+            examples: Number of examples, of all processes.
+        """
+        comparing = self._comparing
+        if not self._whole.done:
+            self._whole.close(workers)
+        if comparing and self._scale is None:
+            told = workers.sum(self._told).item() / examples
+            square = sum(half.square for half in self._halves) / 2
+            half = told / square if square > 0 else 1.0
+            half = min(max(half, SMALLEST_SCALE), 1.0)
+            self._scale = 2 * half / (1 + half)
+        for power in self._halves:
+            if not power.done:
+                power.close(workers)
+
+    def terms(self) -> list[tuple[Factor, Factor]]:
+        """The pairs ``(A, B)``; the first A has the trace that KFAC gives it."""
+        if self._whole.square == 0:
+            start = self._start  # there is nothing
+            return [(_factor(start[0]), _factor(start[1]))] * self._terms
+        scale = 1.0 if self._scale is None else self._scale
+        A, B = _principal(self._whole.A, [scale * b for b in self._whole.B])
+        trace = _trace(self._start[0]) / _trace(A[0])
+        A[0], B[0] = A[0] * trace, B[0] / trace
+        pairs = list(zip(A, B, strict=True))[: self._terms]
+        return [(_factor(_symmetric(a)), _factor(_symmetric(b))) for a, b in pairs]
+
+
+def _drawn(mean: Tensor, square: float, count: float, target: Tensor) -> Tensor:
+    """Draw a mean of ``count`` matrices towards a target of any scale."""
     # The target's weight is Var(mean) / ‖mean - target‖², with the variance from
     # ``square``, the mean of the squared norms (Ledoit & Wolf 2004).
     norm = float(target.pow(2).sum())
@@ -186,7 +245,7 @@ def _drawn(
     variance = (square - float(mean.pow(2).sum())) / max(count - 1, 1)
     distance = float((mean - target).pow(2).sum())
     weight = min(max(variance / distance, 0.0), 1.0) if distance > 0 else 0.0
-    return [mean + weight * (target - mean)], weight
+    return mean + weight * (target - mean)
 
 
 def _orthonormal(matrices: Sequence[Tensor]) -> list[Tensor]:

@@ -6,6 +6,7 @@ record keeps a and g in place of M: at most as much as the activations themselve
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -56,6 +57,10 @@ class Record(ABC):
     @abstractmethod
     def input_products(self, other: "Record") -> Float[Tensor, "n p m q"]:
         """``a_p · a'_q`` for all positions of examples here and of examples there."""
+
+    @abstractmethod
+    def select(self, places: Sequence[int]) -> "Record":
+        """The record of some of the examples."""
 
     @abstractmethod
     def input_kernel(self, A: Tensor) -> Float[Tensor, "n 1 p p"]:
@@ -165,6 +170,11 @@ class LinearRecord(Record):
         return torch.einsum("npi,mqi->npmq", self.a, other.inputs)
 
     @override
+    def select(self, places: Sequence[int]) -> "LinearRecord":
+        real = None if self.real is None else self.real[places]
+        return LinearRecord(self.g[places], self.x[places], real, self.bias)
+
+    @override
     def input_kernel(self, A: Tensor) -> Float[Tensor, "n 1 p p"]:
         a = self.a
         return (a @ A @ a.mT)[:, None]
@@ -237,6 +247,10 @@ class TableRecord(Record):
     def input_products(self, other: Record) -> Float[Tensor, "n p m q"]:
         mine, theirs = self.ids[:, :, None, None], other.inputs[None, None]
         return ((mine == theirs) & (mine >= 0)).to(self.g.dtype)
+
+    @override
+    def select(self, places: Sequence[int]) -> "TableRecord":
+        return TableRecord(self.g[places], self.ids[places], self.rows)
 
     @override
     def input_kernel(self, A: Tensor) -> Float[Tensor, "n 1 p p"]:

@@ -78,7 +78,7 @@ def refine(run: Run, estimator: Estimator, found: Refined) -> Iterator[Refined]:
                 _look(fits, batches)
             for fit in fits.values():
                 if not fit.done:
-                    fit.close(run.workers)
+                    fit.close(run.workers, len(run.sample))
         for site in group:
             _keep(run, found, site, fits[site.name])
         todo = [site for site in todo if site not in group]

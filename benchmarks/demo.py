@@ -101,7 +101,7 @@ def _story(seed: int, rate: float) -> dict[str, Any]:
         _kfac(
             f"compute {model} {task}/train.csv -o {task}/curvature "
             f"--model-id {MODEL_ID} --data-id {task} --modules {MODULES} "
-            f"--max-length {TOKENS} "
+            f"--max-length {TOKENS} --cotangents mc "  # as in the paper
             f"--text-column text --seed {seed} --force"
         )
         _kfac(f"push {task}/curvature registry/{task}")

@@ -119,16 +119,16 @@ class Drawing:
 
 
 def gaussian(seeds: tuple[int, ...], *shape: int) -> Float[Tensor, "..."]:
-    """Draw independent standard normal numbers, float64, seeded by numbers."""
+    """Draw independent standard normal numbers, seeded by numbers."""
     digest = hashlib.sha256(":".join(map(str, seeds)).encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return torch.randn(*shape, generator=generator)
 
 
 def orthogonal(
     seeds: tuple[int, ...], rows: int, width: int
 ) -> Float[Tensor, "rows width"]:
     """Draw rows of √width times a random orthogonal matrix, ``rows <= width``."""
-    Q, R = torch.linalg.qr(gaussian(seeds, width, rows))
+    Q, R = torch.linalg.qr(gaussian(seeds, width, rows).double())
     # the signs make the distribution that of Haar, whatever QR's own convention
     return math.sqrt(width) * (Q * R.diagonal().sign()).mT

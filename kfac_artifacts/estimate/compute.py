@@ -88,7 +88,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     sample = Sample(examples, indices, cotangents, batch_size, part)
     run = Run(network, coverage, sample, workers, progress)
     source = Source(examples.info(indices), cotangents)
-    base = network.base.restrict(coverage.parameters)
+    base = network.base_of(coverage.parameters)
     settings = _settings(base, network, source, estimator, workers)
     with requiring_gradients(network, wanted=False), tensor_cores():
         found = estimate(run, estimator, Saver(job, workers, settings))

@@ -1,7 +1,7 @@
 """A pretrained model seen as ``f(x, θ)``, and the examples that are put into it."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -200,6 +200,14 @@ class Network:
         infos = {n: _parameter_info(p) for n, p in self.parameters().items()}
         return BaseModel(self.id, self.revision, infos)
 
+    def base_of(self, names: Set[str]) -> BaseModel:
+        """The same of some parameters; nothing else is hashed for it."""
+        if "base" in self.__dict__:  # they may have been moved or converted since
+            return self.base.restrict(names)
+        chosen = {n: p for n, p in self.parameters().items() if n in names}
+        infos = {n: _parameter_info(p) for n, p in chosen.items()}
+        return BaseModel(self.id, self.revision, infos)
+
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "Network":
@@ -212,8 +220,8 @@ class Network:
 def _parameter_info(parameter: Tensor) -> ParameterInfo:
     values = parameter.detach().cpu().contiguous()
     if values.is_floating_point():
-        content = values.float().numpy().astype("<f4", copy=False).tobytes()
+        content = values.float().numpy().astype("<f4", copy=False)
     else:  # codes of quantised weights: never covered, so no format says how
-        content = values.reshape(-1).view(torch.uint8).numpy().tobytes()
-    digest = hashlib.sha256(content)
+        content = values.reshape(-1).view(torch.uint8).numpy()
+    digest = hashlib.sha256(content.data)
     return ParameterInfo(tuple(parameter.shape), digest.hexdigest())

@@ -1,7 +1,7 @@
 """Provenance: which model, output map and data an artifact comes from."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -59,7 +59,7 @@ class BaseModel:
             found.append(f"{other.id} has other values in {_listed(changed)}")
         return found
 
-    def restrict(self, names: set[str]) -> "BaseModel":
+    def restrict(self, names: Set[str]) -> "BaseModel":
         """The same model, seen through some of its parameters."""
         kept = {n: p for n, p in self.parameters.items() if n in names}
         return BaseModel(self.id, self.revision, kept)

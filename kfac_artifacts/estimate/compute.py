@@ -101,7 +101,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     )
     run = Run(used, coverage, sample, workers, progress)
     source = Source(examples.info(indices), cotangents)
-    base = network.base.restrict(coverage.parameters)
+    base = network.base_of(coverage.parameters)
     settings = _settings(base, network, source, estimator, workers)
     workers.require_alike({**settings, "checkpoint": job, "batch size": batch_size})
     place = sharded(network, used, coverage, pair, workers) if split else nullcontext()

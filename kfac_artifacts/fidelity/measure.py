@@ -15,7 +15,7 @@ from kfac_artifacts.estimate.passes import requiring_gradients
 from kfac_artifacts.estimate.run import Progress, Run, silent
 from kfac_artifacts.estimate.sample import Sample, pair_to_prove
 from kfac_artifacts.estimate.workers import Workers
-from kfac_artifacts.fidelity.blocks import measure_blocks
+from kfac_artifacts.fidelity.blocks import MeasuredBlock, measure_blocks
 from kfac_artifacts.fidelity.directions import (
     BATCH,
     Direction,
@@ -24,7 +24,7 @@ from kfac_artifacts.fidelity.directions import (
     trained,
 )
 from kfac_artifacts.fidelity.heldout import Choice, hold_out
-from kfac_artifacts.fidelity.results import Fidelity, ModuleFidelity
+from kfac_artifacts.fidelity.results import Comparison, Fidelity, ModuleFidelity
 from kfac_artifacts.fidelity.whole import compare_directions, true_drifts
 from kfac_artifacts.network import Examples, Network
 from kfac_artifacts.task_vector import TaskVector
@@ -109,9 +109,18 @@ def fidelity(  # noqa: PLR0913 - as many arguments as there are choices
             ModuleFidelity(n, b.kind, b.moments.compare(), b.by_kind(along))
             for n, b in blocks.items()
         ],
-        total=reduce(add, [block.moments for block in blocks.values()]).compare(),
+        total=_together(list(blocks.values())),
+        kinds={
+            kind: _together([block for block in blocks.values() if block.kind == kind])
+            for kind in sorted({block.kind for block in blocks.values()})
+        },
         directions=compare_directions(along, true, list(blocks.values())),
     )
+
+
+def _together(blocks: Sequence[MeasuredBlock]) -> Comparison:
+    """Compare several blocks as one block-diagonal matrix."""
+    return reduce(add, [block.moments for block in blocks]).compare()
 
 
 def _gradients(

@@ -133,6 +133,8 @@ class Fidelity:
         cotangents: What was pulled back for each.
         modules: Every block.
         total: Errors of all blocks together, as a block-diagonal matrix.
+        kinds: The same of the blocks of one kind, by kind: in a network with many norms
+            their Gramians, which no estimator approximates, can be most of the total.
         directions: Drifts along whole directions, by kind.
     """
 
@@ -142,6 +144,7 @@ class Fidelity:
     cotangents: Cotangents
     modules: Sequence[ModuleFidelity]
     total: Comparison
+    kinds: Mapping[str, Comparison]
     directions: Mapping[str, Directions]
 
     def share(self, module: ModuleFidelity) -> float:
@@ -157,6 +160,7 @@ class Fidelity:
             "held_out": asdict(self.held_out),
             "cotangents": asdict(self.cotangents),
             "total": self.total.to_json(),
+            "kinds": {kind: c.to_json() for kind, c in self.kinds.items()},
             "directions": {
                 kind: {
                     "total": asdict(found.agreement),

@@ -63,6 +63,7 @@ def test_json_has_every_module_and_adds_up(place: Place) -> None:
         "held_out",
         "cotangents",
         "total",
+        "kinds",
         "directions",
         "modules",
     }

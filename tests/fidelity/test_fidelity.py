@@ -109,6 +109,11 @@ def test_the_error_is_that_of_the_gramians_over_pairs_of_different_examples(
         sum(values) for values in zip(*(e[:3] for e in expected.values()), strict=True)
     ]
     _assert_compares(found.total, *sums)
+    assert set(found.kinds) == {"kronecker", "gramian"}
+    for kind, comparison in found.kinds.items():
+        of_kind = [expected[m.name][:3] for m in found.modules if m.kind == kind]
+        sums = [sum(values) for values in zip(*of_kind, strict=True)]
+        _assert_compares(comparison, *sums)
     shares = [found.share(module) for module in found.modules]
     assert sum(shares) == pytest.approx(1)
     lost = {m.name: m.comparison.lost for m in found.modules}

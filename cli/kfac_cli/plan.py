@@ -16,7 +16,7 @@ from kfac_cli.options import (
 
 if TYPE_CHECKING:
     from kfac_artifacts.estimate import Plan
-    from kfac_artifacts.estimate.cost import PlannedBlock
+    from kfac_artifacts.estimate.planning.cost import PlannedBlock
     from kfac_artifacts.network import Network
 
 EXAMPLES_TRACED = 2
@@ -115,7 +115,7 @@ def command(
 def _measured(network: "Network") -> float:
     import torch
 
-    from kfac_artifacts.estimate.cost import matrix_rate
+    from kfac_artifacts.estimate.planning.cost import matrix_rate
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return matrix_rate(network.dtype, device) / 1e9

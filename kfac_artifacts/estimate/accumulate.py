@@ -20,17 +20,17 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Block
 from kfac_artifacts.errors import CoverageError
-from kfac_artifacts.estimate.coverage import Coverage
+from kfac_artifacts.estimate.coverage.proof import Coverage
 from kfac_artifacts.estimate.naming import (
     blocks_of,
     gramian_name,
     input_name,
     output_name,
 )
-from kfac_artifacts.estimate.passes import Visit
-from kfac_artifacts.estimate.sites import LinearSite, Site, TableSite
+from kfac_artifacts.estimate.passes.visits import Visit
+from kfac_artifacts.estimate.processes.workers import Workers
+from kfac_artifacts.estimate.sites.base import LinearSite, Site, TableSite
 from kfac_artifacts.estimate.sums import Sums
-from kfac_artifacts.estimate.workers import Workers
 from kfac_artifacts.factors import Dense, Diagonal, Factor
 
 

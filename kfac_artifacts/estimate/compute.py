@@ -16,18 +16,18 @@ from kfac_artifacts.artifact import (
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate import cotangents as ct
 from kfac_artifacts.estimate.accumulate import sum_shapes
-from kfac_artifacts.estimate.coverage import prove
-from kfac_artifacts.estimate.dealt import DealtFactors
-from kfac_artifacts.estimate.inventory import take_inventory
+from kfac_artifacts.estimate.coverage.proof import prove
 from kfac_artifacts.estimate.options import ALONE, KFAC, ORTHOGONAL, Estimator, Job
-from kfac_artifacts.estimate.passes import requiring_gradients
+from kfac_artifacts.estimate.passes.single import requiring_gradients
 from kfac_artifacts.estimate.phases import estimate
+from kfac_artifacts.estimate.processes.dealt import DealtFactors
+from kfac_artifacts.estimate.processes.sharding import sharded, twin
+from kfac_artifacts.estimate.processes.workers import Workers
 from kfac_artifacts.estimate.run import Progress, Run, silent
 from kfac_artifacts.estimate.sample import Sample, choose, pair_to_prove
 from kfac_artifacts.estimate.saver import Saver
-from kfac_artifacts.estimate.sharding import sharded, twin
+from kfac_artifacts.estimate.sites.inventory import take_inventory
 from kfac_artifacts.estimate.sums import tensor_cores
-from kfac_artifacts.estimate.workers import Workers
 from kfac_artifacts.network import Examples, Network
 
 

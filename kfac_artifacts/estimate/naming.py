@@ -1,7 +1,7 @@
 """Which blocks a site becomes, and what they and their factors are called."""
 
 from kfac_artifacts.artifact import Block, GramianBlock, KroneckerBlock
-from kfac_artifacts.estimate.sites import Site
+from kfac_artifacts.estimate.sites.base import Site
 
 
 def input_name(site: Site) -> str:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Json, KroneckerBlock
 from kfac_artifacts.estimate.accumulate import Accumulator
+from kfac_artifacts.estimate.nearest.refine import Refined, refine
 from kfac_artifacts.estimate.options import Estimator
-from kfac_artifacts.estimate.refine import Refined, refine
 from kfac_artifacts.estimate.run import Run
 from kfac_artifacts.estimate.saver import REFINING, SUMS, Saver
 from kfac_artifacts.factors import Dense, Diagonal, Factor

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from kfac_artifacts.errors import CoverageError, KfacError
 from kfac_artifacts.estimate import cotangents as ct
-from kfac_artifacts.estimate.coverage import Coverage
-from kfac_artifacts.estimate.passes import Listener, ListenerToSeveral, Pass
+from kfac_artifacts.estimate.coverage.proof import Coverage
+from kfac_artifacts.estimate.passes.single import Pass
+from kfac_artifacts.estimate.passes.visits import Listener, ListenerToSeveral
+from kfac_artifacts.estimate.processes.workers import Workers
 from kfac_artifacts.estimate.sample import Loaded, Sample
-from kfac_artifacts.estimate.sites import Site
-from kfac_artifacts.estimate.workers import Workers
+from kfac_artifacts.estimate.sites.base import Site
 from kfac_artifacts.linearize import forward_mode_kernels
 from kfac_artifacts.network import Network
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from kfac_artifacts.artifact import Json
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.estimate.options import Job
-from kfac_artifacts.estimate.workers import Workers
+from kfac_artifacts.estimate.processes.workers import Workers
 from kfac_artifacts.format.checkpoint import MANIFEST, Checkpoint, State
 
 SUMS, REFINING = "summing up", "refining"

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kfac_artifacts.errors import KfacError
+from kfac_artifacts.estimate.processes.workers import Workers
 from kfac_artifacts.estimate.triangle import add_outer, mirror
-from kfac_artifacts.estimate.workers import Workers
 
 
 class Sums:

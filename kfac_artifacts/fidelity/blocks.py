@@ -10,11 +10,11 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.estimate.groups import Batch, next_group
 from kfac_artifacts.estimate.naming import blocks_of
-from kfac_artifacts.estimate.record import Record
+from kfac_artifacts.estimate.records.groups import Batch, next_group
+from kfac_artifacts.estimate.records.record import Record
 from kfac_artifacts.estimate.run import Run
-from kfac_artifacts.estimate.sites import Site
+from kfac_artifacts.estimate.sites.base import Site
 from kfac_artifacts.fidelity.directions import Direction, arrange
 from kfac_artifacts.fidelity.frobenius import Moments, block_operator, moments
 from kfac_artifacts.fidelity.results import Drift

@@ -8,13 +8,13 @@ from operator import add
 from kfac_artifacts.artifact import Artifact, Cotangents
 from kfac_artifacts.errors import CoverageError, SettingsError
 from kfac_artifacts.estimate import choose
-from kfac_artifacts.estimate.coverage import Coverage, prove
-from kfac_artifacts.estimate.inventory import take_inventory
+from kfac_artifacts.estimate.coverage.proof import Coverage, prove
 from kfac_artifacts.estimate.naming import blocks_of
-from kfac_artifacts.estimate.passes import requiring_gradients
+from kfac_artifacts.estimate.passes.single import requiring_gradients
+from kfac_artifacts.estimate.processes.workers import Workers
 from kfac_artifacts.estimate.run import Progress, Run, silent
 from kfac_artifacts.estimate.sample import Sample, pair_to_prove
-from kfac_artifacts.estimate.workers import Workers
+from kfac_artifacts.estimate.sites.inventory import take_inventory
 from kfac_artifacts.fidelity.blocks import MeasuredBlock, measure_blocks
 from kfac_artifacts.fidelity.directions import (
     BATCH,

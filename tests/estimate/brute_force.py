@@ -8,9 +8,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kfac_artifacts.artifact import Cotangents, GramianBlock, KroneckerBlock, Named
 from kfac_artifacts.estimate import compute
-from kfac_artifacts.estimate.coverage import prove
-from kfac_artifacts.estimate.inventory import take_inventory
-from kfac_artifacts.estimate.passes import Pass, requiring_gradients
+from kfac_artifacts.estimate.coverage.proof import prove
+from kfac_artifacts.estimate.passes.single import Pass, requiring_gradients
+from kfac_artifacts.estimate.sites.inventory import take_inventory
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 
 EXACT = Cotangents("exact", None, 0)

@@ -5,10 +5,10 @@ from collections import defaultdict
 import torch
 
 from kfac_artifacts.artifact import Cotangents, KroneckerBlock
-from kfac_artifacts.estimate.coverage import prove
-from kfac_artifacts.estimate.inventory import take_inventory
-from kfac_artifacts.estimate.passes import Pass, requiring_gradients
-from kfac_artifacts.estimate.sites import LooseSite, TableSite
+from kfac_artifacts.estimate.coverage.proof import prove
+from kfac_artifacts.estimate.passes.single import Pass, requiring_gradients
+from kfac_artifacts.estimate.sites.base import LooseSite, TableSite
+from kfac_artifacts.estimate.sites.inventory import take_inventory
 
 EXACT = Cotangents("exact", None, 0)
 CLOSE = {"rtol": 1e-5, "atol": 1e-7}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kfac_artifacts.estimate.attention import explicit_attention
+from kfac_artifacts.estimate.sites.attention import explicit_attention
 from tests.estimate.brute_force import artifact_of, assert_exact, randomised
 
 N, T, S, E, H = 3, 4, 5, 8, 2

@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kfac_artifacts.artifact import KroneckerBlock, Named
 from kfac_artifacts.estimate import compute
-from kfac_artifacts.estimate.routing import Places, Tokens
+from kfac_artifacts.estimate.sites.routing import Places, Tokens
 from kfac_artifacts.format import load, save_artifact
 from kfac_artifacts.merge import merge
 from kfac_artifacts.network import Network, OutputMap, TensorExamples

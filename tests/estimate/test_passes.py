@@ -7,7 +7,7 @@ import pytest
 
 from kfac_artifacts.artifact import Named
 from kfac_artifacts.estimate import compute
-from kfac_artifacts.estimate.passes import Pass
+from kfac_artifacts.estimate.passes.single import Pass
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests.models import text_batch, tiny_bert
 

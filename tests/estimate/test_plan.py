@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kfac_artifacts.artifact import Named
 from kfac_artifacts.errors import CoverageError, SettingsError, SourceError
 from kfac_artifacts.estimate import Effort, compute, plan
-from kfac_artifacts.estimate.cost import Memory, matrix_rate
+from kfac_artifacts.estimate.planning.cost import Memory, matrix_rate
 from kfac_artifacts.format import save_artifact
 from kfac_artifacts.format.storage import STORAGES
 from kfac_artifacts.network import Network, OutputMap, TensorExamples

@@ -7,7 +7,7 @@ from torch import nn
 from kfac_artifacts.artifact import Cotangents, Named
 from kfac_artifacts.estimate import Estimator, compute
 from kfac_artifacts.estimate import run as running
-from kfac_artifacts.estimate.passes import Pass
+from kfac_artifacts.estimate.passes.single import Pass
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
 

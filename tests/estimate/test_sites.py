@@ -6,7 +6,7 @@ from torch import nn
 
 from kfac_artifacts.artifact import GramianBlock
 from kfac_artifacts.errors import CoverageError
-from kfac_artifacts.estimate.kinds import MAX_GRAMIAN
+from kfac_artifacts.estimate.sites.kinds import MAX_GRAMIAN
 from tests.estimate.brute_force import artifact_of, assert_exact, randomised
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.estimate import pairs
-from kfac_artifacts.estimate.pairs import gram, join
-from kfac_artifacts.estimate.record import LinearRecord, Record, TableRecord
+from kfac_artifacts.estimate.records.pairs import gram, join
+from kfac_artifacts.estimate.records.record import LinearRecord, Record, TableRecord
 
 N, K, D_OUT, D_IN, ROWS = 5, 2, 4, 3, 50
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from kfac_artifacts.errors import CoverageError
-from kfac_artifacts.estimate.quantised import bits, lets_no_gradient_pass
+from kfac_artifacts.estimate.sites.quantised import bits, lets_no_gradient_pass
 
 
 def refusals(module: nn.Module) -> dict[str, str]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from typing_extensions import override
 
-from kfac_artifacts.estimate.convolutions import Convolution, patches
-from kfac_artifacts.estimate.sites import Site
+from kfac_artifacts.estimate.sites.base import Site
+from kfac_artifacts.estimate.sites.convolutions import Convolution, patches
 
 
 @final

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kfac_artifacts.estimate.inventory import Inventory
-from kfac_artifacts.estimate.orders import Order, arrange, possible
-from kfac_artifacts.estimate.passes import Pass, Visit
-from kfac_artifacts.estimate.sites import LooseSite, Site, TableSite
+from kfac_artifacts.estimate.passes.single import Pass
+from kfac_artifacts.estimate.passes.visits import Visit
+from kfac_artifacts.estimate.sites.base import LooseSite, Site, TableSite
+from kfac_artifacts.estimate.sites.inventory import Inventory
+from kfac_artifacts.estimate.sites.orders import Order, arrange, possible
 from kfac_artifacts.network import Batch, Network
 
 logger = logging.getLogger(__name__)

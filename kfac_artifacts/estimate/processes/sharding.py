@@ -20,9 +20,9 @@ from torch.distributed.tensor import DTensor
 from torch.utils import _pytree as pytree
 
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.estimate.coverage import Coverage
-from kfac_artifacts.estimate.sites import LooseSite
-from kfac_artifacts.estimate.workers import Workers
+from kfac_artifacts.estimate.coverage.proof import Coverage
+from kfac_artifacts.estimate.processes.workers import Workers
+from kfac_artifacts.estimate.sites.base import LooseSite
 from kfac_artifacts.network import Batch, Network
 
 REPEATED = (nn.ModuleList, nn.Sequential)

@@ -9,14 +9,14 @@ from torch import nn
 from torch.nn.functional import layer_norm
 
 from kfac_artifacts.artifact import Layout
-from kfac_artifacts.estimate.attention import obstacle
-from kfac_artifacts.estimate.exact import (
+from kfac_artifacts.estimate.sites.attention import obstacle
+from kfac_artifacts.estimate.sites.base import LinearSite, Site, TableSite
+from kfac_artifacts.estimate.sites.exact import (
     ChannelSite,
     GroupedSite,
     NormSite,
     by_behaviour,
 )
-from kfac_artifacts.estimate.sites import LinearSite, Site, TableSite
 
 MAX_GRAMIAN = 8192
 """Largest parameter whose Gramian is kept whole: 128 MiB packed."""

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from kfac_artifacts.estimate.cotangents import gaussian
 from kfac_artifacts.estimate.options import Estimator
-from kfac_artifacts.estimate.record import Record
-from kfac_artifacts.estimate.workers import Workers
+from kfac_artifacts.estimate.processes.workers import Workers
+from kfac_artifacts.estimate.records.record import Record
 from kfac_artifacts.factors import Dense, Diagonal, Factor
 
 TOLERANCE = 0.02

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.errors import CoverageError
-from kfac_artifacts.estimate.inventory import Inventory
-from kfac_artifacts.estimate.passes import Pass, Visit, requiring_gradients
-from kfac_artifacts.estimate.settle import drop_unfit, settle
-from kfac_artifacts.estimate.sites import LinearSite, Site
+from kfac_artifacts.estimate.coverage.settle import drop_unfit, settle
+from kfac_artifacts.estimate.passes.single import Pass, requiring_gradients
+from kfac_artifacts.estimate.passes.visits import Visit
+from kfac_artifacts.estimate.sites.base import LinearSite, Site
+from kfac_artifacts.estimate.sites.inventory import Inventory
 from kfac_artifacts.network import Batch, Network
 
 TOLERANCES = {torch.float64: (1e-6, 1e-5), torch.float32: (1e-3, 1e-5)}

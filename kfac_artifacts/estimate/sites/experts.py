@@ -17,8 +17,8 @@ from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 from kfac_artifacts.artifact import Layout
-from kfac_artifacts.estimate.routing import Places, Tokens
-from kfac_artifacts.estimate.sites import LinearSite, Site
+from kfac_artifacts.estimate.sites.base import LinearSite, Site
+from kfac_artifacts.estimate.sites.routing import Places, Tokens
 
 PRODUCTS = (linear, torch.matmul, Tensor.matmul, Tensor.__matmul__)
 CASTS = (Tensor.to, Tensor.type, Tensor.float)

@@ -12,16 +12,17 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from kfac_artifacts.estimate.coverage import (
+from kfac_artifacts.estimate.coverage.proof import (
     UNREACHED,
     UNSEEN,
     leaders_of,
     true_gradients,
 )
-from kfac_artifacts.estimate.inventory import Inventory
-from kfac_artifacts.estimate.passes import Pass, Visit, requiring_gradients
-from kfac_artifacts.estimate.settle import NOT_ONCE
-from kfac_artifacts.estimate.sites import LooseSite, Site, TableSite
+from kfac_artifacts.estimate.coverage.settle import NOT_ONCE
+from kfac_artifacts.estimate.passes.single import Pass, requiring_gradients
+from kfac_artifacts.estimate.passes.visits import Visit
+from kfac_artifacts.estimate.sites.base import LooseSite, Site, TableSite
+from kfac_artifacts.estimate.sites.inventory import Inventory
 from kfac_artifacts.network import Batch, Network
 
 SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError)

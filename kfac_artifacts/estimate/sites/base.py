@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Layout
-from kfac_artifacts.estimate.convolutions import Convolution, geometry, patches
-from kfac_artifacts.estimate.copies import Places
-from kfac_artifacts.estimate.orders import Order
+from kfac_artifacts.estimate.sites.convolutions import Convolution, geometry, patches
+from kfac_artifacts.estimate.sites.copies import Places
+from kfac_artifacts.estimate.sites.orders import Order
 
 
 class Site(ABC):

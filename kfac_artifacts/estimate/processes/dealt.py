@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from kfac_artifacts.artifact import Artifact, LazyFactors
 from kfac_artifacts.errors import FactorError, KfacError
-from kfac_artifacts.estimate.workers import Workers, sending
+from kfac_artifacts.estimate.processes.workers import Workers, sending
 from kfac_artifacts.factors import FACTORS, Factor
 from kfac_artifacts.format import save_artifact
 

@@ -7,11 +7,11 @@ from typing import TypeAlias
 import torch
 
 from kfac_artifacts.estimate.naming import blocks_of
-from kfac_artifacts.estimate.record import Record
-from kfac_artifacts.estimate.recorder import Recorder
+from kfac_artifacts.estimate.records.record import Record
+from kfac_artifacts.estimate.records.recorder import Recorder
 from kfac_artifacts.estimate.run import Run
 from kfac_artifacts.estimate.sample import Loaded
-from kfac_artifacts.estimate.sites import Site
+from kfac_artifacts.estimate.sites.base import Site
 
 Batch: TypeAlias = tuple[Sequence[int], dict[str, Record]]
 """Ranks of the examples of a batch, and their records by block."""

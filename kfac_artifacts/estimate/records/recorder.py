@@ -5,9 +5,9 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
-from kfac_artifacts.estimate.passes import Visit
-from kfac_artifacts.estimate.record import LinearRecord, Record, TableRecord
-from kfac_artifacts.estimate.sites import LinearSite, Site, TableSite
+from kfac_artifacts.estimate.passes.visits import Visit
+from kfac_artifacts.estimate.records.record import LinearRecord, Record, TableRecord
+from kfac_artifacts.estimate.sites.base import LinearSite, Site, TableSite
 from kfac_artifacts.estimate.sums import accumulation
 
 

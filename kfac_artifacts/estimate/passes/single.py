@@ -7,83 +7,29 @@ that sites put out are the leaves of the graph: nothing before them is different
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from kfac_artifacts.errors import CoverageError
-from kfac_artifacts.estimate.attention import explicit_attention
-from kfac_artifacts.estimate.copies import Copies
-from kfac_artifacts.estimate.experts import listening, running_experts_one_by_one
-from kfac_artifacts.estimate.orders import Order, arrange, fits, possible
-from kfac_artifacts.estimate.quantised import kept_for_gradients
-from kfac_artifacts.estimate.routing import Tokens
-from kfac_artifacts.estimate.several import can_be_batched, leave, pull_back
-from kfac_artifacts.estimate.sites import LooseSite, Site, TableSite
-from kfac_artifacts.estimate.stages import Stages
+from kfac_artifacts.estimate.passes.several import can_be_batched, leave, pull_back
+from kfac_artifacts.estimate.passes.stages import Stages
+from kfac_artifacts.estimate.passes.visits import (
+    Listener,
+    ListenerToSeveral,
+    Visit,
+)
+from kfac_artifacts.estimate.sites.attention import explicit_attention
+from kfac_artifacts.estimate.sites.base import LooseSite, Site, TableSite
+from kfac_artifacts.estimate.sites.copies import Copies
+from kfac_artifacts.estimate.sites.experts import listening, running_experts_one_by_one
+from kfac_artifacts.estimate.sites.orders import Order, arrange, fits, possible
+from kfac_artifacts.estimate.sites.quantised import kept_for_gradients
+from kfac_artifacts.estimate.sites.routing import Tokens
 from kfac_artifacts.network import Batch, Network
-
-
-@dataclass
-class Visit:
-    """One use of a site in a forward pass.
-
-    Attributes:
-        site: The site.
-        call: How many uses of the site came before in this pass.
-        x: The module's input as it was given.
-        a: The input in canonical shape, ``[N, P, d_in]``, or row numbers ``[N, P]``;
-            as the site puts it out where the site is not arranged, or its order is not
-            proved yet.
-        mask: Which positions are real, ``[N, P]``, or None when all are.
-        rows: Numbers of the real positions among the N · P, or None when all are;
-            the same tensor at every site with these positions.
-        order: Where the examples are in the module's tensors, None until proved.
-    """
-
-    site: Site
-    call: int
-    x: Tensor
-    a: Tensor
-    mask: Tensor | None
-    rows: Tensor | None = None
-    order: Order | None = None
-
-    def real(self, x: Tensor) -> Tensor:
-        """Real positions of all examples, ``[M, d]``, of a tensor ``[N, P, d]``."""
-        flat = x.flatten(0, 1)
-        return flat if self.rows is None else flat[self.rows]
-
-    def real_of_all(self, g: Tensor) -> Tensor:
-        """The same of K cotangents, ``[K · M, d]`` of ``[K, N, P, d]``."""
-        if self.rows is None:
-            return g.flatten(0, 2)
-        return g.flatten(1, 2)[:, self.rows].flatten(0, 1)
-
-
-@runtime_checkable
-class Listener(Protocol):
-    """Told of every input and every cotangent."""
-
-    keeps_inputs: bool
-
-    def on_input(self, visit: Visit) -> None:
-        """An input has come; ``visit.x`` and ``visit.a`` are dropped afterwards."""
-
-    def on_cotangent(self, visit: Visit, g: Tensor) -> None:
-        """A cotangent has come, ``[N, P, d_out]``; arranged as ``visit.a`` is."""
-
-
-@runtime_checkable
-class ListenerToSeveral(Listener, Protocol):
-    """Told of several cotangents of every example at once, too."""
-
-    def on_cotangents(self, visit: Visit, g: Tensor) -> None:
-        """K cotangents of every example have come, ``[K, N, P, d_out]``."""
 
 
 class Pass:

@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from kfac_artifacts.errors import CoverageError
-from kfac_artifacts.estimate.experts import functional_sites
-from kfac_artifacts.estimate.kinds import MAX_GRAMIAN, kind_of
-from kfac_artifacts.estimate.refusals import check_differentiable, refusals
-from kfac_artifacts.estimate.sites import LooseSite, Site
+from kfac_artifacts.estimate.sites.base import LooseSite, Site
+from kfac_artifacts.estimate.sites.experts import functional_sites
+from kfac_artifacts.estimate.sites.kinds import MAX_GRAMIAN, kind_of
+from kfac_artifacts.estimate.sites.refusals import check_differentiable, refusals
 
 
 @dataclass

@@ -15,9 +15,9 @@ from typing_extensions import override
 
 from kfac_artifacts import curvlinops_adapter
 from kfac_artifacts.errors import CoverageError, KfacError
-from kfac_artifacts.estimate.coverage import Coverage
-from kfac_artifacts.estimate.inventory import Inventory
-from kfac_artifacts.estimate.sites import LinearSite, LooseSite, Site
+from kfac_artifacts.estimate.coverage.proof import Coverage
+from kfac_artifacts.estimate.sites.base import LinearSite, LooseSite, Site
+from kfac_artifacts.estimate.sites.inventory import Inventory
 from kfac_artifacts.network import Batch, Network
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kfac_artifacts.estimate.masks import Masks
+from kfac_artifacts.estimate.passes.masks import Masks
 
 
 class Stages:

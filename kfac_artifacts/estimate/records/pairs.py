@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from kfac_artifacts.estimate.record import Record
+from kfac_artifacts.estimate.records.record import Record
 from kfac_artifacts.estimate.triangle import add_outer, mirror
 
 CHUNK = 2**24

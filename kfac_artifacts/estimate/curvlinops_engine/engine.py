@@ -27,14 +27,14 @@ from kfac_artifacts.artifact import (
 )
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate import cotangents as ct
-from kfac_artifacts.estimate.coverage import prove
-from kfac_artifacts.estimate.inventory import take_inventory
+from kfac_artifacts.estimate.coverage.proof import prove
+from kfac_artifacts.estimate.curvlinops_engine.watched import Means, Watched
 from kfac_artifacts.estimate.options import KFAC, Estimator
-from kfac_artifacts.estimate.passes import requiring_gradients
+from kfac_artifacts.estimate.passes.single import requiring_gradients
 from kfac_artifacts.estimate.run import Progress, silent
 from kfac_artifacts.estimate.sample import choose
-from kfac_artifacts.estimate.sites import Site
-from kfac_artifacts.estimate.watched import Means, Watched
+from kfac_artifacts.estimate.sites.base import Site
+from kfac_artifacts.estimate.sites.inventory import take_inventory
 from kfac_artifacts.factors import Dense, Factor
 from kfac_artifacts.network import Examples, Network
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from kfac_artifacts.artifact import Block, KroneckerBlock
+from kfac_artifacts.estimate.planning.trace import Trace
 from kfac_artifacts.estimate.sums import accumulation
-from kfac_artifacts.estimate.trace import Trace
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.format.manifest import FactorInfo
 from kfac_artifacts.format.storage import STORAGES, Storage

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from kfac_artifacts.errors import KfacError, SettingsError
-from kfac_artifacts.estimate.cost import (
+from kfac_artifacts.estimate.coverage.proof import require_sites
+from kfac_artifacts.estimate.naming import blocks_of
+from kfac_artifacts.estimate.options import ESTIMATORS
+from kfac_artifacts.estimate.planning.cost import (
     Flops,
     Memory,
     PlannedBlock,
@@ -14,12 +17,9 @@ from kfac_artifacts.estimate.cost import (
     flops,
     memory,
 )
-from kfac_artifacts.estimate.coverage import require_sites
-from kfac_artifacts.estimate.inventory import Inventory, take_inventory
-from kfac_artifacts.estimate.naming import blocks_of
-from kfac_artifacts.estimate.options import ESTIMATORS
-from kfac_artifacts.estimate.sites import LooseSite, Site, TableSite
-from kfac_artifacts.estimate.trace import SHAPE_ERRORS, Trace, trace
+from kfac_artifacts.estimate.planning.trace import SHAPE_ERRORS, Trace, trace
+from kfac_artifacts.estimate.sites.base import LooseSite, Site, TableSite
+from kfac_artifacts.estimate.sites.inventory import Inventory, take_inventory
 from kfac_artifacts.factors import Dense, Diagonal
 from kfac_artifacts.network import Batch, Network
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Block, KroneckerBlock
 from kfac_artifacts.estimate.accumulate import sum_shapes
-from kfac_artifacts.estimate.groups import Batch, Streamed, next_group
 from kfac_artifacts.estimate.naming import input_name, output_name
-from kfac_artifacts.estimate.nearest import Fit
+from kfac_artifacts.estimate.nearest.fit import Fit
 from kfac_artifacts.estimate.options import Estimator
+from kfac_artifacts.estimate.records.groups import Batch, Streamed, next_group
 from kfac_artifacts.estimate.run import Run
-from kfac_artifacts.estimate.sites import Site
+from kfac_artifacts.estimate.sites.base import Site
 from kfac_artifacts.factors import Factor
 
 FLOAT = 4

@@ -1,0 +1,1 @@
+"""Coverage: proof that what the sites see is the whole gradient."""

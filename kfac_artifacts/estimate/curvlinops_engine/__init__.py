@@ -1,0 +1,1 @@
+"""The other engine: plain layers by curvlinops, proved and watched by us."""

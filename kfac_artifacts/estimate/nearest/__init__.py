@@ -1,0 +1,1 @@
+"""The estimator ``nearest``: the Kronecker products nearest to a block."""

@@ -1,0 +1,1 @@
+"""Planning: what an estimation would take, before it is made."""

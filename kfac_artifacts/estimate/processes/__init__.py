@@ -1,0 +1,1 @@
+"""Several processes: shared examples, split models, factors dealt out."""

@@ -1,0 +1,1 @@
+"""Records: what each block saw of every example, kept in place of its gradients."""

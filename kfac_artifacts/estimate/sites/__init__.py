@@ -1,0 +1,1 @@
+"""Sites: the places where parameters enter a network, and what each of them sees."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kfac_artifacts.estimate import pairs
+from kfac_artifacts.estimate.records import pairs
 from kfac_artifacts.estimate.records.pairs import gram, join
 from kfac_artifacts.estimate.records.record import LinearRecord, Record, TableRecord
 

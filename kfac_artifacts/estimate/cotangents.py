@@ -5,7 +5,9 @@ Gramian:
 
 - ``orthogonal``: consecutive vectors are rows of √C times a random orthogonal matrix
   (Haar, by QR; Mezzadri 2007). Each is uniform on the sphere of radius √C, and together
-  they cover the outputs evenly: less variance for the same number of passes.
+  they cover the outputs evenly: less variance for the same number of passes. Examples of
+  even and of odd rank have matrices of their own, so that one half of the data is
+  independent of the other and can judge it.
 - ``mc``: independent s ~ N(0, I_C) (Martens & Grosse 2015; TAK, Sec. 3.3).
 - ``exact``: the C unit vectors (Botev et al. 2017).
 
@@ -26,6 +28,7 @@ from kfac_artifacts.artifact import Cotangents
 from kfac_artifacts.errors import SettingsError
 
 NAMES = ("orthogonal", "mc", "exact")
+HALVES = 2
 
 
 def check(cotangents: Cotangents) -> None:
@@ -108,12 +111,15 @@ class Drawing:
         self, ranks: Sequence[int], width: int
     ) -> Float[Tensor, "n draws c"]:
         draws = divisor(self.cotangents)
-        rows = min(width, len(self.indices) * draws)
-        places = torch.tensor(ranks)[:, None] * draws + torch.arange(draws)
+        half = -(-len(self.indices) // HALVES)
+        rows = min(width, half * draws)
+        rank = torch.tensor(ranks)[:, None]
+        places = rank // HALVES * draws + torch.arange(draws)
+        groups = places // rows * HALVES + rank % HALVES
         drawn = torch.empty(*places.shape, width, dtype=torch.float64)
-        for group in (places // rows).unique().tolist():
+        for group in groups.unique().tolist():
             matrix = orthogonal((self.cotangents.seed, group), rows, width)
-            here = places // rows == group
+            here = groups == group
             drawn[here] = matrix[places[here] % rows]
         return drawn
 

@@ -34,12 +34,25 @@ def test_as_many_orthogonal_draws_as_outputs_are_exact_for_every_example():
         torch.testing.assert_close(own.mT @ own, unit)
 
 
-def test_consecutive_examples_share_an_orthogonal_matrix():
-    s = drawn("orthogonal", 12, 6)[:, 0]
-    for group in (s[:6], s[6:]):
+def test_consecutive_examples_of_a_half_share_an_orthogonal_matrix():
+    s = drawn("orthogonal", 24, 6)[:, 0]
+    groups = [s[parity::2][start : start + 6] for parity in (0, 1) for start in (0, 6)]
+    for number, group in enumerate(groups):
         unit = 6 * torch.eye(6, dtype=torch.float64)
         torch.testing.assert_close(group @ group.mT, unit)
-    assert (s[:6] @ s[6:].mT).abs().min() > 1e-6  # of the next matrix, any angle
+        for other in groups[:number]:  # of another matrix, at any angle
+            assert (group @ other.mT).abs().min() > 1e-6
+
+
+def test_the_halves_are_independent_of_each_other():
+    """E[(sᵀs')²] is C for independent ones, and 0 within an orthogonal matrix."""
+    seeds = range(2000)
+    s = torch.stack([drawn("orthogonal", 4, 8, seed=i)[:, 0] for i in seeds])
+    squares = torch.einsum("inc,imc->inm", s, s).pow(2).mean(0)
+    assert squares[0, 2] < 1e-9
+    assert squares[1, 3] < 1e-9
+    for even, odd in ((0, 1), (0, 3), (2, 1)):
+        assert abs(float(squares[even, odd]) - 8) < 1.5
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -65,11 +78,11 @@ def test_cotangents_do_not_depend_on_the_batch_or_the_order(kind):
 
 
 def test_fewer_examples_than_outputs_are_orthogonal_to_one_another():
-    s = drawn("orthogonal", 4, 50)[:, 0]
+    s = drawn("orthogonal", 8, 50)[::2, 0]
     torch.testing.assert_close(s @ s.mT, 50 * torch.eye(4, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("count", "width"), [(8, 8), (32, 8), (8, 16)])
+@pytest.mark.parametrize(("count", "width"), [(16, 8), (32, 8), (16, 16)])
 def test_orthogonal_cotangents_have_less_variance(count, width):
     """B of a linear map of random inputs, over many seeds."""
     generator = torch.Generator().manual_seed(0)

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kfac_artifacts.estimate.cotangents import gaussian
+from kfac_artifacts.estimate.cotangents import HALVES, gaussian
 from kfac_artifacts.estimate.options import Estimator
 from kfac_artifacts.estimate.processes.workers import Workers
 from kfac_artifacts.estimate.records.record import Record
@@ -49,6 +49,8 @@ class _Power:
     Args:
         start: A and B of KFAC.
         options: How it is done.
+        alone: Whether to begin with the KFAC of these examples alone, which takes a
+            look; of ``start`` only the shapes count then.
 
     Attributes:
         A: Inputs' matrices of the terms, orthonormal.
@@ -57,20 +59,36 @@ class _Power:
         done: Whether nothing is to gain any more.
     """
 
-    def __init__(self, start: tuple[Tensor, Tensor], options: Estimator) -> None:
+    def __init__(
+        self,
+        start: tuple[Tensor, Tensor],
+        options: Estimator,
+        *,
+        alone: bool = False,
+    ) -> None:
         self.A: list[Tensor] = []
         self.sweeps = 0.0
         self.done = False
-        self._start = start
         self._options = options
         spare = SPARE if options.terms > 1 else 0
         self._rank = min(options.terms + spare, start[0].numel(), start[1].numel())
-        self.B = [start[1] / max(float(start[1].norm()), 1e-300)] * self._rank
         self._captured: list[float] = []
+        self._summing = alone
+        self._go(tuple(map(torch.zeros_like, start)) if alone else start)
+
+    def _go(self, start: tuple[Tensor, ...]) -> None:
+        """Begin with these A and B, of any scale."""
+        self._start = start
+        self.B = [start[1] / max(float(start[1].norm()), 1e-300)] * self._rank
         self._begin(inputs=True)
 
     def add(self, record: Record, ranks: Sequence[int]) -> None:
         """Show a batch."""
+        if self._summing:
+            one = torch.eye(record.g.shape[2], dtype=record.g.dtype).to(record.g)
+            self._start[0].add_(record.pull_in(one.expand(len(ranks), -1, -1)))
+            self._start[1].add_(record.pull_out(one.expand(len(ranks), 1, -1, -1)))
+            return
         for number in range(self._rank):
             if self._inputs:
                 weights = record.output_kernel(self.B[number]).mean(1)
@@ -87,6 +105,10 @@ class _Power:
 
     def close(self, workers: Workers) -> None:
         """End a look: set one factor of every term, and turn to the other."""
+        if self._summing:
+            self._summing = False
+            self._go(tuple(workers.sum(total) for total in self._start))
+            return
         counted = torch.tensor([float(self._count)], device=self._square.device)
         count = workers.sum(counted).item()
         square = workers.sum(self._square).item() / count
@@ -161,7 +183,7 @@ class Fit:
         self._start = start
         self._terms = options.terms
         self._whole = _Power(start, options)
-        halves = [_Power(start, options), _Power(start, options)]
+        halves = [_Power(start, options, alone=True) for _ in range(HALVES)]
         self._halves = halves if options.shrinkage else []
         self._scale = None if options.shrinkage else 1.0
         self._told = start[1].new_zeros(1, dtype=torch.float64)
@@ -194,7 +216,7 @@ class Fit:
         comparing = self._comparing
         for parity, half in enumerate(self._halves):
             wanted = 1 - parity if comparing else parity
-            places = [i for i, rank in enumerate(ranks) if rank % 2 == wanted]
+            places = [i for i, rank in enumerate(ranks) if rank % HALVES == wanted]
             if not places or (half.done and not comparing):
                 continue
             part = record.select(places)
@@ -215,7 +237,7 @@ class Fit:
             self._whole.close(workers)
         if comparing and self._scale is None:
             told = workers.sum(self._told).item() / examples
-            square = sum(half.square for half in self._halves) / 2
+            square = sum(half.square for half in self._halves) / HALVES
             half = told / square if square > 0 else 1.0
             half = min(max(half, SMALLEST_SCALE), 1.0)
             self._scale = 2 * half / (1 + half)

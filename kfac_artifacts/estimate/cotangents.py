@@ -5,8 +5,8 @@ Gramian:
 
 - ``orthogonal``: consecutive vectors are rows of √C times a random orthogonal matrix
   (Haar, by QR; Mezzadri 2007). Each is uniform on the sphere of radius √C, and together
-  they cover the outputs evenly: less variance for the same number of passes. Examples of
-  even and of odd rank have matrices of their own, so that one half of the data is
+  they cover the outputs evenly: less variance for the same number of passes. Examples
+  of even and of odd rank have matrices of their own, so that one half of the data is
   independent of the other and can judge it.
 - ``mc``: independent s ~ N(0, I_C) (Martens & Grosse 2015; TAK, Sec. 3.3).
 - ``exact``: the C unit vectors (Botev et al. 2017).

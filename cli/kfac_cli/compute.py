@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from kfac_cli import console
+from kfac_cli.compute_options import estimator_options, job_options
 from kfac_cli.options import (
+    batch_size_option,
     data_options,
     json_option,
     model_options,
@@ -30,78 +32,12 @@ from kfac_cli.options import (
     show_default=True,
     help="How many examples to use, chosen by the seed.",
 )
-@click.option(
-    "--estimator",
-    "name",
-    type=click.Choice(["kfac", "kfac-reduce", "nearest"]),
-    default="kfac",
-    show_default=True,
-    help="KFAC-expand as in TAK, KFAC-reduce, or the nearest Kronecker products: more "
-    "accurate, for a few more looks at the data.",
-)
-@click.option(
-    "--terms",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Products per module, for nearest.",
-)
-@click.option(
-    "--shrinkage/--no-shrinkage",
-    default=True,
-    show_default=True,
-    help="Whether nearest guards against learning the noise of few examples.",
-)
-@click.option(
-    "--keep",
-    "memory",
-    type=click.FloatRange(min=0, min_open=True),
-    default=4.0,
-    show_default=True,
-    metavar="GB",
-    help="Activations that nearest may keep; what does not fit is computed again.",
-)
-@click.option(
-    "--engine",
-    type=click.Choice(["own", "curvlinops"]),
-    default="own",
-    show_default=True,
-    help="curvlinops covers plain Linear and Conv2d modules only.",
-)
-@click.option(
-    "--cotangents",
-    type=click.Choice(["orthogonal", "mc", "exact"]),
-    help="Random vectors, orthogonal from example to example, or independent ones, or "
-    "all unit vectors (as many passes as f has outputs).  [default: orthogonal; with "
-    "curvlinops mc]",
-)
-@click.option(
-    "--draws",
-    type=click.IntRange(min=1),
-    help="Random vectors per example.  [default: 1]",
-)
+@estimator_options
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @pattern_options
 @data_options
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
-@click.option(
-    "--resume", is_flag=True, help="Go on from the checkpoint of an interrupted run."
-)
-@click.option(
-    "--checkpoint-every",
-    "every",
-    type=click.IntRange(min=1),
-    default=4,
-    show_default=True,
-    metavar="BATCHES",
-    help="How often to keep what is done, at most.",
-)
-@click.option(
-    "--shard",
-    is_flag=True,
-    help="With several processes: split the model (FSDP), and keep each factor on one "
-    "of them alone.",
-)
+@batch_size_option
+@job_options
 @model_options
 @click.option("--model-id", help="What to call the model.  [default: as given]")
 @click.option("--data-id", help="What to call the data.  [default: the file's name]")

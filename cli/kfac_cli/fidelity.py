@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfac_cli import console
-from kfac_cli.options import DIRECTORY, data_options, json_option, model_options
+from kfac_cli.options import (
+    DIRECTORY,
+    batch_size_option,
+    data_options,
+    json_option,
+    keep_option,
+    model_options,
+)
 
 if TYPE_CHECKING:
     from kfac_artifacts.fidelity import Comparison, Fidelity, ModuleFidelity
@@ -62,15 +69,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Take this task vector as a direction, too; may be repeated.",
 )
-@click.option(
-    "--keep",
-    "memory",
-    type=click.FloatRange(min=0, min_open=True),
-    default=4.0,
-    show_default=True,
-    metavar="GB",
-    help="Activations to keep; modules that do not fit together come in turns.",
-)
+@keep_option("Activations to keep; modules that do not fit together come in turns.")
 @click.option(
     "--top",
     type=click.IntRange(min=1),
@@ -84,7 +83,7 @@ if TYPE_CHECKING:
     help="Draw drifts and errors into this png, pdf or svg file.",
 )
 @data_options
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@batch_size_option
 @model_options
 @json_option
 def command(

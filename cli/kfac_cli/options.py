@@ -124,3 +124,24 @@ hub_options = stacked(
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+batch_size_option = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Examples per pass; it changes nothing but speed and memory.",
+)
+
+
+def keep_option(text: str) -> Callable[[F], F]:
+    """How much of the activations may be kept, with a help of the command's own."""
+    return click.option(
+        "--keep",
+        "memory",
+        type=click.FloatRange(min=0, min_open=True),
+        default=4.0,
+        show_default=True,
+        metavar="GB",
+        help=text,
+    )

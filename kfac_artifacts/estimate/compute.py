@@ -138,12 +138,14 @@ def _settings(
     workers: Workers,
 ) -> Mapping[str, Json]:
     """What must be the same for a checkpoint to be gone on from."""
+    # how much is kept in memory changes no factor
+    how = {k: v for k, v in asdict(estimator).items() if k != "memory"}
     return {
         "base": base.sha256,
         "dtype": str(network.dtype),
         "output_map": asdict(network.output_map.info),
         "source": asdict(source),
-        "estimator": asdict(estimator),
+        "estimator": how,
         "processes": workers.size,
         "sharded": workers.sharded,
     }

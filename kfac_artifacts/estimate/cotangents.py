@@ -26,8 +26,8 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Cotangents
 from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.format.manifest import COTANGENTS
 
-NAMES = ("orthogonal", "mc", "exact")
 HALVES = 2
 
 
@@ -40,9 +40,9 @@ def check(cotangents: Cotangents) -> None:
     Raises:
         SettingsError: If the name is unknown, or the number of draws is impossible.
     """
-    if cotangents.name not in NAMES:
+    if cotangents.name not in COTANGENTS:
         raise SettingsError(
-            f"there are no cotangents {cotangents.name!r}; choose from {NAMES}"
+            f"there are no cotangents {cotangents.name!r}; choose from {COTANGENTS}"
         )
     exact = cotangents.name == "exact"
     if exact and cotangents.draws is not None:

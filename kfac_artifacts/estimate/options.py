@@ -5,8 +5,8 @@ from pathlib import Path
 
 from kfac_artifacts.artifact import Cotangents
 from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.format.manifest import ESTIMATORS
 
-ESTIMATORS = ("kfac", "kfac-reduce", "nearest")
 ORTHOGONAL = Cotangents("orthogonal", 1, 0)
 FEWEST_TO_SPREAD = 4
 

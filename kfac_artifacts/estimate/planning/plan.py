@@ -8,7 +8,6 @@ from torch import nn
 from kfac_artifacts.errors import KfacError, SettingsError
 from kfac_artifacts.estimate.coverage.proof import require_sites
 from kfac_artifacts.estimate.naming import blocks_of
-from kfac_artifacts.estimate.options import ESTIMATORS
 from kfac_artifacts.estimate.planning.cost import (
     Flops,
     Memory,
@@ -21,6 +20,7 @@ from kfac_artifacts.estimate.planning.trace import SHAPE_ERRORS, Trace, trace
 from kfac_artifacts.estimate.sites.base import LooseSite, Site, TableSite
 from kfac_artifacts.estimate.sites.inventory import Inventory, take_inventory
 from kfac_artifacts.factors import Dense, Diagonal
+from kfac_artifacts.format.manifest import ESTIMATORS
 from kfac_artifacts.network import Batch, Network
 
 

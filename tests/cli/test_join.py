@@ -1,0 +1,82 @@
+"""``kfac join``: parts of one estimation, by commands alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from kfac_cli.main import main
+
+LAYER = "encoder.layer.0.*"
+
+
+def kfac(*words: object) -> "tuple[int, str]":
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    lines = [
+        "a cat",
+        "the red bird sings",
+        "a dog runs",
+        "it is good",
+        "the black fish",
+    ]
+    path = tmp_path / "texts.csv"
+    path.write_text("\n".join(["text", *lines]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("estimator", ["kfac", "nearest"])
+def test_parts_computed_apart_are_joined(saved_model, tmp_path, texts, estimator):
+    start = ("compute", saved_model("bert"), texts, "--estimator", estimator, "-o")
+    low, high, whole = (tmp_path / name for name in ("low", "high", "whole"))
+    assert kfac(*start, low, "--modules", LAYER)[0] == 0
+    assert kfac(*start, high, "--exclude", LAYER)[0] == 0
+    code, output = kfac(*start, whole, "--json")
+    wanted = json.loads(output)
+    code, output = kfac("join", low, high, "-o", tmp_path / "joined", "--json")
+    assert code == 0
+    joined = json.loads(output)
+    for key in ("modules", "parameters", "examples"):
+        assert joined[key] == wanted[key], key
+    assert kfac("verify", tmp_path / "joined", "--model", saved_model("bert"))[0] == 0
+
+
+def test_what_does_not_belong_together_is_one_line_and_leaves_nothing(
+    saved_model, tmp_path, texts
+):
+    start = ("compute", saved_model("bert"), texts, "-o")
+    assert kfac(*start, tmp_path / "one")[0] == 0
+    assert kfac(*start, tmp_path / "two", "--seed", 1)[0] == 0
+    code, output = kfac(
+        "join", tmp_path / "one", tmp_path / "two", "-o", tmp_path / "x"
+    )
+    assert code == 1
+    assert "cotangents" in output
+    assert "more than one has the parameter" in output
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--cotangents", "exact", "--draws", "2"), 2, "--draws"),
+        (("--terms", "2"), 1, "nearest"),
+        (("--estimator", "nearest", "--examples", "3"), 1, "at least 4"),
+        (("--engine", "curvlinops", "--resume"), 2, "own engine"),
+        (("--engine", "curvlinops", "--estimator", "nearest"), 1, "curvlinops"),
+    ],
+)
+def test_choices_that_cannot_work_are_refused(
+    saved_model, tmp_path, texts, words, code, message
+):
+    start = ("compute", saved_model("bert"), texts, "-o", tmp_path / "x")
+    found, output = kfac(*start, *words)
+    assert found == code
+    assert message in output
+    assert not (tmp_path / "x").exists()

@@ -24,8 +24,7 @@ class _QuadraticForm(torch.autograd.Function):
     def forward(
         ctx: Any, W: Tensor, block: Block, factors: Mapping[str, Factor]
     ) -> Tensor:
-        (dtype,) = {t.dtype for t in factors[block.factors[-1]].tensors().values()}
-        exact = W.detach().to(dtype)  # at the precision of the factors
+        exact = W.detach().to(factors[block.factors[-1]].dtype)  # as the factors are
         M = block.product(exact, factors)
         ctx.save_for_backward(M)
         ctx.dtype = W.dtype

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact, BaseModel, KroneckerBlock
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.factors import Diagonal, Factor
+from kfac_artifacts.factors import Factor, Role
 from kfac_artifacts.format import StoredFactors, check_hashes, open_artifact
 
 ASYMMETRY = 1e-6
 """Largest relative asymmetry: readers may rely on half of the matrix."""
-INDEFINITE = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
+INDEFINITE = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2, "int8": 5e-2}
 """How negative an eigenvalue may be, relative to the largest, by what rounding does."""
 
 
@@ -101,13 +102,8 @@ def _factor_findings(
     }
     summed = {name for block in sums.values() for name in block.factors}
     for name in artifact.factors:
-        factor = artifact.factors[name]
-        fault = _fault(factor)
-        if fault is None and name not in summed:
-            relative = _smallest_eigenvalue(factor)
-            lowest = min(lowest, (relative, name))
-            if relative < -_tolerance(artifact, name):
-                fault = f"indefinite: λ_min / λ_max = {relative:.2e}"
+        fault, relative = _look(artifact, name, summed=name in summed)
+        lowest = min(lowest, (relative, name))
         if fault is not None:
             yield Finding(False, name, fault)
         else:
@@ -183,28 +179,37 @@ def _extreme_ratio(
     return ends[0] / ends[1] if ends[1] > 0 else 0.0
 
 
-def _fault(factor: Factor) -> str | None:
+def _look(artifact: Artifact, name: str, *, summed: bool) -> tuple[str | None, float]:
+    """What is wrong with a factor, and its λ_min / λ_max; zero if it is zero."""
+    try:
+        factor = artifact.factors[name]
+    except FormatError as error:
+        return str(error), 0.0
     for field, tensor in factor.tensors().items():
         bad = int((~tensor.isfinite()).sum())
         if bad:
-            return f"{field} has {bad} values that are not finite"
-    if isinstance(factor, Diagonal):
-        return None
-    matrix = factor.to_dense()
-    asymmetry = (matrix - matrix.mT).norm()
-    if asymmetry > ASYMMETRY * matrix.norm():
-        return f"not symmetric: relative asymmetry {asymmetry / matrix.norm():.2e}"
-    return None
+            return f"{field} has {bad} values that are not finite", 0.0
+    asymmetry = _asymmetry(factor)
+    if asymmetry > ASYMMETRY:
+        return f"not symmetric: relative asymmetry {asymmetry:.2e}", 0.0
+    if summed:
+        return None, 0.0
+    low, high = factor.to(dtype=torch.float64).eigenvalue_range()
+    largest = max(abs(low), abs(high))
+    relative = low / largest if largest > 0 else 0.0
+    if relative < -_tolerance(artifact, name):
+        return f"indefinite: λ_min / λ_max = {relative:.2e}", relative
+    return None, relative
 
 
-def _smallest_eigenvalue(factor: Factor) -> float:
-    """λ_min / λ_max; zero for a factor that is zero."""
-    if isinstance(factor, Diagonal):
-        values = factor.values.double()
-    else:
-        values = torch.linalg.eigvalsh(factor.to_dense().double())
-    largest = values.abs().max()
-    return float(values.min() / largest) if largest > 0 else 0.0
+def _asymmetry(factor: Factor) -> float:
+    """``‖M - Mᵀ‖ / ‖M‖`` over the matrices that are stored in full."""
+    fields = factor.fields(factor.dim, factor.configuration)
+    stored = [x for n, x in factor.leaves().items() if fields[n].role is Role.MATRIX]
+    matrices = [x for x in stored if isinstance(x, Tensor)]
+    size = sum(float(m.square().sum()) for m in matrices)
+    loss = sum(float((m - m.mT).square().sum()) for m in matrices)
+    return (loss / size) ** 0.5 if size > 0 else 0.0
 
 
 def _tolerance(artifact: Artifact, name: str) -> float:

@@ -93,7 +93,8 @@ def rows(artifact: "Artifact") -> list[dict[str, Any]]:
                 "factors": {
                     f: {
                         "dim": stored.infos[f].dim,
-                        "structure": stored.infos[f].structure,
+                        "structure": stored.infos[f].structure.name,
+                        "configuration": stored.infos[f].structure.configuration,
                         "storage": stored.infos[f].storage.name,
                     }
                     for f in block.factors

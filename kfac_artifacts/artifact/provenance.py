@@ -143,6 +143,21 @@ class MergeError:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """What compressing one factor lost, against the factor it was made from.
+
+    Attributes:
+        error: Relative Frobenius error; after merging an upper bound of it.
+        min_eigenvalue: Smallest eigenvalue over the largest, before ``lift``.
+        lift: What was added to the diagonal, so that no eigenvalue is negative.
+    """
+
+    error: float
+    min_eigenvalue: float
+    lift: float
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where an artifact comes from, and so what it may be used with.
 
@@ -157,6 +172,7 @@ class Provenance:
         excluded: Parameters left out on request.
         uncovered: Parameters left out for a reason, with the reason.
         merge_errors: What the last merge lost, per block.
+        losses: What compressing lost, per factor that was compressed.
     """
 
     base: BaseModel
@@ -168,3 +184,4 @@ class Provenance:
     excluded: tuple[str, ...] = ()
     uncovered: Mapping[str, str] = field(default_factory=dict)
     merge_errors: Mapping[str, MergeError] = field(default_factory=dict)
+    losses: Mapping[str, Loss] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kfac_artifacts.artifact.blocks import Block
-from kfac_artifacts.artifact.provenance import Provenance
+from kfac_artifacts.artifact.provenance import Named, Provenance
 from kfac_artifacts.factors import Factor
 
 
@@ -17,8 +17,8 @@ class LazyFactors(Mapping[str, Factor]):
     """Factors that are read or computed when they are asked for."""
 
     @abstractmethod
-    def structure(self, name: str) -> str:
-        """Name of a factor's structure, without the factor."""
+    def structure(self, name: str) -> Named:
+        """A factor's structure with its configuration, without the factor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +39,12 @@ class Artifact:
         """Every covered parameter with its shape."""
         return self.provenance.base.shapes
 
-    def structure(self, name: str) -> str:
-        """Name of a factor's structure; nothing is read for it."""
+    def structure(self, name: str) -> Named:
+        """A factor's structure with its configuration; nothing is read for it."""
         if isinstance(self.factors, LazyFactors):
             return self.factors.structure(name)
-        return self.factors[name].name
+        factor = self.factors[name]
+        return Named(factor.name, factor.configuration)
 
     def drift(self, tau: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         """Estimate ``Σ_t λ_t τᵀ G_t τ`` (TAK, Eq. 6), λ summing to one; no gradient.

@@ -1,19 +1,23 @@
 """The interface every factor structure fulfils."""
 
 from abc import ABC, abstractmethod
-from dataclasses import fields
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import fields as dataclass_fields
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kfac_artifacts.factors.fields import Configuration, Field
+from kfac_artifacts.factors.int8 import Leaf, moved, parts
+
 
 class Factor(ABC):
     """A symmetric ``d x d`` matrix, held in a structure that may be smaller.
 
-    Subclasses are frozen dataclasses whose fields are tensors and nothing else;
-    storage, device moves and sizes are derived from those fields.
+    Subclasses are frozen dataclasses of leaves: tensors, or numbers kept as int8.
+    Storage, device moves and sizes are derived from them.
     """
 
     name: ClassVar[str]
@@ -21,13 +25,40 @@ class Factor(ABC):
 
     @classmethod
     @abstractmethod
-    def shapes(cls, dim: int) -> dict[str, tuple[int, ...]]:
-        """Give the shape of every field of a ``dim x dim`` factor."""
+    def fields(cls, dim: int, configuration: Configuration) -> dict[str, Field]:
+        """Give shape and role of every field of a ``dim x dim`` factor.
+
+        Raises:
+            FactorError: If there is no such configuration.
+        """
+
+    @classmethod
+    def of_leaves(
+        cls, leaves: Mapping[str, Leaf], configuration: Configuration
+    ) -> "Factor":
+        """Build the factor of its fields.
+
+        Args:
+            leaves: The fields, of the shapes that ``fields`` gives.
+            configuration: The configuration.
+
+        Returns:
+            The factor.
+
+        Raises:
+            FactorError: If the values of the fields stand for no matrix.
+        """
+        return cls(**leaves)
 
     @property
     @abstractmethod
     def dim(self) -> int:
         """Number of rows, which is the number of columns."""
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """What fixes the shapes of the fields beside ``dim``, as JSON."""
+        return {}
 
     @abstractmethod
     def matmul(self, x: Float[Tensor, "d n"]) -> Float[Tensor, "d n"]:
@@ -41,18 +72,43 @@ class Factor(ABC):
     def diagonal(self) -> Float[Tensor, " d"]:
         """The diagonal, without materialising the matrix."""
 
+    @abstractmethod
+    def eigenvalue_range(self) -> tuple[float, float]:
+        """The smallest and the largest eigenvalue, or bounds that are easily had.
+
+        The lower bound is negative only if the matrix may be indefinite.
+        """
+
+    @abstractmethod
+    def lifted(self, amount: float) -> "Factor":
+        """Add a number to every entry of the diagonal."""
+
+    def leaves(self) -> dict[str, Leaf]:
+        """Name the fields that make up this factor."""
+        return {f.name: getattr(self, f.name) for f in dataclass_fields(self)}  # type: ignore[arg-type]
+
     def tensors(self) -> dict[str, Tensor]:
-        """Name the tensors that make up this factor, as they are stored."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        """Name the tensors that make up this factor, those of int8 apart."""
+        return {
+            field + suffix: tensor
+            for field, leaf in self.leaves().items()
+            for suffix, tensor in parts(leaf).items()
+        }
 
     @property
     def nbytes(self) -> int:
         """Memory held by the factor, in bytes."""
         return sum(t.nbytes for t in self.tensors().values())
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number type of products."""
+        tensors = self.tensors().values()
+        return next(t.dtype for t in tensors if t.is_floating_point())
+
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "Factor":
-        """Move to a device or convert to a dtype; returns a new factor."""
-        moved = {k: t.to(device=device, dtype=dtype) for k, t in self.tensors().items()}
-        return type(self)(**moved)
+        """Move to a device or compute in a dtype; what is kept as int8 stays so."""
+        leaves = {k: moved(leaf, device, dtype) for k, leaf in self.leaves().items()}
+        return type(self).of_leaves(leaves, self.configuration)

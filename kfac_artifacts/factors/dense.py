@@ -3,11 +3,17 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.factors.base import Factor
+from kfac_artifacts.factors.fields import Configuration, Field, Role, check_keys
+from kfac_artifacts.factors.int8 import Int8Matrix, floats
+
+CHUNK = 2**22
+"""Entries of an int8 matrix that are float at the same time."""
 
 
 @final
@@ -17,26 +23,57 @@ class Dense(Factor):
 
     name: ClassVar[str] = "dense"
 
-    matrix: Float[Tensor, "d d"]
+    matrix: Float[Tensor, "d d"] | Int8Matrix
 
     @classmethod
     @override
-    def shapes(cls, dim: int) -> dict[str, tuple[int, ...]]:
-        return {"matrix": (dim, dim)}
+    def fields(cls, dim: int, configuration: Configuration) -> dict[str, Field]:
+        check_keys(configuration)
+        return {"matrix": Field((dim, dim), Role.MATRIX)}
 
     @property
     @override
     def dim(self) -> int:
-        return self.matrix.shape[0]
+        return self.diagonal().shape[0]
 
     @override
     def matmul(self, x: Float[Tensor, "d n"]) -> Float[Tensor, "d n"]:
-        return self.matrix @ x
+        if isinstance(self.matrix, Tensor):
+            return self.matrix @ x
+        step = max(1, CHUNK // self.dim)
+        starts = range(0, self.dim, step)
+        return torch.cat(
+            [self.matrix.rows(i, min(i + step, self.dim)) @ x for i in starts]
+        )
 
     @override
     def to_dense(self) -> Float[Tensor, "d d"]:
-        return self.matrix
+        return floats(self.matrix)
 
     @override
     def diagonal(self) -> Float[Tensor, " d"]:
-        return self.matrix.diagonal()
+        if isinstance(self.matrix, Tensor):
+            return self.matrix.diagonal()
+        return self.matrix.diagonal
+
+    @override
+    def eigenvalue_range(self) -> tuple[float, float]:
+        return extremes(self.matrix)
+
+    @override
+    def lifted(self, amount: float) -> "Dense":
+        return Dense(lift(self.matrix, amount))
+
+
+def lift(matrices: Tensor | Int8Matrix, amount: float) -> Tensor | Int8Matrix:
+    """Add a number to the diagonals of symmetric matrices ``[..., s, s]``."""
+    if isinstance(matrices, Int8Matrix):
+        return matrices.lifted(amount)
+    shift = matrices.new_full(matrices.shape[:-1], amount)
+    return matrices + torch.diag_embed(shift)
+
+
+def extremes(matrices: Tensor | Int8Matrix) -> tuple[float, float]:
+    """Smallest and largest eigenvalue of symmetric matrices ``[..., s, s]``."""
+    found = torch.linalg.eigvalsh(floats(matrices))
+    return float(found[..., 0].min()), float(found[..., -1].max())

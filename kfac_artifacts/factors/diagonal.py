@@ -9,6 +9,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.factors.base import Factor
+from kfac_artifacts.factors.fields import Configuration, Field, Role, check_keys
+from kfac_artifacts.factors.int8 import Int8Entries, floats
 
 
 @final
@@ -18,26 +20,36 @@ class Diagonal(Factor):
 
     name: ClassVar[str] = "diagonal"
 
-    values: Float[Tensor, " d"]
+    values: Float[Tensor, " d"] | Int8Entries
 
     @classmethod
     @override
-    def shapes(cls, dim: int) -> dict[str, tuple[int, ...]]:
-        return {"values": (dim,)}
+    def fields(cls, dim: int, configuration: Configuration) -> dict[str, Field]:
+        check_keys(configuration)
+        return {"values": Field((dim,), Role.ENTRIES)}
 
     @property
     @override
     def dim(self) -> int:
-        return self.values.shape[0]
+        return self.diagonal().shape[0]
 
     @override
     def matmul(self, x: Float[Tensor, "d n"]) -> Float[Tensor, "d n"]:
-        return self.values[:, None] * x
+        return self.diagonal()[:, None] * x
 
     @override
     def to_dense(self) -> Float[Tensor, "d d"]:
-        return torch.diag(self.values)
+        return torch.diag(self.diagonal())
 
     @override
     def diagonal(self) -> Float[Tensor, " d"]:
-        return self.values
+        return floats(self.values)
+
+    @override
+    def eigenvalue_range(self) -> tuple[float, float]:
+        values = self.diagonal()
+        return float(values.min()), float(values.max())
+
+    @override
+    def lifted(self, amount: float) -> "Diagonal":
+        return Diagonal(self.diagonal() + amount)

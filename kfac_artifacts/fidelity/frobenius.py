@@ -139,4 +139,4 @@ def _matrix(A: Factor, record: Record, name: str) -> Tensor:
         raise FactorError(
             f"{name} is a table, whose factor A must be diagonal, not {A.name}"
         )
-    return A.values
+    return A.diagonal()

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+from kfac_artifacts.artifact import Named
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format.files import MAX_NUMBER
 
@@ -63,15 +64,21 @@ class Fields:
         """Take a whole number from 0 if it is there; it may not be null."""
         return self.count(key, least=0) if key in self._left else None
 
-    def number(self, key: str) -> float:
-        """Take a number that is not negative."""
+    def optional(self, key: str, kind: type[T]) -> T | None:
+        """Take a field if it is there; it may not be null."""
+        return self.take(key, kind) if key in self._left else None
+
+    def number(self, key: str, *, signed: bool = False) -> float:
+        """Take a finite number; one that is not negative, unless it may be."""
         value = self.take(key, object)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise FormatError(
                 f"{self.where}.{key} must be a number, found {_kind(value)}"
             )
-        within = 0 <= value <= MAX_NUMBER
-        self.require(within, f"{key} must be finite and not negative")
+        within = (-MAX_NUMBER if signed else 0) <= value <= MAX_NUMBER
+        self.require(
+            within, f"{key} must be finite{'' if signed else ' and not negative'}"
+        )
         return float(value)
 
     def name(self, key: str) -> str:
@@ -107,7 +114,11 @@ class Fields:
     def require(self, condition: bool, message: str) -> None:
         """Refuse the object unless a condition holds."""
         if not condition:
-            raise FormatError(f"{self.where}: {message}")
+            self.refuse(message)
+
+    def refuse(self, message: str) -> NoReturn:
+        """Refuse the object."""
+        raise FormatError(f"{self.where}: {message}")
 
     def finish(self, *, extensible: bool = False) -> None:
         """Refuse what is left over.
@@ -148,6 +159,32 @@ def check_name(value: object, where: str) -> str:
     if isinstance(value, str) and NAME.fullmatch(value):
         return value
     raise FormatError(f"{where} must be a name of 1 to 512 printable characters")
+
+
+def dimension(value: object, where: str) -> int:
+    """Check the size of an axis: a whole number from 1 to 2**31 - 1.
+
+    Args:
+        value: What should be one.
+        where: Where it was found, for the error.
+
+    Returns:
+        The number.
+
+    Raises:
+        FormatError: If it is no such number.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31:
+        return value
+    raise FormatError(f"{where} must be a whole number from 1 to 2**31 - 1")
+
+
+def named(value: object, where: str) -> Named:
+    """Read a name with its configuration."""
+    fields = Fields(value, where)
+    found = Named(fields.name("name"), fields.take("configuration", dict))
+    fields.finish()
+    return found
 
 
 _NAMES: dict[type, str] = {

@@ -1,8 +1,7 @@
 """The manifest ``kfac.json``: the one source of meaning (``spec/format.md``)."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kfac_artifacts.artifact import (
@@ -14,20 +13,21 @@ from kfac_artifacts.artifact import (
     KroneckerBlock,
     Layout,
     MergeError,
-    Named,
     ParameterInfo,
     Provenance,
     Source,
 )
-from kfac_artifacts.errors import FormatError
-from kfac_artifacts.factors import FACTORS
 from kfac_artifacts.format.consistency import (
     check_factors,
     check_file_names,
     check_provenance,
 )
-from kfac_artifacts.format.fields import SHA256, Fields, check_name
-from kfac_artifacts.format.storage import DTYPES, Storage
+from kfac_artifacts.format.factor_info import (
+    FactorInfo,
+    factor_from_json,
+    factor_to_json,
+)
+from kfac_artifacts.format.fields import SHA256, Fields, check_name, dimension, named
 
 FORMAT = "kfac-artifact"
 VERSION = 1
@@ -35,31 +35,6 @@ MANIFEST = "kfac.json"
 ESTIMATORS = ("kfac", "kfac-reduce", "nearest")
 COTANGENTS = ("orthogonal", "mc", "exact")
 MAX_AXES = 8
-
-
-@dataclass(frozen=True)
-class FactorInfo:
-    """How a factor is stored: its structure and size, and the codec of its tensors."""
-
-    structure: str
-    dim: int
-    storage: Storage
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every field of the factor, before storage."""
-        return FACTORS[self.structure].shapes(self.dim)
-
-    @property
-    def stored_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every stored tensor."""
-        return {f: self.storage.stored_shape(s) for f, s in self.shapes.items()}
-
-    @property
-    def nbytes(self) -> int:
-        """Size on disk, in bytes."""
-        count = sum(math.prod(shape) for shape in self.stored_shapes.values())
-        return count * self.storage.torch_dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -97,7 +72,10 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "uncovered": dict(provenance.uncovered),
         "merge_errors": {n: asdict(e) for n, e in provenance.merge_errors.items()},
         "blocks": {n: _block_to_json(b) for n, b in manifest.blocks.items()},
-        "factors": {n: _factor_to_json(f) for n, f in manifest.factors.items()},
+        "factors": {
+            n: factor_to_json(f, provenance.losses.get(n))
+            for n, f in manifest.factors.items()
+        },
         "files": {n: asdict(f) for n, f in manifest.files.items()},
     }
 
@@ -131,15 +109,6 @@ def _block_to_json(block: Block) -> dict[str, Any]:
     return {"kind": block.kind, "parameter": parameter, "terms": terms}
 
 
-def _factor_to_json(info: FactorInfo) -> dict[str, Any]:
-    storage: dict[str, Any] = {"name": info.storage.dtype, "configuration": {}}
-    if info.storage.symmetric:
-        configuration = {"dtype": info.storage.dtype}
-        storage = {"name": "symmetric", "configuration": configuration}
-    structure = {"name": info.structure, "configuration": {}}
-    return {"dim": info.dim, "structure": structure, "storage": storage}
-
-
 def from_json(value: object) -> Manifest:
     """Read and check a manifest.
 
@@ -155,8 +124,8 @@ def from_json(value: object) -> Manifest:
     fields = Fields(value, "manifest")
     check_version(fields, FORMAT, VERSION)
     base = base_from_json(fields.take("base_model", dict), "base_model")
-    output_map = _named(fields.take("output_map", dict), "output_map")
-    estimator = _named(fields.take("estimator", dict), "estimator")
+    output_map = named(fields.take("output_map", dict), "output_map")
+    estimator = named(fields.take("estimator", dict), "estimator")
     known = estimator.name in ESTIMATORS
     fields.require(known, f"estimator {estimator.name!r} is not one of {ESTIMATORS}")
     provenance = Provenance(
@@ -171,13 +140,15 @@ def from_json(value: object) -> Manifest:
         merge_errors=fields.each("merge_errors", _merge_error),
     )
     blocks = fields.each("blocks", _block)
-    factors = fields.each("factors", _factor)
+    factors = fields.each("factors", factor_from_json)
     files = fields.each("files", file_info)
     fields.finish(extensible=True)
     check_file_names(files)
     check_provenance(provenance, blocks)
-    check_factors(provenance, blocks, {n: f.dim for n, f in factors.items()})
-    return Manifest(provenance, blocks, factors, files)
+    infos = {name: info for name, (info, _) in factors.items()}
+    check_factors(provenance, blocks, {n: info.dim for n, info in infos.items()})
+    losses = {name: loss for name, (_, loss) in factors.items() if loss is not None}
+    return Manifest(replace(provenance, losses=losses), blocks, infos, files)
 
 
 def check_version(fields: Fields, name: str, version: int) -> None:
@@ -206,35 +177,11 @@ def base_from_json(value: object, where: str) -> BaseModel:
 
 def _parameter(value: object, where: str) -> ParameterInfo:
     fields = Fields(value, where)
-    shape = fields.list_of("shape", _dimension)
+    shape = fields.list_of("shape", dimension)
     fields.require(len(shape) <= MAX_AXES, f"shape has more than {MAX_AXES} axes")
     info = ParameterInfo(shape, fields.sha256("sha256"))
     fields.finish()
     return info
-
-
-def _dimension(value: object, where: str) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31:
-        return value
-    raise FormatError(f"{where} must be a whole number from 1 to 2**31 - 1")
-
-
-def _named(value: object, where: str) -> Named:
-    fields = Fields(value, where)
-    named = Named(fields.name("name"), fields.take("configuration", dict))
-    fields.finish()
-    return named
-
-
-def _choice(value: object, where: str, known: tuple[str, ...]) -> str:
-    """Read a name that changes decoding: it must be known and not configured."""
-    named = _named(value, where)
-    if named.name not in known:
-        raise FormatError(
-            f"{where} {named.name!r} is not known; known are {', '.join(known)}"
-        )
-    Fields(named.configuration, f"{where}.configuration").finish()
-    return named.name
 
 
 def _source(value: object, where: str) -> Source:
@@ -260,7 +207,7 @@ def _data(value: object, where: str) -> DataInfo:
         fingerprint=fields.sha256("fingerprint"),
         examples=fields.count("examples"),
         size=fields.count("size"),
-        preprocessing=_named(preprocessing, f"{where}.preprocessing"),
+        preprocessing=named(preprocessing, f"{where}.preprocessing"),
     )
     fields.require(info.examples <= info.size, "examples must not exceed size")
     fields.finish(extensible=True)
@@ -322,31 +269,6 @@ def _gramian_term(value: object, where: str) -> str:
     term = fields.name("G")
     fields.finish()
     return term
-
-
-def _factor(value: object, where: str) -> FactorInfo:
-    fields = Fields(value, where)
-    dim = _dimension(fields.take("dim", int), f"{where}.dim")
-    structure = _choice(
-        fields.take("structure", dict), f"{where}.structure", tuple(FACTORS)
-    )
-    storage = _storage(fields.take("storage", dict), f"{where}.storage")
-    fields.finish()
-    info = FactorInfo(structure, dim, storage)
-    fits = all(storage.fits(shape) for shape in info.shapes.values())
-    fields.require(fits, f"{structure} cannot be stored as symmetric")
-    return info
-
-
-def _storage(value: object, where: str) -> Storage:
-    named = _named(value, where)
-    if named.name != "symmetric":
-        return Storage(_choice(value, where, tuple(DTYPES)))
-    fields = Fields(named.configuration, f"{where}.configuration")
-    dtype = fields.take("dtype", str)
-    fields.require(dtype in DTYPES, f"dtype {dtype!r} is not known")
-    fields.finish()
-    return Storage(dtype, symmetric=True)
 
 
 def file_info(value: object, where: str) -> FileInfo:

@@ -6,14 +6,16 @@ from typing import Any
 
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Artifact, LazyFactors
-from kfac_artifacts.errors import FormatError
+from kfac_artifacts.artifact import Artifact, LazyFactors, Named
+from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import FACTORS, Factor
 from kfac_artifacts.format.consistency import INDEX, SINGLE
+from kfac_artifacts.format.factor_info import FactorInfo
 from kfac_artifacts.format.fields import Fields
 from kfac_artifacts.format.files import read_json, sha256_file
-from kfac_artifacts.format.manifest import MANIFEST, FactorInfo, Manifest, from_json
-from kfac_artifacts.format.tensors import TensorInfo, check_tensors, open_tensors
+from kfac_artifacts.format.manifest import MANIFEST, Manifest, from_json
+from kfac_artifacts.format.storage import TensorInfo
+from kfac_artifacts.format.tensors import check_tensors, open_tensors
 from kfac_artifacts.format.writer import stored
 
 
@@ -39,7 +41,7 @@ class StoredFactors(LazyFactors):
         return self._last[1]
 
     @override
-    def structure(self, name: str) -> str:
+    def structure(self, name: str) -> Named:
         return self.infos[name].structure
 
     def __iter__(self) -> Iterator[str]:
@@ -49,12 +51,21 @@ class StoredFactors(LazyFactors):
         return len(self.infos)
 
     def _read(self, name: str, info: FactorInfo) -> Factor:
-        fields = {}
-        for field, shape in info.shapes.items():
-            key = f"{name}/{field}"
-            tensor = self._handle(self._files[key]).get_tensor(key)
-            fields[field] = info.storage.decode(tensor, shape)
-        return FACTORS[info.structure](**fields)
+        try:
+            return self._decoded(name, info)
+        except (FactorError, FormatError) as error:
+            raise FormatError(f"{name} is damaged: {error}") from error
+
+    def _decoded(self, name: str, info: FactorInfo) -> Factor:
+        leaves = {}
+        for field, about in info.fields.items():
+            tensors = {}
+            for suffix in info.storage.tensors(about):
+                key = f"{name}/{field}{suffix}"
+                tensors[suffix] = self._handle(self._files[key]).get_tensor(key)
+            leaves[field] = info.storage.decode(tensors, about)
+        structure = info.structure
+        return FACTORS[structure.name].of_leaves(leaves, structure.configuration)
 
     def _handle(self, file: str) -> Any:
         if file not in self._handles:

@@ -6,39 +6,30 @@ wants every tensor of a file in memory at once and merging holds one block at a 
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, uint8
+from torch import Tensor
 
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format.fields import Fields
 from kfac_artifacts.format.files import parse_json, sync
 from kfac_artifacts.format.manifest import MAX_AXES, FileInfo
+from kfac_artifacts.format.storage import TensorInfo
 
 MAX_HEADER_BYTES = 64 * 2**20
-DTYPE_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-ITEM_SIZES = {"F32": 4, "F16": 2, "BF16": 2}
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """Number type (``F32``, ``F16``, ``BF16``) and shape of a stored tensor."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return f"{self.dtype}{list(self.shape)}"
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return math.prod(self.shape) * ITEM_SIZES[self.dtype]
+DTYPES = {
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "I32": torch.int32,
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def write_tensors(
@@ -66,7 +57,7 @@ def write_tensors(
             if name != given or tuple(tensor.shape) != info.shape:
                 raise FormatError(f"{given} of {list(tensor.shape)} is not {name}")
             flat = tensor.as_strided((tensor.numel(),), (1,))  # one entry: any stride
-            content = flat.view(uint8).numpy().data
+            content = flat.view(torch.uint8).numpy().data
             digest.update(content)
             file.write(content)
         size = file.tell()
@@ -81,7 +72,7 @@ def _header(infos: Mapping[str, TensorInfo]) -> bytes:
     for name, info in infos.items():
         end = offset + info.nbytes
         header[name] = {
-            "dtype": info.dtype,
+            "dtype": NAMES[info.dtype],
             "shape": list(info.shape),
             "data_offsets": [offset, end],
         }
@@ -157,4 +148,5 @@ def _tensor_info(value: object, where: str) -> TensorInfo:
     fields.take("data_offsets", list)  # the library checks that they leave no hole
     fields.finish()
     fields.require(len(shape) <= MAX_AXES, f"shape has more than {MAX_AXES} axes")
-    return TensorInfo(dtype, tuple(shape))
+    fields.require(dtype in DTYPES, f"dtype {dtype!r} is not one of {[*DTYPES]}")
+    return TensorInfo(DTYPES[dtype], tuple(shape))

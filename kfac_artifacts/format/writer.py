@@ -7,8 +7,8 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.factors import FACTORS
 from kfac_artifacts.format.consistency import INDEX, shard_names
+from kfac_artifacts.format.factor_info import FactorInfo, factor_info
 from kfac_artifacts.format.files import (
     check_free,
     dump_json,
@@ -18,14 +18,13 @@ from kfac_artifacts.format.files import (
 )
 from kfac_artifacts.format.manifest import (
     MANIFEST,
-    FactorInfo,
     FileInfo,
     Manifest,
     from_json,
     to_json,
 )
-from kfac_artifacts.format.storage import Storage
-from kfac_artifacts.format.tensors import DTYPE_NAMES, TensorInfo, write_tensors
+from kfac_artifacts.format.storage import Storage, TensorInfo
+from kfac_artifacts.format.tensors import write_tensors
 
 MAX_SHARD_BYTES = 5 * 10**9
 
@@ -34,7 +33,7 @@ def save_artifact(
     artifact: Artifact,
     path: Path,
     *,
-    storage: str = "symmetric-float32",
+    storage: str | Callable[[str], str] = "symmetric-float32",
     max_shard_bytes: int = MAX_SHARD_BYTES,
     replace: bool = False,
     progress: Callable[[int], None] = lambda _: None,
@@ -44,7 +43,8 @@ def save_artifact(
     Args:
         artifact: What to write; its factors are asked for one at a time.
         path: The directory.
-        storage: One of ``STORAGES``; a factor that is no matrix takes the plain form.
+        storage: One of ``STORAGES``, or what gives it for the name of a factor; one
+            that has no symmetric matrix takes the plain form.
         max_shard_bytes: Size in bytes above which several tensor files are written.
         replace: Whether a directory that is already there may be replaced.
         progress: Told after every factor how many bytes were written.
@@ -52,9 +52,8 @@ def save_artifact(
     Raises:
         FormatError: If the place is taken, or a value does not fit the storage.
     """
-    codec = Storage.parse(storage)
     check_free(path, replace=replace)
-    infos = _factor_infos(artifact, codec)
+    infos = _factor_infos(artifact, storage)
     with new_directory(path, replace=replace) as directory:
         files: dict[str, FileInfo] = {}
         shards = _shards(infos, max_shard_bytes)
@@ -74,9 +73,8 @@ def save_artifact(
 
 def stored(name: str, info: FactorInfo) -> Iterator[tuple[str, TensorInfo]]:
     """Name and describe the stored tensors of a factor: ``<factor>/<field>``."""
-    dtype = DTYPE_NAMES[info.storage.dtype]
-    for field, shape in info.stored_shapes.items():
-        yield f"{name}/{field}", TensorInfo(dtype, shape)
+    for key, tensor in info.tensors.items():
+        yield f"{name}/{key}", tensor
 
 
 def weight_map(shards: dict[str, dict[str, FactorInfo]]) -> dict[str, object]:
@@ -93,21 +91,18 @@ def weight_map(shards: dict[str, dict[str, FactorInfo]]) -> dict[str, object]:
     }
 
 
-def _factor_infos(artifact: Artifact, codec: Storage) -> dict[str, FactorInfo]:
+def _factor_infos(
+    artifact: Artifact, storage: str | Callable[[str], str]
+) -> dict[str, FactorInfo]:
     """Describe every factor, in the order of the blocks, each once."""
     infos: dict[str, FactorInfo] = {}
     for block in artifact.blocks.values():
         for name, dim in block.sizes(artifact.parameters):
             if name not in infos:
+                chosen = storage if isinstance(storage, str) else storage(name)
+                codec = Storage.parse(chosen)
                 infos[name] = factor_info(artifact.structure(name), dim, codec)
     return infos
-
-
-def factor_info(structure: str, dim: int, codec: Storage) -> FactorInfo:
-    """Say how a factor is stored: by the codec, or its plain form if no matrix."""
-    for shape in FACTORS[structure].shapes(dim).values():
-        codec = codec.for_shape(shape)
-    return FactorInfo(structure, dim, codec)
 
 
 def _shards(
@@ -131,9 +126,11 @@ def _tensors(
     progress: Callable[[int], None],
 ) -> Iterator[tuple[str, Tensor]]:
     for name, info in factors.items():
-        for field, tensor in artifact.factors[name].tensors().items():
+        for key, leaf in artifact.factors[name].leaves().items():
             try:
-                yield f"{name}/{field}", info.storage.encode(tensor)
+                tensors = info.storage.encode(leaf, info.fields[key])
             except FormatError as error:
                 raise FormatError(f"{name}: {error}") from error
+            for suffix, tensor in tensors.items():
+                yield f"{name}/{key}{suffix}", tensor
         progress(info.nbytes)

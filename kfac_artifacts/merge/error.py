@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact, KroneckerBlock, MergeError
-from kfac_artifacts.factors import Diagonal, Factor
+from kfac_artifacts.factors import inner
 
 
 def merge_errors(
@@ -63,13 +63,9 @@ def _error(gram_a: Tensor, gram_b: Tensor, lam: Tensor, mu: Tensor) -> MergeErro
 def _gram(artifacts: Sequence[Artifact], names: Sequence[str]) -> Tensor:
     """Inner products of one factor of each artifact."""
     pairs = zip(artifacts, names, strict=True)
-    vectors = [_vector(artifact.factors[name]) for artifact, name in pairs]
-    return torch.tensor(
-        [[float(torch.dot(v, w)) for w in vectors] for v in vectors],
-        dtype=torch.float64,
-    )
-
-
-def _vector(factor: Factor) -> Tensor:
-    values = factor.values if isinstance(factor, Diagonal) else factor.to_dense()
-    return values.flatten().to(torch.float64)
+    factors = [artifact.factors[name] for artifact, name in pairs]
+    gram = torch.zeros(len(factors), len(factors), dtype=torch.float64)
+    for i, one in enumerate(factors):
+        for j, other in enumerate(factors[: i + 1]):
+            gram[i, j] = gram[j, i] = inner(one, other)
+    return gram

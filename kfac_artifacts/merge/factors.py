@@ -3,11 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Artifact, LazyFactors
-from kfac_artifacts.factors import Dense, Factor
+from kfac_artifacts.artifact import Artifact, LazyFactors, Loss, Named
+from kfac_artifacts.factors import Factor
+from kfac_artifacts.merge.combine import (
+    Sum,
+    combine,
+    in_structure_of,
+    norm,
+    shared_structure,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,29 +47,51 @@ class MergedFactors(LazyFactors):
         parts: Sequence[Part],
         names: Mapping[str, Sequence[str]],
         summed: frozenset[str],
+        dims: Mapping[str, int],
     ) -> None:
         self._parts = parts
         self._names = names  # of a merged factor -> of that factor in every part
         self._summed = summed
+        self._dims = dims
         self._total = sum(part.size for part in parts)
 
     def __getitem__(self, name: str) -> Factor:
         """Merge one factor, in float64; it is returned in float32 or better."""
-        total: Factor | None = None
-        for part, own in zip(self._parts, self._names[name], strict=True):
-            weight = part.sign if name in self._summed else part.size / self._total
-            total = _add(total, part.artifact.factors[own], float(weight))
-        if total is None:
-            raise KeyError(name)
-        first = self._parts[0].artifact.factors[self._names[name][0]]
-        return total.to(dtype=_dtype(first))
+        return self._merged(name).factor
 
     @override
-    def structure(self, name: str) -> str:
+    def structure(self, name: str) -> Named:
         """The structure that the parts share, or else dense."""
-        pairs = zip(self._parts, self._names[name], strict=True)
-        found = {part.artifact.structure(own) for part, own in pairs}
-        return found.pop() if len(found) == 1 else Dense.name
+        found = [part.artifact.structure(own) for part, own in self._own(name)]
+        if any(part.sign < 0 for part in self._parts):
+            found = found[:1]  # what is taken out is brought into that form
+        shared = shared_structure(found, self._dims[name])
+        if shared is None or shared.configuration.get("permuted"):
+            whole = self[name]
+            return Named(whole.name, whole.configuration)
+        return shared
+
+    def loss(self, name: str) -> Loss | None:
+        """What compressing the parts lost, and merging them again.
+
+        Args:
+            name: Of a merged factor.
+
+        Returns:
+            Bounds from those of the parts; None if they lost nothing.
+        """
+        losses = [p.artifact.provenance.losses.get(own) for p, own in self._own(name)]
+        if not any(losses):
+            return None
+        merged = self._merged(name)
+        low, high = merged.factor.eigenvalue_range()
+        size, lost = norm(merged.factor), merged.lost
+        own = zip(losses, self._own(name), self._weights(name), strict=True)
+        for loss, (part, factor), weight in own:
+            if loss is not None:
+                lost += abs(weight) * loss.error * norm(part.artifact.factors[factor])
+        ratio = (low - merged.lift) / high if high > 0 else 0.0
+        return Loss(lost / size if size > 0 else 0.0, ratio, merged.lift)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -71,20 +99,34 @@ class MergedFactors(LazyFactors):
     def __len__(self) -> int:
         return len(self._names)
 
+    def _own(self, name: str) -> list[tuple[Part, str]]:
+        return list(zip(self._parts, self._names[name], strict=True))
 
-def _add(total: Factor | None, factor: Factor, weight: float) -> Factor:
-    """``total + weight * factor`` in float64, in one structure or else dense."""
-    scaled = factor.to(dtype=torch.float64)
-    fields = {name: weight * t for name, t in scaled.tensors().items()}
-    term = type(factor)(**fields)
-    if total is None:
-        return term
-    if type(total) is type(term):
-        return type(term)(
-            **{name: t + fields[name] for name, t in total.tensors().items()}
-        )
-    return Dense(total.to_dense() + term.to_dense())
+    def _weights(self, name: str) -> list[float]:
+        summed = name in self._summed
+        return [float(p.sign if summed else p.size / self._total) for p in self._parts]
 
+    def _merged(self, name: str) -> Sum:
+        """Add the parts up.
 
-def _dtype(factor: Factor) -> torch.dtype:
-    return next(iter(factor.tensors().values())).dtype
+        Taking out what was compressed may leave eigenvalues below zero, which would
+        reward drift: the diagonal is raised by that much.
+
+        Returns:
+            The sum in the number type of the first part.
+        """
+        factors = [part.artifact.factors[own] for part, own in self._own(name)]
+        first = factors[0]
+        factors = [
+            in_structure_of(factor, first) if part.sign < 0 else factor
+            for part, factor in zip(self._parts, factors, strict=True)
+        ]
+        found = combine(factors, self._weights(name))
+        factor, lift = found.factor, 0.0
+        if any(part.sign < 0 for part in self._parts) and self._lossy(name):
+            lift = max(0.0, -factor.eigenvalue_range()[0])
+            factor = factor.lifted(lift) if lift > 0 else factor
+        return Sum(factor.to(dtype=first.dtype), found.lost, lift)
+
+    def _lossy(self, name: str) -> bool:
+        return any(own in p.artifact.provenance.losses for p, own in self._own(name))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Artifact, BaseModel, LazyFactors
+from kfac_artifacts.artifact import Artifact, BaseModel, LazyFactors, Named
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import Factor
 from kfac_artifacts.merge.compatible import merged_estimator
@@ -22,7 +22,7 @@ class _Joined(LazyFactors):
         return self._parts[name].factors[name]
 
     @override
-    def structure(self, name: str) -> str:
+    def structure(self, name: str) -> Named:
         return self._parts[name].structure(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -77,6 +77,7 @@ def join(parts: Sequence[Artifact]) -> Artifact:
             name for name in first.excluded if all(name in names for names in left_out)
         ),
         uncovered={n: r for n, r in reasons.items() if n not in parameters},
+        losses={n: loss for p in parts for n, loss in p.provenance.losses.items()},
     )
     blocks = {name: block for part in parts for name, block in part.blocks.items()}
     return Artifact(provenance, blocks, _Joined(parts))

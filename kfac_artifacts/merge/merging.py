@@ -50,6 +50,9 @@ def merge(
         for _, b in block.terms
     )
     errors = {} if exclude else merge_errors(artifacts, progress)
+    sizes = (size for b in blocks.values() for size in b.sizes(artifacts[0].parameters))
+    factors = MergedFactors(parts, names, summed, dict(sizes))
+    losses = {name: factors.loss(name) for name in factors}
     provenance = replace(
         artifacts[0].provenance,
         estimator=merged_estimator(artifacts),
@@ -59,8 +62,9 @@ def merge(
         excluded=tuple(dict.fromkeys(n for p in parts for n in p.excluded)),
         uncovered=_union(artifacts),
         merge_errors=errors,
+        losses={name: loss for name, loss in losses.items() if loss is not None},
     )
-    return Artifact(provenance, blocks, MergedFactors(parts, names, summed))
+    return Artifact(provenance, blocks, factors)
 
 
 def _shared(

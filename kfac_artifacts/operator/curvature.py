@@ -5,11 +5,10 @@ task G is the Gramian ``(1/n) Σ_x J(x)ᵀ J(x)`` as the artifact approximates i
 several merged ones their weighted mean, λ summing to one, whatever their number.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import final
 
 import torch
-from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact, Block, GramianBlock, KroneckerBlock
 from kfac_artifacts.errors import FactorError, SettingsError
@@ -48,13 +47,13 @@ class CurvatureOperator(BlockDiagonalOperator):
     ) -> None:
         check_damping(damping)
         factors = {name: artifact.factors[name] for name in artifact.factors}
-        tensors = [t for factor in factors.values() for t in factor.tensors().values()]
-        dtype = dtype or _wide(tensors)
+        dtype = dtype or _wide(factors.values())
         if dtype not in {torch.float32, torch.float64}:
             raise SettingsError(
                 f"an operator computes in float32 or float64, not in {dtype}"
             )
-        place = tensors[0].device if device is None else torch.device(device)
+        first = next(iter(factors.values())).diagonal()
+        place = first.device if device is None else torch.device(device)
         held = {n: Decomposed(f.to(place, dtype)) for n, f in factors.items()}
         tasks = artifact.provenance.tasks
         blocks = {
@@ -96,6 +95,6 @@ def _sum(factors: list[Factor]) -> Factor:
     return Dense(torch.stack([factor.to_dense() for factor in factors]).sum(0))
 
 
-def _wide(tensors: list[Tensor]) -> torch.dtype:
-    double = any(t.dtype == torch.float64 for t in tensors)
+def _wide(factors: Iterable[Factor]) -> torch.dtype:
+    double = any(factor.dtype == torch.float64 for factor in factors)
     return torch.float64 if double else torch.float32

@@ -45,7 +45,7 @@ class Decomposed:
     def eigen(self) -> Eigen:
         """The eigendecomposition, in the factor's own number type."""
         if isinstance(self.factor, Diagonal):
-            return Eigen(self.factor.values, None)
+            return Eigen(self.factor.diagonal(), None)
         values, vectors = torch.linalg.eigh(self.factor.to_dense())
         noise = len(values) ** 0.5 * torch.finfo(values.dtype).eps * values.abs().max()
         return Eigen(values.where(values.abs() > noise, 0.0), vectors)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from kfac_artifacts.artifact import BaseModel, Json, Named
 from kfac_artifacts.format.fields import Fields, check_name
 from kfac_artifacts.format.manifest import (
@@ -13,7 +15,7 @@ from kfac_artifacts.format.manifest import (
     check_version,
     file_info,
 )
-from kfac_artifacts.format.tensors import TensorInfo
+from kfac_artifacts.format.storage import TensorInfo
 
 FORMAT = "kfac-task-vector"
 VERSION = 1
@@ -49,10 +51,12 @@ class Manifest:
 
 def announced(base: BaseModel, head: HeadInfo | None) -> dict[str, TensorInfo]:
     """Name and describe the stored tensors: changes first, then class embeddings."""
-    infos = {f"tau/{n}": TensorInfo("F32", s) for n, s in sorted(base.shapes.items())}
+    infos = {
+        f"tau/{n}": TensorInfo(torch.float32, s) for n, s in sorted(base.shapes.items())
+    }
     if head is not None:
         shape = (len(head.classes), head.dim)
-        infos["head/embeddings"] = TensorInfo("F32", shape)
+        infos["head/embeddings"] = TensorInfo(torch.float32, shape)
     return infos
 
 

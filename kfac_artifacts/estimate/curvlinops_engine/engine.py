@@ -153,7 +153,7 @@ def _blocks(
         own, leader = f"{site.name}.A", f"{leaders.get(site, site).name}.A"
         A, b = means[own], f"{site.name}.B"
         shared = factors.get(leader)
-        if not (isinstance(shared, Dense) and torch.equal(shared.matrix, A)):
+        if not (isinstance(shared, Dense) and torch.equal(shared.to_dense(), A)):
             leader = own
             factors[own] = Dense(A)
         factors[b] = Dense(means[b])

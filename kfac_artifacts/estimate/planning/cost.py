@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
-from kfac_artifacts.artifact import Block, KroneckerBlock
+from kfac_artifacts.artifact import Block, KroneckerBlock, Named
 from kfac_artifacts.estimate.planning.trace import Trace
 from kfac_artifacts.estimate.sums import accumulation
 from kfac_artifacts.factors import Dense
-from kfac_artifacts.format.manifest import FactorInfo
+from kfac_artifacts.format.factor_info import FactorInfo, factor_info
 from kfac_artifacts.format.storage import STORAGES, Storage
-from kfac_artifacts.format.writer import factor_info
 from kfac_artifacts.network import Network
 
 ROW_NUMBER = 8
@@ -65,7 +64,7 @@ class PlannedBlock:
         """Describe the factors that no block before it has, as they are stored."""
         codec = Storage.parse(storage)
         return {
-            name: factor_info(self.structures[name], dim, codec)
+            name: factor_info(Named(self.structures[name]), dim, codec)
             for name, dim in self.dims.items()
             if name not in self.shared
         }
@@ -150,7 +149,7 @@ def flops(
         dims, own = planned.dims, planned.own("float32")
         if isinstance(planned.block, KroneckerBlock):
             a, b = planned.block.factors
-            if a in own and own[a].structure == Dense.name:
+            if a in own and own[a].structure.name == Dense.name:
                 inputs += _rank_update(rows, dims[a])
             outputs += _rank_update(passes * rows, dims[b])
         else:
@@ -223,7 +222,9 @@ def _sums_bytes(planned: PlannedBlock, dtype: torch.dtype) -> int:
     """Memory of the running sums of its own factors."""
     size = accumulation(dtype).itemsize
     return sum(
-        info.dim**2 * size if info.structure == Dense.name else info.dim * ROW_NUMBER
+        info.dim**2 * size
+        if info.structure.name == Dense.name
+        else info.dim * ROW_NUMBER
         for info in planned.own("float32").values()
     )
 
@@ -236,6 +237,6 @@ def _record_bytes(planned: PlannedBlock, dtype: torch.dtype, passes: int) -> int
     a, b = planned.block.factors
     position = passes * dims[b] * size
     if a in own:
-        dense = own[a].structure == Dense.name
+        dense = own[a].structure.name == Dense.name
         position += (dims[a] - planned.has_bias) * size if dense else ROW_NUMBER
     return (planned.positions or 0) * position

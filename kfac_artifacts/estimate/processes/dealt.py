@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Artifact, LazyFactors
+from kfac_artifacts.artifact import Artifact, LazyFactors, Named
 from kfac_artifacts.errors import FactorError, KfacError
 from kfac_artifacts.estimate.processes.workers import Workers, sending
 from kfac_artifacts.factors import FACTORS, Factor
@@ -64,8 +64,8 @@ class DealtFactors(LazyFactors):
         return len(self._names)
 
     @override
-    def structure(self, name: str) -> str:
-        return self._infos[name][0]
+    def structure(self, name: str) -> Named:
+        return Named(self._infos[name][0])
 
     @contextmanager
     def served(self) -> Iterator[bool]:

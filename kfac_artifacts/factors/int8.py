@@ -1,0 +1,186 @@
+"""Numbers kept as int8 in memory, and turned into float when they are used.
+
+A row has its largest magnitude as scale s and codes q from -127 to 127, which stand for
+``q · s / 127`` (Dettmers et al. 2022, LLM.int8). Codes, scales and decoded values are
+those of bitsandbytes' ``int8_vectorwise_quant`` and ``int8_vectorwise_dequant``, to the
+last bit; they are computed here because its CUDA kernel takes float16 alone, and its
+other one is the same arithmetic.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import torch
+from jaxtyping import Float, Int8
+from torch import Tensor
+
+from kfac_artifacts.errors import FactorError
+
+ROW = 64
+"""Entries of a row, where a field has one axis."""
+LARGEST = 127
+UNIT = 7.874015718698502e-3
+"""The float32 that is nearest to 1/127."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Int8Entries:
+    """Entries ``[r, n]`` with a scale per row, or ``[n]`` with one per 64."""
+
+    codes: Int8[Tensor, "*shape"]
+    scales: Float[Tensor, " rows"]
+
+    @classmethod
+    def of(cls, values: Float[Tensor, "*shape"]) -> "Int8Entries":
+        """Round values to int8.
+
+        Args:
+            values: Finite numbers of one or two axes.
+
+        Returns:
+            The codes and scales.
+        """
+        rows = _rows(values.to(torch.float32))
+        codes, scales = _quantised(rows)
+        return cls(codes.reshape(-1)[: values.numel()].view(values.shape), scales)
+
+    @staticmethod
+    def count(shape: tuple[int, ...]) -> int:
+        """Number of scales of entries of a shape."""
+        return shape[0] if len(shape) > 1 else -(-shape[0] // ROW)
+
+    def floats(self) -> Float[Tensor, "*shape"]:
+        """The numbers that the codes stand for, in the scales' number type."""
+        rows = _decoded(_rows(self.codes), self.scales)
+        return rows.reshape(-1)[: self.codes.numel()].view(self.codes.shape)
+
+    def parts(self) -> dict[str, Tensor]:
+        """The tensors, by what is added to the field's name for them."""
+        return {"": self.codes, ".scales": self.scales}
+
+    def check(self) -> None:
+        """Refuse what no rounding gives.
+
+        Raises:
+            FactorError: If a scale is negative or not finite, or a code is -128.
+        """
+        _check(self.codes, self.scales)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Int8Matrix:
+    """Symmetric matrices ``[..., s, s]``, their diagonals kept apart as they are.
+
+    The diagonal has the largest entries of a covariance and would spoil the scale of
+    its row. Entry (i, j) and entry (j, i) have the code and the scale of the row i < j.
+
+    Attributes:
+        codes: Symmetric, zero on the diagonal.
+        scales: Of the rows of the strict upper triangle.
+        diagonal: The diagonal.
+    """
+
+    codes: Int8[Tensor, "*stack s s"]
+    scales: Float[Tensor, "*stack s"]
+    diagonal: Float[Tensor, "*stack s"]
+
+    @classmethod
+    def of(cls, matrix: Float[Tensor, "*stack s s"]) -> "Int8Matrix":
+        """Round symmetric matrices to int8, but for their diagonals.
+
+        Args:
+            matrix: Finite numbers; what is below the diagonal is not looked at.
+
+        Returns:
+            Codes, scales and diagonals.
+        """
+        exact = matrix.to(torch.float32)
+        codes, scales = _quantised(exact.triu(1))
+        diagonal = exact.diagonal(dim1=-2, dim2=-1).contiguous()
+        return cls(codes + codes.mT, scales, diagonal)
+
+    def floats(self) -> Float[Tensor, "*stack s s"]:
+        """The matrices in full, in the scales' number type."""
+        upper = _decoded(self.codes.triu(1), self.scales)
+        return upper + upper.mT + torch.diag_embed(self.diagonal)
+
+    def rows(self, start: int, stop: int) -> Float[Tensor, "rows s"]:
+        """Rows of a single matrix, so that not all are float at once."""
+        codes = self.codes[start:stop]
+        left = _decoded(codes[:, :start].mT, self.scales[:start]).mT
+        right = _decoded(codes[:, start:], self.scales[start:stop])
+        own = right[:, : stop - start].triu(1)
+        diagonal = torch.diag(self.diagonal[start:stop])
+        square = own + own.mT + diagonal
+        return torch.cat([left, square, right[:, stop - start :]], dim=1)
+
+    def lifted(self, amount: float) -> "Int8Matrix":
+        """Add a number to every diagonal."""
+        return Int8Matrix(self.codes, self.scales, self.diagonal + amount)
+
+    def parts(self) -> dict[str, Tensor]:
+        """The tensors, by what is added to the field's name for them."""
+        return {"": self.codes, ".scales": self.scales, ".diagonal": self.diagonal}
+
+    def check(self) -> None:
+        """Refuse what no rounding gives.
+
+        Raises:
+            FactorError: If a scale is negative or not finite, or a code is -128.
+        """
+        _check(self.codes, self.scales)
+
+
+Leaf: TypeAlias = Tensor | Int8Entries | Int8Matrix
+"""One field of a factor, as it is kept in memory."""
+
+
+def floats(leaf: Leaf) -> Tensor:
+    """Give the numbers of a field."""
+    return leaf if isinstance(leaf, Tensor) else leaf.floats()
+
+
+def parts(leaf: Leaf) -> dict[str, Tensor]:
+    """Give the tensors of a field, by what is added to its name for them."""
+    return {"": leaf} if isinstance(leaf, Tensor) else leaf.parts()
+
+
+def moved(
+    leaf: Leaf, device: torch.device | str | None, dtype: torch.dtype | None
+) -> Leaf:
+    """Move a field to a device; codes, bits and indices keep their number type."""
+    if not isinstance(leaf, Tensor):
+        tensors = (moved(t, device, dtype) for t in leaf.parts().values())
+        return type(leaf)(*tensors)  # type: ignore[arg-type]
+    return leaf.to(device=device, dtype=dtype if leaf.is_floating_point() else None)
+
+
+def _rows(values: Tensor) -> Tensor:
+    """Cut what has one axis into rows, the last one filled up with zeros."""
+    if values.dim() > 1:
+        return values
+    padded = torch.nn.functional.pad(values, (0, -len(values) % ROW))
+    return padded.view(-1, ROW)
+
+
+def _quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
+    if rows.shape[-1] == 0:
+        return rows.to(torch.int8), rows.new_zeros(rows.shape[:-1])
+    largest = rows.abs().amax(-1)
+    factor = LARGEST / largest
+    usable = factor.isfinite()  # else the row is zero, or as good as that
+    codes = (rows * factor.where(usable, 0.0)[..., None]).round().to(torch.int8)
+    return codes, largest.where(usable, 0.0)
+
+
+def _decoded(codes: Tensor, scales: Tensor) -> Tensor:
+    return codes * scales[..., None] * UNIT
+
+
+def _check(codes: Tensor, scales: Tensor) -> None:
+    if not bool((scales.isfinite() & (scales >= 0)).all()):
+        raise FactorError("a scale is negative or not finite")
+    if bool((codes == -LARGEST - 1).any()):
+        raise FactorError("a code is -128")

@@ -1,0 +1,174 @@
+"""Pruned factor: the diagonal and the largest entries, with a mask of one bit each.
+
+A coordinate list would need more bytes than the entries that it saves: two indices for
+each of them. The mask also has no index that could point outside the matrix.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from typing_extensions import override
+
+from kfac_artifacts.errors import FactorError
+from kfac_artifacts.factors.base import Factor
+from kfac_artifacts.factors.fields import (
+    Configuration,
+    Field,
+    Role,
+    check_keys,
+    whole_number,
+)
+from kfac_artifacts.factors.int8 import Int8Entries, Leaf, floats
+
+CHUNK = 2**22
+"""Entries that are spread out at the same time."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Pruned(Factor):
+    """Kept entries of the strict upper triangle, rows one after another.
+
+    Attributes:
+        mask: Bit ``k % 8`` of byte ``k // 8``, the least first, tells whether entry k
+            of the triangle is kept.
+        values: The kept entries.
+        diagonal_values: The diagonal, always kept.
+    """
+
+    name: ClassVar[str] = "pruned"
+
+    mask: UInt8[Tensor, " bytes"]
+    values: Float[Tensor, " kept"] | Int8Entries
+    diagonal_values: Float[Tensor, " d"]
+
+    @classmethod
+    def of_dense(cls, matrix: Float[Tensor, "d d"], kept: int) -> "Pruned":
+        """Keep the entries of largest magnitude.
+
+        Args:
+            matrix: A symmetric matrix.
+            kept: How many entries above the diagonal to keep.
+
+        Returns:
+            The factor; of equal magnitudes the first ones are kept.
+        """
+        above = torch.ones_like(matrix, dtype=torch.bool).triu(1)
+        entries = matrix[above]
+        order = entries.abs().sort(descending=True, stable=True).indices
+        kept_here = torch.zeros(len(entries), dtype=torch.bool)
+        kept_here[order[:kept]] = True
+        mask = _packed(kept_here)
+        return cls(mask, entries[kept_here], matrix.diagonal().clone())
+
+    @classmethod
+    @override
+    def fields(cls, dim: int, configuration: Configuration) -> dict[str, Field]:
+        check_keys(configuration, "kept")
+        entries = dim * (dim - 1) // 2
+        kept = whole_number(configuration["kept"], "kept", 0, entries)
+        return {
+            "mask": Field((-(-entries // 8),), Role.BITS),
+            "values": Field((kept,), Role.ENTRIES),
+            "diagonal": Field((dim,), Role.WEIGHTS),
+        }
+
+    @classmethod
+    @override
+    def of_leaves(
+        cls, leaves: Mapping[str, Leaf], configuration: Configuration
+    ) -> "Pruned":
+        mask: Any = leaves["mask"]
+        diagonal: Any = leaves["diagonal"]
+        factor = cls(mask, leaves["values"], diagonal)  # type: ignore[arg-type]
+        bits = _unpacked(mask)
+        entries = factor.dim * (factor.dim - 1) // 2
+        if int(bits.sum()) != configuration["kept"] or bool(bits[entries:].any()):
+            raise FactorError(
+                f"the mask does not mark {configuration['kept']} of {entries} entries"
+            )
+        return factor
+
+    @property
+    @override
+    def configuration(self) -> dict[str, Any]:
+        values = self.values if isinstance(self.values, Tensor) else self.values.codes
+        return {"kept": len(values)}
+
+    @property
+    @override
+    def dim(self) -> int:
+        return len(self.diagonal_values)
+
+    @override
+    def leaves(self) -> dict[str, Leaf]:
+        return {
+            "mask": self.mask,
+            "values": self.values,
+            "diagonal": self.diagonal_values,
+        }
+
+    @override
+    def matmul(self, x: Float[Tensor, "d n"]) -> Float[Tensor, "d n"]:
+        product = self.diagonal_values[:, None] * x
+        for start, rows in self._upper():
+            stop = start + len(rows)
+            product[start:stop] += rows @ x
+            product += rows.mT @ x[start:stop]
+        return product
+
+    @override
+    def to_dense(self) -> Float[Tensor, "d d"]:
+        upper = torch.cat([rows for _, rows in self._upper()])
+        return upper + upper.mT + torch.diag(self.diagonal_values)
+
+    @override
+    def diagonal(self) -> Float[Tensor, " d"]:
+        return self.diagonal_values
+
+    @override
+    def eigenvalue_range(self) -> tuple[float, float]:
+        found = torch.linalg.eigvalsh(self.to_dense())
+        return float(found[0]), float(found[-1])
+
+    @override
+    def lifted(self, amount: float) -> "Pruned":
+        return Pruned(self.mask, self.values, self.diagonal_values + amount)
+
+    def _upper(self) -> Iterator[tuple[int, Tensor]]:
+        """The strict upper triangle, some rows of it at a time."""
+        values, used = floats(self.values), 0
+        step = max(1, CHUNK // self.dim)
+        for start in range(0, self.dim, step):
+            stop = min(start + step, self.dim)
+            kept = self._kept(start, stop)
+            count = int(kept.sum())
+            entries = values.new_zeros(len(kept))
+            entries[kept] = values[used : used + count]
+            rows = values.new_zeros(stop - start, self.dim)
+            rows[torch.ones_like(rows, dtype=torch.bool).triu(start + 1)] = entries
+            used += count
+            yield start, rows
+
+    def _kept(self, start: int, stop: int) -> Tensor:
+        """Which entries of some rows are kept."""
+        first, last = (i * (2 * self.dim - i - 1) // 2 for i in (start, stop))
+        bits = _unpacked(self.mask[first // 8 : -(-last // 8)])
+        return bits[first % 8 :][: last - first]
+
+
+def _packed(bits: Tensor) -> Tensor:
+    padded = torch.nn.functional.pad(bits, (0, -len(bits) % 8)).view(-1, 8)
+    return (padded.to(torch.uint8) << _places(bits)).sum(1, dtype=torch.uint8)
+
+
+def _unpacked(mask: Tensor) -> Tensor:
+    return ((mask[:, None] >> _places(mask)) & 1).flatten().bool()
+
+
+def _places(like: Tensor) -> Tensor:
+    return torch.arange(8, dtype=torch.uint8, device=like.device)

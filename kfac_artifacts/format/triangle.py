@@ -1,0 +1,50 @@
+"""Packing symmetric matrices: the rows of one triangle, one after another."""
+
+import torch
+from torch import Tensor
+
+from kfac_artifacts.errors import FormatError
+
+MAX_ASYMMETRY = 1e-4
+"""Largest ``‖M - Mᵀ‖ / ‖M‖`` of which only the upper triangle may be kept."""
+
+
+def triangle_shape(shape: tuple[int, ...], above: int) -> tuple[int, ...]:
+    """Shape of packed matrices ``[..., s, s]``, from the ``above``-th diagonal on."""
+    size = shape[-1] - above
+    return (*shape[:-2], size * (size + 1) // 2)
+
+
+def to_triangle(matrices: Tensor, above: int) -> Tensor:
+    """Pack what is on and above the ``above``-th diagonal of ``[..., s, s]``."""
+    return matrices[..., _places(matrices.shape[-1], above)].contiguous()
+
+
+def from_triangle(packed: Tensor, shape: tuple[int, ...], above: int) -> Tensor:
+    """Unpack symmetric matrices of a shape; what is between is zero."""
+    matrices = packed.new_zeros(shape)
+    places = _places(shape[-1], above)
+    matrices[..., places] = packed
+    matrices.mT[..., places] = packed
+    return matrices
+
+
+def check_symmetric(matrices: Tensor) -> None:
+    """Refuse matrices of which half would be lost.
+
+    Args:
+        matrices: Of shape ``[..., s, s]``.
+
+    Raises:
+        FormatError: If they are not symmetric, or not finite.
+    """
+    loss = (matrices - matrices.mT).norm()
+    if not loss <= MAX_ASYMMETRY * matrices.norm():
+        raise FormatError(
+            f"the matrix is not symmetric or not finite (‖M - Mᵀ‖ is {loss:.1e}); "
+            "half of it would be lost"
+        )
+
+
+def _places(size: int, above: int) -> Tensor:
+    return torch.ones(size, size, dtype=torch.bool).triu(above)

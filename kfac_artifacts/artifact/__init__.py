@@ -15,6 +15,7 @@ from kfac_artifacts.artifact.blocks import (
     GramianBlock,
     KroneckerBlock,
     Layout,
+    terms_of,
 )
 from kfac_artifacts.artifact.provenance import (
     BaseModel,
@@ -47,4 +48,5 @@ __all__ = [
     "ParameterInfo",
     "Provenance",
     "Source",
+    "terms_of",
 ]

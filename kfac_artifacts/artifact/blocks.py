@@ -78,6 +78,13 @@ class Block(ABC):
         """What turns the stored block of ``tasks`` tasks into their weighted mean."""
 
 
+def terms_of(block: Block) -> list[tuple[str, ...]]:
+    """The terms of a block: ``(A, B)`` of Kronecker products, ``(G,)`` of Gramians."""
+    size = 2 if block.kind == KroneckerBlock.kind else 1
+    names = block.factors
+    return [names[i : i + size] for i in range(0, len(names), size)]
+
+
 @final
 @dataclass(frozen=True)
 class KroneckerBlock(Block):

@@ -20,6 +20,10 @@ class LazyFactors(Mapping[str, Factor]):
     def structure(self, name: str) -> Named:
         """A factor's structure with its configuration, without the factor."""
 
+    def storage(self, name: str) -> str | None:
+        """How a factor is stored, if that is to be kept; None if it is all the same."""
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class Artifact:
@@ -45,6 +49,12 @@ class Artifact:
             return self.factors.structure(name)
         factor = self.factors[name]
         return Named(factor.name, factor.configuration)
+
+    def storage(self, name: str) -> str | None:
+        """How a factor is stored, if that is to be kept."""
+        if isinstance(self.factors, LazyFactors):
+            return self.factors.storage(name)
+        return None
 
     def drift(self, tau: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         """Estimate ``Σ_t λ_t τᵀ G_t τ`` (TAK, Eq. 6), λ summing to one; no gradient.

@@ -18,6 +18,9 @@ from kfac_artifacts.format.storage import TensorInfo
 from kfac_artifacts.format.tensors import check_tensors, open_tensors
 from kfac_artifacts.format.writer import stored
 
+MAX_OPEN = 64
+"""Files that are open at the same time."""
+
 
 class StoredFactors(LazyFactors):
     """Factors on disk, decoded when asked for; the last one is kept.
@@ -44,6 +47,10 @@ class StoredFactors(LazyFactors):
     def structure(self, name: str) -> Named:
         return self.infos[name].structure
 
+    @override
+    def storage(self, name: str) -> str | None:
+        return self.infos[name].storage.name
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.infos)
 
@@ -68,6 +75,8 @@ class StoredFactors(LazyFactors):
         return FACTORS[structure.name].of_leaves(leaves, structure.configuration)
 
     def _handle(self, file: str) -> Any:
+        if len(self._handles) > MAX_OPEN:
+            self._handles.clear()
         if file not in self._handles:
             self._handles[file] = open_tensors(self._directory / file)
         return self._handles[file]

@@ -27,13 +27,14 @@ from kfac_artifacts.format.storage import Storage, TensorInfo
 from kfac_artifacts.format.tensors import write_tensors
 
 MAX_SHARD_BYTES = 5 * 10**9
+DEFAULT = "symmetric-float32"
 
 
 def save_artifact(
     artifact: Artifact,
     path: Path,
     *,
-    storage: str | Callable[[str], str] = "symmetric-float32",
+    storage: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     replace: bool = False,
     progress: Callable[[int], None] = lambda _: None,
@@ -43,8 +44,8 @@ def save_artifact(
     Args:
         artifact: What to write; its factors are asked for one at a time.
         path: The directory.
-        storage: One of ``STORAGES``, or what gives it for the name of a factor; one
-            that has no symmetric matrix takes the plain form.
+        storage: One of ``STORAGES``; a factor without a symmetric matrix takes the
+            plain form. None keeps what factors are stored as, or else is ``DEFAULT``.
         max_shard_bytes: Size in bytes above which several tensor files are written.
         replace: Whether a directory that is already there may be replaced.
         progress: Told after every factor how many bytes were written.
@@ -91,16 +92,13 @@ def weight_map(shards: dict[str, dict[str, FactorInfo]]) -> dict[str, object]:
     }
 
 
-def _factor_infos(
-    artifact: Artifact, storage: str | Callable[[str], str]
-) -> dict[str, FactorInfo]:
+def _factor_infos(artifact: Artifact, storage: str | None) -> dict[str, FactorInfo]:
     """Describe every factor, in the order of the blocks, each once."""
     infos: dict[str, FactorInfo] = {}
     for block in artifact.blocks.values():
         for name, dim in block.sizes(artifact.parameters):
             if name not in infos:
-                chosen = storage if isinstance(storage, str) else storage(name)
-                codec = Storage.parse(chosen)
+                codec = Storage.parse(storage or artifact.storage(name) or DEFAULT)
                 infos[name] = factor_info(artifact.structure(name), dim, codec)
     return infos
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Artifact, LazyFactors, Loss, Named
-from kfac_artifacts.factors import Factor
+from kfac_artifacts.factors import Dense, Factor
+from kfac_artifacts.format.storage import DTYPES
 from kfac_artifacts.merge.combine import (
     Sum,
     combine,
@@ -69,6 +70,15 @@ class MergedFactors(LazyFactors):
         if shared is None or shared.configuration.get("permuted"):
             whole = self[name]
             return Named(whole.name, whole.configuration)
+        return shared
+
+    @override
+    def storage(self, name: str) -> str | None:
+        """What the parts share; matrices that have become dense keep one triangle."""
+        found = {part.artifact.storage(own) for part, own in self._own(name)}
+        shared = found.pop() if len(found) == 1 else None
+        if shared in DTYPES and self.structure(name).name == Dense.name:
+            return f"symmetric-{shared}"
         return shared
 
     def loss(self, name: str) -> Loss | None:

@@ -25,6 +25,10 @@ class _Joined(LazyFactors):
     def structure(self, name: str) -> Named:
         return self._parts[name].structure(name)
 
+    @override
+    def storage(self, name: str) -> str | None:
+        return self._parts[name].storage(name)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._parts)
 

@@ -1,0 +1,20 @@
+"""Compressing artifacts: what to keep of every factor, and how to store it.
+
+A *form* chooses the structure, a storage the number type; a *recipe* is both, and a
+*budget* chooses a recipe for every factor. Whatever is chosen stays semidefinite.
+"""
+
+from kfac_artifacts.compress.budget import Budget
+from kfac_artifacts.compress.compressing import compress, save_compressed
+from kfac_artifacts.compress.recipes import PRESETS, Recipe
+from kfac_artifacts.compress.report import ModuleReport, compare
+
+__all__ = [
+    "PRESETS",
+    "Budget",
+    "ModuleReport",
+    "Recipe",
+    "compare",
+    "compress",
+    "save_compressed",
+]

@@ -1,0 +1,180 @@
+"""Budgets: the recipe of every factor that loses least for its bytes."""
+
+import heapq
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kfac_artifacts.artifact import Artifact, terms_of
+from kfac_artifacts.compress.factor import compress_factor
+from kfac_artifacts.compress.forms import Leading, Original
+from kfac_artifacts.compress.recipes import Recipe
+from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.factors import Diagonal, inner
+from kfac_artifacts.format.overhead import described, overhead
+
+RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+CANDIDATES = (
+    "diagonal+bfloat16",
+    *(f"low-rank-{rank}+int8" for rank in RANKS),
+    *(f"block-{count}+int8" for count in (4, 8, 16, 32, 64)),
+    "int8",
+    "bfloat16",
+    "float32",
+)
+"""What is tried on every factor; the last loses nothing."""
+FOR_DIAGONALS = ("int8", "bfloat16", "float32")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How large an artifact may be, or how much it may lose.
+
+    Attributes:
+        max_bytes: Largest size of all its files in bytes, or None.
+        max_error: Largest relative Frobenius error of all blocks together, or None.
+    """
+
+    max_bytes: int | None = None
+    max_error: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.max_bytes is None) == (self.max_error is None):
+            raise SettingsError("a budget is either a largest size or a largest error")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe for one factor: its bytes, and its squared relative error."""
+
+    recipe: Recipe
+    nbytes: int
+    loss: float
+
+
+def choose(
+    artifact: Artifact,
+    budget: Budget,
+    originals: Iterable[tuple[str, Original]],
+    progress: Callable[[int], None] = lambda _: None,
+) -> dict[str, Recipe]:
+    """Choose a recipe for every factor, greedily by error per byte.
+
+    Every factor begins with its smallest candidate. The step to a larger one that takes
+    away most error per byte is taken first, until the budget is used up. The squared
+    error of a block is the sum of those of its factors times its squared norm, to first
+    order; a factor that several blocks share counts in each.
+
+    Args:
+        artifact: What is to be compressed.
+        budget: What may be used.
+        originals: Its factors.
+        progress: Told after every factor.
+
+    Returns:
+        Recipes by factor.
+
+    Raises:
+        SettingsError: If nothing is small enough; the least size is told.
+    """
+    ladders, norms = {}, {}
+    for name, original in originals:
+        ladders[name] = _ladder(name, original)
+        norms[name] = float(inner(original.factor, original.factor))
+        progress(1)
+    weights = _weights(artifact, norms)
+    return _greedy(ladders, weights, budget, overhead(artifact))
+
+
+def _ladder(name: str, original: Original) -> list[Candidate]:
+    """Candidates by size, each better per byte than what could be had between."""
+    diagonal = isinstance(original.factor, Diagonal)
+    recipes = FOR_DIAGONALS if diagonal else CANDIDATES
+    found: dict[int, Candidate] = {}
+    for recipe in map(Recipe.parse, recipes):
+        if isinstance(recipe.form, Leading) and recipe.form.amount * 4 > original.dim:
+            continue  # as large as int8 is
+        compressed = compress_factor(original, recipe)
+        lost = 0.0 if compressed.loss is None else compressed.loss.error**2
+        size = compressed.info.nbytes + described(compressed.info, name)
+        best = found.get(size)
+        if best is None or lost < best.loss:
+            found[size] = Candidate(recipe, size, lost)
+    return _hull([found[size] for size in sorted(found)])
+
+
+def _hull(points: Sequence[Candidate]) -> list[Candidate]:
+    """The lower convex hull of error over bytes."""
+    hull: list[Candidate] = []
+    for point in points:
+        if hull and point.loss >= hull[-1].loss:
+            continue
+        while len(hull) > 1 and _gain(hull[-1], point) >= _gain(hull[-2], hull[-1]):
+            hull.pop()
+        hull.append(point)
+    return hull
+
+
+def _gain(one: Candidate, other: Candidate) -> float:
+    """Squared error that every byte more takes away."""
+    return (one.loss - other.loss) / (other.nbytes - one.nbytes)
+
+
+def _weights(artifact: Artifact, norms: Mapping[str, float]) -> dict[str, float]:
+    """Share of the squared norm of all blocks that every factor is part of."""
+    weights = dict.fromkeys(norms, 0.0)
+    tasks = artifact.provenance.tasks
+    for block in artifact.blocks.values():
+        for term in terms_of(block):
+            size = math.prod(norms[name] for name in term) * block.scale(tasks) ** 2
+            for name in term:
+                weights[name] += size
+    total = sum(
+        math.prod(norms[name] for name in term) * block.scale(tasks) ** 2
+        for block in artifact.blocks.values()
+        for term in terms_of(block)
+    )
+    return {name: size / total if total > 0 else 0.0 for name, size in weights.items()}
+
+
+def _greedy(
+    ladders: Mapping[str, Sequence[Candidate]],
+    weights: Mapping[str, float],
+    budget: Budget,
+    fixed: int,
+) -> dict[str, Recipe]:
+    rung = dict.fromkeys(ladders, 0)
+    size = fixed + sum(ladder[0].nbytes for ladder in ladders.values())
+    lost = sum(weights[name] * ladder[0].loss for name, ladder in ladders.items())
+    if budget.max_bytes is not None and size > budget.max_bytes:
+        raise SettingsError(
+            f"{budget.max_bytes} bytes are too few: the smallest that can be made of "
+            f"this artifact has {size}"
+        )
+    steps = [(-_slope(ladders, weights, name, 0), name) for name in ladders]
+    heapq.heapify(steps)
+    while steps:
+        slope, name = heapq.heappop(steps)
+        enough = budget.max_error is not None and lost <= budget.max_error**2
+        if slope >= 0 or enough:
+            break
+        before, after = ladders[name][rung[name] : rung[name] + 2]
+        more = after.nbytes - before.nbytes
+        if budget.max_bytes is not None and size + more > budget.max_bytes:
+            continue  # a smaller step of another factor may still fit
+        rung[name] += 1
+        size, lost = size + more, lost - weights[name] * (before.loss - after.loss)
+        heapq.heappush(steps, (-_slope(ladders, weights, name, rung[name]), name))
+    return {name: ladders[name][i].recipe for name, i in rung.items()}
+
+
+def _slope(
+    ladders: Mapping[str, Sequence[Candidate]],
+    weights: Mapping[str, float],
+    name: str,
+    rung: int,
+) -> float:
+    ladder = ladders[name]
+    if rung + 1 == len(ladder):
+        return 0.0
+    return weights[name] * _gain(ladder[rung], ladder[rung + 1])

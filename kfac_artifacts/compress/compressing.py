@@ -1,0 +1,156 @@
+"""Compressing artifacts, one factor in memory at a time."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from kfac_artifacts.artifact import Artifact, Block, KroneckerBlock, Loss, terms_of
+from kfac_artifacts.compress.budget import Budget, choose
+from kfac_artifacts.compress.factor import compress_factor
+from kfac_artifacts.compress.forms import Original
+from kfac_artifacts.compress.recipes import Recipe
+from kfac_artifacts.errors import FormatError
+from kfac_artifacts.factors import Factor
+from kfac_artifacts.format import MAX_SHARD_BYTES, StoredFactors, save_artifact
+from kfac_artifacts.format.factor_info import FactorInfo
+from kfac_artifacts.format.files import check_free
+from kfac_artifacts.format.tensors import write_tensors
+
+Progress = Callable[[int], None]
+
+
+def save_compressed(
+    artifact: Artifact,
+    path: Path,
+    how: Recipe | Budget | str,
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    replace: bool = False,
+    progress: Progress = lambda _: None,
+) -> None:
+    """Compress an artifact into a directory that appears whole or not at all.
+
+    Args:
+        artifact: What to compress; its factors are asked for one at a time.
+        path: The directory to write.
+        how: A recipe, its name, or a budget that chooses one for every factor.
+        max_shard_bytes: Size in bytes above which several tensor files are written.
+        replace: Whether a directory that is already there may be replaced.
+        progress: Told after every factor, once for a recipe and twice for a budget.
+
+    Raises:
+        FormatError: If the place is taken, or a value does not fit the storage.
+        SettingsError: If there is no such recipe, or the budget cannot be kept.
+    """
+    check_free(path, replace=replace)
+    recipe = Recipe.parse(how) if isinstance(how, str) else how
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=path.parent, prefix=f".{path.name}.factors."
+    ) as workspace:
+        compressed = compress(
+            artifact,
+            choose(artifact, recipe, originals(artifact), progress)
+            if isinstance(recipe, Budget)
+            else recipe,
+            Path(workspace),
+            progress,
+        )
+        save_artifact(
+            compressed, path, max_shard_bytes=max_shard_bytes, replace=replace
+        )
+
+
+def compress(
+    artifact: Artifact,
+    recipe: Recipe | Mapping[str, Recipe],
+    workspace: Path,
+    progress: Progress = lambda _: None,
+) -> Artifact:
+    """Compress every factor, and keep the results in files.
+
+    Args:
+        artifact: What to compress.
+        recipe: One for all, or one for every factor by name.
+        workspace: A directory for the results, one file for each; it must stay there
+            for as long as the artifact is used.
+        progress: Told after every factor.
+
+    Returns:
+        The compressed artifact; its factors are read when they are asked for.
+
+    Raises:
+        FormatError: If a storage cannot hold the values.
+    """
+    infos: dict[str, FactorInfo] = {}
+    files: dict[str, str] = {}
+    losses = dict(artifact.provenance.losses)
+    for number, (name, original) in enumerate(originals(artifact)):
+        own = recipe if isinstance(recipe, Recipe) else recipe[name]
+        try:
+            found = compress_factor(original, own)
+        except FormatError as error:
+            raise FormatError(f"{name}: {error}") from error
+        infos[name] = found.info
+        keys = (f"{name}/{key}" for key in found.info.tensors)
+        files |= dict.fromkeys(keys, f"{number}.safetensors")
+        _write(workspace / f"{number}.safetensors", name, found.info, found.factor)
+        if found.loss is not None:
+            losses[name] = _added(losses.get(name), found.loss)
+        progress(1)
+    factors = StoredFactors(workspace, infos, files)
+    provenance = dataclasses.replace(artifact.provenance, losses=losses)
+    return dataclasses.replace(
+        artifact, provenance=provenance, factors=factors, digest=None
+    )
+
+
+def originals(artifact: Artifact) -> Iterator[tuple[str, Original]]:
+    """Give the factors of an artifact with what compressing has to know of them.
+
+    Args:
+        artifact: The artifact.
+
+    Yields:
+        Every factor once, in the order of the blocks.
+    """
+    seen: set[str] = set()
+    for block in artifact.blocks.values():
+        for name in block.factors:
+            if name not in seen:
+                seen.add(name)
+                yield (
+                    name,
+                    Original(
+                        artifact.factors[name],
+                        bias=_has_bias(block, name),
+                        definite=len(terms_of(block)) == 1,
+                    ),
+                )
+
+
+def _has_bias(block: Block, name: str) -> bool:
+    if not isinstance(block, KroneckerBlock) or block.bias is None:
+        return False
+    return any(name == a for a, _ in block.terms)
+
+
+def _added(before: Loss | None, now: Loss) -> Loss:
+    """What two compressions have lost together; of the errors an upper bound."""
+    if before is None:
+        return now
+    error = before.error + now.error * (1 + before.error)
+    return Loss(error, now.min_eigenvalue, now.lift)
+
+
+def _write(path: Path, name: str, info: FactorInfo, factor: Factor) -> None:
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for field, leaf in factor.leaves().items():
+            for suffix, tensor in info.storage.encode(leaf, info.fields[field]).items():
+                yield f"{name}/{field}{suffix}", tensor
+
+    announced = {f"{name}/{key}": about for key, about in info.tensors.items()}
+    write_tensors(path, announced, tensors())

@@ -1,0 +1,206 @@
+"""What compressing an artifact lost, module by module."""
+
+import math
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from kfac_artifacts.artifact import Artifact, Block, terms_of
+from kfac_artifacts.errors import MismatchError
+from kfac_artifacts.factors import Factor, inner
+from kfac_artifacts.format import StoredFactors
+
+Terms: TypeAlias = Sequence[Sequence[Factor]]
+DIRECTIONS = 8
+"""Random directions per module."""
+
+
+@dataclass(frozen=True)
+class ModuleReport:
+    """One module before and after.
+
+    Attributes:
+        name: Of the block.
+        before: Size of its factors in bytes; one that is shared counts where it is
+            first used.
+        after: The same of the compressed artifact.
+        error: Relative Frobenius error of the block.
+        norm: Frobenius norm of the block before, at the scale of a mean over tasks.
+        trace: Share of the trace that is kept.
+        min_eigenvalue: Smallest λ_min / λ_max of its compressed factors, or a bound.
+        random: Mean relative error of the penalty over random directions ``u vᵀ``.
+        directions: Penalty after / before along given task vectors; None where that
+            is zero before.
+    """
+
+    name: str
+    before: int
+    after: int
+    error: float
+    norm: float
+    trace: float
+    min_eigenvalue: float
+    random: float
+    directions: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All modules, and what they are together.
+
+    Attributes:
+        modules: One by one.
+        error: Relative Frobenius error of all blocks together.
+        directions: Penalty after / before along the given task vectors, in all.
+    """
+
+    modules: tuple[ModuleReport, ...]
+    error: float
+    directions: tuple[float | None, ...]
+
+
+def compare(
+    before: Artifact,
+    after: Artifact,
+    task_vectors: Sequence[Mapping[str, Tensor]] = (),
+    progress: Callable[[int], None] = lambda _: None,
+) -> Report:
+    """Compare an artifact with what was made of it by compressing.
+
+    Args:
+        before: The artifact, opened from a directory.
+        after: The compressed one, opened as well.
+        task_vectors: Directions along which to compare the penalty; parameters that
+            they lack count as unchanged.
+        progress: Told after every module.
+
+    Returns:
+        The report; one module is in memory at a time.
+
+    Raises:
+        MismatchError: If the artifacts do not have the same blocks, or are not on disk.
+    """
+    if dict(before.blocks) != dict(after.blocks):
+        raise MismatchError("the artifacts do not have the same blocks")
+    found, sums = [], []
+    seen: set[str] = set()
+    for name, block in before.blocks.items():
+        fresh = set(block.factors) - seen
+        seen |= fresh
+        module, values = _module(name, block, (before, after), task_vectors)
+        own, less = _bytes(before, fresh), _bytes(after, fresh)
+        found.append(ModuleReport(name, own, less, *module))
+        sums.append(values)
+        progress(1)
+    total = sum(m.norm**2 for m in found)
+    lost = sum((m.error * m.norm) ** 2 for m in found)
+    along = [[*zip(*pairs, strict=True)] for pairs in zip(*sums, strict=True)]
+    ratios = tuple(_ratio(sum(after), sum(b)) for b, after in along)
+    return Report(tuple(found), (lost / total) ** 0.5 if total > 0 else 0.0, ratios)
+
+
+def _module(
+    name: str,
+    block: Block,
+    artifacts: tuple[Artifact, Artifact],
+    task_vectors: Sequence[Mapping[str, Tensor]],
+) -> tuple[tuple[Any, ...], list[tuple[float, float]]]:
+    """Measure a block.
+
+    Returns:
+        What ``ModuleReport`` has after the sizes, and the penalties along the task
+        vectors, before and after.
+    """
+    exact, found = (
+        {f: artifact.factors[f].to("cpu", torch.float64) for f in block.factors}
+        for artifact in artifacts
+    )
+    pairs = [
+        [[factors[name] for name in term] for term in terms_of(block)]
+        for factors in (exact, found)
+    ]
+    scale = block.scale(artifacts[0].provenance.tasks)
+    size = _inner(pairs[0], pairs[0])
+    lost = size + _inner(pairs[1], pairs[1]) - 2 * _inner(*pairs)
+    forms = [_random_forms(terms, name) for terms in pairs]
+    traces = [_trace(terms) for terms in pairs]
+    along = [_along(block, exact, found, tau, scale) for tau in task_vectors]
+    values = (
+        (max(lost, 0.0) / size) ** 0.5 if size > 0 else 0.0,
+        scale * size**0.5,
+        traces[1] / traces[0] if traces[0] else 1.0,
+        min(_lowest(factor) for factor in found.values()),
+        float(((forms[1] - forms[0]) / forms[0]).abs().nan_to_num(0).mean()),
+        tuple(_ratio(after, before) for before, after in along),
+    )
+    return values, along
+
+
+def _inner(one: Terms, other: Terms) -> float:
+    """``⟨Σ B ⊗ A, Σ B' ⊗ A'⟩`` without a Kronecker product."""
+    return sum(
+        math.prod(float(inner(f, g)) for f, g in zip(left, right, strict=True))
+        for left in one
+        for right in other
+    )
+
+
+def _trace(terms: Terms) -> float:
+    return sum(math.prod(float(f.diagonal().sum()) for f in term) for term in terms)
+
+
+def _random_forms(terms: Terms, name: str) -> Tensor:
+    """``Σ_r (uᵀ B_r u) (vᵀ A_r v)`` for directions u vᵀ that the name seeds."""
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    drawn: dict[int, Tensor] = {}
+    total = torch.zeros(DIRECTIONS, dtype=torch.float64)
+    for term in terms:
+        forms = torch.ones(DIRECTIONS, dtype=torch.float64)
+        for place, factor in enumerate(term):
+            if place not in drawn:
+                shape = (factor.dim, DIRECTIONS)
+                drawn[place] = torch.randn(
+                    shape, generator=generator, dtype=torch.float64
+                )
+            forms *= (drawn[place] * factor.matmul(drawn[place])).sum(0)
+        total += forms
+    return total
+
+
+def _along(
+    block: Block,
+    exact: Mapping[str, Factor],
+    found: Mapping[str, Factor],
+    tau: Mapping[str, Tensor],
+    scale: float,
+) -> tuple[float, float]:
+    """The penalty before and after, zero if a parameter is not in the task vector."""
+    if any(name not in tau for name in block.parameters):
+        return 0.0, 0.0
+    W = block.gather(tau).to("cpu", torch.float64)
+    before, after = (
+        scale * float((W * block.product(W, factors)).sum())
+        for factors in (exact, found)
+    )
+    return before, after
+
+
+def _lowest(factor: Factor) -> float:
+    low, high = factor.eigenvalue_range()
+    largest = max(abs(low), abs(high))
+    return low / largest if largest > 0 else 0.0
+
+
+def _ratio(after: float, before: float) -> float | None:
+    return after / before if before else None
+
+
+def _bytes(artifact: Artifact, names: Iterable[str]) -> int:
+    factors = artifact.factors
+    if not isinstance(factors, StoredFactors):
+        raise MismatchError("only artifacts on disk have sizes to compare")
+    return sum(factors.infos[name].nbytes for name in names)

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from draft import Draft, Stored, artifact, compact, gramian, kronecker, spd
+from draft import Draft, artifact, compact, gramian, kronecker, spd
+from stored import dense
 
 Edit = Callable[[dict[str, Any]], object]
 STACK = "stacked.weight"
@@ -39,9 +40,9 @@ def whole(*, shards: list[list[str]] | None = None) -> Draft:
             "norm": gramian("norm.weight", "norm"),
         },
         {
-            "in": Stored(spd(4, 1), symmetric=True),
-            "out": Stored(spd(2, 2), "float16"),
-            "norm": Stored(spd(2, 3)),
+            "in": dense(spd(4, 1), "symmetric-float32"),
+            "out": dense(spd(2, 2), "float16"),
+            "norm": dense(spd(2, 3)),
         },
         shards=shards,
     )
@@ -57,9 +58,9 @@ def stacked() -> Draft:
         {STACK: [2, 2, 3], "stacked.bias": [2, 2], "norm.weight": [2]},
         parts | {"norm": gramian("norm.weight", "norm")},
         {
-            "in": Stored(spd(4, 1), symmetric=True),
-            "out": Stored(spd(2, 2), "float16"),
-            "norm": Stored(spd(2, 3)),
+            "in": dense(spd(4, 1), "symmetric-float32"),
+            "out": dense(spd(2, 2), "float16"),
+            "norm": dense(spd(2, 3)),
         },
     )
 

@@ -7,7 +7,8 @@ The level of a case says how far a reader gets:
 - ``manifest``: the schema cannot say it, the manifest alone shows it;
 - ``files``: the manifest is right, the files do not fit it;
 - ``hash``: only a hash shows it;
-- ``verify``: only the values of the tensors show it.
+- ``values``: the values of the tensors show it, to whoever decodes them;
+- ``verify``: the values show it, to whoever checks what can be decoded.
 """
 
 from collections.abc import Callable

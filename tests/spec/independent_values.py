@@ -116,7 +116,7 @@ def numbers(data: bytes, dtype: str) -> np.ndarray:
         bits = np.frombuffer(data, "<u2").astype(np.uint32) << 16
         return bits.view(np.float32)
     found = np.frombuffer(data, KINDS[dtype])
-    return found.astype(np.float32) if dtype == "F16" else found
+    return found.astype(np.float32) if dtype == "F16" else found.copy()
 
 
 def mirror(packed: np.ndarray, shape: list[int]) -> np.ndarray:

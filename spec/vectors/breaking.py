@@ -7,14 +7,16 @@ The level of a case says how far a reader gets:
 - ``manifest``: the schema cannot say it, the manifest alone shows it;
 - ``files``: the manifest is right, the files do not fit it;
 - ``hash``: only a hash shows it;
-- ``verify``: only the values of the tensors show it.
+- ``values``: the values of the tensors show it, to whoever decodes them;
+- ``verify``: the values show it, to whoever checks what can be decoded.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from draft import Draft, Stored, artifact, compact, gramian, kronecker, spd
+from draft import Draft, artifact, compact, gramian, kronecker, spd
+from stored import dense
 
 Edit = Callable[[dict[str, Any]], object]
 STACK = "stacked.weight"
@@ -39,9 +41,9 @@ def whole(*, shards: list[list[str]] | None = None) -> Draft:
             "norm": gramian("norm.weight", "norm"),
         },
         {
-            "in": Stored(spd(4, 1), symmetric=True),
-            "out": Stored(spd(2, 2), "float16"),
-            "norm": Stored(spd(2, 3)),
+            "in": dense(spd(4, 1), "symmetric-float32"),
+            "out": dense(spd(2, 2), "float16"),
+            "norm": dense(spd(2, 3)),
         },
         shards=shards,
     )
@@ -57,9 +59,9 @@ def stacked() -> Draft:
         {STACK: [2, 2, 3], "stacked.bias": [2, 2], "norm.weight": [2]},
         parts | {"norm": gramian("norm.weight", "norm")},
         {
-            "in": Stored(spd(4, 1), symmetric=True),
-            "out": Stored(spd(2, 2), "float16"),
-            "norm": Stored(spd(2, 3)),
+            "in": dense(spd(4, 1), "symmetric-float32"),
+            "out": dense(spd(2, 2), "float16"),
+            "norm": dense(spd(2, 3)),
         },
     )
 

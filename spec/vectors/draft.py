@@ -8,58 +8,18 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from stored import Stored, Tensor, named
 
-ITEMS = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)}
 SINGLE = "factors.safetensors"
 INDEX = "factors.safetensors.index.json"
 
 
 @dataclass
-class Stored:
-    """A factor: its exact matrix, and how it is stored."""
-
-    matrix: np.ndarray
-    dtype: str = "float32"
-    structure: str = "dense"
-    symmetric: bool = False
-
-    @property
-    def field(self) -> str:
-        """Name of the only tensor of the structure."""
-        return "matrix" if self.structure == "dense" else "values"
-
-    @property
-    def values(self) -> np.ndarray:
-        """The stored values, in their shape."""
-        if self.structure == "diagonal":
-            return np.diag(self.matrix)
-        if self.symmetric:
-            return self.matrix[np.triu_indices(len(self.matrix))]
-        return self.matrix
-
-    def to_json(self) -> dict[str, Any]:
-        """Describe the factor as the manifest does."""
-        storage = named(self.dtype)
-        if self.symmetric:
-            storage = named("symmetric", dtype=self.dtype)
-        return {
-            "dim": len(self.matrix),
-            "structure": named(self.structure),
-            "storage": storage,
-        }
-
-    def entry(self) -> tuple[str, list[int], bytes]:
-        """Give number type, shape and bytes of the tensor."""
-        return (
-            ITEMS[self.dtype][0],
-            list(self.values.shape),
-            encode(self.values, self.dtype),
-        )
-
-
-@dataclass
 class Draft:
-    """An artifact in memory: still free to be broken."""
+    """An artifact in memory: still free to be broken.
+
+    A shard is a list of factors, or of single tensors.
+    """
 
     manifest: dict[str, Any]
     factors: dict[str, Stored]
@@ -74,14 +34,22 @@ class Draft:
             numbers = range(1, count + 1)
             names = [f"factors-{i:05d}-of-{count:05d}.safetensors" for i in numbers]
         weight_map = {}
+        tensors = {
+            f"{factor}/{field}": tensor
+            for factor, stored in self.factors.items()
+            for field, tensor in stored.tensors.items()
+        }
         for name, shard in zip(names, self.shards, strict=True):
             entries = {
-                f"{n}/{self.factors[n].field}": self.factors[n].entry() for n in shard
+                key: tensors[key]
+                for part in shard
+                for key in tensors
+                if part in {key, key.rpartition("/")[0]}
             }
             self.files[name] = tensor_file(entries)
             weight_map |= dict.fromkeys(entries, name)
         if len(names) > 1:
-            total = sum(len(f.entry()[2]) for f in self.factors.values())
+            total = sum(len(content) for *_, content in tensors.values())
             index = {"metadata": {"total_size": total}, "weight_map": weight_map}
             self.files[INDEX] = dump(index)
         return self.relist()
@@ -99,21 +67,8 @@ class Draft:
         return sha256(dump(self.manifest))
 
 
-def encode(values: np.ndarray, dtype: str) -> bytes:
-    """Turn values into little-endian bytes; they must be exact in the number type."""
-    if dtype == "bfloat16":
-        bits = np.ascontiguousarray(values, "<f4").view("<u4")
-        if np.any(bits & 0xFFFF):
-            raise ValueError("not exact in bfloat16")
-        return (bits >> 16).astype("<u2").tobytes()
-    stored = np.ascontiguousarray(values, {"float32": "<f4", "float16": "<f2"}[dtype])
-    if not np.array_equal(stored.astype(float), values, equal_nan=True):
-        raise ValueError(f"not exact in {dtype}")
-    return stored.tobytes()
-
-
 def tensor_file(
-    entries: dict[str, tuple[str, list[int], bytes]],
+    entries: dict[str, Tensor],
     *,
     metadata: dict[str, str] | None = None,
 ) -> bytes:
@@ -234,11 +189,6 @@ def gramian(parameter: str, *terms: str) -> dict[str, Any]:
         "parameter": parameter,
         "terms": [{"G": name} for name in terms],
     }
-
-
-def named(name: str, **configuration: Any) -> dict[str, Any]:
-    """Give a name with its configuration."""
-    return {"name": name, "configuration": configuration}
 
 
 def spd(dim: int, seed: int) -> np.ndarray:

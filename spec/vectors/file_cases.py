@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 from breaking import Case, files_of, whole
-from draft import INDEX, SINGLE, Draft, Stored, dump, split, with_header
+from draft import INDEX, SINGLE, Draft, dump, split, with_header
+from stored import dense
 
 SHARDS = [["in", "out"], ["norm"]]
 Header = dict[str, Any]
@@ -245,7 +246,7 @@ def flip(files: dict[str, bytes]) -> None:
 def valued(name: str, rule: str, factor: str, values: np.ndarray) -> Case:
     """Store values that no factor may have."""
     draft = whole()
-    draft.factors[factor] = Stored(values)
+    draft.factors[factor] = dense(values)
     draft.manifest["factors"][factor] = draft.factors[factor].to_json()
     sealed = Draft(draft.manifest, draft.factors, draft.shards).seal()
     return Case(name, "verify", rule, files_of(sealed))

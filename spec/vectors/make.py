@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 from breaking import Case
-from draft import Draft, dump
+from compressed_breaks import compressed_manifest_cases
+from compressed_cases import COMPRESSED
+from compressed_files import compressed_file_cases
+from draft import Draft, compact, dump
 from file_cases import file_cases
 from manifest_cases import manifest_cases
 from schema_cases import schema_cases
@@ -22,17 +25,18 @@ def main(root: Path) -> None:
     """Write every vector below ``root``, and the index of them."""
     for kind in ("valid", "invalid"):
         shutil.rmtree(root / kind, ignore_errors=True)
-    valid = {}
-    for name, make in CASES.items():
+    for name, make in (CASES | COMPRESSED).items():
         draft = make()
-        files = {"kfac.json": dump(draft.manifest), **draft.files}
-        write(root / "valid" / name, files | {"expected.json": dump(expected(draft))})
-        valid[name] = (make.__doc__ or "").strip()
+        text = (compact if name in COMPRESSED else dump)(expected(draft))
+        files = {"kfac.json": dump(draft.manifest), "expected.json": text}
+        write(root / "valid" / name, files | draft.files)
     invalid = {}
     for case in invalid_cases():
         write(root / "invalid" / case.name, case.files)
         invalid[case.name] = {"level": case.level, "rule": case.rule}
-    (root / "index.json").write_bytes(dump({"valid": list(valid), "invalid": invalid}))
+    (root / "index.json").write_bytes(
+        dump({"valid": [*CASES, *COMPRESSED], "invalid": invalid})
+    )
 
 
 def invalid_cases() -> Iterator[Case]:
@@ -40,6 +44,8 @@ def invalid_cases() -> Iterator[Case]:
     yield from manifest_cases()
     yield from schema_cases()
     yield from file_cases()
+    yield from compressed_manifest_cases()
+    yield from compressed_file_cases()
 
 
 def write(directory: Path, files: Mapping[str, bytes]) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 from draft import (
     SINGLE,
     Draft,
-    Stored,
     artifact,
     base_model,
     gramian,
@@ -17,19 +16,20 @@ from draft import (
     split,
     with_header,
 )
+from stored import dense, diagonal
 
 LAYER = {"layer.weight": [2, 3], "layer.bias": [2]}
 EXTENSION = {"must_understand": False, "note": "readers may ignore this"}
 
 
-def layer(dtype: str = "float32", *, symmetric: bool = False) -> Draft:
+def layer(storage: str = "float32") -> Draft:
     """One linear layer with a bias."""
     return artifact(
         LAYER,
         {"layer": kronecker("layer.weight", ("in", "out"), bias="layer.bias")},
         {
-            "in": Stored(spd(4, 1), dtype, symmetric=symmetric),
-            "out": Stored(spd(2, 2), dtype, symmetric=symmetric),
+            "in": dense(spd(4, 1), storage),
+            "out": dense(spd(2, 2), storage),
         },
     )
 
@@ -45,13 +45,12 @@ def nearest() -> Draft:
 
 def table(dtype: str) -> Draft:
     """A table of 5 vectors of 2 entries: its A is diagonal."""
-    frequencies = np.diag([0.5, 0.25, 0.125, 0.125, 0.0])
     return artifact(
         {"table.weight": [5, 2]},
         {"table": kronecker("table.weight", ("rows", "out"), layout="columns")},
         {
-            "rows": Stored(frequencies, dtype, "diagonal"),
-            "out": Stored(spd(2, 3), dtype),
+            "rows": diagonal([0.5, 0.25, 0.125, 0.125, 0.0], dtype),
+            "out": dense(spd(2, 3), dtype),
         },
     )
 
@@ -62,7 +61,7 @@ def without_bias() -> Draft:
     return artifact(
         {},
         {"layer": kronecker("layer.weight", ("in", "out"))},
-        {"in": Stored(spd(2, 1)), "out": Stored(spd(3, 2))},
+        {"in": dense(spd(2, 1)), "out": dense(spd(3, 2))},
         base_model=base,
     )
 
@@ -76,7 +75,7 @@ def columns_with_bias() -> Draft:
                 "c_fc.weight", ("a", "b"), bias="c_fc.bias", layout="columns"
             )
         },
-        {"a": Stored(spd(4, 1)), "b": Stored(spd(2, 2))},
+        {"a": dense(spd(4, 1)), "b": dense(spd(2, 2))},
     )
 
 
@@ -85,15 +84,15 @@ def convolution() -> Draft:
     return artifact(
         {"patch.weight": [2, 1, 2, 2], "patch.bias": [2]},
         {"patch": kronecker("patch.weight", ("a", "b"), bias="patch.bias")},
-        {"a": Stored(spd(5, 1), symmetric=True), "b": Stored(spd(2, 2))},
+        {"a": dense(spd(5, 1), "symmetric-float32"), "b": dense(spd(2, 2))},
     )
 
 
 def shared_input() -> Draft:
     """Three layers that read the same input: one A, referred to three times."""
     names = ["q", "k", "v"]
-    factors = {"attention/input": Stored(spd(3, 1), symmetric=True)}
-    factors |= {f"{n}/output": Stored(spd(2, i)) for i, n in enumerate(names)}
+    factors = {"attention/input": dense(spd(3, 1), "symmetric-float32")}
+    factors |= {f"{n}/output": dense(spd(2, i)) for i, n in enumerate(names)}
     return artifact(
         {f"{n}.weight": [2, 3] for n in names},
         {
@@ -108,10 +107,10 @@ def gramians() -> Draft:
     """Gramian blocks: of a number, a vector, several axes, and a diagonal one."""
     shapes = {"scale": [], "norm.weight": [3], "token": [1, 2, 2], "gate": [4]}
     factors = {
-        "scale/G": Stored(spd(1, 1)),
-        "norm/G": Stored(spd(3, 2), "float16", symmetric=True),
-        "token/G": Stored(spd(4, 3), "bfloat16"),
-        "gate/G": Stored(np.diag([1.0, 2.0, 0.5, 0.0]), "float32", "diagonal"),
+        "scale/G": dense(spd(1, 1)),
+        "norm/G": dense(spd(3, 2), "symmetric-float16"),
+        "token/G": dense(spd(4, 3), "bfloat16"),
+        "gate/G": diagonal([1.0, 2.0, 0.5, 0.0]),
     }
     names = zip(shapes, factors, strict=True)
     blocks = {f: gramian(p, f) for p, f in names}
@@ -129,12 +128,12 @@ def several_terms() -> Draft:
             "norm": gramian("norm.weight", "g1", "g2"),
         },
         {
-            "a1": Stored(spd(3, 1)),
-            "b1": Stored(spd(2, 2)),
-            "a2": Stored(spd(3, 3), "float16"),
-            "b2": Stored(spd(2, 4), symmetric=True),
-            "g1": Stored(spd(2, 5)),
-            "g2": Stored(np.diag([3.0, 4.0]), "float32", "diagonal"),
+            "a1": dense(spd(3, 1)),
+            "b1": dense(spd(2, 2)),
+            "a2": dense(spd(3, 3), "float16"),
+            "b2": dense(spd(2, 4), "symmetric-float32"),
+            "g1": dense(spd(2, 5)),
+            "g2": diagonal([3.0, 4.0]),
         },
     )
 
@@ -156,14 +155,14 @@ def stacked() -> Draft:
             "down.0": kronecker("experts.down", ("down.0/A", "down.0/B"), part=0),
         },
         {
-            "up.0/A": Stored(spd(4, 1)),
-            "up.0/B": Stored(spd(2, 2)),
-            "up.1/A": Stored(spd(4, 3)),
-            "up.1/B": Stored(spd(2, 4), symmetric=True),
-            "down.0/A": Stored(zero),
-            "down.0/B": Stored(np.zeros((3, 3))),
-            "down.1/A": Stored(spd(2, 5)),
-            "down.1/B": Stored(spd(3, 6)),
+            "up.0/A": dense(spd(4, 1)),
+            "up.0/B": dense(spd(2, 2)),
+            "up.1/A": dense(spd(4, 3)),
+            "up.1/B": dense(spd(2, 4), "symmetric-float32"),
+            "down.0/A": dense(zero),
+            "down.0/B": dense(np.zeros((3, 3))),
+            "down.1/A": dense(spd(2, 5)),
+            "down.1/B": dense(spd(3, 6)),
         },
     )
 
@@ -177,9 +176,9 @@ def part(seed: int, size: int, name: str = "task") -> Draft:
             "norm": gramian("norm.weight", "norm"),
         },
         {
-            "in": Stored(spd(4, seed)),
-            "out": Stored(spd(2, seed)),
-            "norm": Stored(spd(2, seed + 1)),
+            "in": dense(spd(4, seed)),
+            "out": dense(spd(2, seed)),
+            "norm": dense(spd(2, seed + 1)),
         },
         sources=[source(f"example/{name}-{seed}", size)],
     )
@@ -210,9 +209,9 @@ def merge(*parts: Draft) -> Draft:
         {},
         first["blocks"],
         {
-            "in": Stored(mean_a),
-            "out": Stored(sum_b),
-            "norm": Stored(sum(w * g for w, g in zip(weights, G, strict=True))),
+            "in": dense(mean_a),
+            "out": dense(sum_b),
+            "norm": dense(sum(w * g for w, g in zip(weights, G, strict=True))),
         },
         base_model=first["base_model"],
         sources=[
@@ -256,7 +255,7 @@ def unicode_names() -> Draft:
     return artifact(
         {"слой/вес 重み": [2, 2], "😀.bias": [2]},
         {"θ-block": kronecker("слой/вес 重み", ("A/é", "B/😀"), bias="😀.bias")},
-        {"A/é": Stored(spd(3, 1)), "B/😀": Stored(spd(2, 2))},
+        {"A/é": dense(spd(3, 1)), "B/😀": dense(spd(2, 2))},
         sources=[source("データ/テキスト")],
         uncovered={"позиция": "it is never used"},
     )
@@ -292,7 +291,7 @@ def extreme(dtype: str, values: list[float]) -> Draft:
     return artifact(
         {"norm.weight": [2]},
         {"norm": gramian("norm.weight", "norm")},
-        {"norm": Stored(matrix, dtype, symmetric=True)},
+        {"norm": dense(matrix, f"symmetric-{dtype}")},
     )
 
 
@@ -305,9 +304,9 @@ CASES: dict[str, Callable[[], Draft]] = {
     "dense-float32": layer,
     "dense-float16": lambda: layer("float16"),
     "dense-bfloat16": lambda: layer("bfloat16"),
-    "dense-symmetric-float32": lambda: layer(symmetric=True),
-    "dense-symmetric-float16": lambda: layer("float16", symmetric=True),
-    "dense-symmetric-bfloat16": lambda: layer("bfloat16", symmetric=True),
+    "dense-symmetric-float32": lambda: layer("symmetric-float32"),
+    "dense-symmetric-float16": lambda: layer("symmetric-float16"),
+    "dense-symmetric-bfloat16": lambda: layer("symmetric-bfloat16"),
     "nearest": nearest,
     "diagonal-float32": lambda: table("float32"),
     "diagonal-float16": lambda: table("float16"),

@@ -15,21 +15,23 @@ from typing import Any
 
 import numpy as np
 
+from tests.spec.independent_values import (
+    DTYPES,
+    SIZES,
+    Refused,
+    assemble,
+    check_structure,
+    decode,
+    demand,
+    tensors,
+)
+
 Check = Callable[[Any], bool]
+Fields = dict[str, dict[str, np.ndarray]]
 LIMIT = 64 * 1024 * 1024
 SINGLE = "factors.safetensors"
 INDEX = SINGLE + ".index.json"
-SIZES = {"F32": 4, "F16": 2, "BF16": 2}
-DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-
-
-class Refused(Exception):  # noqa: N818
-    """The artifact breaks a rule."""
-
-
-def demand(rule: object, what: str) -> None:
-    if not rule:
-        raise Refused(what)
+INDEFINITE = -0.05
 
 
 # Section 6: JSON
@@ -93,6 +95,10 @@ def error(value: Any) -> bool:
     return type(value) in {int, float} and value >= 0
 
 
+def number(value: Any) -> bool:
+    return type(value) in {int, float}
+
+
 def only(*values: Any) -> Check:
     return lambda value: any(type(value) is type(v) and value == v for v in values)
 
@@ -153,9 +159,10 @@ def named(kind: Check, configuration: Check) -> Check:
 
 NONE = record({})
 FREE = named(name, lambda value: isinstance(value, dict))
-PLAIN = named(only(*DTYPES), NONE)
+PLAIN = named(only(*DTYPES, "int8"), NONE)
 PACKED = named(only("symmetric"), record({"dtype": only(*DTYPES)}))
 DIM = whole(1, 2**31 - 1)
+YES_OR_NO = only(True, False)
 PARAMETER = record({"shape": array(DIM, most=8), "sha256": sha})
 SEED = whole(0)
 SOURCE = record(
@@ -199,10 +206,24 @@ BLOCK = either(
         }
     ),
 )
+LOSS = record({"error": error, "min_eigenvalue": number, "lift": error})
+RUNS = array(array(DIM, least=2, most=2), least=1)
+DENSE = named(only("dense"), NONE)
+BLOCKS = named(only("block_diagonal"), record({"blocks": RUNS, "permuted": YES_OR_NO}))
+OTHERS = either(
+    named(only("diagonal"), NONE),
+    named(only("low_rank"), record({"rank": DIM, "diagonal": YES_OR_NO})),
+    named(only("pruned"), record({"kept": whole(0)})),
+)
+
+
+def factor(structure: Check, storage: Check) -> Check:
+    needed = {"dim": DIM, "structure": structure, "storage": storage}
+    return record(needed, optional={"loss": LOSS})
+
+
 FACTOR = either(
-    record({"dim": DIM, "structure": named(only("dense"), NONE), "storage": PLAIN}),
-    record({"dim": DIM, "structure": named(only("dense"), NONE), "storage": PACKED}),
-    record({"dim": DIM, "structure": named(only("diagonal"), NONE), "storage": PLAIN}),
+    factor(either(DENSE, BLOCKS), either(PLAIN, PACKED)), factor(OTHERS, PLAIN)
 )
 MANIFEST = record(
     {
@@ -248,6 +269,8 @@ def read_manifest(data: bytes) -> dict[str, Any]:
     demand(hashlib.sha256(text.encode()).hexdigest() == base["sha256"], "base hash")
     demand(manifest["merge_errors"].keys() <= manifest["blocks"].keys(), "merge_errors")
     check_blocks(manifest)
+    for info in manifest["factors"].values():
+        check_structure(info)
     check_names(list(manifest["files"]))
     return manifest
 
@@ -305,6 +328,11 @@ def check_names(files: list[str]) -> None:
 
 def read(path: Path, *, hashes: bool = True) -> dict[str, np.ndarray]:
     """Read an artifact: every factor as a dense matrix of float32."""
+    manifest, found = read_fields(path, hashes=hashes)
+    return {n: assemble(info, found[n]) for n, info in manifest["factors"].items()}
+
+
+def read_fields(path: Path, *, hashes: bool) -> tuple[dict[str, Any], Fields]:
     demand((path / "kfac.json").stat().st_size <= LIMIT, "too much JSON")
     manifest = read_manifest((path / "kfac.json").read_bytes())
     contents = {}
@@ -314,41 +342,34 @@ def read(path: Path, *, hashes: bool = True) -> dict[str, np.ndarray]:
         contents[file] = (path / file).read_bytes()
         digest = hashlib.sha256(contents[file]).hexdigest()
         demand(not hashes or digest == info["sha256"], "hash of a file")
-    expected = announced(manifest)
-    tensors: dict[str, bytes] = {}
+    expected = {
+        f"{factor}/{key}": entry
+        for factor, info in manifest["factors"].items()
+        for key, entry in tensors(info).items()
+    }
+    found: dict[str, bytes] = {}
     holder = {}
     for file in contents.keys() - {INDEX}:
-        found = read_tensors(contents[file], expected)
-        demand(found and not found.keys() & tensors.keys(), "empty shard, or twice")
-        tensors |= found
-        holder |= dict.fromkeys(found, file)
-    demand(tensors.keys() == expected.keys(), "a tensor is missing")
+        inside = read_tensors(contents[file], expected)
+        demand(inside and not inside.keys() & found.keys(), "empty shard, or twice")
+        found |= inside
+        holder |= dict.fromkeys(inside, file)
+    demand(found.keys() == expected.keys(), "a tensor is missing")
     if INDEX in contents:
-        total = {"total_size": sum(map(len, tensors.values()))}
+        total = {"total_size": sum(map(len, found.values()))}
         index = parse(contents[INDEX])
         demand(index == {"metadata": total, "weight_map": holder}, "index")
         demand(type(index["metadata"]["total_size"]) is int, "index")
-    return {n: decode(n, f, tensors) for n, f in manifest["factors"].items()}
-
-
-def announced(manifest: dict[str, Any]) -> dict[str, tuple[str, list[int]]]:
-    found = {}
-    for factor, info in manifest["factors"].items():
-        dim, storage = info["dim"], info["storage"]
-        dtype = storage["configuration"].get("dtype", storage["name"])
-        if info["structure"]["name"] == "diagonal":
-            found[f"{factor}/values"] = (DTYPES[dtype], [dim])
-        elif storage["name"] == "symmetric":
-            found[f"{factor}/matrix"] = (DTYPES[dtype], [dim * (dim + 1) // 2])
-        else:
-            found[f"{factor}/matrix"] = (DTYPES[dtype], [dim, dim])
-    return found
+    return manifest, {
+        factor: decode(info, {key: found[f"{factor}/{key}"] for key in tensors(info)})
+        for factor, info in manifest["factors"].items()
+    }
 
 
 TENSOR = record(
     {
         "dtype": only(*SIZES),
-        "shape": array(whole()),
+        "shape": array(whole(0)),
         "data_offsets": array(whole(0, 2**63), least=2, most=2),
     }
 )
@@ -378,36 +399,27 @@ def read_tensors(
     return {k: body[slice(*info["data_offsets"])] for k, info in header.items()}
 
 
-def decode(factor: str, info: dict[str, Any], tensors: dict[str, bytes]) -> np.ndarray:
-    storage, dim = info["storage"], info["dim"]
-    dtype = storage["configuration"].get("dtype", storage["name"])
-    if info["structure"]["name"] == "diagonal":
-        return np.diag(numbers(tensors[f"{factor}/values"], dtype))
-    entries = numbers(tensors[f"{factor}/matrix"], dtype)
-    if storage["name"] != "symmetric":
-        return entries.reshape(dim, dim)
-    matrix = np.empty((dim, dim), np.float32)
-    for i in range(dim):
-        for j in range(i, dim):
-            k = i * dim - i * (i - 1) // 2 + (j - i)
-            matrix[i, j] = matrix[j, i] = entries[k]
-    return matrix
-
-
-def numbers(data: bytes, dtype: str) -> np.ndarray:
-    if dtype == "bfloat16":
-        bits = np.frombuffer(data, "<u2").astype(np.uint32) << 16
-        return bits.view(np.float32)
-    kind = {"float32": "<f4", "float16": "<f2"}[dtype]
-    return np.frombuffer(data, kind).astype(np.float32)
-
-
 def verify(path: Path) -> dict[str, np.ndarray]:
     """Read an artifact and refuse values that no factor may have."""
-    factors = read(path)
-    for factor, matrix in factors.items():
+    manifest, found = read_fields(path, hashes=True)
+    sums = [block["terms"] for block in manifest["blocks"].values()]
+    summed = {f for terms in sums if len(terms) > 1 for t in terms for f in t.values()}
+    factors = {}
+    for factor, info in manifest["factors"].items():
+        finite = all(np.isfinite(values).all() for values in found[factor].values())
+        demand(finite, f"{factor} is not finite")
+        matrix = factors[factor] = assemble(info, found[factor])
         demand(np.isfinite(matrix).all(), f"{factor} is not finite")
         exact = matrix.astype(float)
         difference = np.linalg.norm(exact - exact.T)
         demand(difference <= 1e-6 * np.linalg.norm(exact), f"{factor} is asymmetric")
+        if factor not in summed:
+            eigenvalues = np.linalg.eigvalsh(exact)
+            lowest = INDEFINITE * abs(eigenvalues).max()
+            demand(eigenvalues[0] >= lowest, f"{factor} is indefinite")
+        if factor not in summed and info["structure"]["name"] == "low_rank":
+            weights = [v for f, v in found[factor].items() if f != "vectors"]
+            demand(
+                all((v >= 0).all() for v in weights), f"{factor} has a negative value"
+            )
     return factors

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,12 @@ class LazyFactors(Mapping[str, Factor]):
         return None
 
 
+if TYPE_CHECKING:
+    Factors: TypeAlias = Mapping[str, Factor]
+else:
+    Factors = Mapping  # a check of types at run time must not read a factor
+
+
 @dataclass(frozen=True, eq=False)
 class Artifact:
     """Blocks by name, the factors they refer to, and where they come from.
@@ -35,7 +42,7 @@ class Artifact:
 
     provenance: Provenance
     blocks: Mapping[str, Block]
-    factors: Mapping[str, Factor]
+    factors: Factors
     digest: str | None = None
 
     @property

@@ -37,6 +37,8 @@ INT8 = "int8"
 STORAGES = (*DTYPES, *(f"symmetric-{name}" for name in DTYPES), INT8)
 MAX_LOSS = 2.0**-7
 """Largest relative error of a number type; beyond it, float16 has lost small values."""
+MAX_INT8 = 2.0**121
+"""Largest scale of int8: decoding multiplies it by up to 127."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,8 @@ def _int8_tensors(leaf: Leaf, field: Field) -> dict[str, Tensor]:
         if kind is Int8Matrix:
             check_symmetric(exact)
         leaf = kind.of(exact)
+    if leaf.scales.numel() and not float(leaf.scales.max()) <= MAX_INT8:
+        raise FormatError("int8 cannot hold values beyond 2**121; store them as float32")
     tensors = {suffix: t.cpu().contiguous() for suffix, t in leaf.parts().items()}
     if kind is Int8Matrix:
         tensors[""] = to_triangle(tensors[""], 1)

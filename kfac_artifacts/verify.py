@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact, BaseModel, KroneckerBlock
+from kfac_artifacts.definite import extreme_ratio
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.factors import Factor, Role
 from kfac_artifacts.format import StoredFactors, check_hashes, open_artifact
@@ -129,9 +129,7 @@ def _sum_findings(
     found = {}
     for name, block in sums.items():
         factors = {factor: artifact.factors[factor] for factor in block.factors}
-        found[name] = _extreme_ratio(
-            block, factors, dict(block.sizes(artifact.parameters))
-        )
+        found[name] = extreme_ratio(block, factors)
     if found:
         worst = min(found, key=lambda name: found[name])
         yield Finding(
@@ -140,43 +138,6 @@ def _sum_findings(
             f"smallest λ_min / λ_max of {len(found)} is about {found[worst]:.1e} "
             f"({worst}); below zero a penalty may reward some drift",
         )
-
-
-def _extreme_ratio(
-    block: KroneckerBlock, factors: Mapping[str, Factor], dims: Mapping[str, int]
-) -> float:
-    """λ_min / λ_max of a block by Lanczos; an upper bound where that is not done."""
-    from scipy.sparse.linalg import (  # noqa: PLC0415 - only where it is needed
-        ArpackNoConvergence,
-        LinearOperator,
-        eigsh,
-    )
-
-    d_in, d_out = (dims[name] for name in block.factors[:2])
-
-    def apply(flat: Any) -> Any:
-        W = torch.from_numpy(flat).view(d_out, d_in).float()
-        return block.product(W, factors).flatten().double().numpy()
-
-    size = d_in * d_out
-    operator = LinearOperator((size, size), matvec=apply, dtype=float)
-    start = torch.ones(size, dtype=torch.float64).numpy()  # the same in every run
-    ends = []
-    for which in ("SA", "LA"):
-        try:
-            values = eigsh(
-                operator,
-                1,
-                which=which,
-                v0=start,
-                maxiter=20,
-                tol=1e-2,
-                return_eigenvectors=False,
-            )
-        except ArpackNoConvergence as stopped:
-            values = stopped.eigenvalues
-        ends.append(float(values[0]) if len(values) else 0.0)
-    return ends[0] / ends[1] if ends[1] > 0 else 0.0
 
 
 def _look(artifact: Artifact, name: str, *, summed: bool) -> tuple[str | None, float]:

@@ -16,6 +16,7 @@ from kfac_cli.options import (
     json_option,
     model_options,
     pattern_options,
+    recipe_option,
     storage_options,
     write_options,
 )
@@ -42,6 +43,7 @@ from kfac_cli.options import (
 @click.option("--model-id", help="What to call the model.  [default: as given]")
 @click.option("--data-id", help="What to call the data.  [default: the file's name]")
 @storage_options
+@recipe_option
 @json_option
 def command(
     model: str,
@@ -62,7 +64,8 @@ def command(
     resume: bool,
     every: int,
     shard: bool,
-    storage: str,
+    storage: str | None,
+    recipe: str | None,
     max_shard_size: float,
     force: bool,
     as_json: bool,
@@ -94,11 +97,13 @@ def command(
         save_together,
     )
     from kfac_artifacts.format.files import check_free
+    from kfac_cli.writing import check_choice, write
 
     if cotangents == "exact" and draws is not None:
         raise click.UsageError("--draws does not go with --cotangents exact")
     if engine != "own" and (resume or shard):
         raise click.UsageError("--resume and --shard go with the own engine")
+    how = check_choice(recipe, storage)
     check_free(output, replace=force)
     main = _is_main(engine)
     started = time.perf_counter()
@@ -124,6 +129,10 @@ def command(
     save_together(
         artifact,
         output,
+        save=write,
+        recipe=how,
+        what="writing",
+        shown=main,
         storage=storage,
         max_shard_bytes=int(max_shard_size * 10**9),
         replace=force,

@@ -17,7 +17,7 @@ def command(
     artifacts: tuple[Path, ...],
     output: Path,
     force: bool,
-    storage: str,
+    storage: str | None,
     max_shard_size: float,
     as_json: bool,
 ) -> None:

@@ -4,6 +4,7 @@ import click
 
 from kfac_cli import (
     apply,
+    compress,
     compute,
     evaluate,
     fidelity,
@@ -24,8 +25,8 @@ from kfac_cli.console import KfacGroup
 def main() -> None:
     """Publish, merge and use the curvature of a pretrained network.
 
-    Data owners run `compute`; sharers run `merge` and `push`; people without the data
-    run `pull` and `train`, then `apply` and `evaluate`.
+    Data owners run `compute`; sharers run `merge`, `compress` and `push`; people
+    without the data run `pull` and `train`, then `apply` and `evaluate`.
     """
 
 
@@ -34,6 +35,7 @@ for module in (
     compute,
     join,
     merge,
+    compress,
     inspect,
     verify,
     push,

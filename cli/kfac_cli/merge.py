@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 import click
 
 from kfac_cli import console
-from kfac_cli.options import DIRECTORY, json_option, storage_options, write_options
+from kfac_cli.options import (
+    DIRECTORY,
+    json_option,
+    recipe_option,
+    storage_options,
+    write_options,
+)
 
 if TYPE_CHECKING:
     from kfac_artifacts.artifact import Artifact
@@ -22,13 +28,15 @@ if TYPE_CHECKING:
     help="Take this artifact's tasks back out; may be repeated.",
 )
 @storage_options
+@recipe_option
 @json_option
 def command(
     artifacts: tuple[Path, ...],
     output: Path,
     force: bool,
     exclude: tuple[Path, ...],
-    storage: str,
+    storage: str | None,
+    recipe: str | None,
     max_shard_size: float,
     as_json: bool,
 ) -> None:
@@ -42,23 +50,25 @@ def command(
         kfac merge tickets mails chats -o total
         kfac merge total --exclude tickets -o others
     """
-    from kfac_artifacts.format import load, open_artifact, save_artifact
+    from kfac_artifacts.format import load, open_artifact
     from kfac_artifacts.format.files import check_free
     from kfac_artifacts.merge import merge
+    from kfac_cli.writing import check_choice, write
 
+    how = check_choice(recipe, storage)
     check_free(output, replace=force)
     added, removed = [load(p) for p in artifacts], [load(p) for p in exclude]
     with console.progress("comparing", len(added[0].blocks), "modules") as advance:
         merged = merge(added, exclude=removed, progress=advance)
-    with console.progress("merging", len(merged.factors), "factors") as advance:
-        save_artifact(
-            merged,
-            output,
-            storage=storage,
-            max_shard_bytes=int(max_shard_size * 10**9),
-            replace=force,
-            progress=lambda _: advance(1),
-        )
+    write(
+        merged,
+        output,
+        recipe=how,
+        what="merging",
+        storage=storage,
+        max_shard_bytes=int(max_shard_size * 10**9),
+        replace=force,
+    )
     _report(output, open_artifact(output), as_json=as_json)
 
 

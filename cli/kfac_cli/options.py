@@ -1,5 +1,6 @@
 """Options that several commands share, spelled once."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,35 @@ STORAGE = click.Choice(
         for prefix in ("symmetric-", "")
         for dtype in ("float32", "bfloat16", "float16")
     ]
+    + ["int8"]
 )
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes such as ``20MB``, ``1.5 GB`` or ``800000``."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """Read it."""
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(value))
+        if not found or found[2].upper() not in UNITS:
+            self.fail(f"{value!r} is no size; write for example 20MB", param, ctx)
+        return int(float(found[1]) * UNITS[found[2].upper()])
+
+
+class Share(click.ParamType[float]):
+    """A share of one such as ``1%`` or ``0.01``."""
+
+    name = "SHARE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Read it."""
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e-?\d+)?)\s*(%?)\s*", str(value))
+        if not found:
+            self.fail(f"{value!r} is no share; write for example 1%", param, ctx)
+        return float(found[1]) / (100 if found[2] else 1)
 
 
 def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -94,22 +123,29 @@ write_options = stacked(
     click.option("--force", is_flag=True, help="Replace the directory if it exists."),
 )
 
+shard_option = click.option(
+    "--max-shard-size",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    metavar="GB",
+    help="Write several files above this size.",
+)
+
 storage_options = stacked(
     click.option(
         "--storage",
         type=STORAGE,
-        default="symmetric-float32",
-        show_default=True,
-        help="How matrices are stored; symmetric keeps one triangle, losing nothing.",
+        help="How numbers are stored; symmetric keeps one triangle, losing nothing. "
+        "[default: as they are, or symmetric-float32]",
     ),
-    click.option(
-        "--max-shard-size",
-        type=click.FloatRange(min=0, min_open=True),
-        default=5.0,
-        show_default=True,
-        metavar="GB",
-        help="Write several files above this size.",
-    ),
+    shard_option,
+)
+
+recipe_option = click.option(
+    "--recipe",
+    metavar="NAME",
+    help="Compress what is written, as `kfac compress` does.",
 )
 
 hub_options = stacked(

@@ -64,6 +64,11 @@ curvature_options = stacked(
         help="Multiply the penalty of the modules named so; the first pattern counts.",
     ),
     click.option(
+        "--allow-indefinite",
+        is_flag=True,
+        help="Take curvature that clearly rewards drift along some directions.",
+    ),
+    click.option(
         "--modules",
         multiple=True,
         metavar="PATTERN",

@@ -7,13 +7,14 @@ A *form* chooses the structure, a storage the number type; a *recipe* is both, a
 from kfac_artifacts.compress.budget import Budget
 from kfac_artifacts.compress.compressing import compress, save_compressed
 from kfac_artifacts.compress.recipes import PRESETS, Recipe
-from kfac_artifacts.compress.report import ModuleReport, compare
+from kfac_artifacts.compress.report import ModuleReport, Report, compare
 
 __all__ = [
     "PRESETS",
     "Budget",
     "ModuleReport",
     "Recipe",
+    "Report",
     "compare",
     "compress",
     "save_compressed",

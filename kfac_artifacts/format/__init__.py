@@ -8,7 +8,7 @@ from kfac_artifacts.format.reader import (
     read_manifest,
 )
 from kfac_artifacts.format.storage import STORAGES, Storage
-from kfac_artifacts.format.writer import MAX_SHARD_BYTES, save_artifact
+from kfac_artifacts.format.writer import MAX_SHARD_BYTES, dense_bytes, save_artifact
 
 __all__ = [
     "MAX_SHARD_BYTES",
@@ -16,6 +16,7 @@ __all__ = [
     "Storage",
     "StoredFactors",
     "check_hashes",
+    "dense_bytes",
     "load",
     "open_artifact",
     "read_manifest",

@@ -205,7 +205,9 @@ def _int8_tensors(leaf: Leaf, field: Field) -> dict[str, Tensor]:
             check_symmetric(exact)
         leaf = kind.of(exact)
     if leaf.scales.numel() and not float(leaf.scales.max()) <= MAX_INT8:
-        raise FormatError("int8 cannot hold values beyond 2**121; store them as float32")
+        raise FormatError(
+            "int8 cannot hold values beyond 2**121; store them as float32"
+        )
     tensors = {suffix: t.cpu().contiguous() for suffix, t in leaf.parts().items()}
     if kind is Int8Matrix:
         tensors[""] = to_triangle(tensors[""], 1)

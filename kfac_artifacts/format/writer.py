@@ -103,6 +103,24 @@ def _factor_infos(artifact: Artifact, storage: str | None) -> dict[str, FactorIn
     return infos
 
 
+def dense_bytes(artifact: Artifact) -> int:
+    """Size of an artifact if its matrices were dense float32, in bytes.
+
+    Args:
+        artifact: Any artifact.
+
+    Returns:
+        4 bytes per entry; of factors that are diagonal by nature, of the diagonal.
+    """
+    dims: dict[str, int] = {}
+    for block in artifact.blocks.values():
+        dims |= dict(block.sizes(artifact.parameters))
+    return sum(
+        4 * (dim if artifact.structure(name).name == "diagonal" else dim**2)
+        for name, dim in dims.items()
+    )
+
+
 def _shards(
     infos: dict[str, FactorInfo], limit: int
 ) -> dict[str, dict[str, FactorInfo]]:

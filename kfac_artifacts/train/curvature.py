@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact
+from kfac_artifacts.definite import check_definite
 from kfac_artifacts.errors import CoverageError, MismatchError
 from kfac_artifacts.network import Batch, Network
 from kfac_artifacts.penalty import KfacPenalty
@@ -102,6 +103,8 @@ def build_penalty(
     network: Network,
     names: Sequence[str],
     weights: Mapping[str, float],
+    *,
+    allow_indefinite: bool = False,
 ) -> Penalty:
     """Build the penalty on the parameters that are trained; the others stand still.
 
@@ -110,9 +113,13 @@ def build_penalty(
         network: Network to be trained.
         names: The parameters that are trained.
         weights: Factor by pattern of block names.
+        allow_indefinite: Whether a factor may be clearly indefinite.
 
     Returns:
         The penalty as a function of the task vector.
+
+    Raises:
+        FactorError: If a factor is clearly indefinite, and must not be.
     """
     blocks = {
         n: b
@@ -123,6 +130,8 @@ def build_penalty(
     factors = {f: curvature.factors[f] for b in blocks.values() for f in b.factors}
     part = dataclasses.replace(curvature, blocks=blocks, factors=factors)
     penalty = KfacPenalty(part, weights=weights).to(network.device)
+    if not allow_indefinite:
+        check_definite(dataclasses.replace(part, factors=penalty.factors))
     parameters = network.parameters()
     still = {
         name: torch.zeros_like(parameters[name], requires_grad=False)

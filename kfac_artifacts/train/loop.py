@@ -112,6 +112,7 @@ def train(
             checkpoint of another training is there.
         CoverageError: If nothing of what was asked for can be trained.
         SettingsError: If the settings do not work, or training diverges.
+        FactorError: If the curvature is clearly indefinite, and must not be.
         FormatError: If the output is taken.
     """
     settings = settings or TrainSettings()
@@ -167,7 +168,13 @@ def _prepare(
     names = choose_parameters(network, curvature, settings.modules, some)
     penalty = None
     if curvature is not None:  # without a factor it is still measured at the end
-        penalty = build_penalty(curvature, network, names, settings.module_weights)
+        penalty = build_penalty(
+            curvature,
+            network,
+            names,
+            settings.module_weights,
+            allow_indefinite=settings.allow_indefinite or settings.lam == 0,
+        )
     model = linearize(network, names)
     optimizer = torch.optim.AdamW(
         model.parameters(),

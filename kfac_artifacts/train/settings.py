@@ -31,6 +31,7 @@ class TrainSettings:
         modules: Patterns of parameter names to train; none for all that can be.
         module_weights: Factor of the penalty by pattern of block names; the first
             pattern that fits counts.
+        allow_indefinite: Whether curvature that clearly rewards some drift may be used.
         limit: Train on so many examples, chosen by the seed; None for all.
         seed: Seed of the order of the examples.
     """
@@ -45,6 +46,7 @@ class TrainSettings:
     unscaled: bool = False
     modules: tuple[str, ...] = ()
     module_weights: Mapping[str, float] = field(default_factory=dict)
+    allow_indefinite: bool = False
     limit: int | None = None
     seed: int = 0
 

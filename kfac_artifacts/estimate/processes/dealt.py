@@ -1,6 +1,6 @@
 """Factors that are dealt out to processes, and how all of them write one artifact."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,12 @@ def _described(factor: Factor) -> tuple[str, dict[str, tuple[Any, torch.dtype]]]
     return factor.name, {key: (tensor.shape, tensor.dtype) for key, tensor in fields}
 
 
-def save_together(artifact: Artifact, path: Path, **options: Any) -> None:
+def save_together(
+    artifact: Artifact,
+    path: Path,
+    save: Callable[..., None] = save_artifact,
+    **options: Any,
+) -> None:
     """Write an artifact that several processes have computed, once, from all of them.
 
     Every process calls this, and returns when the artifact is there. In one process
@@ -133,7 +138,8 @@ def save_together(artifact: Artifact, path: Path, **options: Any) -> None:
     Args:
         artifact: What ``compute`` gave to this process.
         path: The directory; the main process writes it.
-        options: Those of ``save_artifact``.
+        save: How, given the artifact and the path.
+        options: Those of ``save``.
 
     Raises:
         FormatError: If the place is taken, or a value does not fit the storage.
@@ -143,8 +149,8 @@ def save_together(artifact: Artifact, path: Path, **options: Any) -> None:
     if isinstance(artifact.factors, DealtFactors):
         with artifact.factors.served() as main:
             if main:
-                save_artifact(artifact, path, **options)
+                save(artifact, path, **options)
         return
     with workers.together():
         if workers.main:
-            save_artifact(artifact, path, **options)
+            save(artifact, path, **options)

@@ -1,0 +1,237 @@
+"""``kfac compress``: an artifact that is small on disk, in memory and in training."""
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kfac_cli import console
+from kfac_cli.options import (
+    DIRECTORY,
+    Share,
+    Size,
+    json_option,
+    shard_option,
+    write_options,
+)
+
+if TYPE_CHECKING:
+    from kfac_artifacts.artifact import Artifact
+    from kfac_artifacts.compress import Budget, Recipe, Report
+
+
+@click.command("compress")
+@click.argument("artifact", type=DIRECTORY)
+@write_options
+@click.option("--recipe", metavar="NAME", help="What to keep, and how to store it.")
+@click.option(
+    "--max-size", type=Size(), help="Choose per factor what keeps most in this size."
+)
+@click.option(
+    "--max-error",
+    type=Share(),
+    help="Choose per factor what is smallest at this relative error of all together.",
+)
+@click.option(
+    "--task-vector",
+    "task_vectors",
+    type=DIRECTORY,
+    multiple=True,
+    help="Also compare the penalty along this; may be repeated.",
+)
+@click.option(
+    "--report/--no-report",
+    default=True,
+    help="Whether to compare what was written with what there was.",
+)
+@shard_option
+@json_option
+def command(
+    artifact: Path,
+    output: Path,
+    force: bool,
+    recipe: str | None,
+    max_size: int | None,
+    max_error: float | None,
+    task_vectors: tuple[Path, ...],
+    report: bool,
+    max_shard_size: float,
+    as_json: bool,
+) -> None:
+    """Compress ARTIFACT, and tell what that loses. The default recipe is `small`.
+
+    \b
+    Recipes:
+        small, tiny             low-rank-32+int8, low-rank-8+int8
+        low-rank-R, -P%         the leading eigenvectors, and the diagonal of the rest;
+        low-rank-trace-P%       R of them, P % of them, or those with P % of the trace
+        svd-R, -P%, -trace-P%   the same without the rest (directions go free)
+        block-K                 K diagonal blocks, as many as heads keep heads whole
+        block-K-correlated      the same of coordinates grouped by correlation
+        prune-P%                the largest P % of the entries, and the diagonal
+        diagonal                the diagonal
+        int8, bfloat16, float16, float32   the same structure, stored so;
+                                after + with any other: block-8+int8
+
+    Nothing that is written rewards drift: where rounding or pruning has made an
+    eigenvalue negative, the diagonal is raised by as much.
+
+    \b
+    Example:
+        kfac compress total -o small
+        kfac compress total --recipe block-8+int8 -o blocks
+        kfac compress total --max-size 20MB -o fits
+        kfac compress total --max-error 1% --task-vector tau-mine -o close --json
+    """
+    from kfac_artifacts.compress import compare
+    from kfac_artifacts.format import load, open_artifact
+    from kfac_artifacts.format.files import check_free
+    from kfac_artifacts.task_vector import TaskVector
+    from kfac_cli.writing import write
+
+    how = _how(recipe, max_size, max_error)
+    check_free(output, replace=force)
+    before = load(artifact)
+    taus = [TaskVector.load(path).tensors for path in task_vectors]
+    write(
+        before,
+        output,
+        recipe=how,
+        what="compressing",
+        max_shard_bytes=int(max_shard_size * 10**9),
+        replace=force,
+    )
+    after = open_artifact(output)
+    found = None
+    if report:
+        with console.progress("comparing", len(before.blocks), "modules") as advance:
+            found = compare(before, after, taus, advance)
+    if as_json:
+        console.print_json(_as_json(output, before, after, found, task_vectors))
+    else:
+        _print(output, before, after, found, task_vectors)
+
+
+def _how(
+    recipe: str | None, max_size: int | None, max_error: float | None
+) -> "Recipe | Budget":
+    from kfac_artifacts.compress import Budget, Recipe
+
+    if sum(x is not None for x in (recipe, max_size, max_error)) > 1:
+        raise click.UsageError("give one of --recipe, --max-size and --max-error")
+    if max_size is None and max_error is None:
+        return Recipe.parse(recipe or "small")
+    return Budget(max_size, max_error)
+
+
+def _sizes(before: "Artifact", after: "Artifact") -> tuple[int, int, int]:
+    """Bytes of all tensors before and after, and of dense float32 matrices."""
+    from kfac_artifacts.format import StoredFactors, dense_bytes
+
+    def total(artifact: "Artifact") -> int:
+        stored = artifact.factors
+        if not isinstance(stored, StoredFactors):
+            raise TypeError("only an artifact on disk has sizes")
+        return sum(info.nbytes for info in stored.infos.values())
+
+    return total(before), total(after), dense_bytes(before)
+
+
+def _as_json(
+    output: Path,
+    before: "Artifact",
+    after: "Artifact",
+    found: "Report | None",
+    task_vectors: tuple[Path, ...],
+) -> dict[str, Any]:
+    from kfac_cli.inspect import rows
+
+    large, small, dense = _sizes(before, after)
+    result: dict[str, Any] = {
+        "output": str(output),
+        "bytes_before": large,
+        "bytes_after": small,
+        "bytes_dense_float32": dense,
+        "factors": {
+            f: about for row in rows(after) for f, about in row["factors"].items()
+        },
+        "losses": {n: asdict(loss) for n, loss in after.provenance.losses.items()},
+    }
+    if found is not None:
+        result |= asdict(found)
+        result["task_vectors"] = [str(path) for path in task_vectors]
+    return result
+
+
+def _print(
+    output: Path,
+    before: "Artifact",
+    after: "Artifact",
+    found: "Report | None",
+    task_vectors: tuple[Path, ...],
+) -> None:
+    from kfac_cli.inspect import rows
+
+    structures = {row["name"]: " ".join(_kinds(row)) for row in rows(after)}
+    if found is not None:
+        table = [
+            [
+                m.name,
+                structures[m.name],
+                m.before,
+                m.after,
+                f"{m.error:.4f}",
+                f"{m.trace:.4f}",
+                f"{m.min_eigenvalue:.0e}",
+                f"{m.random:.4f}",
+                *(_ratio(value) for value in m.directions),
+            ]
+            for m in found.modules
+        ]
+        names = [path.name for path in task_vectors]
+        header = [
+            "module",
+            "kept",
+            "before",
+            "after",
+            "error",
+            "trace",
+            "λmin",
+            "random",
+        ]
+        console.print_table(header + names, table)
+        click.echo(f"\nall blocks together: relative Frobenius error {found.error:.4f}")
+        for name, value in zip(names, found.directions, strict=True):
+            click.echo(f"penalty along {name}: {_ratio(value)} of what it was")
+    large, small, dense = _sizes(before, after)
+    counted = Counter(kind for row in rows(after) for kind in _kinds(row))
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counted.most_common())
+    click.echo(
+        f"{output}: {console.size(large)} to {console.size(small)}, "
+        f"{100 * small / dense:.2f} % of dense float32 ({kinds})"
+    )
+
+
+def _kinds(row: dict[str, Any]) -> list[str]:
+    """What became of the factors of a module, in short."""
+    return [
+        "-".join(
+            [about["structure"].replace("_", "-"), *_amount(about), about["storage"]]
+        )
+        for about in row["factors"].values()
+    ]
+
+
+def _amount(about: dict[str, Any]) -> list[str]:
+    configuration = about["configuration"]
+    if "rank" in configuration:
+        return [str(configuration["rank"])]
+    if "blocks" in configuration:
+        return [str(sum(count for count, _ in configuration["blocks"]))]
+    return []
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,53 @@
+"""Writing an artifact as it is or compressed: what several commands end with."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kfac_cli import console
+
+if TYPE_CHECKING:
+    from kfac_artifacts.artifact import Artifact
+    from kfac_artifacts.compress import Budget, Recipe
+
+
+def check_choice(recipe: str | None, storage: str | None) -> "Recipe | None":
+    """Read the recipe before any work is done; it says how numbers are stored, too."""
+    if recipe is None:
+        return None
+    if storage is not None:
+        raise click.UsageError("--recipe says how numbers are stored; drop --storage")
+    from kfac_artifacts.compress import Recipe
+
+    return Recipe.parse(recipe)
+
+
+def write(
+    artifact: "Artifact",
+    output: Path,
+    *,
+    recipe: "Recipe | Budget | None",
+    what: str,
+    shown: bool = True,
+    storage: str | None = None,
+    **options: Any,
+) -> None:
+    """Write an artifact with a bar, compressing it on the way if there is a recipe."""
+    from kfac_artifacts.compress import Budget, save_compressed
+    from kfac_artifacts.format import save_artifact
+
+    factors = len(artifact.factors)
+    if recipe is None:
+        with console.progress(what, factors, "factors", shown=shown) as advance:
+            save_artifact(
+                artifact,
+                output,
+                storage=storage,
+                progress=lambda _: advance(1),
+                **options,
+            )
+        return
+    steps = 2 * factors if isinstance(recipe, Budget) else factors
+    with console.progress("compressing", steps, "factors", shown=shown) as advance:
+        save_compressed(artifact, output, recipe, progress=advance, **options)

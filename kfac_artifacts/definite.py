@@ -60,7 +60,11 @@ def _lowest(factor: Factor) -> float:
         )
         if not int(torch.linalg.cholesky_ex(raised).info):
             return 0.0
-    low, high = factor.eigenvalue_range()
+    return _ratio(*factor.eigenvalue_range())
+
+
+def _ratio(low: float, high: float) -> float:
+    """The lowest eigenvalue as a share of the largest in magnitude."""
     largest = max(abs(low), abs(high))
     return low / largest if largest > 0 else 0.0
 
@@ -117,4 +121,4 @@ def extreme_ratio(block: KroneckerBlock, factors: Mapping[str, Factor]) -> float
         except ArpackNoConvergence as stopped:
             values = stopped.eigenvalues
         ends.append(float(values[0]) if len(values) else 0.0)
-    return ends[0] / ends[1] if ends[1] > 0 else 0.0
+    return _ratio(*ends)

@@ -19,10 +19,12 @@ from transformers import AutoModel
 
 from kfac_artifacts.errors import (
     CoverageError,
+    FactorError,
     FormatError,
     MismatchError,
     SettingsError,
 )
+from kfac_artifacts.factors import Dense
 from kfac_artifacts.task_vector import TaskVector
 from kfac_artifacts.train import (
     Progress,
@@ -461,3 +463,17 @@ def test_command_line_refuses_what_does_not_go_together(
     result = CliRunner().invoke(main, [*start, "--curvature", str(tmp_path / "none")])
     assert result.exit_code == 3
     assert not (tmp_path / "tau").exists()
+
+
+def test_curvature_that_rewards_drift_is_refused_unless_it_is_allowed() -> None:
+    network = tiny_network()
+    curvature = tiny_curvature(network, tiny_points(2))
+    (name, *_) = curvature.blocks["last"].factors
+    bad = Dense(curvature.factors[name].to_dense() - 100 * torch.eye(7))
+    curvature = dataclasses.replace(curvature, factors={**curvature.factors, name: bad})
+    task = tiny_task(network, 1, torch.float32)
+    settings = dataclasses.replace(SETTINGS, steps=1)
+    with pytest.raises(FactorError, match="--allow-indefinite"):
+        train(network, task, settings, curvature=curvature)
+    for free in ({"allow_indefinite": True}, {"lam": 0.0}):
+        train(network, task, dataclasses.replace(settings, **free), curvature=curvature)

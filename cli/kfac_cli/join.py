@@ -32,16 +32,19 @@ def command(
         kfac compute ./model mails.csv --exclude '*.layer.[0-5].*' -o high
         kfac join low high -o mails
     """
-    from kfac_artifacts.format import load, open_artifact, save_artifact
+    from kfac_artifacts.format import load, open_artifact
     from kfac_artifacts.format.files import check_free
     from kfac_artifacts.merge import join
     from kfac_cli.inspect import overview
+    from kfac_cli.writing import write
 
     check_free(output, replace=force)
     joined = join([load(path) for path in artifacts])
-    save_artifact(
+    write(
         joined,
         output,
+        recipe=None,
+        what="joining",
         storage=storage,
         max_shard_bytes=int(max_shard_size * 10**9),
         replace=force,

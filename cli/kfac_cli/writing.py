@@ -1,5 +1,6 @@
 """Writing an artifact as it is or compressed: what several commands end with."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +28,21 @@ def write(
     artifact: "Artifact",
     output: Path,
     *,
-    recipe: "Recipe | Budget | None",
+    recipe: "Recipe | Mapping[str, Recipe] | Budget | None",
     what: str,
     shown: bool = True,
     storage: str | None = None,
     **options: Any,
 ) -> None:
-    """Write an artifact with a bar, compressing it on the way if there is a recipe."""
+    """Write an artifact with a bar, compressing it on the way if there is a recipe.
+
+    Storing as int8 is compressing, too: it tells its loss, and rewards no drift.
+    """
     from kfac_artifacts.compress import Budget, save_compressed
     from kfac_artifacts.format import save_artifact
 
     factors = len(artifact.factors)
+    recipe = recipe or _int8(artifact, storage)
     if recipe is None:
         with console.progress(what, factors, "factors", shown=shown) as advance:
             save_artifact(
@@ -51,3 +56,14 @@ def write(
     steps = 2 * factors if isinstance(recipe, Budget) else factors
     with console.progress("compressing", steps, "factors", shown=shown) as advance:
         save_compressed(artifact, output, recipe, progress=advance, **options)
+
+
+def _int8(artifact: "Artifact", storage: str | None) -> "dict[str, Recipe] | None":
+    """The recipes of an artifact of which factors are to be stored as int8."""
+    from kfac_artifacts.compress import Recipe
+    from kfac_artifacts.format import Storage
+
+    names = {f: storage or artifact.storage(f) or "float32" for f in artifact.factors}
+    if "int8" not in names.values():
+        return None
+    return {f: Recipe.parse(Storage.parse(name).dtype) for f, name in names.items()}

@@ -25,7 +25,7 @@ Progress = Callable[[int], None]
 def save_compressed(
     artifact: Artifact,
     path: Path,
-    how: Recipe | Budget | str,
+    how: Recipe | Mapping[str, Recipe] | Budget | str,
     *,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     replace: bool = False,
@@ -36,7 +36,7 @@ def save_compressed(
     Args:
         artifact: What to compress; its factors are asked for one at a time.
         path: The directory to write.
-        how: A recipe, its name, or a budget that chooses one for every factor.
+        how: A recipe, its name, one for every factor, or a budget that chooses them.
         max_shard_bytes: Size in bytes above which several tensor files are written.
         replace: Whether a directory that is already there may be replaced.
         progress: Told after every factor, once for a recipe and twice for a budget.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from kfac_artifacts.artifact import Loss, Named
 from kfac_artifacts.compress.forms import Original
@@ -66,10 +67,10 @@ def _info(factor: Factor, codec: Storage) -> FactorInfo:
 
 def _rounded(candidate: Factor, original: Original, codec: Storage) -> Factor:
     """Round, and let the diagonal of what is left take up the rounding as well."""
-    if candidate is original.factor or not isinstance(candidate, LowRank):
+    if not isinstance(candidate, LowRank) or candidate.remainder is None:
         return codec.rounded(candidate)
-    if candidate.remainder is None:
-        return codec.rounded(candidate)
+    if not isinstance(candidate.vectors, Tensor):
+        return codec.rounded(candidate)  # it was rounded before
     kept = codec.rounded(LowRank(candidate.vectors, candidate.values))
     if not isinstance(kept, LowRank):
         raise FactorError(f"a low-rank factor was read again as {kept.name}")

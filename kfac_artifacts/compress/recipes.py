@@ -32,12 +32,12 @@ _FORMS: dict[str, Callable[[str], Form]] = {
     r"block-(\d+)-correlated": lambda k: Blocks(
         _positive(k, "the number of blocks"), correlated=True
     ),
-    r"low-rank-(\d+)": lambda r: Leading(_positive(r, "the rank"), "rank", True),
+    r"low-rank-(\d+)": lambda r: Leading(float(_positive(r, "the rank")), "rank", True),
     rf"low-rank-{_NUMBER}%": lambda p: Leading(share(p, "the rank"), "share", True),
     rf"low-rank-trace-{_NUMBER}%": lambda p: Leading(
         share(p, "the trace"), "trace", True
     ),
-    r"svd-(\d+)": lambda r: Leading(_positive(r, "the rank"), "rank", False),
+    r"svd-(\d+)": lambda r: Leading(float(_positive(r, "the rank")), "rank", False),
     rf"svd-{_NUMBER}%": lambda p: Leading(share(p, "the rank"), "share", False),
     rf"svd-trace-{_NUMBER}%": lambda p: Leading(share(p, "the trace"), "trace", False),
     rf"prune-{_NUMBER}%": lambda p: Prune(share(p, "what pruning keeps")),

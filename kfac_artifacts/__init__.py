@@ -1,14 +1,15 @@
 """Publish, merge and use the curvature of a pretrained network.
 
-The words are those of the ``kfac`` command: ``compute``, ``merge``, ``push``, ``pull``,
-``verify``, ``train``, ``evaluate``. What needs transformers or the Hub is imported when
-it is used.
+The words are those of the ``kfac`` command: ``compute``, ``merge``, ``compress``,
+``push``, ``pull``, ``verify``, ``train``, ``evaluate``. What needs transformers or the
+Hub is imported when it is used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kfac_artifacts.artifact import Artifact, Cotangents, Named
+from kfac_artifacts.compress import Budget, Recipe, compare, save_compressed
 from kfac_artifacts.errors import KfacError
 from kfac_artifacts.estimate import Estimator, Job, compute
 from kfac_artifacts.evaluate import EvaluationTask, evaluate
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Artifact",
+    "Budget",
     "Cotangents",
     "CurvatureOperator",
     "Estimator",
@@ -40,10 +42,12 @@ __all__ = [
     "Named",
     "Network",
     "OutputMap",
+    "Recipe",
     "TaskVector",
     "TensorExamples",
     "TrainSettings",
     "TrainingTask",
+    "compare",
     "compute",
     "encode_texts",
     "evaluate",
@@ -58,6 +62,7 @@ __all__ = [
     "pull",
     "push",
     "save_artifact",
+    "save_compressed",
     "train",
     "verify",
 ]

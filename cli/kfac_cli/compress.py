@@ -216,21 +216,9 @@ def _print(
 
 def _kinds(row: dict[str, Any]) -> list[str]:
     """What became of the factors of a module, in short."""
-    return [
-        "-".join(
-            [about["structure"].replace("_", "-"), *_amount(about), about["storage"]]
-        )
-        for about in row["factors"].values()
-    ]
+    from kfac_cli.inspect import kind
 
-
-def _amount(about: dict[str, Any]) -> list[str]:
-    configuration = about["configuration"]
-    if "rank" in configuration:
-        return [str(configuration["rank"])]
-    if "blocks" in configuration:
-        return [str(sum(count for count, _ in configuration["blocks"]))]
-    return []
+    return [f"{kind(about)}-{about['storage']}" for about in row["factors"].values()]
 
 
 def _ratio(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """``kfac inspect``: what is in an artifact, from its headers alone."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,7 @@ def rows(artifact: "Artifact") -> list[dict[str, Any]]:
         fresh = [f for f in dict.fromkeys(block.factors) if f not in seen]
         seen.update(fresh)
         error = artifact.provenance.merge_errors.get(name)
+        losses = artifact.provenance.losses
         found.append(
             {
                 "name": name,
@@ -96,6 +98,7 @@ def rows(artifact: "Artifact") -> list[dict[str, Any]]:
                         "structure": stored.infos[f].structure.name,
                         "configuration": stored.infos[f].structure.configuration,
                         "storage": stored.infos[f].storage.name,
+                        "loss": None if f not in losses else losses[f].error,
                     }
                     for f in block.factors
                 },
@@ -116,18 +119,22 @@ def _print(path: Path, artifact: "Artifact") -> None:
             f"  {source['data']}: {source['examples']} of {source['size']} examples, "
             f"{source['cotangents']}{draws}, weight {source['weight']:.3f}"
         )
-    table = []
+    table, compressed = [], bool(artifact.provenance.losses)
     for row in rows(artifact):
         dims = " ".join(
             f"{f.rsplit('.', 1)[-1]} {info['dim']}"
             + ("*" if f in row["shared"] else "")
-            + ("" if info["structure"] == "dense" else f" {info['structure']}")
+            + ("" if info["structure"] == "dense" else f" {kind(info)}")
             for f, info in row["factors"].items()
         )
-        storage = next(iter(row["factors"].values()))["storage"]
-        table.append([row["name"], row["kind"], dims, storage, row["bytes"]])
+        about = row["factors"].values()
+        storage = next(iter(about))["storage"]
+        lost = max((info["loss"] or 0.0 for info in about), default=0.0)
+        line = [row["name"], row["kind"], dims, storage, row["bytes"]]
+        table.append([*line, f"{lost:.3f}"] if compressed else line)
     click.echo()
-    console.print_table(["module", "block", "factors", "storage", "bytes"], table)
+    header = ["module", "block", "factors", "storage", "bytes"]
+    console.print_table([*header, "loss"] if compressed else header, table)
     click.echo(
         f"\n{summary['modules']} modules, {summary['parameters']:,} parameters, "
         f"{console.size(summary['bytes'])} (* is shared with a module above)"
@@ -135,3 +142,13 @@ def _print(path: Path, artifact: "Artifact") -> None:
     console.print_uncovered(artifact.provenance.uncovered)
     if artifact.provenance.excluded:
         click.echo(f"excluded on request: {len(artifact.provenance.excluded)}")
+
+
+def kind(factor: Mapping[str, Any]) -> str:
+    """A structure in short, with its rank or its number of blocks."""
+    name, configuration = factor["structure"].replace("_", "-"), factor["configuration"]
+    if "rank" in configuration:
+        return f"{name}-{configuration['rank']}"
+    if "blocks" in configuration:
+        return f"{name}-{sum(count for count, _ in configuration['blocks'])}"
+    return str(name)

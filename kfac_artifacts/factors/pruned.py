@@ -60,7 +60,7 @@ class Pruned(Factor):
         above = torch.ones_like(matrix, dtype=torch.bool).triu(1)
         entries = matrix[above]
         order = entries.abs().sort(descending=True, stable=True).indices
-        kept_here = torch.zeros(len(entries), dtype=torch.bool)
+        kept_here = torch.zeros_like(entries, dtype=torch.bool)
         kept_here[order[:kept]] = True
         mask = _packed(kept_here)
         return cls(mask, entries[kept_here], matrix.diagonal().clone())

@@ -74,8 +74,8 @@ class MergedFactors(LazyFactors):
 
     @override
     def storage(self, name: str) -> str | None:
-        """What the parts share; matrices that have become dense keep one triangle."""
-        found = {part.artifact.storage(own) for part, own in self._own(name)}
+        """What the parts that are added share; of dense matrices one triangle."""
+        found = {p.artifact.storage(own) for p, own in self._own(name) if p.sign > 0}
         shared = found.pop() if len(found) == 1 else None
         if shared in DTYPES and self.structure(name).name == Dense.name:
             return f"symmetric-{shared}"

@@ -74,9 +74,8 @@ def _rounded(candidate: Factor, original: Original, codec: Storage) -> Factor:
     kept = codec.rounded(LowRank(candidate.vectors, candidate.values))
     if not isinstance(kept, LowRank):
         raise FactorError(f"a low-rank factor was read again as {kept.name}")
-    rest = original.matrix.diagonal() - kept.diagonal()
-    rest = rest.clamp(min=0) if original.definite else rest
-    return codec.rounded(LowRank(kept.vectors, kept.values, rest))
+    diagonal = original.matrix.diagonal()
+    return codec.rounded(kept.completed(diagonal, definite=original.definite))
 
 
 def _same(found: Factor, exact: Factor) -> bool:

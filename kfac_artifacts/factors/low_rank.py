@@ -61,29 +61,42 @@ class LowRank(Factor):
             The factor; semidefinite if that is asked for.
         """
         values, vectors = torch.linalg.eigh(matrix)
-        return cls.of_eigen(
-            values, vectors, rank, remainder=remainder, definite=definite
-        )
+        kept = cls.of_eigen(values, vectors, rank, definite=definite)
+        if not remainder:
+            return kept
+        return kept.completed(matrix.diagonal(), definite=definite)
 
     @classmethod
     def of_eigen(
         cls,
-        values: Float[Tensor, " d"],
-        vectors: Float[Tensor, "d d"],
+        values: Float[Tensor, " k"],
+        vectors: Float[Tensor, "d k"],
         rank: int,
         *,
-        remainder: bool = True,
         definite: bool = True,
     ) -> "LowRank":
         """Keep the largest of the eigenvectors in columns; see ``of_dense``."""
         size = values if definite else values.abs()
-        order = size.argsort(descending=True)
-        kept, cut = order[:rank], order[rank:]
+        kept = size.argsort(descending=True)[:rank]
         found = values[kept].clamp(min=0) if definite else values[kept]
-        rest = vectors[:, cut].square() @ values[cut] if remainder else None
-        if rest is not None and definite:
-            rest = rest.clamp(min=0)
-        return cls(vectors[:, kept].mT.contiguous(), found, rest)
+        return cls(vectors[:, kept].mT.contiguous(), found)
+
+    def completed(
+        self, diagonal: Float[Tensor, " d"], *, definite: bool = True
+    ) -> "LowRank":
+        """Choose the remainder that makes the diagonal what it was.
+
+        Args:
+            diagonal: Of the matrix that this is made from.
+            definite: Whether no entry of the remainder may be negative.
+
+        Returns:
+            The same vectors and values, with that remainder.
+        """
+        rest = diagonal - LowRank(self.vectors, self.values).diagonal()
+        return LowRank(
+            self.vectors, self.values, rest.clamp(min=0) if definite else rest
+        )
 
     @classmethod
     @override

@@ -120,7 +120,7 @@ class Leading(Form):
         if self.of == "rank":
             return f"{kind}-{self.amount:.0f}"
         trace = "-trace" if self.of == "trace" else ""
-        return f"{kind}{trace}-{100 * self.amount:g}%"
+        return f"{kind}{trace}-{percent(self.amount)}%"
 
     @override
     def apply(self, original: Original) -> Factor:
@@ -153,7 +153,7 @@ class Prune(Form):
     @property
     @override
     def name(self) -> str:
-        return f"prune-{100 * self.share:g}%"
+        return f"prune-{percent(self.share)}%"
 
     @override
     def apply(self, original: Original) -> Factor:
@@ -195,3 +195,8 @@ def share(percent: str, what: str) -> float:
             f"{what} must be above 0 % and at most 100 %, not {percent}"
         )
     return number / 100
+
+
+def percent(share: float) -> str:
+    """Write a share as the percentage that ``share`` reads, to ten decimals."""
+    return f"{100 * share:.10f}".rstrip("0").rstrip(".")

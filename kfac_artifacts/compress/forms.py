@@ -95,6 +95,8 @@ class Blocks(Form):
         matrix = original.matrix
         sizes = even_sizes(len(matrix), self.count, bias=original.bias)
         order = by_correlation(matrix, sizes) if self.correlated else None
+        if order is not None and bool((order.diff() == 1).all()):
+            order = None  # it is the order that there was
         return BlockDiagonal.of_dense(matrix, sizes, order)
 
 

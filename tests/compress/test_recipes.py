@@ -75,7 +75,15 @@ def test_only_float32_goes_without_saying():
     "name",
     ["", "large", "block", "block-", "block-x", "block--1", "block-1.5", "low-rank"]
     + ["low-rank-1.5", "svd-5 %", "prune-5", "diagonal-3", "+int8", "int8+int8"]
-    + ["small+int8", "int4", "Block-8", "block-8 ", "prune--1%", "low-rank-nan%", "svd-inf%"],
+    + [
+        "small+int8",
+        "int4",
+        "Block-8",
+        "block-8 ",
+        "prune--1%",
+        "low-rank-nan%",
+        "svd-inf%",
+    ],
 )
 def test_other_names_are_refused_with_those_there_are(name):
     with pytest.raises(SettingsError) as caught:
@@ -91,7 +99,9 @@ def test_other_storages_are_refused_with_those_there_are(name):
     assert all(storage in str(caught.value) for storage in STORAGES)
 
 
-@pytest.mark.parametrize("name", ["block-0", "block-0-correlated", "low-rank-0", "svd-0"])
+@pytest.mark.parametrize(
+    "name", ["block-0", "block-0-correlated", "low-rank-0", "svd-0"]
+)
 def test_nothing_cannot_be_kept(name):
     with pytest.raises(SettingsError, match="at least 1, not 0"):
         Recipe.parse(name)

@@ -12,6 +12,10 @@ from kfac_artifacts.compress.recipes import HELP, STORAGES
 from kfac_artifacts.errors import SettingsError
 
 FORMS = [word.strip() for word in HELP.split("with +")[0].split(",") if word.strip()]
+OTHERS = ["", "large", "block", "block-", "block-x", "block--1", "block-1.5"]
+OTHERS += ["low-rank", "low-rank-1.5", "svd-5 %", "prune-5", "diagonal-3", "+int8"]
+OTHERS += ["int8+int8", "small+int8", "int4", "Block-8", "block-8 ", "prune--1%"]
+OTHERS += ["low-rank-nan%", "svd-inf%"]
 COUNTS = st.integers(1, 10**6).map(str)
 PERCENTS = st.one_of(
     st.integers(1, 100).map(str),
@@ -71,20 +75,7 @@ def test_only_float32_goes_without_saying():
     assert Recipe.parse("block-4+int8").storage == "int8"
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["", "large", "block", "block-", "block-x", "block--1", "block-1.5", "low-rank"]
-    + ["low-rank-1.5", "svd-5 %", "prune-5", "diagonal-3", "+int8", "int8+int8"]
-    + [
-        "small+int8",
-        "int4",
-        "Block-8",
-        "block-8 ",
-        "prune--1%",
-        "low-rank-nan%",
-        "svd-inf%",
-    ],
-)
+@pytest.mark.parametrize("name", OTHERS)
 def test_other_names_are_refused_with_those_there_are(name):
     with pytest.raises(SettingsError) as caught:
         Recipe.parse(name)

@@ -93,13 +93,16 @@ def _lifted(
     """Raise the diagonal until nothing is negative.
 
     Returns:
-        The factor, its λ_min / λ_max before that, and what was added.
+        The factor, its smallest eigenvalue before that over the largest in
+        magnitude, and what was added.
     """
     low, high = found.eigenvalue_range()
-    ratio = low / high if high > 0 else 0.0
-    lift = 0.0
+    largest = max(abs(low), abs(high))
+    ratio = low / largest if largest > 0 else 0.0
+    lift, step = 0.0, 1 + 1e-3
     while original.definite and low < -NEGATIVE * high:
-        lift = 2 * lift - low * (1 + 1e-3)  # rounding may eat up a small one
+        lift -= low * step
+        step *= 2  # rounding may eat up a small one
         found = codec.rounded(candidate.lifted(lift))
         low, high = found.eigenvalue_range()
     return found, ratio, lift

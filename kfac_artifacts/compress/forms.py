@@ -113,6 +113,8 @@ class Blocks(Form):
         matrix = original.matrix
         sizes = even_sizes(len(matrix), self.count, bias=original.bias)
         order = by_correlation(matrix, sizes) if self.correlated else None
+        if order is not None and bool((order.diff() == 1).all()):
+            order = None  # it is the order that there was
         return BlockDiagonal.of_dense(matrix, sizes, order)
 
 
@@ -138,7 +140,7 @@ class Leading(Form):
         if self.of == "rank":
             return f"{kind}-{self.amount:.0f}"
         trace = "-trace" if self.of == "trace" else ""
-        return f"{kind}{trace}-{100 * self.amount:g}%"
+        return f"{kind}{trace}-{percent(self.amount)}%"
 
     @override
     def apply(self, original: Original) -> Factor:
@@ -170,7 +172,7 @@ class Prune(Form):
     @property
     @override
     def name(self) -> str:
-        return f"prune-{100 * self.share:g}%"
+        return f"prune-{percent(self.share)}%"
 
     @override
     def apply(self, original: Original) -> Factor:
@@ -239,3 +241,8 @@ def share(percent: str, what: str) -> float:
             f"{what} must be above 0 % and at most 100 %, not {percent}"
         )
     return number / 100
+
+
+def percent(share: float) -> str:
+    """Write a share as the percentage that ``share`` reads, to ten decimals."""
+    return f"{100 * share:.10f}".rstrip("0").rstrip(".")

@@ -24,7 +24,7 @@ PRESETS = {
 HELP = (
     "block-K, block-K-correlated, low-rank-R, low-rank-P%, low-rank-trace-P%, svd-R, "
     "svd-P%, svd-trace-P%, prune-P%, diagonal, with +int8, +bfloat16 or +float16 after "
-    "any; one of those storages alone; small, tiny"
+    "any; one of those storages or float32 alone; small, tiny"
 )
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _FORMS: dict[str, Callable[[str], Form]] = {
@@ -32,12 +32,12 @@ _FORMS: dict[str, Callable[[str], Form]] = {
     r"block-(\d+)-correlated": lambda k: Blocks(
         _positive(k, "the number of blocks"), correlated=True
     ),
-    r"low-rank-(\d+)": lambda r: Leading(float(_positive(r, "the rank")), "rank", True),
+    r"low-rank-(\d+)": lambda r: Leading(_rank(r), "rank", True),
     rf"low-rank-{_NUMBER}%": lambda p: Leading(share(p, "the rank"), "share", True),
     rf"low-rank-trace-{_NUMBER}%": lambda p: Leading(
         share(p, "the trace"), "trace", True
     ),
-    r"svd-(\d+)": lambda r: Leading(float(_positive(r, "the rank")), "rank", False),
+    r"svd-(\d+)": lambda r: Leading(_rank(r), "rank", False),
     rf"svd-{_NUMBER}%": lambda p: Leading(share(p, "the rank"), "share", False),
     rf"svd-trace-{_NUMBER}%": lambda p: Leading(share(p, "the trace"), "trace", False),
     rf"prune-{_NUMBER}%": lambda p: Prune(share(p, "what pruning keeps")),
@@ -107,3 +107,7 @@ def _positive(text: str, what: str) -> int:
     if number < 1:
         raise SettingsError(f"{what} must be at least 1, not {number}")
     return number
+
+
+def _rank(text: str) -> float:
+    return float(_positive(text, "the rank"))

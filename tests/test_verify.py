@@ -6,10 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kfac_artifacts.artifact import BaseModel, KroneckerBlock, ParameterInfo
+from kfac_artifacts.artifact import (
+    BaseModel,
+    GramianBlock,
+    KroneckerBlock,
+    ParameterInfo,
+)
+from kfac_artifacts.definite import check_definite
 from kfac_artifacts.estimate import Estimator, compute
-from kfac_artifacts.factors import Dense, Diagonal
-from kfac_artifacts.format import save_artifact
+from kfac_artifacts.factors import BlockDiagonal, Dense, Diagonal, LowRank
+from kfac_artifacts.format import load, save_artifact
+from kfac_artifacts.merge import merge
+from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
 from tests.artifacts import SHAPES, artifact, dense_block
 from tests.estimate.test_nearest import tiny
@@ -115,3 +123,43 @@ def test_terms_of_a_sum_need_not_be_semidefinite_alone(tmp_path):
     assert f"({worst})" in findings["sums of terms"].message
     told = findings["sums of terms"].message.split("about ")[1].split(" ")[0]
     assert float(told) == pytest.approx(ratios[worst], rel=0.1, abs=1e-4)
+
+
+HUGE = 2**20
+COMPRESSED = {
+    "low rank": LowRank(torch.ones(1, HUGE), torch.ones(1), torch.ones(HUGE)),
+    "blocks": BlockDiagonal((torch.ones(HUGE, 1, 1),)),
+}
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+def test_a_small_file_of_a_huge_matrix_is_used_without_making_it(tmp_path, kind):
+    of = artifact(1, dtype=torch.float32)
+    base = BaseModel("toy", None, {"huge": ParameterInfo((HUGE,), "ab" * 32)})
+    parts = []
+    for i in (1, 2):
+        source = replace(
+            of.provenance.sources[0],
+            data=replace(of.provenance.sources[0].data, id=f"data{i}"),
+        )
+        huge = replace(
+            of,
+            provenance=replace(of.provenance, base=base, sources=(source,)),
+            blocks={"huge": GramianBlock("huge", ("G",))},
+            factors={"G": COMPRESSED[kind]},
+        )
+        save_artifact(huge, tmp_path / f"{i}", storage="float32")
+        assert bad(verify(tmp_path / f"{i}")) == {}
+        parts.append(load(tmp_path / f"{i}"))
+    merged = merge(parts)
+    check_definite(merged)
+    tau = {"huge": torch.ones(HUGE)}
+    value = float(KfacPenalty(merged)(tau))
+    one = COMPRESSED[kind].matmul(torch.ones(HUGE, 1)).sum()
+    assert value == pytest.approx(float(one), rel=1e-4)  # a mean over equal tasks
+
+
+def test_a_negative_value_of_low_rank_is_found(tmp_path):
+    bent = LowRank(torch.eye(5)[:2], torch.tensor([1.0, -0.5]), torch.ones(5))
+    path = save(tmp_path / "a", "float32", **{"linear.A": bent})
+    assert "linear.A" in bad(verify(path))

@@ -157,7 +157,10 @@ class LowRank(Factor):
         parts = self.values * floats(self.vectors).square().sum(1)
         low, high = parts.clamp(max=0).sum(), parts.clamp(min=0).sum()
         if self.remainder is not None:
-            low, high = low + self.remainder.min(), high + self.remainder.max()
+            rest = self.remainder.min()
+            # a remainder must not hide that a value is negative
+            low = low + (rest.clamp(max=0) if low < 0 else rest)
+            high = high + self.remainder.max()
         return float(low), float(high)
 
     @override

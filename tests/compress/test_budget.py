@@ -82,11 +82,11 @@ def test_the_size_on_disk_is_within_the_budget(tmp_path, make):
     before = on_disk(make(), tmp_path / "before")
     smallest = least(before)
     largest = 3 * size(tmp_path / "before")
-    for i, share in enumerate((0.0, 0.03, 0.1, 0.3, 1.0)):
+    for i, share in enumerate((0.0, 0.1, 1.0)):
         limit = round(smallest + share * (largest - smallest))
         save_compressed(before, tmp_path / f"{i}", Budget(max_bytes=limit))
         assert size(tmp_path / f"{i}") <= limit
-    exact = open_artifact(tmp_path / "4")
+    exact = open_artifact(tmp_path / "2")
     assert exact.provenance.losses == {}
     assert total_error(before, exact) == 0
 
@@ -153,7 +153,7 @@ def test_more_bytes_never_lose_more(make):
     of = make()
     smallest = least(of)
     last = np.inf
-    steps = 30 if make is plain else 5
+    steps = 15 if make is plain else 4
     for limit in np.linspace(smallest, smallest + 6000, steps).astype(int):
         recipes = choose(of, Budget(max_bytes=int(limit)), originals(of))
         nbytes, lost = predicted(of, recipes)
@@ -162,7 +162,7 @@ def test_more_bytes_never_lose_more(make):
         last = lost
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_no_combination_is_as_small_and_loses_less(seed):
     of = plain(seed)
     found, weights = table(of), shares(of)

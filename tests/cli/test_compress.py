@@ -84,7 +84,7 @@ def test_a_recipe_does_what_the_library_does(made, tmp_path, recipe):
     assert "q" in good("inspect", tmp_path / "a")
 
 
-@pytest.mark.parametrize("spelled", ["13kB", "13000", "0.013 MB", "13000B"])
+@pytest.mark.parametrize("spelled", ["13kB", "0.013 MB"])
 def test_a_largest_size_is_kept(made, tmp_path, spelled):
     said = good("compress", made / "total", "-o", tmp_path / "a", "--max-size", spelled)
     assert 10000 < size(tmp_path / "a") <= 13000

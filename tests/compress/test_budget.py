@@ -114,12 +114,12 @@ def test_too_small_a_budget_tells_the_least_that_works(tmp_path):
     assert limit - 1500 < size(tmp_path / "a") <= limit
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("make", [plain, rich])
 def test_the_error_is_within_the_budget(tmp_path, make, seed):
     before = on_disk(make(seed), tmp_path / "before")
     sizes = []
-    errors = ERRORS if make is plain else ERRORS[seed::3]
+    errors = ERRORS if make is plain else ERRORS[seed::4]
     for i, limit in enumerate(errors):
         save_compressed(before, tmp_path / f"{i}", Budget(max_error=limit))
         error = total_error(before, open_artifact(tmp_path / f"{i}"))

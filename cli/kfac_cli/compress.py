@@ -1,6 +1,7 @@
 """``kfac compress``: an artifact that is small on disk, in memory and in training."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from kfac_cli.options import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from kfac_artifacts.artifact import Artifact
     from kfac_artifacts.compress import Budget, Recipe, Report
 
@@ -88,13 +91,12 @@ def command(
     from kfac_artifacts.compress import compare
     from kfac_artifacts.format import load, open_artifact
     from kfac_artifacts.format.files import check_free
-    from kfac_artifacts.task_vector import TaskVector
     from kfac_cli.writing import write
 
     how = _how(recipe, max_size, max_error)
     check_free(output, replace=force)
     before = load(artifact)
-    taus = [TaskVector.load(path).tensors for path in task_vectors]
+    taus = [_changes(path, before) for path in task_vectors]
     write(
         before,
         output,
@@ -124,6 +126,24 @@ def _how(
     if max_size is None and max_error is None:
         return Recipe.parse(recipe or "small")
     return Budget(max_size, max_error)
+
+
+def _changes(path: Path, artifact: "Artifact") -> "Mapping[str, Tensor]":
+    """Read a task vector of the artifact's model; of another one it would tell lies."""
+    from kfac_artifacts.errors import MismatchError
+    from kfac_artifacts.task_vector import TaskVector
+
+    vector, base = TaskVector.load(path), artifact.provenance.base
+    common = base.restrict(vector.tensors.keys())
+    differences = common.differences(vector.base)
+    if not common.parameters:
+        differences = ["they share no parameter"]
+    if differences:
+        raise MismatchError(
+            f"{path} is a task vector of {vector.base.id}, and the artifact belongs to "
+            f"{base.id}: {'; '.join(differences)}"
+        )
+    return vector.tensors
 
 
 def _sizes(before: "Artifact", after: "Artifact") -> tuple[int, int, int]:

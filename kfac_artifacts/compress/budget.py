@@ -31,7 +31,8 @@ class Budget:
     """How large an artifact may be, or how much it may lose.
 
     Attributes:
-        max_bytes: Largest size of all its files in bytes, or None.
+        max_bytes: Largest size of all its files in bytes, or None. Where tensors take
+            several files, these and their index may add some hundred bytes each.
         max_error: Largest relative Frobenius error of all blocks together, or None.
     """
 
@@ -145,7 +146,7 @@ def _greedy(
 ) -> dict[str, Recipe]:
     rung = dict.fromkeys(ladders, 0)
     size = fixed + sum(ladder[0].nbytes for ladder in ladders.values())
-    lost = sum(weights[name] * ladder[0].loss for name, ladder in ladders.items())
+    lost = _lost(ladders, weights, rung)
     if budget.max_bytes is not None and size > budget.max_bytes:
         raise SettingsError(
             f"{budget.max_bytes} bytes are too few: the smallest that can be made of "
@@ -155,8 +156,11 @@ def _greedy(
     heapq.heapify(steps)
     while steps:
         slope, name = heapq.heappop(steps)
-        enough = budget.max_error is not None and lost <= budget.max_error**2
-        if slope >= 0 or enough:
+        if budget.max_error is not None and lost <= budget.max_error**2:
+            lost = _lost(ladders, weights, rung)  # differences have left some rounding
+            if lost <= budget.max_error**2:
+                break
+        if slope >= 0:
             break
         before, after = ladders[name][rung[name] : rung[name] + 2]
         more = after.nbytes - before.nbytes
@@ -166,6 +170,15 @@ def _greedy(
         size, lost = size + more, lost - weights[name] * (before.loss - after.loss)
         heapq.heappush(steps, (-_slope(ladders, weights, name, rung[name]), name))
     return {name: ladders[name][i].recipe for name, i in rung.items()}
+
+
+def _lost(
+    ladders: Mapping[str, Sequence[Candidate]],
+    weights: Mapping[str, float],
+    rung: Mapping[str, int],
+) -> float:
+    """Squared relative error of all blocks together, to first order."""
+    return sum(weights[name] * ladders[name][i].loss for name, i in rung.items())
 
 
 def _slope(

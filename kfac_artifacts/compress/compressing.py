@@ -7,7 +7,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kfac_artifacts.artifact import Artifact, Block, KroneckerBlock, Loss, terms_of
+from kfac_artifacts.artifact import (
+    Artifact,
+    Block,
+    GramianBlock,
+    KroneckerBlock,
+    Loss,
+    terms_of,
+)
 from kfac_artifacts.compress.budget import Budget, choose
 from kfac_artifacts.compress.factor import compress_factor
 from kfac_artifacts.compress.forms import Original
@@ -118,6 +125,12 @@ def originals(artifact: Artifact) -> Iterator[tuple[str, Original]]:
         Every factor once, in the order of the blocks.
     """
     seen: set[str] = set()
+    definite = {
+        name
+        for block in artifact.blocks.values()
+        if isinstance(block, GramianBlock) or len(terms_of(block)) == 1
+        for name in block.factors  # whatever other blocks share it
+    }
     for block in artifact.blocks.values():
         for name in block.factors:
             if name not in seen:
@@ -127,7 +140,7 @@ def originals(artifact: Artifact) -> Iterator[tuple[str, Original]]:
                     Original(
                         artifact.factors[name],
                         bias=_has_bias(block, name),
-                        definite=len(terms_of(block)) == 1,
+                        definite=name in definite,
                     ),
                 )
 

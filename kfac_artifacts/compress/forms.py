@@ -27,7 +27,7 @@ class Original:
         factor: The factor, in any structure but diagonal.
         bias: Whether the last coordinate is the constant 1 of a bias.
         definite: Whether it stands for a semidefinite matrix by itself; terms of a sum
-            need not.
+            of Kronecker products need not.
     """
 
     factor: Factor

@@ -128,7 +128,9 @@ def _module(
     lost = size + _inner(pairs[1], pairs[1]) - 2 * _inner(*pairs)
     forms = [_random_forms(terms, name) for terms in pairs]
     traces = [_trace(terms) for terms in pairs]
-    along = [_along(block, exact, found, tau, scale) for tau in task_vectors]
+    shapes = artifacts[0].parameters
+    moves = [_filled(block, tau, shapes) for tau in task_vectors]
+    along = [_along(block, exact, found, tau, scale) for tau in moves]
     values = (
         (max(lost, 0.0) / size) ** 0.5 if size > 0 else 0.0,
         scale * size**0.5,
@@ -171,6 +173,14 @@ def _random_forms(terms: Terms, name: str) -> Tensor:
     return total
 
 
+def _filled(
+    block: Block, tau: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Tensor]:
+    """The changes of a block's parameters, zero where there is none."""
+    names = block.parameters
+    return {n: tau[n] if n in tau else torch.zeros(shapes[n]) for n in names}
+
+
 def _along(
     block: Block,
     exact: Mapping[str, Factor],
@@ -178,9 +188,7 @@ def _along(
     tau: Mapping[str, Tensor],
     scale: float,
 ) -> tuple[float, float]:
-    """The penalty before and after, zero if a parameter is not in the task vector."""
-    if any(name not in tau for name in block.parameters):
-        return 0.0, 0.0
+    """The penalty before and after."""
     W = block.gather(tau).to("cpu", torch.float64)
     before, after = (
         scale * float((W * block.product(W, factors)).sum())

@@ -1,0 +1,327 @@
+"""``kfac compress``, and recipes of ``compute`` and ``merge``, from files to files."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from kfac_artifacts.artifact import BaseModel, ParameterInfo
+from kfac_artifacts.compress import (
+    PRESETS,
+    Recipe,
+    compare,
+    recipes,
+    save_compressed,
+)
+from kfac_artifacts.compress.recipes import STORAGES
+from kfac_artifacts.format import dense_bytes, open_artifact, save_artifact
+from kfac_artifacts.task_vector import TaskVector
+from kfac_cli.compress import command
+from kfac_cli.main import main
+from tests.artifacts import artifact
+from tests.compress.small import change, rich, size
+from tests.format.artifacts import contents
+from tests.models import WORDS
+
+
+def kfac(*words):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def good(*words):
+    result = kfac(*words)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def bad(*words, code=1):
+    result = kfac(*words)
+    assert result.exit_code == code, (result.exit_code, result.output)
+    assert "Traceback" not in result.output
+    return result.stderr.strip()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """An artifact, a task vector of its model, and what is only a part of one."""
+    root = tmp_path_factory.mktemp("made")
+    of = rich()
+    save_artifact(of, root / "total")
+    base = of.provenance.base
+    TaskVector(change(), base).save(root / "tau")
+    some = base.restrict({"q.weight", "q.bias"})
+    TaskVector({n: t for n, t in change().items() if n in some.shapes}, some).save(
+        root / "part"
+    )
+    return root
+
+
+def test_the_default_is_small(made, tmp_path):
+    said = good("compress", made / "total", "-o", tmp_path / "a")
+    good("compress", made / "total", "-o", tmp_path / "b", "--recipe", PRESETS["small"])
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert "all blocks together: relative Frobenius error" in said
+    after = open_artifact(tmp_path / "a")
+    total = sum(info.nbytes for info in after.factors.infos.values())
+    share = 100 * total / dense_bytes(after)
+    assert f"{share:.2f} % of dense float32" in said.splitlines()[-1]
+    lines = said.splitlines()
+    assert lines[0].split()[:5] == ["module", "kept", "before", "after", "error"]
+    assert [line.split()[0] for line in lines[1:9]] == list(after.blocks)
+
+
+@pytest.mark.parametrize("recipe", ["block-4+int8", "prune-10%", "svd-2+bfloat16"])
+def test_a_recipe_does_what_the_library_does(made, tmp_path, recipe):
+    good("compress", made / "total", "-o", tmp_path / "a", "--recipe", recipe)
+    save_compressed(open_artifact(made / "total"), tmp_path / "b", recipe)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert "BAD" not in good("verify", tmp_path / "a")
+    found = json.loads(good("inspect", tmp_path / "a", "--json"))
+    assert found["bytes"] == sum(module["bytes"] for module in found["modules"])
+    assert "q" in good("inspect", tmp_path / "a")
+
+
+@pytest.mark.parametrize("spelled", ["13kB", "0.013 MB"])
+def test_a_largest_size_is_kept(made, tmp_path, spelled):
+    said = good("compress", made / "total", "-o", tmp_path / "a", "--max-size", spelled)
+    assert 10000 < size(tmp_path / "a") <= 13000
+    assert "all blocks together" in said
+    assert "BAD" not in good("verify", tmp_path / "a")
+
+
+@pytest.mark.parametrize(("spelled", "limit"), [("5%", 0.05), ("0.01", 0.01)])
+def test_a_largest_error_is_kept(made, tmp_path, spelled, limit):
+    options = ("--max-error", spelled, "--json")
+    found = json.loads(good("compress", made / "total", "-o", tmp_path / "a", *options))
+    assert limit / 10 < found["error"] <= 1.1 * limit
+    assert "BAD" not in good("verify", tmp_path / "a")
+
+
+def test_too_small_a_size_tells_the_least(made, tmp_path):
+    message = bad("compress", made / "total", "-o", tmp_path / "a", "--max-size", "1kB")
+    assert message.startswith("Error: 1000 bytes are too few")
+    assert list(tmp_path.iterdir()) == []
+    least = message.split()[-1]
+    good("compress", made / "total", "-o", tmp_path / "a", "--max-size", least)
+    assert size(tmp_path / "a") <= int(least)
+
+
+def test_task_vectors_get_a_column_and_a_line(made, tmp_path):
+    options = ("--task-vector", made / "tau", "--task-vector", made / "part")
+    said = good("compress", made / "total", "-o", tmp_path / "a", *options)
+    lines = said.splitlines()
+    assert lines[0].split()[-2:] == ["tau", "part"]
+    rows = {line.split()[0]: line.split() for line in lines[1:9]}
+    assert rows["q"][-2:] == [rows["q"][-1]] * 2
+    assert rows["k"][-1] == rows["norm"][-1] == "-"
+    before, after = open_artifact(made / "total"), open_artifact(tmp_path / "a")
+    report = compare(before, after, [change()])
+    assert f"penalty along tau: {report.directions[0]:.3f} of what it was" in lines
+    assert f"penalty along part: {rows['q'][-1]} of what it was" in lines
+
+
+def test_json_says_what_is_in_the_files(made, tmp_path):
+    options = ("--json", "--recipe", "block-4+int8", "--task-vector", made / "tau")
+    found = json.loads(good("compress", made / "total", "-o", tmp_path / "a", *options))
+    before, after = open_artifact(made / "total"), open_artifact(tmp_path / "a")
+    assert found["output"] == str(tmp_path / "a")
+    assert found["task_vectors"] == [str(made / "tau")]
+    for side, of in (("before", before), ("after", after)):
+        nbytes = sum(info.nbytes for info in of.factors.infos.values())
+        assert found[f"bytes_{side}"] == nbytes
+        assert sum(module[side] for module in found["modules"]) == nbytes
+    assert found["bytes_dense_float32"] == dense_bytes(before)
+    manifest = json.loads((tmp_path / "a" / "kfac.json").read_text())
+    told = {n: f["loss"] for n, f in manifest["factors"].items() if "loss" in f}
+    assert found["losses"] == told
+    assert found["losses"]
+    assert found["factors"].keys() == manifest["factors"].keys()
+    for name, about in found["factors"].items():
+        factor = manifest["factors"][name]
+        assert about["structure"] == factor["structure"]["name"]
+        assert about["configuration"] == factor["structure"]["configuration"]
+        assert about["dim"] == factor["dim"]
+    report = compare(before, after, [change()])
+    assert found["error"] == report.error
+    assert found["directions"] == list(report.directions)
+    for module, expected in zip(found["modules"], report.modules, strict=True):
+        expected_json = {**vars(expected), "directions": list(expected.directions)}
+        assert module == expected_json
+
+
+def test_without_a_report_nothing_is_compared(made, tmp_path):
+    said = good("compress", made / "total", "-o", tmp_path / "a", "--no-report")
+    assert len(said.splitlines()) == 1
+    assert "% of dense float32" in said
+    found = json.loads(
+        good("compress", made / "total", "-o", tmp_path / "b", "--no-report", "--json")
+    )
+    assert not {"error", "modules", "directions"} & found.keys()
+    assert found["bytes_after"] < found["bytes_before"]
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_what_is_there_is_replaced_only_by_force(made, tmp_path):
+    shutil.copytree(made / "total", tmp_path / "a")
+    command_line = ("compress", made / "total", "-o", tmp_path / "a")
+    assert "exists already" in bad(*command_line, code=3)
+    assert contents(tmp_path / "a") == contents(made / "total")
+    good(*command_line, "--force")
+    assert contents(tmp_path / "a") != contents(made / "total")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_artifact_may_be_replaced_by_itself(made, tmp_path):
+    shutil.copytree(made / "total", tmp_path / "a")
+    itself, other = (
+        json.loads(good("compress", source, "-o", output, "--json", *force))
+        for source, output, force in (
+            (tmp_path / "a", tmp_path / "a", ("--force",)),
+            (made / "total", tmp_path / "b", ()),
+        )
+    )
+    assert itself["error"] > 0
+    assert itself | {"output": ""} == other | {"output": ""}
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_shards_are_as_small_as_is_asked(made, tmp_path):
+    options = ("--max-shard-size", "0.0000003", "--recipe", "int8")
+    good("compress", made / "total", "-o", tmp_path / "a", *options)
+    assert len(list((tmp_path / "a").glob("factors-*.safetensors"))) > 3
+    assert "BAD" not in good("verify", tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--recipe", "small", "--max-size", "1MB"),
+        ("--recipe", "small", "--max-error", "1%"),
+        ("--max-size", "1MB", "--max-error", "1%"),
+        ("--max-size", "20 parsecs"),
+        ("--max-size", "-1"),
+        ("--max-size", "MB"),
+        ("--max-size", "1e3"),
+        ("--max-error", "-1%"),
+        ("--max-error", "some"),
+        ("--max-error", "1%%"),
+        ("--task-vector",),
+        ("--max-shard-size", "0"),
+    ],
+)
+def test_wrong_usage_is_told_before_any_work(made, tmp_path, options):
+    message = bad("compress", made / "total", "-o", tmp_path / "a", *options, code=2)
+    assert options[0] in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("recipe", ["large", "block-0", "svd-101%", "block-8+int4"])
+def test_an_unknown_recipe_is_one_line(made, tmp_path, recipe):
+    for words in (
+        ("compress", made / "total"),
+        ("merge", made / "total", made / "total"),
+        ("compute", tmp_path / "no-model", tmp_path / "no-data"),
+    ):
+        message = bad(*words, "-o", tmp_path / "a", "--recipe", recipe)
+        assert len(message.splitlines()) == 1
+        assert message.startswith("Error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_artifact_is_refused(made, tmp_path):
+    shutil.copytree(made / "total", tmp_path / "bad")
+    file = tmp_path / "bad" / "factors.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    message = bad("compress", tmp_path / "bad", "-o", tmp_path / "a", code=3)
+    assert "factors.safetensors was damaged" in message
+    message = bad("compress", tmp_path, "-o", tmp_path / "a", code=3)
+    assert "is no artifact" in message
+    options = ("--task-vector", made / "total")
+    message = bad("compress", made / "total", "-o", tmp_path / "a", *options, code=3)
+    assert "is no task vector" in message
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("q.bias", "q.bias"), ("else", "share no parameter")]
+)
+def test_a_task_vector_of_another_model_is_refused(made, tmp_path, name, told):
+    other = BaseModel("other", None, {name: ParameterInfo((16,), "ab" * 32)})
+    TaskVector({name: torch.ones(16)}, other).save(tmp_path / "tau")
+    options = ("--task-vector", tmp_path / "tau")
+    message = bad("compress", made / "total", "-o", tmp_path / "a", *options)
+    assert message.startswith("Error: ")
+    assert told in message
+    assert not (tmp_path / "a").exists()
+
+
+def test_merge_takes_a_recipe(tmp_path):
+    for seed in (1, 2):
+        save_artifact(artifact(seed, dtype=torch.float32), tmp_path / f"{seed}")
+    words = ("merge", tmp_path / "1", tmp_path / "2", "-o")
+    good(*words, tmp_path / "whole")
+    result = json.loads(good(*words, tmp_path / "small", "--recipe", "int8", "--json"))
+    assert result["tasks"] == 2
+    save_compressed(open_artifact(tmp_path / "whole"), tmp_path / "same", "int8")
+    whole, small, same = (
+        open_artifact(tmp_path / name) for name in ("whole", "small", "same")
+    )
+    assert small.provenance.losses.keys() == same.provenance.losses.keys()
+    for name, factor in small.factors.items():
+        torch.testing.assert_close(factor.to_dense(), same.factors[name].to_dense())
+        assert small.storage(name) == "int8"
+    assert small.provenance.merge_errors == whole.provenance.merge_errors
+    assert "BAD" not in good("verify", tmp_path / "small")
+    message = bad(
+        *words, tmp_path / "x", "--recipe", "int8", "--storage", "float32", code=2
+    )
+    assert "--storage" in message
+    assert not (tmp_path / "x").exists()
+
+
+def test_compute_takes_a_recipe(saved_model, tmp_path):
+    lines = [f"{WORDS[i]} {WORDS[2 * i + 1]}" for i in range(4)]
+    (tmp_path / "data.csv").write_text("\n".join(["text", *lines]) + "\n")
+    words = ("compute", saved_model("bert"), tmp_path / "data.csv", "--data-id", "d")
+    good(*words, "-o", tmp_path / "whole")
+    good(*words, "-o", tmp_path / "small", "--recipe", "block-2+int8")
+    save_compressed(
+        open_artifact(tmp_path / "whole"), tmp_path / "same", "block-2+int8"
+    )
+    assert contents(tmp_path / "small") == contents(tmp_path / "same")
+    assert "BAD" not in good(
+        "verify", tmp_path / "small", "--model", saved_model("bert")
+    )
+    options = ("--recipe", "int8", "--storage", "bfloat16")
+    message = bad(*words, "-o", tmp_path / "x", *options, code=2)
+    assert "--storage" in message
+
+
+LISTED = {
+    "low-rank-R, -P%": ("low-rank-3", "low-rank-5%"),
+    "low-rank-trace-P%": ("low-rank-trace-5%",),
+    "svd-R, -P%, -trace-P%": ("svd-3", "svd-5%", "svd-trace-5%"),
+    "block-K ": ("block-3",),
+    "block-K-correlated": ("block-3-correlated",),
+    "prune-P%": ("prune-5%",),
+    "diagonal ": ("diagonal",),
+    "small, tiny": tuple(PRESETS),
+    ", ".join(PRESETS.values()): tuple(PRESETS.values()),
+    "int8, bfloat16, float16, float32": STORAGES,
+    "block-8+int8": ("block-8+int8",),
+}
+
+
+def test_the_help_lists_every_kind_of_recipe():
+    text = command.help
+    names = [name for place in LISTED if place in text for name in LISTED[place]]
+    assert names == [name for several in LISTED.values() for name in several]
+    for name in [*names, *re.findall(r"--recipe (\S+)", text)]:
+        Recipe.parse(name)
+    for pattern in recipes._FORMS:  # there are no others
+        assert any(re.fullmatch(pattern, name) for name in names)

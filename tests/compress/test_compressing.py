@@ -1,0 +1,240 @@
+"""Compressing artifacts: one factor at a time, whole or not at all."""
+
+import gc
+import weakref
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kfac_artifacts.artifact import GramianBlock, KroneckerBlock, Layout, LazyFactors
+from kfac_artifacts.compress import Budget, Recipe, compress, save_compressed
+from kfac_artifacts.compress.compressing import originals
+from kfac_artifacts.errors import FormatError, SettingsError
+from kfac_artifacts.factors import Dense, Diagonal
+from kfac_artifacts.format import open_artifact, save_artifact
+from kfac_artifacts.verify import verify
+from tests.compress.small import covariance, on_disk, plain, rich
+from tests.format.artifacts import contents, provenance, symmetric
+
+HOW = ["small", "block-4+int8", "prune-10%", "low-rank-4", Budget(max_error=0.05)]
+
+
+class Counting(LazyFactors):
+    """Factors read afresh, with a count of how many are held by others."""
+
+    def __init__(self, artifact):
+        self.of = artifact.factors
+        self.asked = Counter()
+        self.alive = weakref.WeakSet()
+        self.most = 0
+
+    def __getitem__(self, name):
+        gc.collect()
+        self.most = max(self.most, len(self.alive))
+        self.asked[name] += 1
+        factor = Dense(self.of[name].to_dense().clone())
+        self.alive.add(factor)
+        return factor
+
+    def structure(self, name):
+        return self.of.structure(name)
+
+    def __iter__(self):
+        return iter(self.of)
+
+    def __len__(self):
+        return len(self.of)
+
+
+@pytest.mark.parametrize(("how", "passes"), [("small", 1), (Budget(max_error=0.1), 2)])
+def test_factors_are_asked_for_one_by_one(tmp_path, how, passes):
+    before = on_disk(plain(), tmp_path / "before")
+    counting = Counting(before)
+    save_compressed(replace(before, factors=counting), tmp_path / "after", how)
+    assert counting.asked == Counter(dict.fromkeys(before.factors, passes))
+    assert counting.most <= 1  # the last one, while the next is read
+
+
+@pytest.mark.parametrize(("how", "passes"), [("tiny", 1), (Budget(max_error=0.1), 2)])
+def test_progress_is_told_after_every_factor(tmp_path, how, passes):
+    told = []
+    save_compressed(plain(), tmp_path / "a", how, progress=told.append)
+    assert told == [1] * passes * len(plain().factors)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_the_same_input_gives_the_same_bytes_and_nothing_is_left(tmp_path, how):
+    before = on_disk(plain(), tmp_path / "before")
+    for name in ("one", "two"):
+        save_compressed(before, tmp_path / name, how)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert {path.name for path in tmp_path.iterdir()} == {"before", "one", "two"}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_everything_but_the_factors_stays_and_verifies(tmp_path, how):
+    before = on_disk(rich(), tmp_path / "before")
+    save_compressed(before, tmp_path / "after", how)
+    after = open_artifact(tmp_path / "after")
+    assert dict(after.blocks) == dict(before.blocks)
+    assert replace(after.provenance, losses={}) == before.provenance
+    assert list(after.factors) == list(before.factors)
+    assert set(after.provenance.losses) <= set(after.factors)
+    assert [f.message for f in verify(tmp_path / "after") if not f.good] == []
+
+
+def test_several_shards_hold_the_same(tmp_path):
+    before = on_disk(rich(), tmp_path / "before")
+    save_compressed(before, tmp_path / "one", "block-2+int8")
+    save_compressed(before, tmp_path / "many", "block-2+int8", max_shard_bytes=500)
+    assert len(list((tmp_path / "many").glob("factors-*-of-*.safetensors"))) > 2
+    one, many = open_artifact(tmp_path / "one"), open_artifact(tmp_path / "many")
+    assert one.provenance == many.provenance
+    for name in one.factors:
+        for key, tensor in one.factors[name].tensors().items():
+            assert torch.equal(tensor, many.factors[name].tensors()[key])
+    save_compressed(open_artifact(tmp_path / "many"), tmp_path / "again", "int8")
+    assert [f for f in verify(tmp_path / "again") if not f.good] == []
+
+
+class StopError(Exception):
+    """Raised from the progress."""
+
+
+@pytest.mark.parametrize("error", [StopError, KeyboardInterrupt])
+@pytest.mark.parametrize("how", ["small", Budget(max_error=0.1)])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_nothing_is_left_of_what_was_stopped(tmp_path, error, how, replaced):
+    total = 3 if isinstance(how, str) else 6
+    for after in (0, total - 1):
+        if replaced:
+            (tmp_path / "a").mkdir(exist_ok=True)
+            (tmp_path / "a" / "mine.txt").write_text("mine")
+        told = []
+
+        def stop(_, told=told, after=after):
+            told.append(1)
+            if len(told) > after:
+                raise error
+
+        with pytest.raises(error):
+            save_compressed(
+                plain(), tmp_path / "a", how, replace=replaced, progress=stop
+            )
+        left = [path.relative_to(tmp_path) for path in tmp_path.rglob("*")]
+        assert sorted(map(str, left)) == (["a", "a/mine.txt"] if replaced else [])
+
+
+def test_a_value_that_does_not_fit_is_named_and_nothing_is_left(tmp_path):
+    large = replace(
+        plain(), factors={**plain().factors, "l/B": Dense(1e6 * torch.eye(16))}
+    )
+    with pytest.raises(FormatError, match="l/B: float16 cannot hold"):
+        save_compressed(large, tmp_path / "a", "float16")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["small", Budget(max_error=0.1), "no such recipe"])
+def test_a_place_that_is_taken_is_refused_before_any_work(tmp_path, how):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "mine.txt").write_text("mine")
+    before = on_disk(plain(), tmp_path / "before")
+    counting = Counting(before)
+    with pytest.raises(FormatError, match="exists already"):
+        save_compressed(replace(before, factors=counting), tmp_path / "a", how)
+    assert not counting.asked
+    assert contents(tmp_path / "a") == {"mine.txt": b"mine"}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_unknown_recipe_is_refused_before_any_work(tmp_path):
+    before = on_disk(plain(), tmp_path / "before")
+    counting = Counting(before)
+    with pytest.raises(SettingsError, match="there is no recipe 'large'"):
+        save_compressed(replace(before, factors=counting), tmp_path / "a", "large")
+    assert not counting.asked
+    assert not (tmp_path / "a").exists()
+
+
+def test_what_is_there_is_replaced_if_asked_even_the_source(tmp_path):
+    before = on_disk(plain(), tmp_path / "a")
+    save_compressed(plain(), tmp_path / "b", "block-2+int8")
+    save_compressed(before, tmp_path / "a", "block-2+int8", replace=True)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_every_factor_may_have_a_recipe_of_its_own(tmp_path):
+    recipes = {"l/A": "svd-2", "l/B": "int8", "norm/G": "float32"}
+    found = compress(
+        plain(), {n: Recipe.parse(r) for n, r in recipes.items()}, tmp_path
+    )
+    assert found.structure("l/A").configuration == {"rank": 2, "diagonal": False}
+    assert [found.storage(n) for n in recipes] == [
+        "float32",
+        "int8",
+        "symmetric-float32",
+    ]
+    assert set(found.provenance.losses) == {"l/A", "l/B"}
+    assert found.digest is None
+
+
+def test_an_artifact_is_known_by_its_blocks():
+    found = dict(originals(rich()))
+    assert list(found) == list(rich().factors)
+    biased = {name for name, original in found.items() if original.bias}
+    assert biased == {"A", "e0A", "e1A"}
+    indefinite = {name for name, original in found.items() if not original.definite}
+    assert indefinite == {"sA", "sB", "sA1", "sB1"}
+
+
+def test_one_block_of_one_term_makes_a_shared_factor_definite(tmp_path):
+    """Whichever block comes first: the penalty of the other must not reward drift."""
+    shapes = {"sum": (3, 12), "own": (3, 12)}
+    sum_block = KroneckerBlock("sum", None, Layout.ROWS, (("A", "B"), ("A1", "B1")))
+    own_block = KroneckerBlock("own", None, Layout.ROWS, (("A", "C"),))
+    factors = {n: Dense(covariance(3, i)) for i, n in enumerate(("B", "C"))}
+    factors |= {"B1": Dense(symmetric(3, 0)), "A1": Dense(symmetric(12, 1))}
+    factors["A"] = Dense(torch.full((12, 12), 0.9) + 0.1 * torch.diag(torch.rand(12)))
+    for blocks in ({"s": sum_block, "o": own_block}, {"o": own_block, "s": sum_block}):
+        of = replace(plain(), blocks=blocks, factors=factors)
+        of = replace(of, provenance=provenance(shapes))
+        path = tmp_path / next(iter(blocks))
+        save_compressed(of, path, "prune-30%")
+        assert open_artifact(path).provenance.losses["A"].lift > 0
+        assert [f.message for f in verify(path) if not f.good] == []
+
+
+def test_every_term_of_a_gramian_stays_semidefinite(tmp_path):
+    shapes = {"norm": (12,)}
+    matrix = torch.full((12, 12), 0.9) + 0.1 * torch.eye(12) + 0.01 * covariance(12, 1)
+    factors = {"G0": Dense(matrix), "G1": Dense(covariance(12, 0))}
+    blocks = {"norm": GramianBlock("norm", ("G0", "G1"))}
+    of = replace(plain(), blocks=blocks, factors=factors)
+    save_compressed(
+        replace(of, provenance=provenance(shapes)), tmp_path / "a", "prune-30%"
+    )
+    assert [f.message for f in verify(tmp_path / "a") if not f.good] == []
+
+
+def test_a_table_is_never_made_dense(tmp_path):
+    """A matrix of its size would not fit anywhere."""
+    rows = 10**7
+    shapes = {"table": (rows, 3)}
+    block = KroneckerBlock("table", None, Layout.COLUMNS, (("A", "B"),))
+    factors = {"A": Diagonal(torch.ones(rows)), "B": Dense(covariance(3, 0))}
+    of = replace(plain(), blocks={"t": block}, factors=factors)
+    of = replace(of, provenance=provenance(shapes))
+    save_compressed(of, tmp_path / "a", "small")
+    assert open_artifact(tmp_path / "a").factors["A"].dim == rows
+
+
+def test_an_artifact_in_memory_and_on_disk_compress_alike(tmp_path):
+    save_compressed(rich(), tmp_path / "memory", "block-4+int8")
+    before = on_disk(rich(), tmp_path / "before")
+    save_compressed(before, tmp_path / "disk", "block-4+int8")
+    assert contents(tmp_path / "memory") == contents(tmp_path / "disk")
+    save_artifact(before, tmp_path / "packed", storage="float32")
+    save_compressed(open_artifact(tmp_path / "packed"), tmp_path / "c", "block-4+int8")
+    assert contents(tmp_path / "memory") == contents(tmp_path / "c")

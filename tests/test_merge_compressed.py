@@ -8,6 +8,7 @@ import torch
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.compress import Recipe, compress
+from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import BlockDiagonal, Dense, Diagonal, LowRank
 from kfac_artifacts.format import load, save_artifact
 from kfac_artifacts.merge import merge
@@ -189,3 +190,21 @@ def test_a_dense_and_a_compressed_part_become_dense() -> None:
     assert isinstance(mixed.factor, Dense)
     wanted = large(1) + LowRank.of_dense(large(2), 3).to_dense()
     torch.testing.assert_close(mixed.factor.to_dense(), wanted)
+
+
+def test_a_task_is_the_same_whether_it_was_compressed_or_not(tmp_path: Path) -> None:
+    for i in (1, 2):
+        save_artifact(artifact(i, 10 * i), tmp_path / f"dense{i}", storage="float32")
+        (tmp_path / f"f{i}").mkdir()
+        dense = load(tmp_path / f"dense{i}")
+        small = compress(dense, Recipe.parse("block-2"), tmp_path / f"f{i}")
+        save_artifact(small, tmp_path / f"small{i}")
+    dense, small = (
+        [load(tmp_path / f"{kind}{i}") for i in (1, 2)] for kind in ("dense", "small")
+    )
+    with pytest.raises(MismatchError, match="counted twice"):
+        merge([dense[0], small[0]])
+    total = merge(small)
+    for own in (dense[0], small[0]):
+        left = merge([total], exclude=[own])
+        assert [s.data.id for s in left.provenance.sources] == ["data2"]

@@ -93,8 +93,8 @@ def _ladder(name: str, original: Original) -> list[Candidate]:
     recipes = FOR_DIAGONALS if diagonal else CANDIDATES
     found: dict[int, Candidate] = {}
     for recipe in map(Recipe.parse, recipes):
-        if isinstance(recipe.form, Leading) and recipe.form.amount * 4 > original.dim:
-            continue  # as large as int8 is
+        if isinstance(recipe.form, Leading) and recipe.form.amount * 2 > original.dim:
+            continue  # larger than all of it as int8
         compressed = compress_factor(original, recipe)
         lost = 0.0 if compressed.loss is None else compressed.loss.error**2
         size = compressed.info.nbytes + described(compressed.info, name)

@@ -13,6 +13,7 @@ from kfac_artifacts.artifact import (
     GramianBlock,
     KroneckerBlock,
     Loss,
+    Source,
     terms_of,
 )
 from kfac_artifacts.compress.budget import Budget, choose
@@ -109,7 +110,9 @@ def compress(
             losses[name] = _added(losses.get(name), found.loss)
         progress(1)
     factors = StoredFactors(workspace, infos, files)
-    provenance = dataclasses.replace(artifact.provenance, losses=losses)
+    provenance = dataclasses.replace(
+        artifact.provenance, losses=losses, sources=_named_sources(artifact)
+    )
     return dataclasses.replace(
         artifact, provenance=provenance, factors=factors, digest=None
     )
@@ -143,6 +146,15 @@ def originals(artifact: Artifact) -> Iterator[tuple[str, Original]]:
                         definite=name in definite,
                     ),
                 )
+
+
+def _named_sources(artifact: Artifact) -> tuple[Source, ...]:
+    """The tasks; a single one is known by the artifact that is compressed here."""
+    # so that either can be taken out of a total, and both are not counted twice
+    sources = artifact.provenance.sources
+    if len(sources) > 1 or sources[0].digest is not None:
+        return sources
+    return (dataclasses.replace(sources[0], digest=artifact.digest),)
 
 
 def _has_bias(block: Block, name: str) -> bool:

@@ -37,7 +37,7 @@ def table(artifact):
     for name, original in originals(artifact):
         rows = []
         for recipe in map(Recipe.parse, CANDIDATES):
-            if isinstance(recipe.form, Leading) and 4 * recipe.form.amount > (
+            if isinstance(recipe.form, Leading) and 2 * recipe.form.amount > (
                 original.dim
             ):
                 continue

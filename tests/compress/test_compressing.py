@@ -160,7 +160,7 @@ def test_an_unknown_recipe_is_refused_before_any_work(tmp_path):
 
 def test_what_is_there_is_replaced_if_asked_even_the_source(tmp_path):
     before = on_disk(plain(), tmp_path / "a")
-    save_compressed(plain(), tmp_path / "b", "block-2+int8")
+    save_compressed(before, tmp_path / "b", "block-2+int8")
     save_compressed(before, tmp_path / "a", "block-2+int8", replace=True)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 

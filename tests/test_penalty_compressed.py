@@ -103,7 +103,7 @@ def test_a_product_makes_nothing_dense(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dim = 512
-    monkeypatch.setattr("kfac_artifacts.factors.dense.CHUNK", dim * dim // 8)
+    monkeypatch.setattr("kfac_artifacts.factors.int8.ROWS", dim // 8)
     monkeypatch.setattr("kfac_artifacts.factors.pruned.CHUNK", dim * dim // 8)
     factor = STORED[stored](form(psd(dim, 0, torch.float32)))
     with Largest() as largest:

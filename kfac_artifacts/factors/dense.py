@@ -12,9 +12,6 @@ from kfac_artifacts.factors.base import Factor
 from kfac_artifacts.factors.fields import Configuration, Field, Role, check_keys
 from kfac_artifacts.factors.int8 import Int8Matrix, floats
 
-CHUNK = 2**22
-"""Entries of an int8 matrix that are float at the same time."""
-
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -40,11 +37,7 @@ class Dense(Factor):
     def matmul(self, x: Float[Tensor, "d n"]) -> Float[Tensor, "d n"]:
         if isinstance(self.matrix, Tensor):
             return self.matrix @ x
-        step = max(1, CHUNK // self.dim)
-        starts = range(0, self.dim, step)
-        return torch.cat(
-            [self.matrix.rows(i, min(i + step, self.dim)) @ x for i in starts]
-        )
+        return self.matrix.matmul(x)
 
     @override
     def to_dense(self) -> Float[Tensor, "d d"]:

@@ -18,6 +18,8 @@ from kfac_artifacts.errors import FactorError
 
 ROW = 64
 """Entries of a row, where a field has one axis."""
+ROWS = 128
+"""Rows of a matrix that are float at the same time."""
 LARGEST = 127
 UNIT = 7.874015718698502e-3
 """The float32 that is nearest to 1/127."""
@@ -106,15 +108,19 @@ class Int8Matrix:
         upper = _decoded(self.codes.triu(1), self.scales)
         return upper + upper.mT + torch.diag_embed(self.diagonal)
 
-    def rows(self, start: int, stop: int) -> Float[Tensor, "rows s"]:
-        """Rows of a single matrix, so that not all are float at once."""
-        codes = self.codes[start:stop]
-        left = _decoded(codes[:, :start].mT, self.scales[:start]).mT
-        right = _decoded(codes[:, start:], self.scales[start:stop])
-        own = right[:, : stop - start].triu(1)
-        diagonal = torch.diag(self.diagonal[start:stop])
-        square = own + own.mT + diagonal
-        return torch.cat([left, square, right[:, stop - start :]], dim=1)
+    def matmul(self, x: Float[Tensor, "s n"]) -> Float[Tensor, "s n"]:
+        """Multiply a single matrix, of which few rows are float at once."""
+        # scales go into x and into the result, so that the codes are only converted
+        scales = (self.scales * UNIT)[:, None]
+        scaled, found = scales * x, self.diagonal[:, None] * x
+        for start in range(0, len(x), ROWS):
+            stop = min(start + ROWS, len(x))
+            codes = self.codes[start:stop].to(x.dtype)
+            own = scales[start:stop] * codes[:, start:stop].triu(1)
+            within = own @ x[start:stop] + own.mT @ x[start:stop]
+            right = scales[start:stop] * (codes[:, stop:] @ x[stop:])
+            found[start:stop] += codes[:, :start] @ scaled[:start] + within + right
+        return found
 
     def lifted(self, amount: float) -> "Int8Matrix":
         """Add a number to every diagonal."""

@@ -178,9 +178,9 @@ def test_rows_are_spread_out_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     for maker in (Dense, lambda m: Pruned.of_dense(m, 17)):
         factor = Storage("int8").rounded(maker(matrix))
         whole = factor.matmul(x), factor.to_dense()
-        for entries in (1, 2 * DIM, 4 * DIM + 1):
-            monkeypatch.setattr("kfac_artifacts.factors.dense.CHUNK", entries)
-            monkeypatch.setattr("kfac_artifacts.factors.pruned.CHUNK", entries)
+        for rows in (1, 2, 4, DIM):
+            monkeypatch.setattr("kfac_artifacts.factors.int8.ROWS", rows)
+            monkeypatch.setattr("kfac_artifacts.factors.pruned.CHUNK", rows * DIM + 1)
             torch.testing.assert_close(factor.matmul(x), whole[0])
             assert torch.equal(factor.to_dense(), whole[1])
 

@@ -169,16 +169,6 @@ def test_an_int8_matrix_is_symmetric_with_an_exact_diagonal(
     assert bool(((found - matrix).triu(1).abs() <= 0.5001 * step).all())
 
 
-@given(st.integers(1, 9), st.data())
-def test_any_rows_of_an_int8_matrix_are_those_of_the_whole(
-    dim: int, data: st.DataObject
-) -> None:
-    matrix = Int8Matrix.of(covariance(dim).float())
-    start = data.draw(st.integers(0, dim - 1))
-    stop = data.draw(st.integers(start + 1, dim))
-    assert torch.equal(matrix.rows(start, stop), matrix.floats()[start:stop])
-
-
 @pytest.mark.parametrize("above", [0, 1])
 def test_triangles_have_their_rows_one_after_another(above: int) -> None:
     matrix = torch.arange(9.0).view(3, 3)

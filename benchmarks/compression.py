@@ -24,7 +24,7 @@ from compressing import recipes
 
 WORK = Path("compression")
 RESULTS = Path(__file__).with_name("results") / "compression.json"
-QUICK_STEPS = 40
+QUICK_STEPS = 30
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--seeds", type=int, default=3, help="how many, from 0")
-    add("--recipes", nargs="+", default=list(recipes.RECIPES), metavar="RECIPE")
+    add("--recipes", nargs="+", type=_recipe, default=list(recipes.RECIPES))
     add("--quick", action="store_true", help="one seed, few recipes, short trainings")
     add("--json", action="store_true", help="print the best recipe in one last line")
     add("--plot", action="store_true", help="draw again what was measured before")
@@ -60,6 +60,19 @@ def _options() -> argparse.Namespace:
     if options.quick:
         options.seeds, options.recipes = 1, list(recipes.QUICK)
     return options
+
+
+def _recipe(name: str) -> str:
+    """Refuse what is no recipe before anything is trained."""
+    from kfac_artifacts.compress import Recipe
+    from kfac_artifacts.errors import KfacError
+
+    try:
+        if recipes.budget(name) is None:
+            Recipe.parse(name)
+    except KfacError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return name
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:

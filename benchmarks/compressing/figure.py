@@ -1,5 +1,6 @@
 """The figure: accuracy and the error of the penalty against bytes."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,13 @@ from compressing.recipes import DENSE, NONE
 COLOURS = {"paper": "#ee6677", "ours": "#4477aa"}
 LABELS = {"paper": "as in the paper", "ours": "ours"}
 LINES = {DENSE: ("#222222", "uncompressed"), NONE: ("#999999", "no penalty")}
-TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50)
-PLACES = ((7, 0), (-7, 0), (0, 8), (0, -8), (7, 7), (7, -7), (-7, 7), (-7, -7))
-FARTHER = ((0, 18), (0, -18), (16, 14), (16, -14), (-16, 14), (-16, -14))
-"""Where a label may be, in points from its dot; the first that is free is taken."""
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+GAP = 0.026
+"""Between names, as a share of the width."""
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Draw all recipes.
+    """Draw all recipes, in panels that share the axis of bytes.
 
     Args:
         results: What ``compression.py`` writes.
@@ -29,14 +29,17 @@ def draw(results: dict[str, Any], path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, 3, figsize=(16, 5.2), layout="constrained")
+    figure, panels = plt.subplots(
+        3, 1, sharex=True, figsize=(8.5, 10.5), layout="constrained"
+    )
     rows = {row["recipe"]: row for row in results["arms"]}
     points = [row for name, row in rows.items() if name not in LINES]
     for panel, mode in zip(panels, MODES, strict=False):
         _accuracy(panel, rows, points, mode)
-        panel.set_title(f"merged model, {MODES[mode]}")
-    panels[0].set_ylabel("accuracy on held-out texts, %")
+        panel.set_ylabel(f"accuracy, %\n{MODES[mode]}")
     _penalty(panels[2], points)
+    _bytes(panels, [100 * row["bytes_share"] for row in points])
+    _names(panels[0], points)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, ncols=4, loc="outside lower center")
     figure.savefig(path, dpi=150)
@@ -63,8 +66,7 @@ def _penalty(panel: Any, points: Sequence[Any]) -> None:
     heights = [100 * abs(row["penalty_ratio"] - 1) for row in measured]
     panel.set_yscale("log")
     _scatter(panel, measured, heights, [0.0] * len(measured))
-    panel.set_title("penalty along task vectors")
-    panel.set_ylabel("error against uncompressed, %")
+    panel.set_ylabel("error of the penalty, %\nalong unpenalised task vectors")
 
 
 def _scatter(
@@ -73,76 +75,82 @@ def _scatter(
     heights: Sequence[float],
     spreads: Sequence[float],
 ) -> None:
-    from matplotlib.ticker import FuncFormatter, NullLocator
-
-    shares = [100 * row["bytes_share"] for row in points]
     for of, colour in COLOURS.items():
         chosen = [i for i, row in enumerate(points) if row["of"] == of]
         panel.errorbar(
-            [shares[i] for i in chosen],
+            [100 * points[i]["bytes_share"] for i in chosen],
             [heights[i] for i in chosen],
             [spreads[i] for i in chosen],
             fmt="o",
-            ms=6,
             color=colour,
-            ecolor=colour,
-            elinewidth=1,
             capsize=2,
             label=LABELS[of],
         )
-    panel.set_xscale("log")
-    panel.set_xticks(TICKS)
-    panel.xaxis.set_minor_locator(NullLocator())
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    panel.set_xlim(min(shares) / 1.7, max(shares) * 2.4)
-    panel.margins(y=0.12)
-    panel.grid(color="#eeeeee")
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.set_xlabel("bytes, % of dense float32 matrices")
-    _label(panel, points, list(zip(shares, heights, strict=True)))
 
 
-def _label(
-    panel: Any, points: Sequence[Any], places: Sequence[tuple[float, float]]
-) -> None:
-    """Write names beside dots, where they cover neither dots nor other names."""
-    from matplotlib.transforms import Bbox
+def _bytes(panels: Sequence[Any], shares: Sequence[float]) -> None:
+    """Style the axis of bytes; a thin line leads from every name to its dots."""
+    from matplotlib.ticker import FuncFormatter, NullLocator
 
-    figure = panel.figure
-    figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()
-    dots = [panel.transData.transform(place) for place in places]
-    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in dots]
-    for row, place in zip(points, places, strict=True):
-        found = []
-        for dx, dy in (*PLACES, *FARTHER):
-            text = panel.annotate(
-                row["recipe"],
-                place,
-                (dx, dy),
-                textcoords="offset points",
-                ha="center" if not dx else "left" if dx > 0 else "right",
-                va="center" if not dy else "bottom" if dy > 0 else "top",
-                fontsize=7.5,
-                color=COLOURS[row["of"]],
-                arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "#aaaaaa"}
-                if (dx, dy) in FARTHER
-                else None,
-            )
-            box = text.get_window_extent(renderer).padded(1)
-            covered = sum(box.overlaps(other) for other in taken)
-            covered += 2 * (not _inside(panel, box))
-            found.append((covered, len(found), text, box))
-            if not covered:
+    for panel in panels:
+        panel.set_xscale("log")
+        panel.set_xticks(TICKS)
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        panel.set_xlim(min(shares) / 1.4, max(shares) * 1.4)
+        panel.margins(y=0.1)
+        panel.grid(axis="y", color="#eeeeee")
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+        for share in shares:
+            panel.axvline(share, color="#cccccc", lw=0.5, zorder=0)
+    panels[-1].set_xlabel("bytes of all factors, % of dense float32 matrices")
+
+
+def _names(panel: Any, points: Sequence[Any]) -> None:
+    """Write the names above a panel, apart from each other."""
+    ordered = sorted(points, key=lambda row: row["bytes_share"])
+    low, high = (math.log(x / 100) for x in panel.get_xlim())
+    wanted = [(math.log(row["bytes_share"]) - low) / (high - low) for row in ordered]
+    for row, place in zip(ordered, spread(wanted, GAP), strict=True):
+        colour = COLOURS[row["of"]]
+        panel.annotate(
+            row["recipe"],
+            (100 * row["bytes_share"], 1),
+            (place, 1.08),
+            xycoords=("data", "axes fraction"),
+            textcoords="axes fraction",
+            rotation=60,
+            rotation_mode="anchor",
+            fontsize=8,
+            color=colour,
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "#bbbbbb", "shrinkA": 0},
+        )
+
+
+def spread(wanted: Sequence[float], gap: float) -> list[float]:
+    """Move places apart, as little as it takes and in their order.
+
+    Args:
+        wanted: Places, ascending.
+        gap: The least distance.
+
+    Returns:
+        Places at least that far from each other: clusters keep their means.
+    """
+    clusters: list[tuple[float, int]] = []  # the middle, and how many
+    for place in wanted:
+        middle, count = place, 1
+        while clusters:
+            before, size = clusters[-1]
+            if middle - before >= gap * (count + size) / 2:
                 break
-        _, _, kept, box = min(found, key=lambda one: one[:2])
-        for *_, text, _ in found:
-            if text is not kept:
-                text.remove()
-        taken.append(box)
-
-
-def _inside(panel: Any, box: Any) -> bool:
-    frame = panel.get_window_extent()
-    return frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0
+            clusters.pop()
+            middle = (before * size + middle * count) / (size + count)
+            count += size
+        clusters.append((middle, count))
+    return [
+        middle + gap * (i - (count - 1) / 2)
+        for middle, count in clusters
+        for i in range(count)
+    ]

@@ -104,22 +104,8 @@ def test_the_table_goes_from_large_to_small_and_leaves_out_what_was_not_measured
     names = [line.split()[0] for line in lines]
     assert names == ["recipe", "float32", "int8", "low-rank-8+int8", "none"]
     small = lines[3].split()
-    assert small[1:] == [
-        "ours",
-        "1.00",
-        "-",
-        "81.8",
-        "±",
-        "1.4",
-        "0.2",
-        "70.0",
-        "±",
-        "0.0",
-        "8.0",
-        "-",
-        "-",
-        "-",
-    ]
+    assert small[1:8] == ["ours", "1.00", "-", "81.8", "±", "1.4", "0.2"]
+    assert small[-3:] == ["-", "-", "-"]
     assert lines[2].split()[1] == "paper"
 
 
@@ -132,3 +118,12 @@ def test_the_figure_shows_every_recipe(bench, rows, tmp_path):
         colours = {rgb for _, rgb in picture.convert("RGB").getcolors(2**24)}
     for colour in figure.COLOURS.values():
         assert tuple(bytes.fromhex(colour[1:])) in colours
+
+
+def test_names_are_moved_apart_as_little_as_it_takes(bench):
+    spread = bench("figure").spread
+    assert spread([0.1, 0.5, 0.9], 0.2) == [0.1, 0.5, 0.9]
+    assert spread([0.1, 0.5, 0.5, 0.55], 0.1) == pytest.approx(
+        [0.1, 0.516667 - 0.1, 0.516667, 0.616667], abs=1e-5
+    )
+    assert spread([0.25, 0.4, 0.4], 0.125) == pytest.approx([0.225, 0.35, 0.475])

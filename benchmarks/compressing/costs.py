@@ -1,6 +1,7 @@
 """What a compressed artifact costs while training: seconds and memory.
 
-All recipes take turns, so that a slow moment of the machine hits them alike.
+Seconds are those of the processor, which do not count what others do to it meanwhile,
+and all recipes take turns, so that a slow moment hits them alike.
 """
 
 import subprocess
@@ -67,10 +68,10 @@ def _penalty_seconds(
     found: dict[str, list[float]] = {recipe: [] for recipe in penalties}
     for turn in range(PENALTY_ROUNDS + 1):
         for recipe, penalty in penalties.items():
-            started = time.perf_counter()
+            started = time.process_time()
             torch.autograd.grad(penalty(tau), list(tau.values()))
             if turn > 0:  # the first one warms up
-                found[recipe].append(time.perf_counter() - started)
+                found[recipe].append(time.process_time() - started)
     return {recipe: median(times) for recipe, times in found.items()}
 
 
@@ -98,7 +99,7 @@ def _steps(seed: Seed, recipe: str) -> list[float]:
         models.task_of(TRAINER),
         settings,
         curvature=kfac.open_artifact(seed.others(TRAINER) if recipe == NONE else path),
-        report=lambda _: ends.append(time.perf_counter()),
+        report=lambda _: ends.append(time.process_time()),
     )
     differences = [after - before for before, after in pairwise(ends)]
     return differences[WARM_UP - 1 :]

@@ -155,7 +155,9 @@ def _print(results: dict[str, Any]) -> None:
         f"\nShare of {results['dense_bytes'] / 1e6:.1f} MB of dense float32 matrices; "
         f"accuracy of the merged model in %, {len(results['seeds'])} seeds,\n"
         "and points lost against float32; relative Frobenius error; penalty along "
-        "unpenalised task\nvectors, after / before, and its ratio to held-out drift\n"
+        "unpenalised task\nvectors, after / before, and over held-out drift; float32 "
+        "penalty of what was trained with\nthe recipe, over that of what was trained "
+        "with float32\n"
     )
     print("\n".join(table(arms, COLUMNS)))
     measured = [arm for arm in arms if "held_bytes" in arm]

@@ -21,7 +21,7 @@ from compressing.arms import Seed
 from compressing.recipes import DENSE, NONE
 
 TRAINER = next(iter(story.TASKS))
-PENALTY_ROUNDS, STEP_ROUNDS, STEPS = 15, 4, 8
+PENALTY_ROUNDS, STEP_ROUNDS, STEPS = 11, 3, 6
 WARM_UP = 2
 """Steps of every turn that do not count."""
 

@@ -12,7 +12,7 @@ from story import TASKS
 import kfac_artifacts as kfac
 from compressing import models
 from compressing.arms import Seed
-from compressing.recipes import NONE
+from compressing.recipes import DENSE, NONE
 from compressing.sizes import bytes_on_disk, dense_bytes, tensor_bytes
 from kfac_artifacts.compress import compare
 from kfac_artifacts.fidelity import agreement
@@ -43,30 +43,39 @@ def losses(seed: Seed, recipe: str) -> dict[str, Any]:
     """Compare the artifacts and the penalties with the uncompressed ones.
 
     Args:
-        seed: A seed whose arm without penalty has been trained: its task vectors are
+        seed: A seed whose arms have been trained: the task vectors without penalty are
             the directions.
         recipe: The recipe.
 
     Returns:
         Means over the trainers: the relative Frobenius error of all blocks together,
-        the penalty after / before, and predicted / true drift on held-out texts of the
-        other tasks.
+        the penalty after / before; predicted / true drift on held-out texts of the
+        other tasks; and ``escape``, which is how large the uncompressed penalty is of
+        task vectors that were trained with the recipe, over those trained without
+        compression: whatever the recipe lets go free shows there.
     """
     file = Path(f"seed-{seed.number}", "compressed", recipe, "losses.json")
     if file.is_file():
         return json.loads(file.read_text())
-    reports, drifts = [], []
+    reports, drifts, escapes = [], [], []
     for trainer in TASKS:
         tau = kfac.TaskVector.load(seed.trained(NONE, trainer)).tensors
         before = kfac.open_artifact(seed.others(trainer))
         after = kfac.open_artifact(seed.compressed(recipe, trainer))
         reports.append(compare(before, after, [tau]))
+        exact = kfac.KfacPenalty(before)
+        own, dense = (
+            float(exact(kfac.TaskVector.load(seed.trained(arm, trainer)).tensors))
+            for arm in (recipe, DENSE)
+        )
+        escapes.append(own / dense)
         predicted = float(kfac.KfacPenalty(after)(tau))
         drifts.append(Drift(predicted, true_drift(seed, trainer)))
     found = {
         "error": fmean(report.error for report in reports),
         "penalty_ratio": fmean(report.directions[0] or 0.0 for report in reports),
         "predicted_over_true": agreement(drifts).ratio,
+        "escape": fmean(escapes),
     }
     file.write_text(json.dumps(found) + "\n")
     return found

@@ -24,6 +24,7 @@ COLUMNS = {
     "error": lambda row: _number(row, "error"),
     "penalty": lambda row: _number(row, "penalty_ratio"),
     "drift": lambda row: _number(row, "predicted_over_true"),
+    "escape": lambda row: _number(row, "escape"),
 }
 COSTS = {
     "penalty time": lambda row: _number(row, "penalty"),

@@ -3,6 +3,8 @@
 #   make test   lint, types, layers and all tests
 # and a third that measures the estimator against its peers:
 #   make bench  BENCH=--quick for one minute of it
+# and a fourth that sets accuracy against the size of compressed curvature:
+#   make compression  COMPRESSION=--quick for a few minutes of it; else it takes hours
 #
 # TORCH chooses the build of PyTorch, which is installed first so that nothing replaces
 # it. curvlinops is installed without its dependencies: one of them, backpack, asks for
@@ -17,12 +19,13 @@ SEEDS ?= 1
 LR ?= 1e-3
 WORKERS ?= auto
 BENCH ?=
+COMPRESSION ?=
 
 BIN := .venv/bin
 READY := .venv/ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench compression clean
 
 demo: $(READY)
 	$(BIN)/python benchmarks/demo.py --seeds $(SEEDS) --lr $(LR)
@@ -38,6 +41,9 @@ lint: $(READY)
 
 bench: $(READY) .venv/peers
 	$(BIN)/python benchmarks/estimate.py $(BENCH)
+
+compression: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compression.py $(COMPRESSION)
 
 .venv/peers: $(READY)
 	$(PIP) install --quiet --no-deps --upgrade --target $@ $(KRONFLUENCE)

@@ -7,8 +7,6 @@ once without, and the three are added up. Nobody sees anybody else's texts.
 """
 
 import argparse
-import contextlib
-import io
 import json
 import os
 import shutil
@@ -21,28 +19,33 @@ from typing import Any
 
 import assets
 import click
+from story import (
+    BATCH,
+    EVERY,
+    LAMBDA,
+    MODEL,
+    MODES,
+    MODULES,
+    RATE,
+    STEPS,
+    TASKS,
+    compute,
+    evaluate,
+    kfac,
+    prepare,
+    say,
+    train,
+)
 
-TASKS = {
-    "stackoverflow": "questions of programmers, 20 tags",
-    "banking": "questions to a bank, 77 intents",
-    "hwu": "requests to a home assistant, 64 intents",
-}
-MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
-MODULES = "encoder.layer.[345].*"
-TEMPLATE = "This text is about {}."
-STEPS, BATCH, TOKENS = 100, 16, 24
-LAMBDA, EVERY = 100, 2
-HELD_OUT = 500
 WORK = Path("demo")
 ARMS = {"without": 0, "with": LAMBDA}  # λ; directories are named so
-MODES = {"linear": "linearised, as trained", "plain": "as an ordinary model"}
 
 
 def main() -> None:
     """Run the story for every seed, and report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1, help="how many, from 0")
-    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
+    parser.add_argument("--lr", type=float, default=RATE, help="learning rate")
     options = parser.parse_args()
     seeds = range(options.seeds)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -51,7 +54,8 @@ def main() -> None:
         Path("results.json").resolve(),
         Path("results.png").resolve(),
     )
-    _prepare()
+    shutil.rmtree(WORK, ignore_errors=True)
+    prepare(WORK)
     os.chdir(WORK)
     runs = [_story(seed, options.lr) for seed in seeds]
     table = _table(runs)
@@ -75,85 +79,31 @@ def main() -> None:
     _print(table, runs, round(time.perf_counter() - started))
 
 
-def _prepare() -> None:
-    """Fetch the weights and the texts; every owner gets a train and a test table."""
-    _say("Fetching all-MiniLM-L6-v2 and three labelled sets of texts")
-    import pandas as pd
-
-    shutil.rmtree(WORK, ignore_errors=True)
-    WORK.mkdir()
-    (WORK / "all-MiniLM-L6-v2").symlink_to(assets.minilm().resolve())
-    for task, what in TASKS.items():
-        (WORK / task).mkdir()
-        for split in ("train", "test"):
-            rows = pd.read_csv(assets.bolt(task, split), sep="\t")
-            if split == "test":
-                rows = rows.sample(min(HELD_OUT, len(rows)), random_state=0)
-            rows.to_csv(WORK / task / f"{split}.csv", index=False)
-        print(f"  {WORK}/{task}/: {what}")
-
-
 def _story(seed: int, rate: float) -> dict[str, Any]:
     """Tell the story once."""
-    model = "all-MiniLM-L6-v2"
     for task in TASKS:
-        _say(f"{task}: its owner computes the curvature, without labels, and pushes it")
-        _kfac(
-            f"compute {model} {task}/train.csv -o {task}/curvature "
-            f"--model-id {MODEL_ID} --data-id {task} --modules {MODULES} "
-            f"--max-length {TOKENS} --cotangents mc "  # as in the paper
-            f"--text-column text --seed {seed} --force"
-        )
-        _kfac(f"push {task}/curvature registry/{task}")
-    _say("A sharer merges them into one of the same size, and pushes the total")
+        say(f"{task}: its owner computes the curvature, without labels, and pushes it")
+        compute(task, f"{task}/curvature", seed)
+        kfac(f"push {task}/curvature registry/{task}")
+    say("A sharer merges them into one of the same size, and pushes the total")
     for task in TASKS:
-        _kfac(f"pull registry/{task} sharer/{task} --force")
+        kfac(f"pull registry/{task} sharer/{task} --force")
     parts = " ".join(f"sharer/{task}" for task in TASKS)
-    _kfac(f"merge {parts} -o sharer/total --force")
-    _kfac("push sharer/total registry/total")
+    kfac(f"merge {parts} -o sharer/total --force")
+    kfac("push sharer/total registry/total")
     for task in TASKS:
-        _say(f"{task}: its owner pulls the total, takes their own part out, and trains")
-        _kfac(f"pull registry/total {task}/total --force")
+        say(f"{task}: its owner pulls the total, takes their own part out, and trains")
+        kfac(f"pull registry/total {task}/total --force")
         for arm, lam in ARMS.items():
-            _kfac(
-                f"train {model} {task}/train.csv -o {arm}/{task} "
-                f"--curvature {task}/total "
-                f"--exclude-own {task}/curvature --lambda {lam} "
-                f"--every {EVERY} --steps {STEPS} --batch-size {BATCH} --lr {rate} "
-                f"--max-length {TOKENS} --text-column text --seed {seed} "
-                "--force --restart",
-                f"--template={TEMPLATE}",
-            )
+            others = f"{task}/total --exclude-own {task}/curvature"
+            train(task, f"{arm}/{task}", others, seed, lam=lam, rate=rate)
     found = {}
     for arm in ARMS:
-        _say(f"Everybody's task vectors, trained {arm} the penalty, are added up")
+        say(f"Everybody's task vectors, trained {arm} the penalty, are added up")
         taus = " ".join(f"{arm}/{t}" for t in TASKS)
-        _kfac(f"apply {model} {taus} --alpha 1 -o {arm}/merged --force")
-        pairs = " ".join(f"{arm}/{t}={t}/test.csv" for t in TASKS)
-        found[arm] = json.loads(
-            _kfac(
-                f"evaluate {model} {pairs} --text-column text --max-length {TOKENS} "
-                "--json"
-            )
-        )
+        kfac(f"apply {MODEL} {taus} --alpha 1 -o {arm}/merged --force")
+        found[arm] = evaluate(arm)
     return {"seed": seed, **found}
-
-
-def _kfac(command: str, *last: str) -> str:
-    """Run a ``kfac`` command, show it and the last line of what it says."""
-    from kfac_cli.main import main as kfac
-
-    words = [*command.split(), *last]
-    print("  $ kfac " + " ".join(w if " " not in w else f"'{w}'" for w in words))
-    output = io.StringIO()
-    started = time.perf_counter()
-    with contextlib.redirect_stdout(output):
-        kfac(words, standalone_mode=False)
-    said = output.getvalue()
-    seconds = time.perf_counter() - started
-    if "--json" not in words:
-        print(f"    {said.strip().splitlines()[-1]}  [{seconds:.0f} s]", flush=True)
-    return said
 
 
 def _table(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
@@ -187,7 +137,7 @@ def _print(
 ) -> None:
     """Print a table per mode, the seeds if there are several, and the result."""
     for mode, rows in table.items():
-        _say(f"Accuracy on held-out texts, %: {MODES[mode]}")
+        say(f"Accuracy on held-out texts, %: {MODES[mode]}")
         columns = list(rows["mean"])
         print("  " + f"{'task':15}" + "".join(f"{c:>21}" for c in columns))
         for task, row in rows.items():
@@ -230,10 +180,6 @@ def _plot(table: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
     figure.tight_layout(rect=(0, 0.07, 1, 1))
     figure.savefig(path, dpi=150)
     plt.close(figure)
-
-
-def _say(text: str) -> None:
-    print(f"\n{text}", flush=True)
 
 
 if __name__ == "__main__":

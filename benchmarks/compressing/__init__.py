@@ -1,0 +1,1 @@
+"""What ``compression.py`` measures: arms, what they lose, and what they cost."""

@@ -1,0 +1,122 @@
+"""What a compressed artifact costs while training: seconds and memory.
+
+Seconds are those of the processor, which do not count what others do to it meanwhile,
+and all recipes take turns, so that a slow moment hits them alike.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+import story
+import torch
+
+import kfac_artifacts as kfac
+from compressing import models
+from compressing.arms import Seed
+from compressing.recipes import DENSE, NONE
+
+TRAINER = next(iter(story.TASKS))
+PENALTY_ROUNDS, STEP_ROUNDS, STEPS = 11, 3, 6
+WARM_UP = 2
+"""Steps of every turn that do not count."""
+
+
+def costs(
+    seed: Seed, recipes: Sequence[str], steps_of: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """Measure all recipes against the ends.
+
+    Args:
+        seed: The seed.
+        recipes: What to measure, the uncompressed artifact among them.
+        steps_of: Recipes for which whole training steps are measured as well.
+
+    Returns:
+        By recipe: ``penalty`` (value and gradient, over the uncompressed one), ``step``
+        (over a step without penalty, or None), ``held_bytes`` (of the factors), and
+        ``resident_bytes`` (None where there is no /proc).
+    """
+    penalties = {
+        recipe: kfac.KfacPenalty(kfac.open_artifact(seed.compressed(recipe, TRAINER)))
+        for recipe in recipes
+    }
+    seconds = _penalty_seconds(seed, penalties)
+    steps = _step_seconds(seed, [NONE, *steps_of])
+    return {
+        recipe: {
+            "penalty": seconds[recipe] / seconds[DENSE],
+            "step": steps[recipe] / steps[NONE] if recipe in steps else None,
+            "held_bytes": sum(f.nbytes for f in penalty.factors.values()),
+            "resident_bytes": _resident(seed.compressed(recipe, TRAINER)),
+        }
+        for recipe, penalty in penalties.items()
+    }
+
+
+def _penalty_seconds(
+    seed: Seed, penalties: Mapping[str, kfac.KfacPenalty]
+) -> dict[str, float]:
+    tau = {
+        name: change.clone().requires_grad_()
+        for name, change in _unpenalised(seed).tensors.items()
+    }
+    found: dict[str, list[float]] = {recipe: [] for recipe in penalties}
+    for turn in range(PENALTY_ROUNDS + 1):
+        for recipe, penalty in penalties.items():
+            started = time.process_time()
+            torch.autograd.grad(penalty(tau), list(tau.values()))
+            if turn > 0:  # the first one warms up
+                found[recipe].append(time.process_time() - started)
+    return {recipe: median(times) for recipe, times in found.items()}
+
+
+def _step_seconds(seed: Seed, recipes: Sequence[str]) -> dict[str, float]:
+    found: dict[str, list[float]] = {recipe: [] for recipe in recipes}
+    for _ in range(STEP_ROUNDS):
+        for recipe in found:
+            found[recipe] += _steps(seed, recipe)
+    return {recipe: median(times) for recipe, times in found.items()}
+
+
+def _steps(seed: Seed, recipe: str) -> list[float]:
+    """Train a few steps, with the penalty in every one, and time them."""
+    path = seed.compressed(recipe, TRAINER)
+    settings = kfac.TrainSettings(
+        steps=STEPS + WARM_UP,
+        batch_size=story.BATCH,
+        learning_rate=story.RATE,
+        lam=0.0 if recipe == NONE else float(story.LAMBDA),
+        seed=seed.number,
+    )
+    ends: list[float] = []
+    kfac.train(
+        models.network(),
+        models.task_of(TRAINER),
+        settings,
+        curvature=kfac.open_artifact(seed.others(TRAINER) if recipe == NONE else path),
+        report=lambda _: ends.append(time.process_time()),
+    )
+    differences = [after - before for before, after in pairwise(ends)]
+    return differences[WARM_UP - 1 :]
+
+
+def _resident(path: Path) -> int | None:
+    if not Path("/proc/self/statm").exists():
+        return None
+    script = Path(__file__).with_name("resident.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+def _unpenalised(seed: Seed) -> kfac.TaskVector:
+    return kfac.TaskVector.load(seed.trained(NONE, TRAINER))

@@ -1,0 +1,90 @@
+"""The model, the texts and the heads, read once; training and scoring in process."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import story
+import torch
+
+import kfac_artifacts as kfac
+from kfac_artifacts.linearize import tangent
+from kfac_artifacts.network import LabelledExamples, Network
+from kfac_artifacts.task_vector import combine
+from kfac_artifacts.train import class_texts, model_logit_scale, text_head
+
+AT_ONCE = 64
+"""Examples per pass when scoring."""
+
+
+@cache
+def network() -> Network:
+    """The pretrained sentence encoder."""
+    return kfac.load_network(story.MODEL)
+
+
+@cache
+def texts(task: str, split: str) -> LabelledExamples:
+    """Labelled texts of a task; those for testing have the classes of the others."""
+    return kfac.load_examples(
+        f"{task}/{split}.csv",
+        network(),
+        text_columns=("text",),
+        label_column="label",
+        max_length=story.TOKENS,
+        classes=() if split == "train" else texts(task, "train").classes,
+    )
+
+
+@cache
+def task_of(trainer: str) -> kfac.TrainingTask:
+    """A task to train, its head made of the names of its classes."""
+    examples = texts(trainer, "train")
+    classes = list(examples.classes)
+    embeddings = kfac.encode_texts(network(), class_texts(classes, story.TEMPLATE))
+    scale = model_logit_scale(network())
+    head = text_head(embeddings.float().cpu(), classes, logit_scale=scale)
+    return kfac.TrainingTask(examples, head)
+
+
+def train(
+    trainer: str, curvature: Path, settings: kfac.TrainSettings
+) -> kfac.TaskVector:
+    """Train a task vector as ``kfac train`` does."""
+    artifact = kfac.open_artifact(curvature)
+    return kfac.train(network(), task_of(trainer), settings, curvature=artifact)
+
+
+@torch.no_grad()
+def score(vectors: Mapping[str, kfac.TaskVector]) -> dict[str, dict[str, float]]:
+    """Measure the sum of task vectors on the held-out texts of every task.
+
+    Args:
+        vectors: Task vectors by task.
+
+    Returns:
+        Accuracies in percent by mode and task.
+
+    Raises:
+        TypeError: If a task vector has no head.
+    """
+    total = combine([*vectors.values()], [1.0] * len(vectors)).tensors
+    values = network().parameters()
+    moved = {name: values[name] + change for name, change in total.items()}
+    found: dict[str, dict[str, float]] = {mode: {} for mode in story.MODES}
+    for task, vector in vectors.items():
+        examples, head = texts(task, "test"), vector.head
+        if head is None:
+            raise TypeError(f"the task vector of {task} has no head")
+        targets, right = head.targets(examples), dict.fromkeys(story.MODES, 0)
+        for start in range(0, len(examples), AT_ONCE):
+            chosen = range(start, min(start + AT_ONCE, len(examples)))
+            batch = examples.batch(chosen)
+            output, change = tangent(network(), total, batch)
+            plain = network().call_with(moved, batch)
+            for mode, f in (("linear", output + change), ("plain", plain)):
+                answers = head.logits(f).argmax(-1)
+                right[mode] += int((answers == targets[list(chosen)]).sum())
+        for mode, count in right.items():
+            found[mode][task] = 100 * count / len(examples)
+    return found

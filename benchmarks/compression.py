@@ -31,15 +31,17 @@ def main() -> None:
     """Train and measure what is not there yet, and report."""
     options = _options()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    results = json.loads(RESULTS.read_text()) if options.plot else _measure(options)
+    file = RESULTS.with_stem(f"{RESULTS.stem}-seeds") if options.accuracy else RESULTS
+    results = json.loads(file.read_text()) if options.plot else _measure(options)
     _print(results)
     if not options.quick:
         from compressing.figure import draw
 
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        draw(results, RESULTS.with_suffix(".png"))
-        print(f"\n{RESULTS} and .png were made by {results['command']}")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(results, indent=1) + "\n")
+        print(f"\n{file} was made by {results['command']}")
+        if not options.accuracy:
+            draw(results, file.with_suffix(".png"))
     if options.json:
         from compressing.summary import best
 
@@ -53,6 +55,7 @@ def _options() -> argparse.Namespace:
     add = parser.add_argument
     add("--seeds", type=int, default=3, help="how many, from 0")
     add("--recipes", nargs="+", type=_recipe, default=list(recipes.RECIPES))
+    add("--accuracy", action="store_true", help="of accuracies alone: many seeds")
     add("--quick", action="store_true", help="one seed, few recipes, short trainings")
     add("--json", action="store_true", help="print the best recipe in one last line")
     add("--plot", action="store_true", help="draw again what was measured before")
@@ -118,7 +121,7 @@ def _rows(arms: list[str], options: argparse.Namespace) -> tuple[list[Any], int]
     compressed = [arm for arm in arms if arm != recipes.NONE]
     for arm in compressed:
         rows[arm] |= sizes(seeds[0], arm)
-    if not options.quick:
+    if not (options.quick or options.accuracy):
         stepped = [arm for arm in compressed if arm in recipes.STEPPED]
         story.say("What a step costs")
         spent = costs(seeds[0], compressed, stepped)

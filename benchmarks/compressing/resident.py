@@ -26,10 +26,11 @@ def main() -> None:
     gc.collect()
     before = resident()
     penalty = kfac.KfacPenalty(kfac.open_artifact(Path(sys.argv[1])))
+    for factor in penalty.factors.values():
+        for tensor in factor.tensors().values():
+            tensor.sum()  # what is mapped from a file is resident once it is used
     gc.collect()
     print(resident() - before)
-    if not penalty.factors:
-        raise SystemExit("the artifact has no factor")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ SCHEMA = Draft202012Validator(
     json.loads((SPEC / "schema/kfac.schema.json").read_text())
 )
 EXTREMES = [None, True, 0, -1, 1, 1.5, 1e308, 2**31, 2**53, "", "x", "\n", "a" * 513]
-VALUES = st.sampled_from([*EXTREMES, [], {}, {"must_understand": False}, [1], "layer"])
+VALUES = st.sampled_from(
+    [*EXTREMES, [], {}, {"must_understand": False}, [1], "layer"]
+).map(copy.deepcopy)  # they are changed in place
 
 
 def agree(data: bytes) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.factors import Dense, Factor
-from kfac_artifacts.format import STORAGES, check_hashes, load, save_artifact
+from kfac_artifacts.format import STORAGES, Storage, check_hashes, load, save_artifact
 from tests.format.artifacts import PLANS, build, contents, same, small
 from tests.spec.independent_reader import read
 
@@ -34,9 +34,11 @@ def test_an_artifact_survives_being_written(plans, error, storage, limit) -> Non
         path = Path(directory) / "artifact"
         save_artifact(artifact, path, storage=storage, max_shard_bytes=limit)
         found = load(path)
-        assert same(found, artifact)
+        codec = Storage.parse(storage)  # int8 alone rounds these numbers
+        rounded = {n: codec.rounded(f) for n, f in artifact.factors.items()}
+        assert same(found, replace(artifact, factors=rounded))
         again = read(path)  # the reader that shares no code with the writer
-        for name, factor in artifact.factors.items():
+        for name, factor in rounded.items():
             assert torch.equal(torch.from_numpy(again[name]), factor.to_dense())
 
 

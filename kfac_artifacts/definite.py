@@ -1,27 +1,24 @@
 """Whether blocks are semidefinite: else a penalty rewards some drift."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from kfac_artifacts.artifact import Artifact, KroneckerBlock, terms_of
 from kfac_artifacts.errors import FactorError
-from kfac_artifacts.factors import Dense, Factor, Pruned
+from kfac_artifacts.factors import Dense, Factor, Pruned, eigenvalue_ratio
 
 CLEARLY = 1e-2
 """How negative λ_min / λ_max may be. Rounding gives some thousandths, which do no harm;
 pruning gives tenths, and training runs away along what is rewarded."""
 
 
-def check_definite(
-    artifact: Artifact, progress: Callable[[int], None] = lambda _: None
-) -> None:
+def check_definite(artifact: Artifact) -> None:
     """Refuse curvature that clearly rewards drift.
 
     Args:
         artifact: The curvature.
-        progress: Told after every block.
 
     Raises:
         FactorError: If a factor, or a sum of terms, has an eigenvalue below
@@ -37,7 +34,6 @@ def check_definite(
                 if own not in looked_at:
                     _refuse(own, _lowest(factor))
         looked_at |= set(factors)
-        progress(1)
 
 
 def _refuse(name: str, ratio: float) -> None:
@@ -60,13 +56,7 @@ def _lowest(factor: Factor) -> float:
         )
         if not int(torch.linalg.cholesky_ex(raised).info):
             return 0.0
-    return _ratio(*factor.eigenvalue_range())
-
-
-def _ratio(low: float, high: float) -> float:
-    """The lowest eigenvalue as a share of the largest in magnitude."""
-    largest = max(abs(low), abs(high))
-    return low / largest if largest > 0 else 0.0
+    return eigenvalue_ratio(*factor.eigenvalue_range())
 
 
 def _largest(factor: Factor) -> float:
@@ -121,4 +111,4 @@ def extreme_ratio(block: KroneckerBlock, factors: Mapping[str, Factor]) -> float
         except ArpackNoConvergence as stopped:
             values = stopped.eigenvalues
         ends.append(float(values[0]) if len(values) else 0.0)
-    return _ratio(*ends)
+    return eigenvalue_ratio(*ends)

@@ -10,7 +10,7 @@ from torch import Tensor
 from kfac_artifacts.artifact import Artifact, BaseModel, KroneckerBlock
 from kfac_artifacts.definite import extreme_ratio
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.factors import Factor, Role
+from kfac_artifacts.factors import Factor, Role, eigenvalue_ratio
 from kfac_artifacts.format import StoredFactors, check_hashes, open_artifact
 
 ASYMMETRY = 1e-6
@@ -155,9 +155,8 @@ def _look(artifact: Artifact, name: str, *, summed: bool) -> tuple[str | None, f
         return f"not symmetric: relative asymmetry {asymmetry:.2e}", 0.0
     if summed:
         return None, 0.0
-    low, high = factor.to(dtype=torch.float64).eigenvalue_range()
-    largest = max(abs(low), abs(high))
-    relative = low / largest if largest > 0 else 0.0
+    wide = factor.to(dtype=torch.float64)
+    relative = eigenvalue_ratio(*wide.eigenvalue_range())
     if relative < -_tolerance(artifact, name):
         return f"indefinite: λ_min / λ_max = {relative:.2e}", relative
     return None, relative

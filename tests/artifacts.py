@@ -31,7 +31,8 @@ def psd(dim: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor
     """Draw a random positive semidefinite matrix of full rank."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(dim, 2 * dim, generator=generator, dtype=dtype)
-    return x @ x.mT / dim
+    found = x @ x.mT / dim
+    return (found + found.mT) / 2  # a product need not be symmetric to the last bit
 
 
 def artifact(

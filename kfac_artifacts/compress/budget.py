@@ -2,12 +2,13 @@
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kfac_artifacts.artifact import Artifact, terms_of
 from kfac_artifacts.compress.factor import compress_factor
-from kfac_artifacts.compress.forms import Leading, Original
+from kfac_artifacts.compress.forms import Leading
+from kfac_artifacts.compress.originals import Original, originals
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Diagonal, inner
@@ -56,7 +57,6 @@ class Candidate:
 def choose(
     artifact: Artifact,
     budget: Budget,
-    originals: Iterable[tuple[str, Original]],
     progress: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Recipe]:
     """Choose a recipe for every factor, greedily by error per byte.
@@ -69,7 +69,6 @@ def choose(
     Args:
         artifact: What is to be compressed.
         budget: What may be used.
-        originals: Its factors.
         progress: Told after every factor.
 
     Returns:
@@ -79,7 +78,7 @@ def choose(
         SettingsError: If nothing is small enough; the least size is told.
     """
     ladders, norms = {}, {}
-    for name, original in originals:
+    for name, original in originals(artifact):
         ladders[name] = _ladder(name, original)
         norms[name] = float(inner(original.factor, original.factor))
         progress(1)
@@ -123,18 +122,14 @@ def _gain(one: Candidate, other: Candidate) -> float:
 
 def _weights(artifact: Artifact, norms: Mapping[str, float]) -> dict[str, float]:
     """Share of the squared norm of all blocks that every factor is part of."""
-    weights = dict.fromkeys(norms, 0.0)
+    weights, total = dict.fromkeys(norms, 0.0), 0.0
     tasks = artifact.provenance.tasks
     for block in artifact.blocks.values():
         for term in terms_of(block):
             size = math.prod(norms[name] for name in term) * block.scale(tasks) ** 2
+            total += size
             for name in term:
                 weights[name] += size
-    total = sum(
-        math.prod(norms[name] for name in term) * block.scale(tasks) ** 2
-        for block in artifact.blocks.values()
-        for term in terms_of(block)
-    )
     return {name: size / total if total > 0 else 0.0 for name, size in weights.items()}
 
 

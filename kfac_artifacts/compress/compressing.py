@@ -2,26 +2,19 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-
-from torch import Tensor
 
 from kfac_artifacts.artifact import (
     Artifact,
-    Block,
-    GramianBlock,
-    KroneckerBlock,
     Loss,
     Source,
-    terms_of,
 )
 from kfac_artifacts.compress.budget import Budget, choose
 from kfac_artifacts.compress.factor import compress_factor
-from kfac_artifacts.compress.forms import Original
+from kfac_artifacts.compress.originals import originals
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.factors import Factor
 from kfac_artifacts.format import MAX_SHARD_BYTES, StoredFactors, save_artifact
 from kfac_artifacts.format.factor_info import FactorInfo
 from kfac_artifacts.format.files import check_free
@@ -61,7 +54,7 @@ def save_compressed(
     ) as workspace:
         compressed = compress(
             artifact,
-            choose(artifact, recipe, originals(artifact), progress)
+            choose(artifact, recipe, progress)
             if isinstance(recipe, Budget)
             else recipe,
             Path(workspace),
@@ -103,9 +96,13 @@ def compress(
         except FormatError as error:
             raise FormatError(f"{name}: {error}") from error
         infos[name] = found.info
-        keys = (f"{name}/{key}" for key in found.info.tensors)
-        files |= dict.fromkeys(keys, f"{number}.safetensors")
-        _write(workspace / f"{number}.safetensors", name, found.info, found.factor)
+        announced = {
+            f"{name}/{key}": about for key, about in found.info.tensors.items()
+        }
+        encoded = found.info.encode(found.factor)
+        tensors = ((f"{name}/{key}", tensor) for key, tensor in encoded)
+        files |= dict.fromkeys(announced, f"{number}.safetensors")
+        write_tensors(workspace / f"{number}.safetensors", announced, tensors)
         if found.loss is not None:
             losses[name] = _added(losses.get(name), found.loss)
         progress(1)
@@ -118,36 +115,6 @@ def compress(
     )
 
 
-def originals(artifact: Artifact) -> Iterator[tuple[str, Original]]:
-    """Give the factors of an artifact with what compressing has to know of them.
-
-    Args:
-        artifact: The artifact.
-
-    Yields:
-        Every factor once, in the order of the blocks.
-    """
-    seen: set[str] = set()
-    definite = {
-        name
-        for block in artifact.blocks.values()
-        if isinstance(block, GramianBlock) or len(terms_of(block)) == 1
-        for name in block.factors  # whatever other blocks share it
-    }
-    for block in artifact.blocks.values():
-        for name in block.factors:
-            if name not in seen:
-                seen.add(name)
-                yield (
-                    name,
-                    Original(
-                        artifact.factors[name],
-                        bias=_has_bias(block, name),
-                        definite=name in definite,
-                    ),
-                )
-
-
 def _named_sources(artifact: Artifact) -> tuple[Source, ...]:
     """The tasks; a single one is known by the artifact that is compressed here."""
     # so that either can be taken out of a total, and both are not counted twice
@@ -157,25 +124,9 @@ def _named_sources(artifact: Artifact) -> tuple[Source, ...]:
     return (dataclasses.replace(sources[0], digest=artifact.digest),)
 
 
-def _has_bias(block: Block, name: str) -> bool:
-    if not isinstance(block, KroneckerBlock) or block.bias is None:
-        return False
-    return any(name == a for a, _ in block.terms)
-
-
 def _added(before: Loss | None, now: Loss) -> Loss:
     """What two compressions have lost together; of the errors an upper bound."""
     if before is None:
         return now
     error = before.error + now.error * (1 + before.error)
     return Loss(error, now.min_eigenvalue, now.lift)
-
-
-def _write(path: Path, name: str, info: FactorInfo, factor: Factor) -> None:
-    def tensors() -> Iterator[tuple[str, Tensor]]:
-        for field, leaf in factor.leaves().items():
-            for suffix, tensor in info.storage.encode(leaf, info.fields[field]).items():
-                yield f"{name}/{field}{suffix}", tensor
-
-    announced = {f"{name}/{key}": about for key, about in info.tensors.items()}
-    write_tensors(path, announced, tensors())

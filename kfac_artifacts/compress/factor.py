@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Loss, Named
-from kfac_artifacts.compress.forms import Original
+from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.errors import FactorError
-from kfac_artifacts.factors import Diagonal, Factor, LowRank
+from kfac_artifacts.factors import Diagonal, Factor, LowRank, eigenvalue_ratio
 from kfac_artifacts.format import Storage
 from kfac_artifacts.format.factor_info import FactorInfo, factor_info
 
@@ -97,8 +97,7 @@ def _lifted(
         magnitude, and what was added.
     """
     low, high = found.eigenvalue_range()
-    largest = max(abs(low), abs(high))
-    ratio = low / largest if largest > 0 else 0.0
+    ratio = eigenvalue_ratio(low, high)
     lift, step = 0.0, 1 + 1e-3
     while original.definite and low < -NEGATIVE * high:
         lift -= low * step

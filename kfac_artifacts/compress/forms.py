@@ -2,67 +2,14 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.compress.grouping import by_correlation, even_sizes
+from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import BlockDiagonal, Diagonal, Factor, LowRank, Pruned
-
-LARGE, LANCZOS = 1024, 24
-"""From this size on a few eigenvectors are found alone, if they are one in so many."""
-ORTHOGONAL = 1e-4
-"""How far the found vectors may be from orthonormal."""
-
-
-@dataclass(frozen=True, eq=False)
-class Original:
-    """A factor to be compressed.
-
-    Attributes:
-        factor: The factor, in any structure but diagonal.
-        bias: Whether the last coordinate is the constant 1 of a bias.
-        definite: Whether it stands for a semidefinite matrix by itself; terms of a sum
-            of Kronecker products need not.
-    """
-
-    factor: Factor
-    bias: bool
-    definite: bool
-
-    @cached_property
-    def matrix(self) -> Float[Tensor, "d d"]:
-        """All entries, in float32 or better."""
-        dense = self.factor.to_dense().cpu()
-        return dense if dense.dtype == torch.float64 else dense.float()
-
-    @cached_property
-    def eigen(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues, ascending, and eigenvectors as columns."""
-        values, vectors = torch.linalg.eigh(self.matrix)
-        return values, vectors
-
-    def leading(self, rank: int) -> tuple[Tensor, Tensor]:
-        """Eigenvalues, ascending, and eigenvectors; a few of a large matrix by Lanczos.
-
-        Args:
-            rank: How many of the largest in magnitude there must be at least.
-
-        Returns:
-            All of them, or as many as asked for.
-        """
-        if "eigen" in self.__dict__ or LANCZOS * rank > self.dim or self.dim < LARGE:
-            return self.eigen
-        return lanczos(self.matrix, rank) or self.eigen
-
-    @property
-    def dim(self) -> int:
-        """Number of rows."""
-        return self.factor.dim
 
 
 class Form(ABC):
@@ -193,33 +140,6 @@ class OnlyDiagonal(Form):
     @override
     def apply(self, original: Original) -> Factor:
         return Diagonal(original.matrix.diagonal().clone())
-
-
-def lanczos(matrix: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
-    """Find some eigenvectors (Lehoucq, Sorensen & Yang 1998, ARPACK).
-
-    Args:
-        matrix: A symmetric matrix.
-        count: How many, of the largest eigenvalues in magnitude.
-
-    Returns:
-        Eigenvalues, ascending, and eigenvectors as columns; None if it does not
-        converge, as where there are not as many eigenvalues that are not zero.
-    """
-    from scipy.sparse.linalg import (  # noqa: PLC0415 - slow to import
-        ArpackError,
-        eigsh,
-    )
-
-    start = torch.ones(len(matrix), dtype=matrix.dtype).numpy()  # the same in every run
-    try:
-        values, vectors = eigsh(matrix.numpy(), count, v0=start, which="LM")
-    except ArpackError:
-        return None
-    found = torch.from_numpy(values), torch.from_numpy(vectors)
-    # where eigenvalues are zero, vectors may be anything
-    gram = found[1].mT @ found[1] - torch.eye(count, dtype=matrix.dtype)
-    return found if float(gram.abs().max()) < ORTHOGONAL else None
 
 
 def share(percent: str, what: str) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact, Block, terms_of
 from kfac_artifacts.errors import MismatchError
-from kfac_artifacts.factors import Factor, inner
+from kfac_artifacts.factors import Factor, eigenvalue_ratio, inner
 from kfac_artifacts.format import StoredFactors
 
 Terms: TypeAlias = Sequence[Sequence[Factor]]
@@ -135,7 +135,7 @@ def _module(
         (max(lost, 0.0) / size) ** 0.5 if size > 0 else 0.0,
         scale * size**0.5,
         traces[1] / traces[0] if traces[0] else 1.0,
-        min(_lowest(factor) for factor in found.values()),
+        min(eigenvalue_ratio(*f.eigenvalue_range()) for f in found.values()),
         float(((forms[1] - forms[0]) / forms[0]).abs().nan_to_num(0).mean()),
         tuple(_ratio(after, before) for before, after in along),
     )
@@ -195,12 +195,6 @@ def _along(
         for factors in (exact, found)
     )
     return before, after
-
-
-def _lowest(factor: Factor) -> float:
-    low, high = factor.eigenvalue_range()
-    largest = max(abs(low), abs(high))
-    return low / largest if largest > 0 else 0.0
 
 
 def _ratio(after: float, before: float) -> float | None:

@@ -1,6 +1,6 @@
 """Symmetric factor matrices, one module per structure."""
 
-from kfac_artifacts.factors.base import Factor
+from kfac_artifacts.factors.base import Factor, eigenvalue_ratio
 from kfac_artifacts.factors.block_diagonal import BlockDiagonal
 from kfac_artifacts.factors.dense import Dense
 from kfac_artifacts.factors.diagonal import Diagonal
@@ -32,6 +32,7 @@ __all__ = [
     "LowRank",
     "Pruned",
     "Role",
+    "eigenvalue_ratio",
     "floats",
     "inner",
 ]

@@ -13,6 +13,12 @@ from kfac_artifacts.factors.fields import Configuration, Field
 from kfac_artifacts.factors.int8 import Leaf, moved, parts
 
 
+def eigenvalue_ratio(low: float, high: float) -> float:
+    """The lowest eigenvalue over the largest in magnitude; zero if all are zero."""
+    largest = max(abs(low), abs(high))
+    return low / largest if largest > 0 else 0.0
+
+
 class Factor(ABC):
     """A symmetric ``d x d`` matrix, held in a structure that may be smaller.
 

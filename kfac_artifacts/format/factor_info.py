@@ -1,12 +1,15 @@
 """How a factor is stored, as the manifest says it (``spec/format.md``, 7.6)."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from kfac_artifacts.artifact import Loss, Named
 from kfac_artifacts.errors import FactorError
-from kfac_artifacts.factors import FACTORS, Field
+from kfac_artifacts.factors import FACTORS, Factor, Field
 from kfac_artifacts.format.fields import Fields, dimension, named
 from kfac_artifacts.format.storage import DTYPES, INT8, Storage, TensorInfo
 
@@ -33,6 +36,22 @@ class FactorInfo:
             for name, field in self.fields.items()
             for suffix, info in self.storage.tensors(field).items()
         }
+
+    def encode(self, factor: Factor) -> Iterator[tuple[str, Tensor]]:
+        """Turn a factor into what is stored of it, tensor by tensor.
+
+        Args:
+            factor: A factor of this structure and size.
+
+        Yields:
+            The tensors that ``tensors`` describes, in that order.
+
+        Raises:
+            FormatError: If a value does not fit the storage.
+        """
+        for name, leaf in factor.leaves().items():
+            for suffix, tensor in self.storage.encode(leaf, self.fields[name]).items():
+                yield name + suffix, tensor
 
     @property
     def nbytes(self) -> int:

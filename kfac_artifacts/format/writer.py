@@ -142,11 +142,9 @@ def _tensors(
     progress: Callable[[int], None],
 ) -> Iterator[tuple[str, Tensor]]:
     for name, info in factors.items():
-        for key, leaf in artifact.factors[name].leaves().items():
-            try:
-                tensors = info.storage.encode(leaf, info.fields[key])
-            except FormatError as error:
-                raise FormatError(f"{name}: {error}") from error
-            for suffix, tensor in tensors.items():
-                yield f"{name}/{key}{suffix}", tensor
+        try:
+            for key, tensor in info.encode(artifact.factors[name]):
+                yield f"{name}/{key}", tensor
+        except FormatError as error:
+            raise FormatError(f"{name}: {error}") from error
         progress(info.nbytes)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Artifact, LazyFactors, Loss, Named
-from kfac_artifacts.factors import Dense, Factor
+from kfac_artifacts.factors import Dense, Diagonal, Factor, eigenvalue_ratio
 from kfac_artifacts.format.storage import DTYPES
 from kfac_artifacts.merge.combine import (
     Sum,
@@ -88,19 +88,21 @@ class MergedFactors(LazyFactors):
             name: Of a merged factor.
 
         Returns:
-            Bounds from those of the parts; None if they lost nothing.
+            Bounds from those of the parts; None if they lost nothing, nor this.
         """
-        losses = [p.artifact.provenance.losses.get(own) for p, own in self._own(name)]
-        if not any(losses):
+        if not self._lossy(name):
             return None
+        losses = [p.artifact.provenance.losses.get(own) for p, own in self._own(name)]
         merged = self._merged(name)
+        if not any(losses) and merged.lost == merged.lift == 0:
+            return None
         low, high = merged.factor.eigenvalue_range()
         size, lost = norm(merged.factor), merged.lost
         own = zip(losses, self._own(name), self._weights(name), strict=True)
         for loss, (part, factor), weight in own:
             if loss is not None:
                 lost += abs(weight) * loss.error * norm(part.artifact.factors[factor])
-        ratio = (low - merged.lift) / high if high > 0 else 0.0
+        ratio = eigenvalue_ratio(low - merged.lift, high - merged.lift)
         return Loss(lost / size if size > 0 else 0.0, ratio, merged.lift)
 
     def __iter__(self) -> Iterator[str]:
@@ -139,4 +141,9 @@ class MergedFactors(LazyFactors):
         return Sum(factor.to(dtype=first.dtype), found.lost, lift)
 
     def _lossy(self, name: str) -> bool:
-        return any(own in p.artifact.provenance.losses for p, own in self._own(name))
+        """Whether a part was compressed: it says so, or has a structure that does."""
+        return any(
+            own in part.artifact.provenance.losses
+            or part.artifact.structure(own).name not in {Dense.name, Diagonal.name}
+            for part, own in self._own(name)
+        )

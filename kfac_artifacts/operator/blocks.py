@@ -17,6 +17,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.errors import FactorError
+from kfac_artifacts.factors import inner
 from kfac_artifacts.operator.solve import Solver, conjugate_gradients
 from kfac_artifacts.operator.spectrum import Decomposed, Eigen
 
@@ -108,7 +109,11 @@ class KroneckerSum(BlockOperator):
     @override
     def squared_norm(self) -> Float[Tensor, ""]:
         # ⟨B ⊗ A, B' ⊗ A'⟩ = ⟨B, B'⟩ ⟨A, A'⟩; ‖K + δI‖² = ‖K‖² + δ (tr K + tr(K + δI))
-        norms = [B.inner(D) * A.inner(C) for B, A in self.terms for D, C in self.terms]
+        norms = [
+            inner(B.factor, D.factor) * inner(A.factor, C.factor)
+            for B, A in self.terms
+            for D, C in self.terms
+        ]
         diagonal = self.diagonal()
         traces = 2 * diagonal.sum() - self.damping * diagonal.numel()
         return self.scale**2 * torch.stack(norms).sum() + self.damping * traces

@@ -49,10 +49,3 @@ class Decomposed:
         values, vectors = torch.linalg.eigh(self.factor.to_dense())
         noise = len(values) ** 0.5 * torch.finfo(values.dtype).eps * values.abs().max()
         return Eigen(values.where(values.abs() > noise, 0.0), vectors)
-
-    def inner(self, other: "Decomposed") -> Float[Tensor, ""]:
-        """``⟨F, F'⟩``, the sum over the products of all entries."""
-        pair = (self.factor, other.factor)
-        if any(isinstance(factor, Diagonal) for factor in pair):
-            return torch.dot(pair[0].diagonal(), pair[1].diagonal())
-        return torch.dot(pair[0].to_dense().flatten(), pair[1].to_dense().flatten())

@@ -16,7 +16,7 @@ from kfac_artifacts.artifact import (
     Layout,
     terms_of,
 )
-from kfac_artifacts.compress.forms import Original
+from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.factors import Dense, Diagonal, Factor
 from kfac_artifacts.format import open_artifact, save_artifact
 from tests.format.artifacts import provenance, symmetric

@@ -10,9 +10,9 @@ import torch
 from kfac_artifacts.artifact import terms_of
 from kfac_artifacts.compress import Budget, Recipe, save_compressed
 from kfac_artifacts.compress.budget import CANDIDATES, choose
-from kfac_artifacts.compress.compressing import originals
 from kfac_artifacts.compress.factor import compress_factor
 from kfac_artifacts.compress.forms import Leading
+from kfac_artifacts.compress.originals import originals
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.format import open_artifact
@@ -27,7 +27,7 @@ ERRORS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.003, 0.0003)
 def least(artifact):
     """The smallest size, by what the refusal tells."""
     with pytest.raises(SettingsError) as caught:
-        choose(artifact, Budget(max_bytes=1), originals(artifact))
+        choose(artifact, Budget(max_bytes=1))
     return int(str(caught.value).split()[-1])
 
 
@@ -155,7 +155,7 @@ def test_more_bytes_never_lose_more(make):
     last = np.inf
     steps = 15 if make is plain else 4
     for limit in np.linspace(smallest, smallest + 6000, steps).astype(int):
-        recipes = choose(of, Budget(max_bytes=int(limit)), originals(of))
+        recipes = choose(of, Budget(max_bytes=int(limit)))
         nbytes, lost = predicted(of, recipes)
         assert nbytes <= limit
         assert lost <= last * (1 + 1e-9)
@@ -175,11 +175,11 @@ def test_no_combination_is_as_small_and_loses_less(seed):
     ]
     sizes, losses = np.array(combinations).T
     for limit in ERRORS:
-        recipes = choose(of, Budget(max_error=limit), originals(of))
+        recipes = choose(of, Budget(max_error=limit))
         nbytes, lost = predicted(of, recipes)
         assert lost <= limit**2 * (1 + 1e-9)
         assert losses[sizes <= nbytes].min() == pytest.approx(lost, rel=1e-9, abs=1e-15)
-        by_size = choose(of, Budget(max_bytes=nbytes), originals(of))
+        by_size = choose(of, Budget(max_bytes=nbytes))
         assert predicted(of, by_size) == pytest.approx((nbytes, lost))
 
 
@@ -187,7 +187,7 @@ def test_what_nothing_depends_on_takes_the_smallest(tmp_path):
     of = plain()
     nothing = {"l/A": Dense(torch.zeros(24, 24)), "l/B": Dense(covariance(16, 1))}
     of = replace(of, factors={**of.factors, **nothing})
-    recipes = choose(of, Budget(max_error=0.001), originals(of))
+    recipes = choose(of, Budget(max_error=0.001))
     assert recipes["l/B"].name == "diagonal+bfloat16"
     zero = {n: Dense(torch.zeros(f.dim, f.dim)) for n, f in of.factors.items()}
     of = replace(of, factors=zero)

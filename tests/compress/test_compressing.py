@@ -10,7 +10,7 @@ import torch
 
 from kfac_artifacts.artifact import GramianBlock, KroneckerBlock, Layout, LazyFactors
 from kfac_artifacts.compress import Budget, Recipe, compress, save_compressed
-from kfac_artifacts.compress.compressing import originals
+from kfac_artifacts.compress.originals import originals
 from kfac_artifacts.errors import FormatError, SettingsError
 from kfac_artifacts.factors import Dense, Diagonal
 from kfac_artifacts.format import open_artifact, save_artifact

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kfac_artifacts.artifact import Loss, Named
 from kfac_artifacts.compress import Recipe, compress, save_compressed
 from kfac_artifacts.compress.factor import compress_factor
-from kfac_artifacts.compress.forms import Original
+from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.factors import (
     BlockDiagonal,

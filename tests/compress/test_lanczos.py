@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kfac_artifacts.compress.forms import LARGE, Leading, Original, lanczos
+from kfac_artifacts.compress.forms import Leading
+from kfac_artifacts.compress.originals import LARGE, Original, lanczos
 from kfac_artifacts.factors import Dense, LowRank
 
 
@@ -50,7 +51,7 @@ def test_what_does_not_converge_is_left_to_the_whole_decomposition() -> None:
 def test_only_large_factors_are_treated_so(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Original(Dense(covariance(50, 64)), False, True)
     assert len(original.leading(2)[0]) == 64
-    monkeypatch.setattr("kfac_artifacts.compress.forms.LARGE", 48)
+    monkeypatch.setattr("kfac_artifacts.compress.originals.LARGE", 48)
     fresh = Original(Dense(covariance(50, 64)), False, True)
     assert len(fresh.leading(2)[0]) == 2
     assert len(fresh.leading(3)[0]) == 64

@@ -9,6 +9,7 @@ same order. A failure of one is told to the others at the next place where all m
 after a stage, or when sharded after a step of a batch.
 """
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -210,6 +211,13 @@ def start_processes() -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=PATIENCE)
+    atexit.register(_part)
+
+
+def _part() -> None:
+    """Leave the others before the interpreter ends, which could else abort."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @contextmanager

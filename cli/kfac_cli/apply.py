@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 
 from kfac_cli import console
-from kfac_cli.options import DIRECTORY, json_option, write_options
+from kfac_cli.options import DIRECTORY, NAMED, json_option, write_options
 
 
 @click.command("apply")
-@click.argument("model")
+@click.argument("model", type=NAMED)
 @click.argument("vectors", metavar="TAU...", type=DIRECTORY, nargs=-1, required=True)
 @write_options
 @click.option(
@@ -37,7 +37,7 @@ def command(
     dtype: str,
     as_json: bool,
 ) -> None:
-    """Add the task vectors TAU to MODEL, and write it as an ordinary model.
+    """Add the task vectors TAU to MODEL, and write a model.
 
     The directory is one that transformers loads; tokenizer, processor and the like are
     copied along. A negative factor makes the model forget a task.

@@ -11,6 +11,7 @@ import click
 from kfac_cli import console
 from kfac_cli.compute_options import estimator_options, job_options
 from kfac_cli.options import (
+    NAMED,
     batch_size_option,
     data_options,
     json_option,
@@ -23,8 +24,8 @@ from kfac_cli.options import (
 
 
 @click.command("compute")
-@click.argument("model")
-@click.argument("data")
+@click.argument("model", type=NAMED)
+@click.argument("data", type=NAMED)
 @write_options
 @click.option(
     "--examples",

@@ -4,9 +4,10 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
@@ -16,6 +17,7 @@ EXIT_CODES = {  # by the name of the error, so that the library need not be impo
     "AccessError": 4,
     "ConnectionFailed": 5,
 }
+SECONDS_BETWEEN_LINES = 30.0
 OS_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -81,11 +83,21 @@ class _Failure(click.ClickException):
         return self.code
 
 
+class Advance(Protocol):
+    """Told how many more units are done, and what else there is to show."""
+
+    def __call__(self, units: int, note: str = "", /) -> None:
+        """Show it."""
+
+
 @contextmanager
 def progress(
     description: str, total: int, unit: str, *, shown: bool = True
-) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rate and remaining time on stderr, if it is a terminal.
+) -> Iterator[Advance]:
+    """Show on stderr how far something is, with rate and remaining time.
+
+    On a terminal that is a bar; in a file or a pipe a line after half a minute, and
+    then one every half minute.
 
     Args:
         description: What is going on.
@@ -98,15 +110,40 @@ def progress(
     """
     from tqdm import tqdm
 
+    terminal = sys.stderr.isatty()
     with tqdm(
         total=total,
         desc=description,
         unit=f" {unit}",
-        disable=not (shown and sys.stderr.isatty()),
+        disable=not (shown and terminal),
         dynamic_ncols=True,
         file=sys.stderr,
     ) as bar:
-        yield lambda n: (bar.update(n), None)[1]
+
+        def advance(units: int, note: str = "", /) -> None:
+            bar.set_postfix_str(note, refresh=False)
+            bar.update(units)
+
+        yield advance if terminal or not shown else _lines(description, total, unit)
+
+
+def _lines(description: str, total: int, unit: str) -> Advance:
+    """Write a line now and then, for whoever reads it in a log."""
+    started = time.monotonic()
+    done, last = 0, started
+
+    def advance(units: int, note: str = "", /) -> None:
+        nonlocal done, last
+        done += units
+        now = time.monotonic()
+        if now - last < SECONDS_BETWEEN_LINES or not done:
+            return
+        last = now
+        left = (now - started) / done * max(total - done, 0)
+        parts = (f"{done} of {total} {unit}", f"about {left:.0f} s left", note)
+        click.echo(f"{description}: {', '.join(filter(None, parts))}", err=True)
+
+    return advance
 
 
 def print_json(value: Any) -> None:

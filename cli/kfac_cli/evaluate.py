@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfac_cli import console
-from kfac_cli.options import data_options, json_option, model_options
+from kfac_cli.options import NAMED, data_options, json_option, model_options
 
 if TYPE_CHECKING:
     from kfac_artifacts.evaluate import Evaluation, EvaluationTask, ModeScores
@@ -16,8 +16,8 @@ MOST_ALPHAS = 1000
 
 
 @click.command("evaluate")
-@click.argument("model")
-@click.argument("pairs", metavar="TAU=DATA...", nargs=-1, required=True)
+@click.argument("model", type=NAMED)
+@click.argument("pairs", metavar="TAU=DATA...", type=NAMED, nargs=-1, required=True)
 @click.option("--alpha", type=float, help="Factor of the sum.  [default: 1]")
 @click.option(
     "--sweep", metavar="START:STOP:STEP", help="Factors from START to STOP instead."
@@ -53,7 +53,7 @@ def command(
     as_json: bool,
     **columns: Any,
 ) -> None:
-    """Measure accuracy of MODEL with each TAU on its DATA, and with the sum of all.
+    """Measure accuracy of MODEL with each TAU, and with their sum.
 
     Every TAU comes with labelled data of its task, best data that it was not trained
     on. Normalised accuracy is merged divided by individual, task by task. A sweep in

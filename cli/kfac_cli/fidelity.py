@@ -9,6 +9,7 @@ import click
 from kfac_cli import console
 from kfac_cli.options import (
     DIRECTORY,
+    NAMED,
     batch_size_option,
     data_options,
     json_option,
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 @click.command("fidelity")
 @click.argument("artifact", type=DIRECTORY)
-@click.argument("model")
-@click.argument("data")
+@click.argument("model", type=NAMED)
+@click.argument("data", type=NAMED)
 @click.option(
     "--examples",
     "count",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--directions-data",
+    type=NAMED,
     metavar="DATA",
     help="Take gradients of these data.  [default: of other examples of DATA]",
 )
@@ -107,7 +109,7 @@ def command(
     max_length: int | None,
     **choices: Any,
 ) -> None:
-    """Compare ARTIFACT with the true curvature of MODEL on DATA it has not seen.
+    """Compare ARTIFACT with the true curvature on held-out DATA.
 
     Of every module and of all together: the relative Frobenius error, estimated without
     bias; the cosine; and predicted divided by true drift, along random directions,

@@ -21,7 +21,7 @@ def command(
     max_shard_size: float,
     as_json: bool,
 ) -> None:
-    """Join ARTIFACTS that cover different modules, of one model and the same data.
+    """Join ARTIFACTS that cover different modules of one model.
 
     A long estimation can be split with `kfac compute --modules`, in time or over
     machines; this puts the parts together. Artifacts of different data are merged.

@@ -40,10 +40,10 @@ def command(
     max_shard_size: float,
     as_json: bool,
 ) -> None:
-    """Merge ARTIFACTS of one base model (TAK, Eq. 8); the size stays that of one.
+    """Merge ARTIFACTS of one base model, keeping the size of one.
 
-    Tasks are weighted by the sizes of their datasets. The result can be merged again,
-    and a task can be taken out again.
+    Tasks are weighted by the sizes of their datasets (TAK, Eq. 8). The result can be
+    merged again, and a task can be taken out again.
 
     \b
     Example:

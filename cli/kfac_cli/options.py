@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -18,19 +19,24 @@ STORAGE = click.Choice(
     ]
     + ["int8"]
 )
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 class Size(click.ParamType[int]):
-    """A number of bytes such as ``20MB``, ``1.5 GB`` or ``800000``."""
+    """A number of bytes such as ``20MB``, ``1.5 GB`` or ``800000B``."""
 
     name = "SIZE"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        """Read it."""
+        """Read it; without a unit nobody knows whether 20 are bytes or megabytes."""
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(value))
         if not found or found[2].upper() not in UNITS:
-            self.fail(f"{value!r} is no size; write for example 20MB", param, ctx)
+            known = ", ".join(UNITS)
+            self.fail(
+                f"{value!r} is no size; write for example 20MB (units are {known})",
+                param,
+                ctx,
+            )
         return int(float(found[1]) * UNITS[found[2].upper()])
 
 
@@ -45,6 +51,21 @@ class Share(click.ParamType[float]):
         if not found:
             self.fail(f"{value!r} is no share; write for example 1%", param, ctx)
         return float(found[1]) / (100 if found[2] else 1)
+
+
+class Named(click.ParamType[str]):
+    """A path, or a name such as a Hub id: a shell completes it as a path."""
+
+    name = "text"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Leave it to the shell, which knows the files."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+NAMED = Named()
 
 
 def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -8,6 +8,7 @@ import click
 from kfac_cli import console
 from kfac_cli.grouping import grouped
 from kfac_cli.options import (
+    NAMED,
     dtype_option,
     json_option,
     output_map_option,
@@ -23,7 +24,7 @@ EXAMPLES_TRACED = 2
 
 
 @click.command("plan")
-@click.argument("model")
+@click.argument("model", type=NAMED)
 @pattern_options
 @click.option(
     "--examples",
@@ -83,10 +84,10 @@ def command(
     as_json: bool,
     **effort: Any,
 ) -> None:
-    """Say what computing the curvature of MODEL would take, from its config alone.
+    """Say what computing the curvature of MODEL would take.
 
-    No weights are read. MODEL is a Hub id or a directory; a config.json is enough, of a
-    model of any size. Shapes, and who shares an input, are found by a pass without
+    No weights are read: MODEL is a Hub id or a directory, and a config.json is enough,
+    of a model of any size. Shapes, and who shares an input, are found by a pass without
     numbers. That a parameter is covered is proved only by `compute`.
 
     \b

@@ -6,11 +6,11 @@ from pathlib import Path
 import click
 
 from kfac_cli.console import print_json, size
-from kfac_cli.options import hub_options, json_option
+from kfac_cli.options import NAMED, hub_options, json_option
 
 
 @click.command("pull")
-@click.argument("source")
+@click.argument("source", type=NAMED)
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace an artifact at DIRECTORY.")
 @hub_options
@@ -23,7 +23,7 @@ def command(
     retries: int,
     as_json: bool,
 ) -> None:
-    """Fetch the artifact at SOURCE into DIRECTORY, and verify every byte of it.
+    """Fetch the artifact at SOURCE, and verify every byte of it.
 
     SOURCE is hf://org/name[/path][@revision], or a directory with an artifact. A branch
     or tag is resolved to a commit first; the commit is printed, and kept with the

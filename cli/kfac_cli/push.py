@@ -6,12 +6,12 @@ from pathlib import Path
 import click
 
 from kfac_cli.console import print_json, size
-from kfac_cli.options import hub_options, json_option
+from kfac_cli.options import NAMED, hub_options, json_option
 
 
 @click.command("push")
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.argument("destination")
+@click.argument("destination", type=NAMED)
 @click.option("--private", is_flag=True, help="Make a new repository private.")
 @click.option("--license", help="Licence for the model card, such as cc-by-4.0.")
 @click.option("--tag", help="Tag of the commit.  [default: named by the digest]")

@@ -1,6 +1,6 @@
 """``kfac train``: a task vector that leaves the tasks of others alone."""
 
-import sys
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +11,7 @@ import click
 
 from kfac_cli import console
 from kfac_cli.options import (
+    NAMED,
     data_options,
     json_option,
     model_options,
@@ -33,8 +34,8 @@ DECAY_VISION, DECAY_TEXT = 0.1, 0.01  # as in TAK, App. E
 
 
 @click.command("train")
-@click.argument("model")
-@click.argument("data")
+@click.argument("model", type=NAMED)
+@click.argument("data", type=NAMED)
 @write_options
 @click.option(
     "--restart", is_flag=True, help="Ignore the checkpoint of an earlier run."
@@ -44,7 +45,7 @@ DECAY_VISION, DECAY_TEXT = 0.1, 0.01  # as in TAK, App. E
 @optimiser_options
 @click.option("--label-column", default="label", show_default=True)
 @data_options
-@click.option("--eval-data", help="Labelled data to measure the result on.")
+@click.option("--eval-data", type=NAMED, help="Labelled data to measure the result on.")
 @click.option("--eval-split", help="Split of that. [default: train]")
 @model_options
 @json_option
@@ -200,23 +201,16 @@ def _head(
 
 @contextmanager
 def _bar(steps: int) -> "Iterator[Callable[[Progress], None]]":
-    """Show steps and loss on stderr, if it is a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(
-        total=steps,
-        desc="training",
-        unit=" steps",
-        disable=not sys.stderr.isatty(),
-        dynamic_ncols=True,
-        file=sys.stderr,
-    ) as bar:
+    """Show steps and loss on stderr."""
+    done, first = 0, os.environ.get("RANK", "0") == "0"  # of several processes
+    with console.progress("training", steps, "steps", shown=first) as advance:
 
         def report(progress: "Progress") -> None:
+            nonlocal done
             if progress.resumed:
                 click.echo(f"going on after step {progress.step}", err=True)
-            bar.set_postfix(loss=f"{progress.loss:.4f}", refresh=False)
-            bar.update(progress.step - bar.n)
+            advance(progress.step - done, f"loss {progress.loss:.4f}")
+            done = progress.step
 
         yield report
 

@@ -6,15 +6,17 @@ from pathlib import Path
 import click
 
 from kfac_cli import console
-from kfac_cli.options import DIRECTORY, json_option
+from kfac_cli.options import DIRECTORY, NAMED, json_option
 
 
 @click.command("verify")
 @click.argument("artifact", type=DIRECTORY)
-@click.option("--model", help="Compare with this model: Hub id or directory.")
+@click.option(
+    "--model", type=NAMED, help="Compare with this model: Hub id or directory."
+)
 @json_option
 def command(artifact: Path, model: str | None, as_json: bool) -> None:
-    """Check ARTIFACT: format, hashes, finiteness, symmetry, eigenvalues, base model.
+    """Check format, hashes, numbers and base model of ARTIFACT.
 
     Prints one line per finding; the exit code is 3 if one of them is bad.
 

@@ -5,13 +5,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kfac_artifacts.artifact import Artifact, terms_of
+from kfac_artifacts.artifact import Artifact, Named, terms_of
 from kfac_artifacts.compress.factor import compress_factor
 from kfac_artifacts.compress.forms import Leading
 from kfac_artifacts.compress.originals import Original, originals
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Diagonal, inner
+from kfac_artifacts.format import Storage
+from kfac_artifacts.format.factor_info import factor_info
 from kfac_artifacts.format.overhead import described, overhead
 
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -25,6 +27,8 @@ CANDIDATES = (
 )
 """What is tried on every factor; the last loses nothing."""
 FOR_DIAGONALS = ("int8", "bfloat16", "float32")
+TINY = 8
+"""Below this size of a factor another candidate than the first may be the smallest."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,43 @@ def choose(
     Raises:
         SettingsError: If nothing is small enough; the least size is told.
     """
+    fixed = overhead(artifact)
+    _check_size(artifact, budget, fixed)
     ladders, norms = {}, {}
     for name, original in originals(artifact):
         ladders[name] = _ladder(name, original)
         norms[name] = float(inner(original.factor, original.factor))
         progress(1)
     weights = _weights(artifact, norms)
-    return _greedy(ladders, weights, budget, overhead(artifact))
+    return _greedy(ladders, weights, budget, fixed)
+
+
+def _check_size(artifact: Artifact, budget: Budget, fixed: int) -> None:
+    """Refuse what is too small whatever the numbers are, before looking at them."""
+    sizes = {
+        name: (dim, _smallest(name, dim, artifact.structure(name)))
+        for block in artifact.blocks.values()
+        for name, dim in block.sizes(artifact.parameters)
+    }
+    sure = fixed + sum(size for dim, size in sizes.values() if dim >= TINY)
+    if budget.max_bytes is not None and budget.max_bytes < sure:
+        raise _too_small(budget.max_bytes, fixed + sum(s for _, s in sizes.values()))
+
+
+def _smallest(name: str, dim: int, structure: Named) -> int:
+    """Bytes of the smallest candidate, which follow from the size of a factor."""
+    diagonal = structure.name == Diagonal.name
+    codecs = FOR_DIAGONALS if diagonal else (Recipe.parse(CANDIDATES[0]).storage,)
+    kept = Named(Diagonal.name)
+    infos = [factor_info(kept, dim, Storage.parse(codec)) for codec in codecs]
+    return min(info.nbytes + described(info, name) for info in infos)
+
+
+def _too_small(found: int, least: int) -> SettingsError:
+    return SettingsError(
+        f"{found} bytes are too few: the smallest that can be made of this artifact "
+        f"has {least}"
+    )
 
 
 def _ladder(name: str, original: Original) -> list[Candidate]:
@@ -143,10 +177,7 @@ def _greedy(
     size = fixed + sum(ladder[0].nbytes for ladder in ladders.values())
     lost = _lost(ladders, weights, rung)
     if budget.max_bytes is not None and size > budget.max_bytes:
-        raise SettingsError(
-            f"{budget.max_bytes} bytes are too few: the smallest that can be made of "
-            f"this artifact has {size}"
-        )
+        raise _too_small(budget.max_bytes, size)
     steps = [(-_slope(ladders, weights, name, 0), name) for name in ladders]
     heapq.heapify(steps)
     while steps:

@@ -6,7 +6,11 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+from kfac_cli import console
 from kfac_cli.main import main
+from kfac_cli.options import Size
+
+commands = main.commands
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))
@@ -14,6 +18,66 @@ def test_every_command_has_an_example(name):
     text = CliRunner().invoke(main, [name, "--help"]).output
     assert "\n  Example:\n" in text
     assert "\\b" not in text
+
+
+def test_the_list_of_commands_cuts_no_sentence():
+    text = CliRunner().invoke(main, ["--help"]).output
+    lines = [x for x in text.splitlines() if x.split()[:1] and x.split()[0] in commands]
+    assert len(lines) == len(commands)
+    for line in lines:
+        assert line.endswith("."), line
+        assert "..." not in line
+        assert line.count("(") == line.count(")"), line
+
+
+def test_a_bar_is_lines_where_there_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.0)
+    with console.progress("computing", 8, "examples") as advance:
+        advance(2)
+        advance(3, "loss 0.5")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    first, second = printed.err.splitlines()
+    assert first.startswith("computing: 2 of 8 examples, about")
+    assert second.startswith("computing: 5 of 8 examples, about")
+    assert second.endswith("loss 0.5")
+
+
+def test_short_work_is_done_in_silence(capsys):
+    with console.progress("computing", 8, "examples") as advance:
+        advance(8)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_process_that_does_not_report_is_silent(monkeypatch, capsys):
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.0)
+    with console.progress("computing", 8, "examples", shown=False) as advance:
+        advance(2)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("words", ["plan ./mo", "compute model ./tick", "push a ./re"])
+def test_the_shell_completes_models_and_data_as_files(words):
+    line = f"kfac {words}"
+    variables = {
+        "_KFAC_COMPLETE": "bash_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(line.split()) - 1),
+    }
+    found = CliRunner().invoke(main, prog_name="kfac", env=variables)
+    assert found.output.startswith("file,"), found.output
+
+
+@pytest.mark.parametrize(("text", "count"), [("20MB", 20 * 10**6), ("1.5 kb", 1500)])
+def test_sizes_are_read(text, count):
+    assert Size().convert(text, None, None) == count
+
+
+@pytest.mark.parametrize("text", ["20", "20 MiB", "-1MB", "MB", "1e3B"])
+def test_a_size_without_a_known_unit_is_refused_at_once(text):
+    done = CliRunner().invoke(main, ["compress", "a", "-o", "b", f"--max-size={text}"])
+    assert done.exit_code == 2
+    assert "write for example 20MB" in done.output
 
 
 def test_help_imports_neither_torch_nor_numpy():

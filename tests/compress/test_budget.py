@@ -15,7 +15,7 @@ from kfac_artifacts.compress.forms import Leading
 from kfac_artifacts.compress.originals import originals
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Dense
-from kfac_artifacts.format import open_artifact
+from kfac_artifacts.format import open_artifact, save_artifact
 from kfac_artifacts.format.overhead import described, overhead
 from tests.compress.small import covariance, on_disk, plain, rich, size, total_error
 
@@ -139,6 +139,23 @@ def test_no_error_at_all_is_kept_to_the_last_bit(tmp_path):
         assert torch.equal(
             after.factors[name].to_dense(), before.factors[name].to_dense()
         )
+
+
+@pytest.mark.parametrize("make", [plain, rich])
+def test_what_is_told_early_is_what_is_found_by_trying(make):
+    of = make()
+    told = least(of)
+    choose(of, Budget(max_bytes=told))
+    with pytest.raises(SettingsError, match=f" {told}$"):
+        choose(of, Budget(max_bytes=told - 1))
+
+
+def test_a_budget_that_no_numbers_could_fit_is_refused_before_they_are_read(tmp_path):
+    save_artifact(plain(), tmp_path / "a")
+    of = open_artifact(tmp_path / "a")
+    (tmp_path / "a" / "factors.safetensors").unlink()
+    with pytest.raises(SettingsError, match="too few"):
+        choose(of, Budget(max_bytes=20))
 
 
 def test_all_the_error_there_may_be_is_the_smallest(tmp_path):

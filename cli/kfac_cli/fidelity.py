@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 @click.option(
     "--directions",
     type=click.IntRange(min=0),
-    default=16,
+    default=4,
     show_default=True,
     help="How many random directions, and how many gradients.",
 )
@@ -122,7 +122,7 @@ def command(
         kfac fidelity total ./my-model mails.csv --task-vector tau-mails --json
     """
     from kfac_artifacts.evaluate.plot import check_plottable
-    from kfac_artifacts.fidelity import fidelity, plot_fidelity
+    from kfac_artifacts.fidelity import fidelity, plot_fidelity, verdict
     from kfac_artifacts.format import open_artifact
     from kfac_artifacts.sources import load_examples, load_network
 
@@ -155,9 +155,12 @@ def command(
     if found.held_out.doubt is not None:
         click.echo(f"Warning: {found.held_out.doubt}", err=True)
     if as_json:
-        console.print_json(found.to_json())
+        console.print_json({"verdict": verdict(found), **found.to_json()})
     else:
         _print(found, top)
+        click.echo()
+        for sentence in verdict(found):
+            click.echo(sentence)
 
 
 def _load_all(paths: tuple[Path, ...]) -> dict[str, Any]:

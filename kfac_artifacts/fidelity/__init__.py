@@ -11,6 +11,7 @@ from kfac_artifacts.fidelity.results import (
     HeldOut,
     ModuleFidelity,
 )
+from kfac_artifacts.fidelity.verdict import verdict
 
 __all__ = [
     "Agreement",
@@ -23,4 +24,5 @@ __all__ = [
     "agreement",
     "fidelity",
     "plot_fidelity",
+    "verdict",
 ]

@@ -132,7 +132,7 @@ class _Group:
         KW = self._operators[name].product(W[..., None])[..., 0]
         inner = torch.cat([record.inner(W) for record in self._records[name]])
         squares = inner.double().square().mean(1)
-        predicted = float((W.double() * KW.double()).sum())
+        predicted = float((W * KW).sum(dtype=torch.float64))
         return observed(direction.name, predicted, squares)
 
     def _operator(self, name: str) -> KroneckerSum:

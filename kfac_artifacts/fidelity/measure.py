@@ -42,7 +42,7 @@ def fidelity(  # noqa: PLR0913 - as many arguments as there are choices
     count: int = 256,
     seed: int = 0,
     draws: int | None = 1,
-    directions: int = 16,
+    directions: int = 4,
     directions_data: Examples | None = None,
     task_vectors: Mapping[str, TaskVector] | None = None,
     memory: int = 4 * 2**30,

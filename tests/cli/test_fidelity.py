@@ -57,7 +57,9 @@ def place(
 def test_json_has_every_module_and_adds_up(place: Place) -> None:
     result = place.fidelity(place.test, "--json", "--examples", 8, "--directions", 2)
     found = json.loads(result.stdout)
+    assert all(found["verdict"])
     assert set(found) == {
+        "verdict",
         "digest",
         "estimator",
         "held_out",
@@ -104,6 +106,7 @@ def test_the_table_has_the_worst_modules_and_the_total(place: Place) -> None:
     assert shares == sorted(shares, reverse=True)
     assert lines[start + 3].startswith("in total")
     assert any(line.startswith("gradient") and "single" in line for line in lines)
+    assert "true curvature" in lines[-1] or "it sees" in lines[-1]  # a verdict in words
 
 
 def test_seen_examples_are_left_out_and_said_to_be(place: Place) -> None:

@@ -116,7 +116,7 @@ def _smallest(name: str, dim: int, structure: Named) -> int:
 def _too_small(found: int, least: int) -> SettingsError:
     return SettingsError(
         f"{found} bytes are too few: the smallest that can be made of this artifact "
-        f"has {least}"
+        f"takes {least}B"
     )
 
 

@@ -1,7 +1,7 @@
 """``kfac compute``: model and data to an artifact."""
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,11 @@ from typing import Any
 import click
 
 from kfac_cli import console
-from kfac_cli.compute_options import estimator_options, job_options
+from kfac_cli.compute_options import (
+    disclosure_options,
+    estimator_options,
+    job_options,
+)
 from kfac_cli.options import (
     NAMED,
     batch_size_option,
@@ -37,6 +41,7 @@ from kfac_cli.options import (
 @estimator_options
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @pattern_options
+@disclosure_options
 @data_options
 @batch_size_option
 @job_options
@@ -61,6 +66,8 @@ def command(
     seed: int,
     only: tuple[str, ...],
     exclude: tuple[str, ...],
+    tables: bool,
+    allow_few: bool,
     batch_size: int,
     resume: bool,
     every: int,
@@ -77,6 +84,9 @@ def command(
     MODEL is a Hub id (org/name, org/name@revision) or a directory. DATA is the id of a
     dataset (org/name, org/name:config), a csv, tsv, jsonl or parquet file, or a folder
     of images.
+
+    No example is in the artifact, but some can be read from it: tables of tokens are
+    left out, and fewer than 64 examples refused, unless told (spec/privacy.md).
 
     What is done is kept beside the output, and --resume goes on from there. Several
     processes share the examples:
@@ -124,6 +134,8 @@ def command(
         estimator=Estimator(name, terms, shrinkage, memory=int(memory * 10**9)),
         only=only,
         exclude=exclude,
+        tables=tables,
+        allow_few=allow_few,
         batch_size=batch_size,
         progress=partial(console.progress, unit="examples", shown=main),
     )
@@ -193,18 +205,24 @@ def _open(
 
 
 def _report(output: Path, seconds: float, *, as_json: bool) -> None:
+    from kfac_artifacts.artifact import disclosure
     from kfac_artifacts.format import open_artifact
     from kfac_cli.inspect import overview
 
     artifact = open_artifact(output)
     summary = overview(artifact)
     summary["seconds"] = round(seconds, 1)
+    found = disclosure(artifact)
+    summary["disclosure"] = asdict(found)
+    console.warn(found.warnings)
     if as_json:
         console.print_json(summary)
         return
     console.print_uncovered(artifact.provenance.uncovered)
+    click.echo(str(found))
     click.echo(
         f"{output}: {summary['modules']} modules, {summary['parameters']:,} parameters "
-        f"covered ({summary['tensors']} tensors), {summary['examples']} examples, "
+        f"covered ({summary['tensors']} tensors), {summary['examples']} examples of "
+        f"{summary['sources'][0]['data']}, "
         f"{console.size(summary['bytes'])}, {summary['seconds']} s"
     )

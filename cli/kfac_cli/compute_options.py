@@ -2,7 +2,7 @@
 
 import click
 
-from kfac_cli.options import keep_option, stacked
+from kfac_cli.options import keep_option, stacked, tables_option
 
 estimator_options = stacked(
     click.option(
@@ -48,6 +48,16 @@ estimator_options = stacked(
         "--draws",
         type=click.IntRange(min=1),
         help="Random vectors per example.  [default: 1]",
+    ),
+)
+
+disclosure_options = stacked(
+    tables_option,
+    click.option(
+        "--allow-few",
+        is_flag=True,
+        help="Take fewer than 64 different examples, although single ones can be read, "
+        "word for word, from what is computed of so few.",
     ),
 )
 

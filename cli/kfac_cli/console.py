@@ -2,10 +2,11 @@
 
 import errno
 import json
+import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -37,6 +38,8 @@ class KfacGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        logger = logging.getLogger("kfac_artifacts")
+        logger.addHandler(SPOKEN)
         try:
             return super().invoke(ctx)
         except click.ClickException:
@@ -45,6 +48,19 @@ class KfacGroup(click.Group):
             raise failure("interrupted", code=130) from None
         except Exception as error:
             raise _explain(error) from error
+        finally:
+            logger.removeHandler(SPOKEN)
+
+
+class _Spoken(logging.Handler):
+    """Says on stderr what the library warns of, as the commands do."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say one warning."""
+        warn([record.getMessage()])
+
+
+SPOKEN = _Spoken(logging.WARNING)
 
 
 def _explain(error: Exception) -> Exception:
@@ -144,6 +160,12 @@ def _lines(description: str, total: int, unit: str) -> Advance:
         click.echo(f"{description}: {', '.join(filter(None, parts))}", err=True)
 
     return advance
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Say on stderr what should be known, a line each."""
+    for sentence in sentences:
+        click.echo(f"Warning: {sentence}", err=True)
 
 
 def print_json(value: Any) -> None:

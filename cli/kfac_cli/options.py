@@ -115,6 +115,14 @@ pattern_options = stacked(
     ),
 )
 
+tables_option = click.option(
+    "--include-tables",
+    "tables",
+    is_flag=True,
+    help="Cover tables of tokens and positions as well. It publishes the exact number "
+    "of times that each token and each place occurs in the data.",
+)
+
 data_options = stacked(
     click.option("--split", help="Split of the dataset. [default: train]"),
     click.option(

@@ -13,6 +13,7 @@ from kfac_cli.options import (
     json_option,
     output_map_option,
     pattern_options,
+    tables_option,
 )
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ EXAMPLES_TRACED = 2
 @click.command("plan")
 @click.argument("model", type=NAMED)
 @pattern_options
+@tables_option
 @click.option(
     "--examples",
     type=click.IntRange(min=1),
@@ -75,6 +77,7 @@ def command(
     model: str,
     only: tuple[str, ...],
     exclude: tuple[str, ...],
+    tables: bool,
     tokens: int | None,
     image_size: int | None,
     output_map: str | None,
@@ -105,7 +108,14 @@ def command(
     batch = blank_examples(
         network, EXAMPLES_TRACED, tokens=tokens, image_size=image_size
     )
-    found = plan(network, batch, only=only, exclude=exclude, effort=Effort(**effort))
+    found = plan(
+        network,
+        batch,
+        only=only,
+        exclude=exclude,
+        tables=tables,
+        effort=Effort(**effort),
+    )
     rate = _measured(network) if measure else gflops
     if as_json:
         console.print_json(_to_json(network, found, rate))

@@ -42,6 +42,7 @@ def command(
     """
     from kfac_artifacts.hub import Hub, client_output, push
 
+    _tell(directory)
     with client_output(bars=sys.stderr.isatty() and not as_json):
         pushed = push(
             directory,
@@ -61,3 +62,11 @@ def command(
         print_json(pushed.__dict__)
     else:
         click.echo(pushed.reference)
+
+
+def _tell(directory: Path) -> None:
+    """Say what will be published; of what should not be, the library warns."""
+    from kfac_artifacts.artifact import disclosure
+    from kfac_artifacts.format import open_artifact
+
+    click.echo(str(disclosure(open_artifact(directory))), err=True)

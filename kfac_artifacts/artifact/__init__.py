@@ -17,6 +17,11 @@ from kfac_artifacts.artifact.blocks import (
     Layout,
     terms_of,
 )
+from kfac_artifacts.artifact.disclosure import (
+    ENOUGH_EXAMPLES,
+    Disclosure,
+    disclosure,
+)
 from kfac_artifacts.artifact.provenance import (
     BaseModel,
     Cotangents,
@@ -29,14 +34,17 @@ from kfac_artifacts.artifact.provenance import (
     Provenance,
     Source,
 )
+from kfac_artifacts.artifact.tasks import task_names
 from kfac_artifacts.artifact.whole import Artifact, LazyFactors
 
 __all__ = [
+    "ENOUGH_EXAMPLES",
     "Artifact",
     "BaseModel",
     "Block",
     "Cotangents",
     "DataInfo",
+    "Disclosure",
     "GramianBlock",
     "Json",
     "KroneckerBlock",
@@ -48,5 +56,7 @@ __all__ = [
     "ParameterInfo",
     "Provenance",
     "Source",
+    "disclosure",
+    "task_names",
     "terms_of",
 ]

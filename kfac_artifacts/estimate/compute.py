@@ -24,7 +24,12 @@ from kfac_artifacts.estimate.processes.dealt import DealtFactors
 from kfac_artifacts.estimate.processes.sharding import sharded, twin
 from kfac_artifacts.estimate.processes.workers import Workers
 from kfac_artifacts.estimate.run import Progress, Run, silent
-from kfac_artifacts.estimate.sample import Sample, choose, pair_to_prove
+from kfac_artifacts.estimate.sample import (
+    Sample,
+    choose,
+    pair_to_prove,
+    require_enough,
+)
 from kfac_artifacts.estimate.saver import Saver
 from kfac_artifacts.estimate.sites.inventory import take_inventory
 from kfac_artifacts.estimate.sums import tensor_cores
@@ -40,6 +45,8 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     estimator: Estimator = KFAC,
     only: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    tables: bool = False,
+    allow_few: bool = False,
     batch_size: int = 32,
     job: Job = ALONE,
     progress: Progress = silent,
@@ -61,6 +68,10 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         estimator: How the Gramian is approximated.
         only: Patterns of parameter names to cover; empty means every parameter.
         exclude: Patterns of parameter names to leave out.
+        tables: Whether tables of tokens and positions are covered, which publishes the
+            exact number of times that each token and each place occurs in the data.
+        allow_few: Whether fewer than 64 different examples are enough, although single
+            ones can be read from what is computed (spec/privacy.md).
         batch_size: Examples per pass; it changes nothing but speed and memory.
         job: Checkpoints, and how several processes share the work.
         progress: Shows how far each stage is, counted in examples of this process.
@@ -69,7 +80,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         The artifact, in memory, on the CPU.
 
     Raises:
-        SourceError: If there are no examples.
+        SourceError: If there are no examples, or too few.
         CoverageError: If no parameter can be covered.
         SettingsError: If a setting is impossible.
         MismatchError: If there is a checkpoint of another job to go on from, or other
@@ -79,6 +90,8 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     """
     ct.check(cotangents)
     indices = choose(len(examples), count, cotangents.seed)
+    if not allow_few:
+        require_enough(examples, indices)
     estimator.check(len(indices))
     workers = Workers.gather(network.device)
     if len(indices) < workers.size:
@@ -90,7 +103,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     used = twin(network) if split else network
     with workers.together():
         inventory = take_inventory(
-            used.module, only=tuple(only), exclude=tuple(exclude)
+            used.module, only=tuple(only), exclude=tuple(exclude), tables=tables
         )
         pair = pair_to_prove(examples, indices)
         coverage = prove(used, inventory, pair)

@@ -1,5 +1,6 @@
 """The sample: which examples are used, in which batches, and with which cotangents."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kfac_artifacts.artifact import Cotangents
+from kfac_artifacts.artifact import ENOUGH_EXAMPLES, Cotangents
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.estimate import cotangents as ct
 from kfac_artifacts.network import Batch, Examples
@@ -38,6 +39,39 @@ def choose(total: int, count: int, seed: int) -> list[int]:
         )
     generator = torch.Generator().manual_seed(seed)
     return sorted(torch.randperm(total, generator=generator)[:count].tolist())
+
+
+def require_enough(examples: Examples, indices: Sequence[int]) -> None:
+    """Refuse so few examples that single ones can be read from their curvature.
+
+    Args:
+        examples: The dataset.
+        indices: Numbers of the chosen examples; those that are equal count once.
+
+    Raises:
+        SourceError: If there are fewer than ``ENOUGH_EXAMPLES``.
+    """
+    different = set[str]()
+    for index in indices:
+        different.add(_fingerprint(examples.batch([index])))
+        if len(different) == ENOUGH_EXAMPLES:
+            return
+    some = len(different) < len(indices)
+    found = f"{len(indices)} examples" + f", {len(different)} different" * some
+    raise SourceError(
+        f"{found}: single ones can be read, word for word, from what is computed of "
+        f"fewer than {ENOUGH_EXAMPLES} different ones (spec/privacy.md); give more, or "
+        "allow it if others may see them (allow_few=True, --allow-few)"
+    )
+
+
+def _fingerprint(batch: Batch) -> str:
+    digest = hashlib.sha256()
+    for name, values in sorted(batch.items()):
+        digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
+        content = values.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(content.numpy().data)
+    return digest.hexdigest()
 
 
 def pair_to_prove(examples: Examples, indices: Sequence[int]) -> dict[str, Tensor]:

@@ -1,7 +1,9 @@
 """Publishing and fetching artifacts, on the Hub or in a plain directory."""
 
+import logging
 from pathlib import Path
 
+from kfac_artifacts.artifact import disclosure
 from kfac_artifacts.errors import RegistryError
 from kfac_artifacts.hub.address import HubAddress, PlainAddress, parse
 from kfac_artifacts.hub.connection import Hub, client_output
@@ -23,6 +25,8 @@ __all__ = [
     "push",
 ]
 
+logger = logging.getLogger(__name__)
+
 
 def push(
     directory: str | Path,
@@ -34,6 +38,9 @@ def push(
     hub: Hub | None = None,
 ) -> Pushed:
     """Publish an artifact, after checking it.
+
+    What it gives away of its data is in its card (``spec/privacy.md``); of exact counts
+    and few examples a warning is logged.
 
     Args:
         directory: The artifact.
@@ -52,12 +59,20 @@ def push(
     """
     address = parse(destination)
     if isinstance(address, HubAddress):
-        package = Package.of(Path(directory), license)
+        package = _checked(directory, license)
         hub = hub or Hub()
         return push_to_hub(package, address, private=private, tag=tag, hub=hub)
     if private or tag:
         raise RegistryError(f"{address} is a directory: it cannot be private or tagged")
-    return push_to_directory(Package.of(Path(directory), license), address)
+    return push_to_directory(_checked(directory, license), address)
+
+
+def _checked(directory: str | Path, license: str | None) -> Package:
+    """Check an artifact that shall be pushed, and warn of what it gives away."""
+    package = Package.of(Path(directory), license)
+    for sentence in disclosure(package.artifact).warnings:
+        logger.warning("%s", sentence)
+    return package
 
 
 def pull(

@@ -3,7 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from kfac_artifacts.artifact import Artifact, Block, KroneckerBlock, Named, Source
+from kfac_artifacts.artifact import (
+    Artifact,
+    Block,
+    KroneckerBlock,
+    Named,
+    Source,
+    task_names,
+)
 from kfac_artifacts.errors import MismatchError
 
 
@@ -72,23 +79,33 @@ def merged_sources(
 ) -> tuple[Source, ...]:
     """The tasks that are in the result; each named by the artifact it came from."""
     kept = [source for a in artifacts for source in _named_sources(a)]
-    twice = {s.data.id for s in kept if s.digest and kept.count(s) > 1}
-    if twice:
-        raise MismatchError(
-            f"a task would be counted twice: {', '.join(sorted(twice))}; give every "
-            "artifact once, and no part of a merged one beside it"
-        )
+    _check_once(kept)
     for artifact in exclude:
         for source in _named_sources(artifact):
             if source not in kept:
+                own, *names = task_names([source, *kept])
                 raise MismatchError(
-                    f"{source.data.id} cannot be excluded: it is not among the merged "
-                    f"tasks {', '.join(s.data.id for s in kept)}"
+                    f"{own} cannot be excluded: it is not among the merged tasks "
+                    f"{', '.join(names)}"
                 )
             kept.remove(source)
     if not kept:
         raise MismatchError("nothing is left: every task was excluded")
     return tuple(kept)
+
+
+def _check_once(sources: Sequence[Source]) -> None:
+    """Refuse a task that is counted twice; without digests none can be told."""
+    twice = {
+        name
+        for source, name in zip(sources, task_names(sources), strict=True)
+        if source.digest and sources.count(source) > 1
+    }
+    if twice:
+        raise MismatchError(
+            f"a task would be counted twice: {', '.join(sorted(twice))}; give every "
+            "artifact once, and no part of a merged one beside it"
+        )
 
 
 def _named_sources(artifact: Artifact) -> list[Source]:

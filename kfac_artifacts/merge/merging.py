@@ -3,7 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from kfac_artifacts.artifact import Artifact, Block, KroneckerBlock, Provenance
+from kfac_artifacts.artifact import (
+    Artifact,
+    Block,
+    KroneckerBlock,
+    Provenance,
+    task_names,
+)
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.merge.compatible import (
     check_same,
@@ -94,11 +100,13 @@ def weights(provenance: Provenance) -> dict[str, float]:
         provenance: Of a merged artifact.
 
     Returns:
-        Weights by ``<number> <data id>``, summing to one.
+        Weights by ``<number> <name of the task>``, summing to one.
     """
+    names = task_names(provenance.sources)
+    shares = [source.data.size / provenance.size for source in provenance.sources]
     return {
-        f"{i} {source.data.id}": source.data.size / provenance.size
-        for i, source in enumerate(provenance.sources, 1)
+        f"{i} {name}": share
+        for i, (name, share) in enumerate(zip(names, shares, strict=True), 1)
     }
 
 

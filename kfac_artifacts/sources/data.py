@@ -19,6 +19,7 @@ from kfac_artifacts.sources.columns import text_columns as find_text_columns
 from kfac_artifacts.sources.encode import load_image_encoder, load_text_encoder
 from kfac_artifacts.sources.examples import Description, ImageExamples, TextExamples
 from kfac_artifacts.sources.hub import download
+from kfac_artifacts.sources.naming import data_name
 from kfac_artifacts.sources.output_maps import inputs
 from kfac_artifacts.sources.quiet import quiet
 
@@ -132,7 +133,7 @@ def _open_table(path: Path, split: str | None) -> _Opened:
             keep_in_memory=True,
             **options,
         )
-    return _Opened(loaded["train"], Description(path.name), path.parent)
+    return _Opened(loaded["train"], Description(data_name(path)), path.parent)
 
 
 def _open_folder(path: Path, split: str | None) -> _Opened:
@@ -153,7 +154,7 @@ def _open_folder(path: Path, split: str | None) -> _Opened:
     if all(file.parent != root for file in files):
         table["label"] = [file.relative_to(root).parts[0] for file in files]
     rows = datasets.Dataset.from_dict(table)
-    return _Opened(rows, Description(path.resolve().name, None, split), root)
+    return _Opened(rows, Description(data_name(path), None, split), root)
 
 
 def _open_hub(name: str, config: str | None, split: str | None) -> _Opened:

@@ -32,7 +32,7 @@ from kfac_artifacts.estimate.curvlinops_engine.watched import Means, Watched
 from kfac_artifacts.estimate.options import KFAC, Estimator
 from kfac_artifacts.estimate.passes.single import requiring_gradients
 from kfac_artifacts.estimate.run import Progress, silent
-from kfac_artifacts.estimate.sample import choose
+from kfac_artifacts.estimate.sample import choose, require_enough
 from kfac_artifacts.estimate.sites.base import Site
 from kfac_artifacts.estimate.sites.inventory import take_inventory
 from kfac_artifacts.factors import Dense, Factor
@@ -52,6 +52,8 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
     cotangents: Cotangents = ONE_DRAW,
     only: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    tables: bool = False,
+    allow_few: bool = False,
     batch_size: int = 32,
     progress: Progress = silent,
 ) -> Artifact:
@@ -68,6 +70,8 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
         cotangents: ``mc`` with draws and seed, or ``exact``.
         only: Patterns of parameter names to cover; empty means every parameter.
         exclude: Patterns of parameter names to leave out.
+        tables: As of ``compute``; curvlinops covers none in any case.
+        allow_few: As of ``compute``.
         batch_size: Examples per pass.
         progress: Shows how many examples are done.
 
@@ -76,12 +80,17 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
         ``uncovered`` with the reason.
 
     Raises:
+        SourceError: If there are no examples, or too few.
         SettingsError: If curvlinops is not installed, or cannot do what is asked.
         CoverageError: If no parameter can be covered, or a batch is padded.
     """
     _check(network, estimator, cotangents)
     indices = choose(len(examples), count, cotangents.seed)
-    inventory = take_inventory(network.module, only=tuple(only), exclude=tuple(exclude))
+    if not allow_few:
+        require_enough(examples, indices)
+    inventory = take_inventory(
+        network.module, only=tuple(only), exclude=tuple(exclude), tables=tables
+    )
     first = examples.batch([indices[0], indices[-1]])
     coverage = prove(network, inventory, first)
     model = Watched(network, coverage, inventory, first)

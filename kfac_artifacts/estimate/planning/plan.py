@@ -102,6 +102,7 @@ def plan(
     *,
     only: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    tables: bool = False,
     effort: Effort = USUAL,
 ) -> Plan:
     """Find what ``compute`` would make of a network, and at what cost.
@@ -114,6 +115,7 @@ def plan(
         batch: Two or more examples of the length or size that is to be expected.
         only: Patterns of parameter names to cover; empty means every parameter.
         exclude: Patterns of parameter names to leave out.
+        tables: Whether tables of tokens and positions would be covered.
         effort: How much would be computed.
 
     Returns:
@@ -122,7 +124,9 @@ def plan(
     Raises:
         CoverageError: If a pattern matches no parameter, or none can be covered.
     """
-    inventory = take_inventory(network.module, only=tuple(only), exclude=tuple(exclude))
+    inventory = take_inventory(
+        network.module, only=tuple(only), exclude=tuple(exclude), tables=tables
+    )
     require_sites(inventory)
     traced, untraced = _try_trace(network, inventory, batch)
     require_sites(inventory)

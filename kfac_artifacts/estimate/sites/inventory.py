@@ -7,10 +7,15 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from kfac_artifacts.errors import CoverageError
-from kfac_artifacts.estimate.sites.base import LooseSite, Site
+from kfac_artifacts.estimate.sites.base import LooseSite, Site, TableSite
 from kfac_artifacts.estimate.sites.experts import functional_sites
 from kfac_artifacts.estimate.sites.kinds import MAX_GRAMIAN, kind_of
 from kfac_artifacts.estimate.sites.refusals import check_differentiable, refusals
+
+A_TABLE = (
+    "a table, whose A would be the exact number of times that the data use each row; "
+    "covered with tables=True, --include-tables"
+)
 
 
 @dataclass
@@ -37,7 +42,11 @@ class Inventory:
 
 
 def take_inventory(
-    module: nn.Module, *, only: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
+    module: nn.Module,
+    *,
+    only: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    tables: bool = True,
 ) -> Inventory:
     """Assign every parameter of a module to a site, or say why there is none.
 
@@ -45,6 +54,7 @@ def take_inventory(
         module: The pretrained module.
         only: Patterns of parameter names (``*`` and ``?``) to keep; empty keeps all.
         exclude: Patterns of parameter names to leave out.
+        tables: Whether tables that the data look up by number are covered.
 
     Returns:
         The inventory; nothing in it is proved yet.
@@ -57,10 +67,7 @@ def take_inventory(
     names = {id(p): name for name, p in module.named_parameters()}
     _check_patterns((*only, *exclude), set(names.values()))
     inventory = Inventory()
-    for name in names.values():
-        wanted = not only or any(fnmatchcase(name, pattern) for pattern in only)
-        if not wanted or any(fnmatchcase(name, pattern) for pattern in exclude):
-            inventory.excluded.append(name)
+    inventory.excluded = [n for n in names.values() if not _fits(n, only, exclude)]
     left_out = set(inventory.excluded)
     owners: dict[tuple[str, int | None], Site] = {}
     for path, child in module.named_modules(remove_duplicate=True):
@@ -73,7 +80,20 @@ def take_inventory(
                 "its module shares a weight with a module that has other parameters"
             )
             inventory.uncovered[name] = reason
+    if not tables:
+        _drop_tables(inventory)
     return inventory
+
+
+def _drop_tables(inventory: Inventory) -> None:
+    for site in list(inventory.sites):
+        if isinstance(site, TableSite):
+            inventory.drop(site, A_TABLE)
+
+
+def _fits(name: str, only: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
+    wanted = not only or any(fnmatchcase(name, pattern) for pattern in only)
+    return wanted and not any(fnmatchcase(name, pattern) for pattern in exclude)
 
 
 def _check_patterns(patterns: tuple[str, ...], names: set[str]) -> None:

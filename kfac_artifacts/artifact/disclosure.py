@@ -1,0 +1,112 @@
+"""What an artifact gives away of the data that it was computed from.
+
+``spec/privacy.md`` says what was measured. Nothing here is a guarantee.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from kfac_artifacts.artifact.blocks import (
+    Block,
+    KroneckerBlock,
+    Layout,
+    terms_of,
+)
+from kfac_artifacts.artifact.whole import Artifact
+from kfac_artifacts.factors import Diagonal
+
+ENOUGH_EXAMPLES = 64
+"""Different examples that a task is computed from, unless its owner allows fewer."""
+
+
+@dataclass(frozen=True)
+class Disclosure:
+    """What an artifact gives away.
+
+    Attributes:
+        examples: How many examples it was computed from.
+        fewest: How many of the task that has the fewest; with what others know of their
+            own tasks, the rest of a merged artifact can be told apart.
+        tables: Parameters whose A counts, exactly, how often the data use each row.
+        first: The first modules with an A of their input; the nearer they are to the
+            embeddings, the more of the input it shows.
+    """
+
+    examples: int
+    fewest: int
+    tables: tuple[str, ...]
+    first: tuple[str, ...]
+
+    @property
+    def few(self) -> bool:
+        """Whether a task has so few examples that single ones can be read."""
+        return self.fewest < ENOUGH_EXAMPLES
+
+    @property
+    def warnings(self) -> list[str]:
+        """What should be known before it is published, a sentence each."""
+        found = []
+        if self.tables:
+            found.append(
+                f"it gives away exactly how often each row of {', '.join(self.tables)} "
+                "is used: which tokens, or places, the data have, and how many of each"
+            )
+        if self.few:
+            found.append(
+                f"it was computed from {self.fewest} examples of a task; of fewer than "
+                f"{ENOUGH_EXAMPLES} single ones can be read from it, word for word"
+            )
+        return found
+
+    def __str__(self) -> str:
+        tables = ", ".join(self.tables) if self.tables else "none"
+        return (
+            f"what it gives away: second moments of {self.examples} examples; tables "
+            f"that count tokens or places: {tables}; nearest to the input: "
+            f"{', '.join(self.first) or 'none'} (spec/privacy.md)"
+        )
+
+
+def disclosure(artifact: Artifact) -> Disclosure:
+    """Find what an artifact gives away.
+
+    Args:
+        artifact: The artifact; of its factors only those of tables are read.
+
+    Returns:
+        What it gives away.
+    """
+    counts = [source.data.examples for source in artifact.provenance.sources]
+    linear = {
+        name: block
+        for name, block in artifact.blocks.items()
+        if isinstance(block, KroneckerBlock) and not _looks_up(artifact, block)
+    }
+    first = next((block.terms[0][0] for block in linear.values()), None)
+    return Disclosure(
+        examples=sum(counts),
+        fewest=min(counts, default=0),
+        tables=tuple(
+            block.parameters[0]
+            for block in artifact.blocks.values()
+            if _looks_up(artifact, block) and _counts(artifact, block)
+        ),
+        first=tuple(n for n, block in linear.items() if block.terms[0][0] == first),
+    )
+
+
+def _looks_up(artifact: Artifact, block: Block) -> bool:
+    """Whether a block is of rows that are looked up by number: A is diagonal."""
+    return (
+        isinstance(block, KroneckerBlock)
+        # a recipe may make any A diagonal, but other maps in columns have one of these
+        and (block.layout, block.bias, block.part) == (Layout.COLUMNS, None, None)
+        and artifact.structure(block.terms[0][0]).name == Diagonal.name
+    )
+
+
+def _counts(artifact: Artifact, block: Block) -> bool:
+    """Whether the rows are used differently; else each example uses each of them."""
+    diagonals = (artifact.factors[term[0]].diagonal() for term in terms_of(block))
+    return any(not torch.allclose(d, d[:1], rtol=1e-3) for d in diagonals)

@@ -7,10 +7,11 @@ import torch
 
 from kfac_artifacts.artifact import Cotangents, Named
 from kfac_artifacts.errors import MismatchError
-from kfac_artifacts.estimate import Estimator, compute
+from kfac_artifacts.estimate import Estimator
 from kfac_artifacts.format import load, save_artifact
 from kfac_artifacts.merge import join
 from tests.artifacts import artifact
+from tests.computed import compute
 from tests.estimate.test_nearest import tiny
 
 

@@ -7,12 +7,12 @@ import torch
 
 from kfac_artifacts.artifact import Cotangents, GramianBlock, KroneckerBlock, Named
 from kfac_artifacts.errors import FactorError, MismatchError, SettingsError
-from kfac_artifacts.estimate import compute
 from kfac_artifacts.factors import Dense, Diagonal
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.operator import CurvatureOperator, Solver
 from tests import models
 from tests.artifacts import artifact, dense_block, psd, tau
+from tests.computed import compute
 
 
 def of_tasks(tasks):

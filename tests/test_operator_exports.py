@@ -16,10 +16,10 @@ from torch import nn
 
 from kfac_artifacts.artifact import Cotangents, Named
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.estimate import compute
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.operator import CurvatureOperator
 from tests.artifacts import artifact
+from tests.computed import compute
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import torch
 
 import kfac_artifacts as kfac
 from tests import models
+from tests.computed import compute
 
 README = Path(__file__).parent.parent / "README.md"
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -20,7 +21,7 @@ def place(tmp_path, monkeypatch):
     models.save_tiny_bert(tmp_path / MODEL)
     network = kfac.load_network(MODEL)
     examples = kfac.TensorExamples(models.text_batch(), "three")
-    kfac.save_artifact(kfac.compute(network, examples), tmp_path / "total")
+    kfac.save_artifact(compute(network, examples), tmp_path / "total")
     return tmp_path
 
 
@@ -45,7 +46,7 @@ def test_the_commands_of_the_readme_exist():
 def test_a_module_of_your_own_is_a_network(tmp_path):
     (line,) = re.findall(r"`(kfac\.Network\(.*?\))`", README.read_text())
     (examples,) = re.findall(r"`(kfac\.TensorExamples\(.*?\))`", README.read_text())
-    names = {"kfac": kfac, "module": torch.nn.Linear(4, 3), "x": torch.randn(5, 4)}
+    names = {"kfac": kfac, "module": torch.nn.Linear(4, 3), "x": torch.randn(70, 4)}
     artifact = kfac.compute(eval(line, names), eval(examples, names))
     assert set(artifact.parameters) == {"weight", "bias"}
     kfac.save_artifact(artifact, tmp_path / "mine")

@@ -37,6 +37,7 @@ from kfac_artifacts.train import (
     train,
 )
 from kfac_cli.main import main
+from tests.computed import COMPUTE
 from tests.tiny_task import (
     SETTINGS,
     tiny_curvature,
@@ -414,7 +415,7 @@ def test_command_line_from_curvature_to_a_merged_model(
     tmp_path: Path, table: Path, saved_model: Callable[[str], Path]
 ) -> None:
     model, tau, merged = saved_model("bert"), tmp_path / "tau", tmp_path / "merged"
-    _kfac("compute", model, table, "-o", tmp_path / "curvature")
+    _kfac(*COMPUTE, model, table, "-o", tmp_path / "curvature")
     trained = _kfac(
         *("train", model, table, "--curvature", tmp_path / "curvature", "-o", tau),
         *("--head", "prototypes", "--steps", 20, "--lr", 0.01, "--batch-size", 4),

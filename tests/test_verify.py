@@ -13,13 +13,14 @@ from kfac_artifacts.artifact import (
     ParameterInfo,
 )
 from kfac_artifacts.definite import check_definite
-from kfac_artifacts.estimate import Estimator, compute
+from kfac_artifacts.estimate import Estimator
 from kfac_artifacts.factors import BlockDiagonal, Dense, Diagonal, LowRank
 from kfac_artifacts.format import load, save_artifact
 from kfac_artifacts.merge import merge
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
 from tests.artifacts import SHAPES, artifact, dense_block
+from tests.computed import compute
 from tests.estimate.test_nearest import tiny
 
 

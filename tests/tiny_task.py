@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from kfac_artifacts.artifact import Artifact, Cotangents, Named
-from kfac_artifacts.estimate import compute
 from kfac_artifacts.network import Batch, Network, OutputMap, TensorExamples
 from kfac_artifacts.task_vector import TaskVector
 from kfac_artifacts.train import TrainingTask, TrainSettings, prototype_head, train
+from tests.computed import compute
 
 SETTINGS = TrainSettings(steps=80, batch_size=8, learning_rate=0.02, lam=1.0)
 CLASSES = ("red", "green", "blue")

@@ -26,6 +26,8 @@ class Everything(Tool):
             count=count,
             cotangents=Cotangents("mc", 1, SEED),
             only=self.only,
+            tables=True,  # the numbers are random
+            allow_few=True,
             batch_size=self.workload.case.batch_size,
         )
 

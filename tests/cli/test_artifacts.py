@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from kfac_cli.main import main
+from tests.computed import COMPUTE
 from tests.models import WORDS
 
 
@@ -53,16 +54,16 @@ def made(tmp_path_factory, saved_model):
     model = saved_model("bert")
     for i, name in enumerate(("one", "two")):
         data = texts(root / f"{name}.csv", 6 + i, shift=i)
-        good("compute", model, data, "-o", root / name, "--data-id", name)
+        good(*COMPUTE, model, data, "-o", root / name, "--data-id", name)
     return root, model
 
 
 def test_compute_ends_with_a_summary(made, tmp_path):
     root, model = made
-    said = good("compute", model, root / "one.csv", "-o", tmp_path / "a", "--draws", 2)
+    said = good(*COMPUTE, model, root / "one.csv", "-o", tmp_path / "a", "--draws", 2)
     assert "modules" in said.splitlines()[-1]
     summary = json.loads(
-        good("compute", model, root / "one.csv", "-o", tmp_path / "b", "--json")
+        good(*COMPUTE, model, root / "one.csv", "-o", tmp_path / "b", "--json")
     )
     assert summary["examples"] == 6
     assert summary["bytes"] > 0
@@ -73,7 +74,7 @@ def test_compute_again_gives_the_same_bytes(made, tmp_path):
     root, model = made
     options = ("--data-id", "one", "--batch-size", 6)
     for name in ("a", "b"):
-        good("compute", model, root / "one.csv", "-o", tmp_path / name, *options)
+        good(*COMPUTE, model, root / "one.csv", "-o", tmp_path / name, *options)
     for file in ("kfac.json", "factors.safetensors"):
         one, other = (tmp_path / name / file for name in ("a", "b"))
         assert one.read_bytes() == other.read_bytes()
@@ -88,7 +89,7 @@ def test_compute_takes_every_kind_of_model(tmp_path, saved_model, kind):
             Image.new("RGB", (9, 8), (80 * i, 20, 200)).save(data / f"{i}.png")
     else:
         data = texts(tmp_path / "texts.csv")
-    good("compute", saved_model(kind), data, "-o", tmp_path / "a")
+    good(*COMPUTE, saved_model(kind), data, "-o", tmp_path / "a")
     assert "BAD" not in good("verify", tmp_path / "a", "--model", saved_model(kind))
 
 
@@ -147,7 +148,7 @@ def test_what_is_there_is_replaced_only_by_force(made, tmp_path):
     root, model = made
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "mine.txt").write_text("mine")
-    message = bad("compute", model, root / "one.csv", "-o", tmp_path / "a", code=3)
+    message = bad(*COMPUTE, model, root / "one.csv", "-o", tmp_path / "a", code=3)
     assert "exists already" in message
     assert (tmp_path / "a" / "mine.txt").read_text() == "mine"
 
@@ -182,7 +183,7 @@ def test_bad_input_is_one_clear_line_and_nothing_is_left(
         save_file(weights, file, {"format": "pt"})
     named = model.format(model=real, nan=tmp_path / "nan")
     before = sorted(tmp_path.iterdir())
-    said = bad("compute", named, tmp_path / data, "-o", tmp_path / "out", *options)
+    said = bad(*COMPUTE, named, tmp_path / data, "-o", tmp_path / "out", *options)
     assert message in said
     assert len(said.splitlines()) == 1
     assert sorted(tmp_path.iterdir()) == before
@@ -192,7 +193,7 @@ def test_cotangents_that_contradict_are_a_usage_error(made, tmp_path):
     root, model = made
     options = ("--cotangents", "exact", "--draws", 2)
     said = bad(
-        "compute", model, root / "one.csv", "-o", tmp_path / "a", *options, code=2
+        *COMPUTE, model, root / "one.csv", "-o", tmp_path / "a", *options, code=2
     )
     assert "--draws" in said
 
@@ -202,7 +203,7 @@ def test_artifacts_of_other_models_are_refused_with_all_differences(
 ):
     root, _ = made
     other = tmp_path / "other"
-    good("compute", saved_model("t5"), root / "two.csv", "-o", other)
+    good(*COMPUTE, saved_model("t5"), root / "two.csv", "-o", other)
     said = bad("merge", root / "one", other, "-o", tmp_path / "out")
     assert "base model" in said or "covering" in said
     assert not (tmp_path / "out").exists()

@@ -23,6 +23,7 @@ from kfac_cli.compress import command
 from kfac_cli.main import main
 from tests.artifacts import artifact
 from tests.compress.small import change, rich, size
+from tests.computed import COMPUTE
 from tests.format.artifacts import contents
 from tests.models import WORDS
 
@@ -287,7 +288,7 @@ def test_merge_takes_a_recipe(tmp_path):
 def test_compute_takes_a_recipe(saved_model, tmp_path):
     lines = [f"{WORDS[i]} {WORDS[2 * i + 1]}" for i in range(4)]
     (tmp_path / "data.csv").write_text("\n".join(["text", *lines]) + "\n")
-    words = ("compute", saved_model("bert"), tmp_path / "data.csv", "--data-id", "d")
+    words = (*COMPUTE, saved_model("bert"), tmp_path / "data.csv", "--data-id", "d")
     good(*words, "-o", tmp_path / "whole")
     good(*words, "-o", tmp_path / "small", "--recipe", "block-2+int8")
     save_compressed(

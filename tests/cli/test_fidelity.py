@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from kfac_artifacts.sources import load_network
 from kfac_artifacts.task_vector import TaskVector
 from kfac_cli.main import main
+from tests.computed import COMPUTE
 from tests.models import WORDS, save_tiny_bert
 
 
@@ -41,7 +42,7 @@ class Place:
         self.artifact = root / "artifact"
         self.seen = texts(root / "seen.csv", 8, shift=0)
         self.test = texts(root / "test.csv", 12, shift=1)
-        good("compute", model, self.seen, "-o", self.artifact, "--examples", 5)
+        good(*COMPUTE, model, self.seen, "-o", self.artifact, "--examples", 5)
 
     def fidelity(self, data: Path, *words: object) -> Result:
         return kfac("fidelity", self.artifact, self.model, data, *words)
@@ -128,7 +129,7 @@ def test_other_data_of_the_same_name_are_warned_of(
 
 def test_data_that_are_all_seen_are_refused(place: Place, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
-    good("compute", place.model, place.seen, "-o", whole)
+    good(*COMPUTE, place.model, place.seen, "-o", whole)
     result = kfac("fidelity", whole, place.model, place.seen)
     assert result.exit_code == 1
     assert "give other data" in result.stderr

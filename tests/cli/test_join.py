@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from kfac_cli.main import main
+from tests.computed import COMPUTE
 
 LAYER = "encoder.layer.0.*"
 
@@ -14,7 +15,7 @@ LAYER = "encoder.layer.0.*"
 def kfac(*words: object) -> "tuple[int, str]":
     result = CliRunner().invoke(main, [str(word) for word in words])
     assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result.exit_code, result.output
+    return result.exit_code, result.stdout or result.stderr
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def texts(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("estimator", ["kfac", "nearest"])
 def test_parts_computed_apart_are_joined(saved_model, tmp_path, texts, estimator):
-    start = ("compute", saved_model("bert"), texts, "--estimator", estimator, "-o")
+    start = (*COMPUTE, saved_model("bert"), texts, "--estimator", estimator, "-o")
     low, high, whole = (tmp_path / name for name in ("low", "high", "whole"))
     assert kfac(*start, low, "--modules", LAYER)[0] == 0
     assert kfac(*start, high, "--exclude", LAYER)[0] == 0
@@ -50,7 +51,7 @@ def test_parts_computed_apart_are_joined(saved_model, tmp_path, texts, estimator
 def test_what_does_not_belong_together_is_one_line_and_leaves_nothing(
     saved_model, tmp_path, texts
 ):
-    start = ("compute", saved_model("bert"), texts, "-o")
+    start = (*COMPUTE, saved_model("bert"), texts, "-o")
     assert kfac(*start, tmp_path / "one")[0] == 0
     assert kfac(*start, tmp_path / "two", "--seed", 1)[0] == 0
     code, output = kfac(
@@ -75,7 +76,7 @@ def test_what_does_not_belong_together_is_one_line_and_leaves_nothing(
 def test_choices_that_cannot_work_are_refused(
     saved_model, tmp_path, texts, words, code, message
 ):
-    start = ("compute", saved_model("bert"), texts, "-o", tmp_path / "x")
+    start = (*COMPUTE, saved_model("bert"), texts, "-o", tmp_path / "x")
     found, output = kfac(*start, *words)
     assert found == code
     assert message in output

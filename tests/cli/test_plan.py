@@ -46,7 +46,8 @@ def bert(tmp_path: Path, saved_model: Callable[[str], Path]) -> Path:
 
 
 def test_layers_that_are_alike_share_a_row(bert: Path) -> None:
-    said = good(bert, "--tokens", 5, "--exclude", "*.1.output.dense.*").splitlines()
+    words = ("--tokens", 5, "--exclude", "*.1.output.dense.*", "--include-tables")
+    said = good(bert, *words).splitlines()
     rows = {line.split("  ")[0]: line.split() for line in said if " x " in line}
     query = rows["encoder.layer.{0-1}.attention.self.query"]
     assert query[1:] == ["kronecker", "2", "x", "A", "9", "B", "8", "5", "324", "B"]
@@ -142,6 +143,7 @@ def test_a_model_of_70_billion_parameters_takes_seconds_and_little_memory(
         "print(used.ru_maxrss, used.ru_utime + used.ru_stime, file=sys.stderr)"
     )
     words = [sys.executable, "-c", code, "plan", str(tmp_path), "--json"]
+    words += ["--include-tables"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     kilobytes, seconds = map(float, done.stderr.split()[-2:])
     assert kilobytes < 1.5e6

@@ -7,11 +7,11 @@ from torch.func import jacrev
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kfac_artifacts.artifact import Cotangents, GramianBlock, KroneckerBlock, Named
-from kfac_artifacts.estimate import compute
 from kfac_artifacts.estimate.coverage.proof import prove
 from kfac_artifacts.estimate.passes.single import Pass, requiring_gradients
 from kfac_artifacts.estimate.sites.inventory import take_inventory
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
+from tests.computed import compute
 
 EXACT = Cotangents("exact", None, 0)
 

@@ -19,18 +19,12 @@ import torch
 from torch import nn
 
 from kfac_artifacts.artifact import Artifact, Cotangents, Named
-from kfac_artifacts.estimate import (
-    DealtFactors,
-    Estimator,
-    Job,
-    Workers,
-    compute,
-    save_together,
-)
+from kfac_artifacts.estimate import DealtFactors, Estimator, Job, Workers, save_together
 from kfac_artifacts.estimate.options import ALONE
 from kfac_artifacts.estimate.sums import Sums
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
+from tests.computed import compute
 
 ROOT = Path(__file__).parents[2]
 KFAC = ["-c", "from kfac_cli.main import main; main()"]

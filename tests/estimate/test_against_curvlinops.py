@@ -10,9 +10,9 @@ from curvlinops import KFACLinearOperator
 from torch import nn
 
 from kfac_artifacts.artifact import Cotangents, Named
-from kfac_artifacts.estimate import compute
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
+from tests.computed import compute
 
 EXACT = Cotangents("exact", None, 0)
 

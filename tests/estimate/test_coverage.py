@@ -7,8 +7,9 @@ from torch.func import jacrev
 
 from kfac_artifacts.artifact import Cotangents, Named
 from kfac_artifacts.errors import CoverageError, KfacError, SourceError
-from kfac_artifacts.estimate import choose, compute
+from kfac_artifacts.estimate import choose
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
+from tests.computed import compute
 
 EXACT = Cotangents("exact", None, 0)
 OUTSIDE = "f also uses it outside its module (tied or fused weights)"

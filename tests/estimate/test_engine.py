@@ -10,9 +10,10 @@ from torch import nn
 from kfac_artifacts import curvlinops_adapter
 from kfac_artifacts.artifact import Cotangents, Named
 from kfac_artifacts.errors import CoverageError, KfacError, SettingsError
-from kfac_artifacts.estimate import Estimator, compute, compute_with_curvlinops
+from kfac_artifacts.estimate import Estimator
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
+from tests.computed import compute, compute_with_curvlinops
 
 EXACT = Cotangents("exact", None, 0)
 

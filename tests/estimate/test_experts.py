@@ -7,7 +7,6 @@ from torch.func import jacrev
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kfac_artifacts.artifact import KroneckerBlock, Named
-from kfac_artifacts.estimate import compute
 from kfac_artifacts.estimate.sites.routing import Places, Tokens
 from kfac_artifacts.format import load, save_artifact
 from kfac_artifacts.merge import merge
@@ -15,6 +14,7 @@ from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
 from tests import models
+from tests.computed import compute
 from tests.estimate.recorded import EXACT
 from tests.estimate.test_text_models import mean_pool, network_of, texts
 

@@ -9,9 +9,9 @@ from torch.func import jacrev
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kfac_artifacts.artifact import Cotangents, GramianBlock, KroneckerBlock, Named
-from kfac_artifacts.estimate import compute
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
+from tests.computed import compute
 
 EXACT = Cotangents("exact", None, 0)
 F64 = torch.float64

@@ -8,8 +8,9 @@ from torch import nn
 
 from kfac_artifacts.artifact import Cotangents, KroneckerBlock, Named
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.estimate import Estimator, compute
+from kfac_artifacts.estimate import Estimator
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
+from tests.computed import compute
 from tests.estimate.brute_force import jacobians
 
 EXACT = Cotangents("exact", None, 0)

@@ -6,12 +6,12 @@ from torch import nn
 
 from kfac_artifacts.artifact import Named
 from kfac_artifacts.errors import CoverageError, KfacError
-from kfac_artifacts.estimate import compute
 from kfac_artifacts.estimate.coverage.proof import prove
 from kfac_artifacts.estimate.passes.single import Pass
 from kfac_artifacts.estimate.sites.inventory import take_inventory
 from kfac_artifacts.estimate.sites.orders import Order
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
+from tests.computed import compute
 from tests.estimate.brute_force import EXACT, Recorder, assert_exact, randomised
 
 

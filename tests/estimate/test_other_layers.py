@@ -9,9 +9,9 @@ from torch.nn.utils import parametrizations
 
 from kfac_artifacts.artifact import Named
 from kfac_artifacts.errors import CoverageError
-from kfac_artifacts.estimate import compute
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
+from tests.computed import compute
 from tests.estimate.recorded import EXACT, check_against_brute_force
 
 BEHIND = {"0.weight", "0.bias", "2.weight", "2.bias"}

@@ -6,9 +6,9 @@ import weakref
 import pytest
 
 from kfac_artifacts.artifact import Named
-from kfac_artifacts.estimate import compute
 from kfac_artifacts.estimate.passes.single import Pass
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
+from tests.computed import compute
 from tests.models import text_batch, tiny_bert
 
 

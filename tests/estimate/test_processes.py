@@ -9,6 +9,7 @@ import torch
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.format import load, open_artifact
+from tests.computed import COMPUTE
 from tests.estimate.processes import CASES, KFAC, PLAIN, SHARDED, finish, start
 
 
@@ -89,7 +90,7 @@ def data(tmp_path):
 @pytest.mark.parametrize("options", [[], ["--shard", "--estimator", "nearest"]])
 def test_the_command_writes_and_reports_once(tmp_path, data, saved_model, options):
     def command(output):
-        start = ["compute", saved_model("bert"), data, "--batch-size", "2"]
+        start = [*COMPUTE, saved_model("bert"), data, "--batch-size", "2"]
         return kfac(*start, "-o", tmp_path / output, *options)
 
     (main, other) = finish(start(command("two")))
@@ -112,7 +113,7 @@ def test_the_command_writes_and_reports_once(tmp_path, data, saved_model, option
 
 
 def test_too_few_examples_are_refused_by_all_processes(tmp_path, data, saved_model):
-    start_of = ("compute", saved_model("bert"), data, "-o", tmp_path / "out")
+    start_of = (*COMPUTE, saved_model("bert"), data, "-o", tmp_path / "out")
     for status, _, stderr in finish(start(kfac(*start_of, "--examples", 1))):
         assert status == 1
         assert "1 examples are too few for 2 processes" in stderr

@@ -16,6 +16,7 @@ import torch
 
 from kfac_artifacts.errors import FormatError, MismatchError
 from kfac_artifacts.estimate import Estimator, Job, discard, saver
+from tests.computed import COMPUTE
 from tests.estimate.processes import KFAC, PLAIN, finish, start
 
 ROOT = Path(__file__).parents[2]
@@ -164,7 +165,7 @@ ROWS = ["the cat", "a dog sings", "bird", "the red fish swims", "a black cat"] *
 
 
 def command(model, data, output, *options):
-    start_of = [*KFAC, "compute", str(model), str(data), "-o", str(output)]
+    start_of = [*KFAC, *COMPUTE, str(model), str(data), "-o", str(output)]
     steps = ["--batch-size", "1", "--checkpoint-every", "1", "--keep", "0.0001"]
     return [*start_of, *steps, *options]
 

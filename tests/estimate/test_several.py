@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 from kfac_artifacts.artifact import Cotangents, Named
-from kfac_artifacts.estimate import Estimator, compute
+from kfac_artifacts.estimate import Estimator
 from kfac_artifacts.estimate import run as running
 from kfac_artifacts.estimate.passes.single import Pass
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
+from tests.computed import compute
 
 EXACT = Cotangents("exact", None, 0)
 ONE_BY_ONE = 1  # room for a single cotangent

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from kfac_artifacts.artifact import Named
-from kfac_artifacts.estimate import compute
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
+from tests.computed import compute
 from tests.estimate.recorded import EXACT, check_against_brute_force, jacobians
 
 UNREACHED = "f does not depend on it"

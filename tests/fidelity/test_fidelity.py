@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kfac_artifacts.artifact import Cotangents, KroneckerBlock, Layout, Named
 from kfac_artifacts.errors import CoverageError, MismatchError, SettingsError
-from kfac_artifacts.estimate import Estimator, choose, compute
+from kfac_artifacts.estimate import Estimator, choose
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.fidelity import fidelity
 from kfac_artifacts.fidelity.directions import Random, gradients
@@ -18,6 +18,7 @@ from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.task_vector import TaskVector
 from tests import models
 from tests.artifacts import dense_block
+from tests.computed import compute
 
 EXACT = Cotangents("exact", None, 0)
 F64 = torch.float64

@@ -40,6 +40,7 @@ class KfacGroup(click.Group):
         """Run the command."""
         logger = logging.getLogger("kfac_artifacts")
         logger.addHandler(SPOKEN)
+        SPOKEN.said = []
         try:
             return super().invoke(ctx)
         except click.ClickException:
@@ -53,11 +54,14 @@ class KfacGroup(click.Group):
 
 
 class _Spoken(logging.Handler):
-    """Says on stderr what the library warns of, as the commands do."""
+    """Says on stderr what the library warns of, and keeps it for ``--json``."""
+
+    said: list[str]
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say one warning."""
-        warn([record.getMessage()])
+        self.said.append(record.getMessage())
+        warn(self.said[-1:])
 
 
 SPOKEN = _Spoken(logging.WARNING)

@@ -233,8 +233,13 @@ def _report(
     sizes = {name: p.numel() for name, p in network.parameters().items()}
     trained = sum(sizes[name] for name in vector.tensors)
     if as_json:
-        result = {"output": str(output), "parameters": trained, **vector.metrics}
-        console.print_json({**result, "seconds": round(seconds, 1)})
+        result: dict[str, Any] = {
+            "output": str(output),
+            "parameters": trained,
+            **vector.metrics,
+        }
+        result |= {"seconds": round(seconds, 1), "warnings": console.SPOKEN.said}
+        console.print_json(result)
         return
     click.echo(f"trained {trained:,} of {sum(sizes.values()):,} parameters")
     if curvature is None:

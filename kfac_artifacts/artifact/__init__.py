@@ -34,7 +34,7 @@ from kfac_artifacts.artifact.provenance import (
     Provenance,
     Source,
 )
-from kfac_artifacts.artifact.tasks import task_names
+from kfac_artifacts.artifact.tasks import preprocessing_differences, task_names
 from kfac_artifacts.artifact.whole import Artifact, LazyFactors
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "Provenance",
     "Source",
     "disclosure",
+    "preprocessing_differences",
     "task_names",
     "terms_of",
 ]

@@ -1,9 +1,9 @@
-"""What the tasks of an artifact are called, so that people can tell them apart."""
+"""What tells the tasks of an artifact apart: their names, and their inputs."""
 
 from collections import Counter
 from collections.abc import Sequence
 
-from kfac_artifacts.artifact.provenance import Source
+from kfac_artifacts.artifact.provenance import Named, Source
 
 
 def task_names(sources: Sequence[Source]) -> list[str]:
@@ -29,3 +29,35 @@ def _told_apart(source: Source) -> str:
     if source.digest is None:
         return f"data {source.data.fingerprint[:12]}"
     return f"kfac-{source.digest[:12]}"  # as tags are named
+
+
+def preprocessing_differences(theirs: Named, ours: Named) -> list[str]:
+    """Say in words how two ways to make examples into inputs differ.
+
+    Args:
+        theirs: One way, as it was recorded.
+        ours: The other one.
+
+    Returns:
+        What differs. Names of columns change no input, and of tensors that somebody
+        made for themselves nothing is known.
+    """
+    if "tensors" in {theirs.name, ours.name}:
+        return []
+    if theirs.name != ours.name:
+        return [f"{theirs.name}, and here {ours.name}"]
+    one, other = _settings(theirs), _settings(ours)
+    return [
+        f"{key} {one.get(key, 'unknown')}, and here {other.get(key, 'unknown')}"
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key) != other.get(key)
+    ]
+
+
+def _settings(way: Named) -> dict[str, object]:
+    settings = dict(way.configuration)
+    columns = settings.pop("columns", None)
+    settings.pop("column", None)
+    if isinstance(columns, list):
+        settings["texts per example"] = len(columns)
+    return settings

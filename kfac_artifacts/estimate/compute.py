@@ -13,6 +13,7 @@ from kfac_artifacts.artifact import (
     Provenance,
     Source,
 )
+from kfac_artifacts.chosen import choose
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate import cotangents as ct
 from kfac_artifacts.estimate.accumulate import sum_shapes
@@ -26,7 +27,6 @@ from kfac_artifacts.estimate.processes.workers import Workers
 from kfac_artifacts.estimate.run import Progress, Run, silent
 from kfac_artifacts.estimate.sample import (
     Sample,
-    choose,
     pair_to_prove,
     require_enough,
 )

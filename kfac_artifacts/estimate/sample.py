@@ -19,28 +19,6 @@ FEW = 16
 """Texts among which a short and a long one are looked for."""
 
 
-def choose(total: int, count: int, seed: int) -> list[int]:
-    """Choose examples by a seed; the same for every batch size and process.
-
-    Args:
-        total: Number of examples there are.
-        count: Number wanted.
-        seed: The seed.
-
-    Returns:
-        At most ``count`` different numbers, in rising order.
-
-    Raises:
-        SourceError: If there are none, or none are wanted.
-    """
-    if total < 1 or count < 1:
-        raise SourceError(
-            f"no examples to compute from: there are {total}, and {count} are wanted"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    return sorted(torch.randperm(total, generator=generator)[:count].tolist())
-
-
 def require_enough(examples: Examples, indices: Sequence[int]) -> None:
     """Refuse so few examples that single ones can be read from their curvature.
 

@@ -1,16 +1,21 @@
 """Counting right answers of single and of summed task vectors."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from kfac_artifacts.artifact import Named, preprocessing_differences
 from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.evaluate.results import Evaluation, ModeScores, TaskScores
 from kfac_artifacts.linearize import tangent
 from kfac_artifacts.network import Batch, LabelledExamples, Network
 from kfac_artifacts.task_vector import Head, TaskVector, combine
+
+logger = logging.getLogger(__name__)
 
 MODES = ("linear", "plain")
 
@@ -128,7 +133,24 @@ def _head(network: Network, task: EvaluationTask) -> Head:
             f"{task.name} has no head to classify with; take a task vector as it came "
             "from training"
         )
+    _warn_of_other_inputs(task)
     return vector.head
+
+
+def _warn_of_other_inputs(task: EvaluationTask) -> None:
+    trained: Any = task.vector.settings.get("data")
+    recorded = trained.get("preprocessing") if isinstance(trained, dict) else None
+    if not (isinstance(recorded, dict) and {"name", "configuration"} <= set(recorded)):
+        return  # not trained here
+    theirs = Named(recorded["name"], recorded["configuration"])
+    ours = task.examples.info([0]).preprocessing
+    differences = preprocessing_differences(theirs, ours)
+    if differences:
+        logger.warning(
+            "%s was trained on other inputs than it is measured on: %s",
+            task.name,
+            "; ".join(differences),
+        )
 
 
 @torch.no_grad()

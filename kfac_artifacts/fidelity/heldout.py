@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from kfac_artifacts.artifact import Artifact, DataInfo, Source
+from kfac_artifacts.artifact import Artifact, DataInfo
+from kfac_artifacts.chosen import chosen_for
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.estimate import choose
 from kfac_artifacts.fidelity.results import HeldOut
 from kfac_artifacts.network import Examples
 
@@ -35,9 +35,6 @@ def hold_out(
 ) -> Choice:
     """Choose examples that the artifact was not computed from.
 
-    Which ones it was computed from follows from the seed in its provenance, and the
-    fingerprint proves it.
-
     Args:
         artifact: The artifact.
         examples: The data.
@@ -53,7 +50,7 @@ def hold_out(
     """
     known = set[int]()
     for source in artifact.provenance.sources:
-        known |= _used(source, examples)
+        known |= chosen_for(source, examples)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(examples), generator=generator).tolist()
     left = [index for index in order if index not in known]
@@ -69,16 +66,6 @@ def hold_out(
     return Choice(
         indices, left[:aside], HeldOut(info, len(known), _doubt(artifact, info, known))
     )
-
-
-def _used(source: Source, examples: Examples) -> set[int]:
-    """The examples of a source, if these data are where they are from."""
-    data = source.data
-    if data.size != len(examples):
-        return set()
-    indices = choose(data.size, data.examples, source.cotangents.seed)
-    same = examples.info(indices).fingerprint == data.fingerprint
-    return set(indices) if same else set()
 
 
 def _doubt(artifact: Artifact, info: DataInfo, known: set[int]) -> str | None:

@@ -6,8 +6,8 @@ from glob import escape
 from operator import add
 
 from kfac_artifacts.artifact import Artifact, Cotangents
+from kfac_artifacts.chosen import choose
 from kfac_artifacts.errors import CoverageError, SettingsError
-from kfac_artifacts.estimate import choose
 from kfac_artifacts.estimate.coverage.proof import Coverage, prove
 from kfac_artifacts.estimate.naming import blocks_of
 from kfac_artifacts.estimate.passes.single import requiring_gradients

@@ -26,6 +26,7 @@ from kfac_artifacts.train.curvature import (
     check_curvature,
     choose_parameters,
 )
+from kfac_artifacts.train.doubts import warn_of_doubts
 from kfac_artifacts.train.settings import TrainSettings
 from kfac_artifacts.train.task import TrainingTask, describe
 
@@ -92,7 +93,8 @@ def train(
     """Train a task vector: linearised, with the drift penalty (TAK, Eq. 7).
 
     With an output a checkpoint is kept beside it, and a run that was interrupted goes
-    on from there; on the CPU it ends at the same numbers, bit for bit.
+    on from there; on the CPU it ends at the same numbers, bit for bit. A warning is
+    logged if the curvature is of the same data, or of inputs made in another way.
 
     Args:
         network: The pretrained network.
@@ -155,6 +157,8 @@ def _prepare(
 ) -> Run:
     if curvature is not None:
         check_curvature(curvature, network)
+        if accelerator.is_main_process and settings.lam > 0:
+            warn_of_doubts(curvature, task.examples)
     targets = task.head.targets(task.examples)
     if task.held_out is not None:
         task.head.targets(task.held_out)

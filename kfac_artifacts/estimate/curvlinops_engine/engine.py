@@ -25,6 +25,7 @@ from kfac_artifacts.artifact import (
     Provenance,
     Source,
 )
+from kfac_artifacts.chosen import choose
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate import cotangents as ct
 from kfac_artifacts.estimate.coverage.proof import prove
@@ -32,7 +33,7 @@ from kfac_artifacts.estimate.curvlinops_engine.watched import Means, Watched
 from kfac_artifacts.estimate.options import KFAC, Estimator
 from kfac_artifacts.estimate.passes.single import requiring_gradients
 from kfac_artifacts.estimate.run import Progress, silent
-from kfac_artifacts.estimate.sample import choose, require_enough
+from kfac_artifacts.estimate.sample import require_enough
 from kfac_artifacts.estimate.sites.base import Site
 from kfac_artifacts.estimate.sites.inventory import take_inventory
 from kfac_artifacts.factors import Dense, Factor

@@ -233,13 +233,9 @@ def _report(
     sizes = {name: p.numel() for name, p in network.parameters().items()}
     trained = sum(sizes[name] for name in vector.tensors)
     if as_json:
-        result: dict[str, Any] = {
-            "output": str(output),
-            "parameters": trained,
-            **vector.metrics,
-        }
-        result |= {"seconds": round(seconds, 1), "warnings": console.SPOKEN.said}
-        console.print_json(result)
+        result = {"output": str(output), "parameters": trained, **vector.metrics}
+        about = {"seconds": round(seconds, 1), "warnings": console.SPOKEN.said}
+        console.print_json({**result, **about})
         return
     click.echo(f"trained {trained:,} of {sum(sizes.values()):,} parameters")
     if curvature is None:

@@ -55,7 +55,7 @@ def preprocessing_differences(theirs: Named, ours: Named) -> list[str]:
 
 
 def _settings(way: Named) -> dict[str, object]:
-    settings = dict(way.configuration)
+    settings: dict[str, object] = dict(way.configuration)
     columns = settings.pop("columns", None)
     settings.pop("column", None)
     if isinstance(columns, list):

@@ -64,10 +64,10 @@ def _other_inputs(curvature: Artifact, examples: Examples) -> Iterator[str]:
         differences = preprocessing_differences(source.data.preprocessing, ours)
         if differences:
             found.setdefault("; ".join(differences), []).append(name)
-    for differences, names in found.items():
+    for what, names in found.items():
         yield (
             f"the curvature of {', '.join(names)} was computed from other inputs than "
-            f"those of this training: {differences}"
+            f"those of this training: {what}"
         )
 
 

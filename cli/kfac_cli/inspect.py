@@ -40,7 +40,10 @@ def command(artifact: Path, as_json: bool) -> None:
 
 def overview(artifact: "Artifact") -> dict[str, Any]:
     """Summarise an artifact: what it is of, and how large."""
+    from kfac_artifacts.artifact import task_names
+
     provenance = artifact.provenance
+    names = task_names(provenance.sources)
     shapes = artifact.parameters
     return {
         "base_model": provenance.base.id,
@@ -53,6 +56,7 @@ def overview(artifact: "Artifact") -> dict[str, Any]:
         "examples": sum(s.data.examples for s in provenance.sources),
         "sources": [
             {
+                "task": name,
                 "data": s.data.id,
                 "split": s.data.split,
                 "examples": s.data.examples,
@@ -62,8 +66,9 @@ def overview(artifact: "Artifact") -> dict[str, Any]:
                 "draws": s.cotangents.draws,
                 "seed": s.cotangents.seed,
                 "digest": s.digest,
+                "fingerprint": s.data.fingerprint,
             }
-            for s in provenance.sources
+            for name, s in zip(names, provenance.sources, strict=True)
         ],
         "modules": len(artifact.blocks),
         "tensors": len(shapes),
@@ -116,7 +121,7 @@ def _print(path: Path, artifact: "Artifact") -> None:
     for source in summary["sources"]:
         draws = f" x {source['draws']}" if source["draws"] else ""
         click.echo(
-            f"  {source['data']}: {source['examples']} of {source['size']} examples, "
+            f"  {source['task']}: {source['examples']} of {source['size']} examples, "
             f"{source['cotangents']}{draws}, weight {source['weight']:.3f}"
         )
     table, compressed = [], bool(artifact.provenance.losses)

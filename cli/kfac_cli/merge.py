@@ -58,6 +58,12 @@ def command(
     how = check_choice(recipe, storage)
     check_free(output, replace=force)
     added, removed = [load(p) for p in artifacts], [load(p) for p in exclude]
+    for what, paths, read in (
+        ("add", artifacts, added),
+        ("take out", exclude, removed),
+    ):
+        for path, artifact in zip(paths, read, strict=True):
+            click.echo(f"{what} {path}: {_described(artifact)}", err=True)
     with console.progress("comparing", len(added[0].blocks), "modules") as advance:
         merged = merge(added, exclude=removed, progress=advance)
     write(
@@ -70,6 +76,19 @@ def command(
         replace=force,
     )
     _report(output, open_artifact(output), as_json=as_json)
+
+
+def _described(artifact: "Artifact") -> str:
+    """Say in a line what was read."""
+    from kfac_artifacts.artifact import task_names
+
+    sources = artifact.provenance.sources
+    tasks = [
+        f"{name} ({source.data.examples} of {source.data.size} examples)"
+        for name, source in zip(task_names(sources), sources, strict=True)
+    ]
+    more = f" and {len(tasks) - 10} more" if len(tasks) > 10 else ""
+    return ", ".join(tasks[:10]) + more
 
 
 def _report(output: Path, merged: "Artifact", *, as_json: bool) -> None:

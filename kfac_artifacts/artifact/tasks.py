@@ -45,10 +45,10 @@ def preprocessing_differences(theirs: Named, ours: Named) -> list[str]:
     if "tensors" in {theirs.name, ours.name}:
         return []
     if theirs.name != ours.name:
-        return [f"{theirs.name}, and here {ours.name}"]
+        return [f"{theirs.name}, not {ours.name}"]
     one, other = _settings(theirs), _settings(ours)
     return [
-        f"{key} {one.get(key, 'unknown')}, and here {other.get(key, 'unknown')}"
+        f"{key} {one.get(key, 'unknown')}, not {other.get(key, 'unknown')}"
         for key in sorted(one.keys() | other.keys())
         if one.get(key) != other.get(key)
     ]

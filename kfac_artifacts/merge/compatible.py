@@ -1,5 +1,6 @@
 """Which artifacts belong together, and which tasks are in the result."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -9,9 +10,12 @@ from kfac_artifacts.artifact import (
     KroneckerBlock,
     Named,
     Source,
+    preprocessing_differences,
     task_names,
 )
 from kfac_artifacts.errors import MismatchError
+
+logger = logging.getLogger(__name__)
 
 
 def check_same(artifacts: Sequence[Artifact]) -> None:
@@ -92,6 +96,21 @@ def merged_sources(
     if not kept:
         raise MismatchError("nothing is left: every task was excluded")
     return tuple(kept)
+
+
+def warn_of_other_inputs(sources: Sequence[Source]) -> None:
+    """Log which tasks were computed from inputs made in another way than the first."""
+    names = task_names(sources)
+    first = sources[0].data.preprocessing
+    for name, source in zip(names[1:], sources[1:], strict=True):
+        differences = preprocessing_differences(source.data.preprocessing, first)
+        if differences:
+            logger.warning(
+                "%s was computed from other inputs than %s: %s",
+                name,
+                names[0],
+                "; ".join(differences),
+            )
 
 
 def _check_once(sources: Sequence[Source]) -> None:

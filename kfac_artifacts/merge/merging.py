@@ -15,6 +15,7 @@ from kfac_artifacts.merge.compatible import (
     check_same,
     merged_estimator,
     merged_sources,
+    warn_of_other_inputs,
 )
 from kfac_artifacts.merge.error import merge_errors
 from kfac_artifacts.merge.factors import MergedFactors, Part
@@ -48,6 +49,7 @@ def merge(
     parts = [Part(a, 1) for a in artifacts] + [Part(a, -1) for a in exclude]
     check_same([part.artifact for part in parts])
     sources = merged_sources(artifacts, exclude)
+    warn_of_other_inputs(sources)
     blocks, names = _shared([part.artifact for part in parts])
     summed = frozenset(
         b

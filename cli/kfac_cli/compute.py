@@ -85,8 +85,9 @@ def command(
     dataset (org/name, org/name:config), a csv, tsv, jsonl or parquet file, or a folder
     of images.
 
-    No example is in the artifact, but some can be read from it: tables of tokens are
-    left out, and fewer than 64 examples refused, unless told (spec/privacy.md).
+    No example is in the artifact, but much can be read from it (spec/privacy.md):
+    tables of tokens and positions are left out, and fewer than 64 examples refused,
+    unless told; nothing hides what the layers right behind the embeddings are given.
 
     What is done is kept beside the output, and --resume goes on from there. Several
     processes share the examples:

@@ -56,8 +56,8 @@ disclosure_options = stacked(
     click.option(
         "--allow-few",
         is_flag=True,
-        help="Take fewer than 64 different examples, although single ones can be read, "
-        "word for word, from what is computed of so few.",
+        help="Take fewer than 64 different examples, although what is computed of so "
+        "few shows each of them, word for word.",
     ),
 )
 

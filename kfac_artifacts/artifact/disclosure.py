@@ -40,7 +40,7 @@ class Disclosure:
 
     @property
     def few(self) -> bool:
-        """Whether a task has so few examples that single ones can be read."""
+        """Whether a task has so few examples that each of them can be read."""
         return self.fewest < ENOUGH_EXAMPLES
 
     @property
@@ -54,8 +54,8 @@ class Disclosure:
             )
         if self.few:
             found.append(
-                f"it was computed from {self.fewest} examples of a task; of fewer than "
-                f"{ENOUGH_EXAMPLES} single ones can be read from it, word for word"
+                f"it was computed from {self.fewest} examples of a task, fewer than "
+                f"{ENOUGH_EXAMPLES}: each can be read from it, word for word"
             )
         return found
 
@@ -64,7 +64,9 @@ class Disclosure:
         return (
             f"what it gives away: second moments of {self.examples} examples; tables "
             f"that count tokens or places: {tables}; nearest to the input: "
-            f"{', '.join(self.first) or 'none'} (spec/privacy.md)"
+            f"{', '.join(self.first) or 'none'}; tokens and places can be read from "
+            "what lies right behind the embeddings, unless it is left out with "
+            "--modules or --exclude (spec/privacy.md)"
         )
 
 

@@ -86,7 +86,8 @@ class DataInfo:
     """Which data were used, without showing them.
 
     Attributes:
-        id: Hub id, or the name (never the path) of a local file or folder.
+        id: Hub id, or the name of a local file or folder, with the folder that it is in
+            if everybody calls files so; never a whole path.
         config: Configuration of the dataset, if it has several.
         split: Split, if there is one.
         fingerprint: sha256 of the examples that were used.

@@ -70,8 +70,8 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         exclude: Patterns of parameter names to leave out.
         tables: Whether tables of tokens and positions are covered, which publishes the
             exact number of times that each token and each place occurs in the data.
-        allow_few: Whether fewer than 64 different examples are enough, although single
-            ones can be read from what is computed (spec/privacy.md).
+        allow_few: Whether fewer than 64 different examples are enough, although what is
+            computed shows each of them (spec/privacy.md).
         batch_size: Examples per pass; it changes nothing but speed and memory.
         job: Checkpoints, and how several processes share the work.
         progress: Shows how far each stage is, counted in examples of this process.

@@ -20,7 +20,7 @@ FEW = 16
 
 
 def require_enough(examples: Examples, indices: Sequence[int]) -> None:
-    """Refuse so few examples that single ones can be read from their curvature.
+    """Refuse so few examples that their curvature shows each of them.
 
     Args:
         examples: The dataset.
@@ -37,9 +37,9 @@ def require_enough(examples: Examples, indices: Sequence[int]) -> None:
     some = len(different) < len(indices)
     found = f"{len(indices)} examples" + f", {len(different)} different" * some
     raise SourceError(
-        f"{found}: single ones can be read, word for word, from what is computed of "
-        f"fewer than {ENOUGH_EXAMPLES} different ones (spec/privacy.md); give more, or "
-        "allow it if others may see them (allow_few=True, --allow-few)"
+        f"{found}: what is computed of fewer than {ENOUGH_EXAMPLES} different ones "
+        "shows each of them, word for word (spec/privacy.md); give more, or allow it "
+        "if others may see them (allow_few=True, --allow-few)"
     )
 
 

@@ -174,8 +174,8 @@ def _given_away(artifact: Artifact) -> str:
         else "No table of tokens or places is covered, so none is counted."
     )
     few = (
-        f"A task in it has {found.fewest} examples only; of fewer than "
-        f"{ENOUGH_EXAMPLES} every one can be read nearly whole. "
+        f"A task in it has {found.fewest} examples only: of fewer than "
+        f"{ENOUGH_EXAMPLES} each can be read, word for word. "
         if found.few
         else ""
     )

@@ -1,0 +1,91 @@
+"""The benchmark of privacy reads what is there, and says how much of it."""
+
+import importlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+import kfac_artifacts as kfac
+from kfac_artifacts.artifact import Named
+
+ROOT = Path(__file__).parents[2]
+BEGIN, VOCABULARY, WIDTH = 2, 60, 48
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """Import one of the benchmark's modules."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A BERT that is wide enough for its inputs to be told apart."""
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=24,
+    )
+    module = BertModel(config, add_pooling_layer=False).eval()
+    first = kfac.OutputMap(Named("first"), lambda m, b: m(**b).last_hidden_state[:, 0])
+    return kfac.Network(module, first, "wide")
+
+
+def owner(bench, network, seed):
+    """Texts of six tokens, the first always the same, and their curvature."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, VOCABULARY, (5, 6), generator=generator)
+    ids[:, 0] = BEGIN
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    names = [f"{bench('privacy').TABLE}.*", f"{bench('privacy').LAYER}.*"]
+    artifact = kfac.compute(
+        network,
+        kfac.TensorExamples(batch, f"owner {seed}"),
+        only=names,
+        tables=True,
+        allow_few=True,
+    )
+    return bench("privacy").Owner(artifact, ids.tolist())
+
+
+def test_the_weights_are_how_often_each_pair_occurs(bench, network):
+    one = owner(bench, network, 0)
+    A = one.artifact.factors[f"{bench('privacy').LAYER}.A"].to_dense()
+    inputs = bench("privacy").inputs_of(network.module, 8)
+    found = bench("reading").read_weights(A, inputs)
+    pairs = bench("reading").claimed(found, BEGIN, [(1.0, 5)])
+    true = Counter((t, p) for text in one.texts for p, t in enumerate(text))
+    assert pairs == set(true)
+    for pair, count in true.items():
+        assert found[pair] == pytest.approx(count / 30, rel=0.05)
+
+
+@pytest.mark.parametrize("form", ["as computed", "merged"])
+def test_what_was_read_is_counted(bench, network, form):
+    owners = [owner(bench, network, seed) for seed in (1, 2)]
+    found = bench("privacy")._attack(network, owners, form)
+    assert found == {"counts": 1, "pairs": 1, "right": 1, "texts": 1}
+
+
+def test_compressing_is_tried_as_well(bench, network):
+    found = bench("privacy")._attack(network, [owner(bench, network, 1)], "small")
+    assert found["counts"] == 1
+    assert 0 <= found["pairs"] <= 1
+
+
+def test_a_false_claim_is_not_right(bench, network):
+    one, other = (owner(bench, network, seed) for seed in (1, 2))
+    swapped = bench("privacy").Owner(one.artifact, other.texts)
+    found = bench("privacy")._attack(network, [swapped], "as computed")
+    assert found["pairs"] < 0.5
+    assert found["right"] < 0.5
+    assert found["texts"] == 0

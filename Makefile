@@ -5,6 +5,8 @@
 #   make bench  BENCH=--quick for one minute of it
 # and a fourth that sets accuracy against the size of compressed curvature:
 #   make compression  COMPRESSION=--quick for a few minutes of it; else it takes hours
+# and a fifth that reads texts from artifacts, which takes some minutes:
+#   make privacy  PRIVACY=--quick for one of them
 #
 # TORCH chooses the build of PyTorch, which is installed first so that nothing replaces
 # it. curvlinops is installed without its dependencies: one of them, backpack, asks for
@@ -20,12 +22,13 @@ LR ?= 1e-3
 WORKERS ?= auto
 BENCH ?=
 COMPRESSION ?=
+PRIVACY ?=
 
 BIN := .venv/bin
 READY := .venv/ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint bench compression clean
+.PHONY: demo test lint bench compression privacy clean
 
 demo: $(READY)
 	$(BIN)/python benchmarks/demo.py --seeds $(SEEDS) --lr $(LR)
@@ -44,6 +47,9 @@ bench: $(READY) .venv/peers
 
 compression: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compression.py $(COMPRESSION)
+
+privacy: $(READY)
+	$(BIN)/python benchmarks/privacy.py $(PRIVACY)
 
 .venv/peers: $(READY)
 	$(PIP) install --quiet --no-deps --upgrade --target $@ $(KRONFLUENCE)

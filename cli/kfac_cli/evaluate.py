@@ -89,7 +89,7 @@ def command(
     if plot is not None:
         plot_evaluation(found, plot)
     if as_json:
-        console.print_json(found.to_json())
+        console.print_json({**found.to_json(), "warnings": console.SPOKEN.said})
     else:
         _print(found)
 

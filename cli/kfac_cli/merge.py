@@ -100,6 +100,7 @@ def _report(output: Path, merged: "Artifact", *, as_json: bool) -> None:
     if as_json:
         result = overview(merged)
         result["merge_errors"] = {name: vars(error) for name, error in errors.items()}
+        result["warnings"] = console.SPOKEN.said
         console.print_json(result)
         return
     rows = [[name, f"{w:.4f}"] for name, w in weights(merged.provenance).items()]

@@ -1,5 +1,6 @@
 """Names to things: a model, its output map, a dataset, encoded for that model."""
 
+from kfac_artifacts.sources.apply import Applied, apply
 from kfac_artifacts.sources.data import load_examples
 from kfac_artifacts.sources.encode import encode_texts
 from kfac_artifacts.sources.examples import ImageExamples, TextExamples
@@ -9,8 +10,10 @@ from kfac_artifacts.sources.skeleton import blank_examples, load_skeleton
 
 __all__ = [
     "OUTPUT_MAPS",
+    "Applied",
     "ImageExamples",
     "TextExamples",
+    "apply",
     "blank_examples",
     "encode_texts",
     "load_examples",

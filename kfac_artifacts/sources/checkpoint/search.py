@@ -1,0 +1,140 @@
+"""Finding the places of parameters, whatever loading does to a checkpoint."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from kfac_artifacts.errors import MismatchError
+from kfac_artifacts.sources.checkpoint.places import Parts, Place, Whole
+from kfac_artifacts.sources.checkpoint.probe import Probe, addresses
+from kfac_artifacts.sources.checkpoint.shards import Checkpoint
+from kfac_artifacts.sources.models import Location
+from kfac_artifacts.sources.skeleton import build_module
+
+MOST_INT32 = 2**31 - 2
+
+
+def find_places(
+    location: Location, checkpoint: Checkpoint, names: Set[str]
+) -> dict[str, Place]:
+    """Find where parameters are stored.
+
+    Args:
+        location: The model.
+        checkpoint: Its weights.
+        names: Names of parameters of the network that ``load_network`` makes of it; of
+            others that it does not have, nothing is found.
+
+    Returns:
+        The place of every one of them.
+
+    Raises:
+        MismatchError: If a parameter is not made of stored numbers, each used once.
+        SourceError: If the network cannot be built.
+    """
+    built = build_module(location)
+    probe = Probe(checkpoint.shapes, torch.float32)
+    module = probe.load(type(built), built.config)
+    parameters = {n: p for n, p in module.named_parameters() if n in names}
+    plain = {name: probe.name_of(p) for name, p in parameters.items()}
+    whole = {name: stored for name, stored in plain.items() if stored is not None}
+    copies = _copies(built.config, checkpoint, probe, module, set(whole.values()))
+    found: dict[str, Place] = {
+        name: Whole(stored, copies[stored]) for name, stored in whole.items()
+    }
+    others = parameters.keys() - whole.keys()
+    if others:
+        unknown = checkpoint.shapes.keys() - _used(module, probe)
+        found |= _parts(type(module), built.config, checkpoint, unknown, others)
+    return found
+
+
+def _used(module: nn.Module, probe: Probe) -> set[str]:
+    """Stored tensors that are, as they are, a parameter or a buffer of a module."""
+    values = [*module.parameters(), *module.buffers()]
+    return {name for v in values if (name := probe.name_of(v)) is not None}
+
+
+def _copies(
+    config: Any,
+    checkpoint: Checkpoint,
+    probe: Probe,
+    module: nn.Module,
+    names: Iterable[str],
+) -> dict[str, tuple[str, ...]]:
+    """Find the stored tensors that are tied to some others, which must stay equal.
+
+    Of tensors that a class ties and that are equal, one becomes the parameter and the
+    others are not used; those that are not equal become parameters of their own.
+
+    Returns:
+        The others by name of each.
+    """
+    own_class = _own_class(config)
+    readers = [module]
+    if own_class not in {None, type(module)}:
+        readers.append(probe.load(own_class, config))
+    found: dict[str, set[str]] = {name: set() for name in names}
+    for reader in readers:
+        tied = _tied(reader, probe)
+        family = tied | (checkpoint.shapes.keys() - _used(reader, probe))
+        for name in found.keys() & family:
+            equal = {o for o in family - {name} if _equal(checkpoint, name, o)}
+            if tied & {name, *equal}:
+                found[name] |= equal
+    return {name: tuple(sorted(others)) for name, others in found.items()}
+
+
+def _tied(module: nn.Module, probe: Probe) -> set[str]:
+    """Stored tensors that are parameters of several names."""
+    named = module.named_parameters(remove_duplicate=False)
+    counts = Counter(probe.name_of(parameter) for _, parameter in named)
+    return {name for name, count in counts.items() if name is not None and count > 1}
+
+
+def _own_class(config: Any) -> Any:
+    """The class that saved the model, as its configuration says."""
+    name = (getattr(config, "architectures", None) or [None])[0]
+    kind = getattr(transformers, name, None) if isinstance(name, str) else None
+    return kind if isinstance(kind, type) else None
+
+
+def _equal(checkpoint: Checkpoint, a: str, b: str) -> bool:
+    same = checkpoint.shapes[a] == checkpoint.shapes[b]
+    return same and torch.equal(checkpoint.read(a), checkpoint.read(b))
+
+
+def _parts(
+    kind: type[Any],
+    config: Any,
+    checkpoint: Checkpoint,
+    unknown: Set[str],
+    names: Iterable[str],
+) -> dict[str, Place]:
+    """Find the places of parameters that loading makes of parts of stored tensors."""
+    shapes = checkpoint.shapes
+    total = sum(torch.Size(shape).numel() for shape in shapes.values())
+    probe = Probe(shapes, torch.float32 if total < MOST_INT32 else torch.float64)
+    probe.write_addresses(unknown)
+    loaded = dict(probe.load(kind, config).named_parameters())
+    parameters = {name: loaded[name].detach() for name in names}
+    _check_addresses(parameters, total)
+    return {name: Parts(value, probe) for name, value in parameters.items()}
+
+
+def _check_addresses(parameters: Mapping[str, Tensor], total: int) -> None:
+    """Refuse numbers that are not stored ones, or that two numbers are made of."""
+    taken = torch.zeros(total, dtype=torch.bool)
+    for name, parameter in parameters.items():
+        found = addresses(parameter)
+        known = bool(((found >= 0) & (found < total)).all())
+        if not known or len(found.unique()) < len(found) or taken[found].any():
+            raise MismatchError(
+                f"nothing can be added to {name}: loading does more with its stored "
+                "numbers than to move each to one place"
+            )
+        taken[found] = True

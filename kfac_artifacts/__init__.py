@@ -26,7 +26,13 @@ from kfac_artifacts.verify import verify
 
 if TYPE_CHECKING:
     from kfac_artifacts.hub import pull, push
-    from kfac_artifacts.sources import apply, encode_texts, load_examples, load_network
+    from kfac_artifacts.sources import (
+        apply,
+        encode_texts,
+        load_examples,
+        load_network,
+        make_head,
+    )
 
 __all__ = [
     "Artifact",
@@ -58,6 +64,7 @@ __all__ = [
     "load",
     "load_examples",
     "load_network",
+    "make_head",
     "merge",
     "open_artifact",
     "pull",
@@ -73,6 +80,7 @@ _ELSEWHERE = {
     "encode_texts": "sources",
     "load_examples": "sources",
     "load_network": "sources",
+    "make_head": "sources",
     "pull": "hub",
     "push": "hub",
 }

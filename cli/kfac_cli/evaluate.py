@@ -7,6 +7,7 @@ import click
 
 from kfac_cli import console
 from kfac_cli.options import NAMED, data_options, json_option, model_options
+from kfac_cli.train_options import head_options
 
 if TYPE_CHECKING:
     from kfac_artifacts.evaluate import Evaluation, EvaluationTask, ModeScores
@@ -34,6 +35,7 @@ MOST_ALPHAS = 1000
     type=click.Path(path_type=Path, dir_okay=False),
     help="Draw the accuracies into this png, pdf or svg file.",
 )
+@head_options
 @click.option("--label-column", default="label", show_default=True)
 @data_options
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
@@ -51,13 +53,18 @@ def command(
     device: str,
     dtype: str,
     as_json: bool,
+    head_kind: str,
+    texts_file: Path | None,
+    template: str,
+    logit_scale: float | None,
     **columns: Any,
 ) -> None:
     """Measure accuracy of MODEL with each TAU, and with their sum.
 
     Every TAU comes with labelled data of its task, best data that it was not trained
     on. Normalised accuracy is merged divided by individual, task by task. A sweep in
-    linear mode costs no more than a single factor.
+    linear mode costs no more than a single factor. A task vector that was saved without
+    a head is given one for the classes of its data, as --head says.
 
     \b
     Example:
@@ -74,7 +81,13 @@ def command(
     if len(split) != len(pairs):
         raise click.UsageError("a task vector occurs twice; every TAU counts once")
     network = load_network(model, output_map=output_map, device=device, dtype=dtype)
-    tasks = load_tasks(network, split, **columns)
+    head = {
+        "kind": head_kind,
+        "texts": texts_file,
+        "template": template,
+        "logit_scale": logit_scale,
+    }
+    tasks = load_tasks(network, split, head, **columns)
     modes = MODES if mode == "both" else (mode,)
     total = sum(len(task.examples) for task in tasks) * len(modes)
     with console.progress("evaluating", total, "examples") as advance:
@@ -117,11 +130,11 @@ def grid(sweep: str) -> tuple[float, ...]:
 
 
 def load_tasks(
-    network: "Network", pairs: dict[str, str], **columns: Any
+    network: "Network", pairs: dict[str, str], head: dict[str, Any], **columns: Any
 ) -> "list[EvaluationTask]":
-    """Load every task vector, and its data with the classes of its head."""
+    """Load every task vector with its data, and make heads for those without."""
     from kfac_artifacts.evaluate import EvaluationTask
-    from kfac_artifacts.sources import load_examples
+    from kfac_artifacts.sources import load_examples, make_head
     from kfac_artifacts.task_vector import TaskVector
 
     names = [Path(path).name for path in pairs]
@@ -131,8 +144,34 @@ def load_tasks(
         classes = () if vector.head is None else vector.head.classes
         examples = load_examples(data, network, classes=classes, **columns)
         unique = name if names.count(name) == 1 else path
-        tasks.append(EvaluationTask(unique, vector, examples))
+        made = None
+        if vector.head is None:
+            made = make_head(network, examples, **head)
+            _say_made(unique, head["kind"])
+        tasks.append(EvaluationTask(unique, vector, examples, made))
+    if all(task.head is None for task in tasks):
+        _refuse_unused_head()
     return tasks
+
+
+def _say_made(name: str, kind: str) -> None:
+    what = "class texts"
+    if kind == "prototypes":
+        what = "means of the very examples that are scored: accuracies are too high"
+    click.echo(f"{name} has no head; made of {what}", err=True)
+
+
+def _refuse_unused_head() -> None:
+    """Refuse options that would change nothing, as every task vector has its head."""
+    context = click.get_current_context()
+    given = click.core.ParameterSource.COMMANDLINE
+    names = {"head_kind", "texts_file", "template", "logit_scale"}
+    for option in context.command.params:
+        name = str(option.name)
+        if name in names and context.get_parameter_source(name) == given:
+            raise click.UsageError(
+                f"{option.opts[0]} is for task vectors without a head; these have one"
+            )
 
 
 def _print(evaluation: "Evaluation") -> None:

@@ -4,6 +4,7 @@ from kfac_artifacts.sources.apply import Applied, apply
 from kfac_artifacts.sources.data import load_examples
 from kfac_artifacts.sources.encode import encode_texts
 from kfac_artifacts.sources.examples import ImageExamples, TextExamples
+from kfac_artifacts.sources.heads import make_head
 from kfac_artifacts.sources.models import load_network
 from kfac_artifacts.sources.output_maps import OUTPUT_MAPS, output_map
 from kfac_artifacts.sources.skeleton import blank_examples, load_skeleton
@@ -19,5 +20,6 @@ __all__ = [
     "load_examples",
     "load_network",
     "load_skeleton",
+    "make_head",
     "output_map",
 ]

@@ -175,7 +175,7 @@ def _sums(
     """Add up the task vectors, one parameter at a time."""
     for name in names:
         terms = [
-            alpha * vector.tensors[name]
+            alpha * vector.tensors[name].detach().cpu()
             for vector, alpha in zip(vectors, alphas, strict=True)
             if name in vector.tensors
         ]
@@ -202,9 +202,14 @@ def _add(
                     "factor"
                 )
             written = target.overwrite(stored, new, where)
-            added += float(change.double().square().sum())
-            lost += float((written.double() - new.double()).square().sum())
+            added += _square(change)
+            if written.dtype != wide:
+                lost += _square(written.to(wide) - new)
     return float((lost / added) ** 0.5) if added else 0.0
+
+
+def _square(values: Tensor) -> float:
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
 
 
 def _copy_files(source: Path, target: Path, kept: Belongings) -> None:

@@ -344,6 +344,15 @@ def test_pickles_code_links_and_other_weights_are_left_out_by_name(tmp_path, sou
     assert again.files == done.files
 
 
+def test_a_configuration_outside_is_refused(tmp_path, source):
+    vector = vector_of(source)
+    (source / "config.json").rename(tmp_path / "config.json")
+    (source / "config.json").symlink_to(tmp_path / "config.json")
+    with pytest.raises(SourceError, match="leads outside"):
+        apply(source, [vector], tmp_path / "applied", dtype="bfloat16")
+    assert not (tmp_path / "applied").exists()
+
+
 def test_links_of_the_hub_s_cache_are_followed(tmp_path, source):
     snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
     blobs = tmp_path / "models--a--b" / "blobs"

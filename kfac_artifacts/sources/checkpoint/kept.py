@@ -45,7 +45,8 @@ def belongings(directory: Path, encoder: Path, weights: Set[Path]) -> Belongings
         What is kept and what is not.
 
     Raises:
-        SourceError: If a module of ``sentence-transformers`` has pickled weights only.
+        SourceError: If a module of ``sentence-transformers`` has pickled weights only,
+            or the configuration lies outside the directory.
     """
     folders = module_folders(directory)
     inner = encoder.relative_to(directory).as_posix()
@@ -61,6 +62,7 @@ def belongings(directory: Path, encoder: Path, weights: Set[Path]) -> Belongings
             kept.append(name)
         else:
             left_out[name.as_posix() + ("/" if path.is_dir() else "")] = reason
+    _check_config(encoder / "config.json", directory)
     _check_modules(directory, others, kept)
     return Belongings(tuple(kept), left_out)
 
@@ -132,6 +134,14 @@ def _may_follow(path: Path, directory: Path) -> bool:
     if root.parent.name == "snapshots":
         roots.append(root.parent.parent / "blobs")
     return any(target.is_relative_to(r) for r in roots)
+
+
+def _check_config(path: Path, directory: Path) -> None:
+    if not _may_follow(path, directory):
+        raise SourceError(
+            f"{path} leads outside the model's directory, and what is not in it is not "
+            "copied; put the file itself there"
+        )
 
 
 def _check_modules(directory: Path, folders: Set[str], kept: Sequence[Path]) -> None:

@@ -233,7 +233,10 @@ def open_checkpoint(directory: Path, model_id: str) -> Checkpoint:
         return Checkpoint(directory, (_open_shard(directory / WEIGHTS),))
     index = directory / INDEX
     if not index.is_file():
-        raise SourceError(f"{model_id} has no safetensors weights ({WEIGHTS}, {INDEX})")
+        raise SourceError(
+            f"{model_id} has no safetensors weights ({WEIGHTS} or {INDEX}); other "
+            "formats can run code when they are read"
+        )
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -90,7 +90,8 @@ def _print(done: "Applied", vectors: int) -> None:
     if done.lost > 0:
         click.echo(f"rounding takes {100 * done.lost:.2g} % of what was added")
     for name, reason in [*done.left_out.items()][:MOST_SHOWN]:
-        click.echo(f"left out: {name}, {reason}")
+        shown = name if name.isprintable() else ascii(name)
+        click.echo(f"left out: {shown}, {reason}")
     if len(done.left_out) > MOST_SHOWN:
         click.echo(f"left out: {len(done.left_out) - MOST_SHOWN} more, see --json")
     if "README.md" in done.files:

@@ -330,11 +330,20 @@ def test_pickles_code_links_and_other_weights_are_left_out_by_name(tmp_path, sou
         (source / folder / "config.json").write_text("{}")
     (source / "notes.txt").symlink_to(secret)
     (source / "docs").symlink_to(tmp_path)
+    (source / "\x1b[2J\udcff.txt").write_text("odd")
     (source / "vocab.txt").write_text("word")
     (source / "alias.txt").symlink_to("vocab.txt")
     vector = vector_of(source)
     done = apply(source, [vector], tmp_path / "applied")
-    left = {*files, "onnx/", ".git/", ".cache/", "notes.txt", "docs/"}
+    left = {
+        *files,
+        "onnx/",
+        ".git/",
+        ".cache/",
+        "notes.txt",
+        "docs/",
+        "\x1b[2J\udcff.txt",
+    }
     assert set(done.left_out) == left
     assert not names_in(tmp_path / "applied") & left
     assert (tmp_path / "applied" / "alias.txt").read_text() == "word"

@@ -115,6 +115,7 @@ def _reason(path: Path, directory: Path, modules: Set[str]) -> str | None:
     folder = path.parent.relative_to(directory).as_posix()
     known = path.suffix in TEXTS or path.name in NAMES
     problems = {
+        "a name that is no text": not path.name.isprintable(),
         "hidden": path.name.startswith("."),
         "a link that leads outside the directory": not _may_follow(path, directory),
         "a folder that is no part of the model": path.is_dir(),

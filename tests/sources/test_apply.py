@@ -9,7 +9,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from kfac_artifacts.artifact import Named
 from kfac_artifacts.errors import MismatchError, SourceError
+from kfac_artifacts.network import Network, OutputMap
 from kfac_artifacts.sources import apply, load_network
 from kfac_artifacts.task_vector import TaskVector
 from tests.sources import families
@@ -260,6 +262,20 @@ def test_vectors_of_different_parameters_are_added(tmp_path):
     experts, rest = vector_of(source, only="gate_up"), vector_of(source, 2, "norm")
     apply(source, [experts, rest], tmp_path / "applied", alphas=[ALPHA, ALPHA])
     check_applied(source, tmp_path / "applied", model, experts + rest)
+
+
+@pytest.mark.parametrize(
+    "name", ["BertForSequenceClassification", "MixtralForCausalLM"]
+)
+def test_heads_that_were_trained_move_under_their_own_names(tmp_path, name):
+    model = families.build(name)
+    source = families.save(tmp_path / "model", model)
+    tensors = {n: torch.full(p.shape, 0.25) for n, p in model.named_parameters()}
+    network = Network(model, OutputMap(Named("x"), lambda m, b: m(**b).logits), "mine")
+    vector = TaskVector(tensors, network.base)
+    done = apply(source, [vector], tmp_path / "applied", alphas=[ALPHA])
+    check_applied(source, tmp_path / "applied", model, vector)
+    assert set(done.changed) == stored(source).keys()
 
 
 @pytest.fixture

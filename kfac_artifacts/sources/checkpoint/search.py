@@ -1,7 +1,7 @@
 """Finding the places of parameters, whatever loading does to a checkpoint."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -26,11 +26,11 @@ def find_places(
     Args:
         location: The model.
         checkpoint: Its weights.
-        names: Names of parameters of the network that ``load_network`` makes of it; of
-            others that it does not have, nothing is found.
+        names: Names of parameters of the network that ``load_network`` makes of it, or
+            of the class that saved it.
 
     Returns:
-        The place of every one of them.
+        The place of every one of them that there is.
 
     Raises:
         MismatchError: If a parameter is not made of stored numbers, each used once.
@@ -38,11 +38,13 @@ def find_places(
     """
     built = build_module(location)
     probe = Probe(checkpoint.shapes, torch.float32)
-    module = probe.load(type(built), built.config)
+    readers = _readers(built, probe)
+    fitting = (r for r in readers if names <= dict(r.named_parameters()).keys())
+    module = next(fitting, readers[0])
     parameters = {n: p for n, p in module.named_parameters() if n in names}
     plain = {name: probe.name_of(p) for name, p in parameters.items()}
     whole = {name: stored for name, stored in plain.items() if stored is not None}
-    copies = _copies(built.config, checkpoint, probe, module, set(whole.values()))
+    copies = _copies(checkpoint, probe, readers, set(whole.values()))
     found: dict[str, Place] = {
         name: Whole(stored, copies[stored]) for name, stored in whole.items()
     }
@@ -53,6 +55,12 @@ def find_places(
     return found
 
 
+def _readers(built: Any, probe: Probe) -> list[nn.Module]:
+    """Load the probe as the network of f, and as the class that saved the model."""
+    kinds = dict.fromkeys([type(built), _own_class(built.config) or type(built)])
+    return [probe.load(kind, built.config) for kind in kinds]
+
+
 def _used(module: nn.Module, probe: Probe) -> set[str]:
     """Stored tensors that are, as they are, a parameter or a buffer of a module."""
     values = [*module.parameters(), *module.buffers()]
@@ -60,10 +68,9 @@ def _used(module: nn.Module, probe: Probe) -> set[str]:
 
 
 def _copies(
-    config: Any,
     checkpoint: Checkpoint,
     probe: Probe,
-    module: nn.Module,
+    readers: Sequence[nn.Module],
     names: Iterable[str],
 ) -> dict[str, tuple[str, ...]]:
     """Find the stored tensors that are tied to some others, which must stay equal.
@@ -74,10 +81,6 @@ def _copies(
     Returns:
         The others by name of each.
     """
-    own_class = _own_class(config)
-    readers = [module]
-    if own_class not in {None, type(module)}:
-        readers.append(probe.load(own_class, config))
     found: dict[str, set[str]] = {name: set() for name in names}
     for reader in readers:
         tied = _tied(reader, probe)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfac_cli import console
+from kfac_cli.heads import with_heads
 from kfac_cli.options import NAMED, data_options, json_option, model_options
 from kfac_cli.train_options import head_options
 
@@ -81,13 +82,14 @@ def command(
     if len(split) != len(pairs):
         raise click.UsageError("a task vector occurs twice; every TAU counts once")
     network = load_network(model, output_map=output_map, device=device, dtype=dtype)
-    head = {
-        "kind": head_kind,
-        "texts": texts_file,
-        "template": template,
-        "logit_scale": logit_scale,
-    }
-    tasks = load_tasks(network, split, head, **columns)
+    tasks = with_heads(
+        network,
+        load_tasks(network, split, **columns),
+        kind=head_kind,
+        texts=texts_file,
+        template=template,
+        logit_scale=logit_scale,
+    )
     modes = MODES if mode == "both" else (mode,)
     total = sum(len(task.examples) for task in tasks) * len(modes)
     with console.progress("evaluating", total, "examples") as advance:
@@ -130,11 +132,11 @@ def grid(sweep: str) -> tuple[float, ...]:
 
 
 def load_tasks(
-    network: "Network", pairs: dict[str, str], head: dict[str, Any], **columns: Any
+    network: "Network", pairs: dict[str, str], **columns: Any
 ) -> "list[EvaluationTask]":
-    """Load every task vector with its data, and make heads for those without."""
+    """Load every task vector, and its data with the classes of its head."""
     from kfac_artifacts.evaluate import EvaluationTask
-    from kfac_artifacts.sources import load_examples, make_head
+    from kfac_artifacts.sources import load_examples
     from kfac_artifacts.task_vector import TaskVector
 
     names = [Path(path).name for path in pairs]
@@ -144,34 +146,8 @@ def load_tasks(
         classes = () if vector.head is None else vector.head.classes
         examples = load_examples(data, network, classes=classes, **columns)
         unique = name if names.count(name) == 1 else path
-        made = None
-        if vector.head is None:
-            made = make_head(network, examples, **head)
-            _say_made(unique, head["kind"])
-        tasks.append(EvaluationTask(unique, vector, examples, made))
-    if all(task.head is None for task in tasks):
-        _refuse_unused_head()
+        tasks.append(EvaluationTask(unique, vector, examples))
     return tasks
-
-
-def _say_made(name: str, kind: str) -> None:
-    what = "class texts"
-    if kind == "prototypes":
-        what = "means of the very examples that are scored: accuracies are too high"
-    click.echo(f"{name} has no head; made of {what}", err=True)
-
-
-def _refuse_unused_head() -> None:
-    """Refuse options that would change nothing, as every task vector has its head."""
-    context = click.get_current_context()
-    given = click.core.ParameterSource.COMMANDLINE
-    names = {"head_kind", "texts_file", "template", "logit_scale"}
-    for option in context.command.params:
-        name = str(option.name)
-        if name in names and context.get_parameter_source(name) == given:
-            raise click.UsageError(
-                f"{option.opts[0]} is for task vectors without a head; these have one"
-            )
 
 
 def _print(evaluation: "Evaluation") -> None:

@@ -278,6 +278,20 @@ def test_heads_that_were_trained_move_under_their_own_names(tmp_path, name):
     assert set(done.changed) == stored(source).keys()
 
 
+@pytest.mark.parametrize("name", ["NoSuchModel", "AutoModel", "GPT2LMHeadModel"])
+def test_a_class_that_cannot_be_loaded_says_nothing_about_ties(tmp_path, name):
+    model = families.build("BertForMaskedLM")
+    source = families.save(tmp_path / "model", model)
+    file = source / "config.json"
+    file.write_text(file.read_text().replace("BertForMaskedLM", name))
+    vector = vector_of(source)
+    apply(source, [vector], tmp_path / "applied", alphas=[ALPHA])
+    for path in (source, tmp_path / "applied"):
+        text = (path / "config.json").read_text()
+        (path / "config.json").write_text(text.replace(name, "BertForMaskedLM"))
+    check_applied(source, tmp_path / "applied", model, vector)
+
+
 @pytest.fixture
 def source(tmp_path: Path, saved_model) -> Path:
     """A sentence encoder with a pooling and a dense module behind it."""

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedModel
 
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.sources.checkpoint.places import Parts, Place, Whole
 from kfac_artifacts.sources.checkpoint.probe import Probe, addresses
 from kfac_artifacts.sources.checkpoint.shards import Checkpoint
 from kfac_artifacts.sources.models import Location
+from kfac_artifacts.sources.quiet import quiet
 from kfac_artifacts.sources.skeleton import build_module
 
 MOST_INT32 = 2**31 - 2
@@ -38,7 +40,7 @@ def find_places(
     """
     built = build_module(location)
     probe = Probe(checkpoint.shapes, torch.float32)
-    readers = _readers(built, probe)
+    readers = _readers(location, built, probe)
     fitting = (r for r in readers if names <= dict(r.named_parameters()).keys())
     module = next(fitting, readers[0])
     parameters = {n: p for n, p in module.named_parameters() if n in names}
@@ -55,10 +57,18 @@ def find_places(
     return found
 
 
-def _readers(built: Any, probe: Probe) -> list[nn.Module]:
+def _readers(location: Location, built: PreTrainedModel, probe: Probe) -> list[Any]:
     """Load the probe as the network of f, and as the class that saved the model."""
-    kinds = dict.fromkeys([type(built), _own_class(built.config) or type(built)])
-    return [probe.load(kind, built.config) for kind in kinds]
+    readers = [probe.load(type(built), built.config)]
+    with quiet():
+        config = AutoConfig.from_pretrained(str(location.directory))
+    name = (getattr(config, "architectures", None) or [None])[0]
+    own: Any = getattr(transformers, name, None) if isinstance(name, str) else None
+    is_model = isinstance(own, type) and issubclass(own, PreTrainedModel)
+    # a class of another configuration cannot load the model, so nobody sees it as one
+    if is_model and own is not type(built) and isinstance(config, own.config_class):
+        readers.append(probe.load(own, config))
+    return readers
 
 
 def _used(module: nn.Module, probe: Probe) -> set[str]:
@@ -97,13 +107,6 @@ def _tied(module: nn.Module, probe: Probe) -> set[str]:
     named = module.named_parameters(remove_duplicate=False)
     counts = Counter(probe.name_of(parameter) for _, parameter in named)
     return {name for name, count in counts.items() if name is not None and count > 1}
-
-
-def _own_class(config: Any) -> Any:
-    """The class that saved the model, as its configuration says."""
-    name = (getattr(config, "architectures", None) or [None])[0]
-    kind = getattr(transformers, name, None) if isinstance(name, str) else None
-    return kind if isinstance(kind, type) else None
 
 
 def _equal(checkpoint: Checkpoint, a: str, b: str) -> bool:

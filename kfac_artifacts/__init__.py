@@ -1,8 +1,8 @@
 """Publish, merge and use the curvature of a pretrained network.
 
 The words are those of the ``kfac`` command: ``compute``, ``merge``, ``compress``,
-``push``, ``pull``, ``verify``, ``train``, ``evaluate``. What needs transformers or the
-Hub is imported when it is used.
+``push``, ``pull``, ``verify``, ``train``, ``apply``, ``evaluate``. What needs
+transformers or the Hub is imported when it is used.
 """
 
 from importlib import import_module
@@ -26,7 +26,13 @@ from kfac_artifacts.verify import verify
 
 if TYPE_CHECKING:
     from kfac_artifacts.hub import pull, push
-    from kfac_artifacts.sources import encode_texts, load_examples, load_network
+    from kfac_artifacts.sources import (
+        apply,
+        encode_texts,
+        load_examples,
+        load_network,
+        make_head,
+    )
 
 __all__ = [
     "Artifact",
@@ -47,6 +53,7 @@ __all__ = [
     "TensorExamples",
     "TrainSettings",
     "TrainingTask",
+    "apply",
     "compare",
     "compute",
     "encode_texts",
@@ -57,6 +64,7 @@ __all__ = [
     "load",
     "load_examples",
     "load_network",
+    "make_head",
     "merge",
     "open_artifact",
     "pull",
@@ -68,9 +76,11 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
+    "apply": "sources",
     "encode_texts": "sources",
     "load_examples": "sources",
     "load_network": "sources",
+    "make_head": "sources",
     "pull": "hub",
     "push": "hub",
 }

@@ -197,7 +197,7 @@ class Network:
     @cached_property
     def base(self) -> BaseModel:
         """Shape and hash of every parameter, taken when first asked for."""
-        infos = {n: _parameter_info(p) for n, p in self.parameters().items()}
+        infos = {n: parameter_info(p) for n, p in self.parameters().items()}
         return BaseModel(self.id, self.revision, infos)
 
     def base_of(self, names: Set[str]) -> BaseModel:
@@ -205,7 +205,7 @@ class Network:
         if "base" in self.__dict__:  # they may have been moved or converted since
             return self.base.restrict(names)
         chosen = {n: p for n, p in self.parameters().items() if n in names}
-        infos = {n: _parameter_info(p) for n, p in chosen.items()}
+        infos = {n: parameter_info(p) for n, p in chosen.items()}
         return BaseModel(self.id, self.revision, infos)
 
     def to(
@@ -217,7 +217,8 @@ class Network:
         return self
 
 
-def _parameter_info(parameter: Tensor) -> ParameterInfo:
+def parameter_info(parameter: Tensor) -> ParameterInfo:
+    """Shape and hash of a parameter; real numbers are hashed as float32."""
     values = parameter.detach().cpu().contiguous()
     if values.is_floating_point():
         content = values.float().numpy().astype("<f4", copy=False)

@@ -1,16 +1,20 @@
 """The README's Python runs, on a tiny model that stands where the real one would."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import kfac_artifacts as kfac
 from tests import models
 from tests.computed import compute
 
 README = Path(__file__).parent.parent / "README.md"
+STEEP = 16
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -20,19 +24,45 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     models.save_tiny_bert(tmp_path / MODEL)
     network = kfac.load_network(MODEL)
+    f = (
+        network.output_map.apply
+    )  # steep, so that a first step of full length is too long
+    steep = kfac.OutputMap(kfac.Named("steep"), lambda m, b: STEEP * f(m, b))
+    network = kfac.Network(network.module, steep, network.id)
     examples = kfac.TensorExamples(models.text_batch(), "three")
     kfac.save_artifact(compute(network, examples), tmp_path / "total")
     return tmp_path
 
 
-def test_the_example_trains_a_task_vector(place):
+def run(*arguments: str) -> Any:
+    from kfac_cli.main import main
+
+    result = CliRunner().invoke(main, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_the_example_trains_a_task_vector_that_can_be_evaluated(place):
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    loader = [(models.text_batch(), torch.tensor([0, 1, 1]))] * 3
-    names = {"loader": loader}
+    names, losses = {}, []
+
+    def loader():
+        for _ in range(60):
+            yield models.text_batch(), torch.tensor([0, 1, 1])
+            losses.append(names["loss"].item())
+
+    names["loader"] = loader()
     exec(code, names)
     vector = kfac.TaskVector.load(place / "tau-mine")
     assert set(vector.tensors) == set(names["penalty"].parameters)
     assert any(t.norm() > 0 for t in vector.tensors.values())
+    assert max(losses) <= 1.002 * losses[0]
+    assert losses[-1] < 0.99 * losses[0]
+    rows = [("a refund", "the dog runs"), ("a lost card", "a cat sits")]
+    data = [json.dumps({"text": text, "label": label}) for label, text in rows]
+    (place / "mine.jsonl").write_text("\n".join(data))
+    found = run("evaluate", MODEL, "tau-mine=mine.jsonl", "--mode", "linear")
+    assert found["modes"]["linear"]["tasks"]["tau-mine"]["examples"] == 2
 
 
 def test_the_commands_of_the_readme_exist():

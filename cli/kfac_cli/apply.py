@@ -1,11 +1,18 @@
 """``kfac apply``: a model and task vectors to a model."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kfac_cli import console
 from kfac_cli.options import DIRECTORY, NAMED, json_option, write_options
+
+if TYPE_CHECKING:
+    from kfac_artifacts.sources import Applied
+
+MOST_SHOWN = 20
 
 
 @click.command("apply")
@@ -23,9 +30,7 @@ from kfac_cli.options import DIRECTORY, NAMED, json_option, write_options
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="float32",
-    show_default=True,
-    help="Number type to write.",
+    help="Number type to write.  [default: that of every tensor of MODEL]",
 )
 @json_option
 def command(
@@ -34,13 +39,15 @@ def command(
     output: Path,
     force: bool,
     alphas: tuple[float, ...],
-    dtype: str,
+    dtype: str | None,
     as_json: bool,
 ) -> None:
     """Add the task vectors TAU to MODEL, and write a model.
 
-    The directory is one that transformers loads; tokenizer, processor and the like are
-    copied along. A negative factor makes the model forget a task.
+    Everything else stays as it is: heads and decoders that were not trained, names,
+    files and number types of the weights, configuration, tokenizer, processor and the
+    modules of sentence-transformers. Pickles, code and other weights are not copied; it
+    is said which. A negative factor makes the model forget a task.
 
     \b
     Example:
@@ -48,10 +55,8 @@ def command(
         kfac apply openai/clip-vit-base-patch32 tau --alpha 0.5 -o half
     """
     from kfac_artifacts.format.files import check_free
-    from kfac_artifacts.sources import load_network
-    from kfac_artifacts.sources.models import DTYPES, locate
-    from kfac_artifacts.sources.save import save_model
-    from kfac_artifacts.task_vector import TaskVector, combine
+    from kfac_artifacts.sources import apply
+    from kfac_artifacts.task_vector import TaskVector
 
     if len(alphas) not in {0, 1, len(vectors)}:
         raise click.UsageError(
@@ -62,17 +67,32 @@ def command(
     factors = (
         alphas if len(alphas) == len(vectors) else [*(alphas or (1.0,))] * len(vectors)
     )
-    total = combine([TaskVector.load(path) for path in vectors], factors)
-    network = load_network(model, device="cpu")
-    total.apply(network)
-    network.to(dtype=DTYPES[dtype])
-    save_model(network, locate(model).directory, output, replace=force)
-    changed = len(total.tensors)
+    loaded = [TaskVector.load(path) for path in vectors]
+    done = apply(model, loaded, output, alphas=factors, dtype=dtype, replace=force)
     if as_json:
         taus = [
             {"path": str(path), "alpha": alpha}
             for path, alpha in zip(vectors, factors, strict=True)
         ]
-        console.print_json({"output": str(output), "vectors": taus, "tensors": changed})
+        result = {**asdict(done), "path": None, "output": str(output), "vectors": taus}
+        del result["path"]
+        console.print_json(result)
     else:
-        click.echo(f"{output}: {len(vectors)} task vectors in {changed} tensors added")
+        _print(done, len(vectors))
+
+
+def _print(done: "Applied", vectors: int) -> None:
+    count = f"{vectors} task vector{'s' if vectors > 1 else ''}"
+    click.echo(
+        f"{done.path}: {count} added to {len(done.changed)} of {done.tensors} tensors, "
+        f"in {', '.join(done.dtypes)}"
+    )
+    if done.lost > 0:
+        click.echo(f"rounding takes {100 * done.lost:.2g} % of what was added")
+    for name, reason in [*done.left_out.items()][:MOST_SHOWN]:
+        shown = name if name.isprintable() else ascii(name)
+        click.echo(f"left out: {shown}, {reason}")
+    if len(done.left_out) > MOST_SHOWN:
+        click.echo(f"left out: {len(done.left_out) - MOST_SHOWN} more, see --json")
+    if "README.md" in done.files:
+        click.echo("README.md was copied and describes the model as it was before")

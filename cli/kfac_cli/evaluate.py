@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfac_cli import console
+from kfac_cli.heads import with_heads
 from kfac_cli.options import NAMED, data_options, json_option, model_options
+from kfac_cli.train_options import head_options
 
 if TYPE_CHECKING:
     from kfac_artifacts.evaluate import Evaluation, EvaluationTask, ModeScores
@@ -34,6 +36,7 @@ MOST_ALPHAS = 1000
     type=click.Path(path_type=Path, dir_okay=False),
     help="Draw the accuracies into this png, pdf or svg file.",
 )
+@head_options
 @click.option("--label-column", default="label", show_default=True)
 @data_options
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
@@ -51,13 +54,18 @@ def command(
     device: str,
     dtype: str,
     as_json: bool,
+    head_kind: str,
+    texts_file: Path | None,
+    template: str,
+    logit_scale: float | None,
     **columns: Any,
 ) -> None:
     """Measure accuracy of MODEL with each TAU, and with their sum.
 
     Every TAU comes with labelled data of its task, best data that it was not trained
     on. Normalised accuracy is merged divided by individual, task by task. A sweep in
-    linear mode costs no more than a single factor.
+    linear mode costs no more than a single factor. A task vector that was saved without
+    a head is given one for the classes of its data, as --head says.
 
     \b
     Example:
@@ -74,7 +82,14 @@ def command(
     if len(split) != len(pairs):
         raise click.UsageError("a task vector occurs twice; every TAU counts once")
     network = load_network(model, output_map=output_map, device=device, dtype=dtype)
-    tasks = load_tasks(network, split, **columns)
+    tasks = with_heads(
+        network,
+        load_tasks(network, split, **columns),
+        kind=head_kind,
+        texts=texts_file,
+        template=template,
+        logit_scale=logit_scale,
+    )
     modes = MODES if mode == "both" else (mode,)
     total = sum(len(task.examples) for task in tasks) * len(modes)
     with console.progress("evaluating", total, "examples") as advance:

@@ -1,4 +1,4 @@
-"""``kfac inspect``: what is in an artifact, from its headers alone."""
+"""``kfac inspect``: what an artifact holds, from its headers, or a task vector."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kfac_cli import console
+from kfac_cli import console, inspect_vector
 from kfac_cli.options import DIRECTORY, json_option
 
 if TYPE_CHECKING:
@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 def command(artifact: Path, as_json: bool) -> None:
     """Show what ARTIFACT holds; no tensor is read.
 
+    ARTIFACT may be a task vector, too: its base, head, training and norms are shown.
+
     \b
     Example:
         kfac inspect tickets
         kfac inspect tickets --json | jq .modules
+        kfac inspect tau-tickets
     """
+    if (artifact / inspect_vector.MANIFEST).is_file():
+        inspect_vector.show(artifact, as_json=as_json)
+        return
     from kfac_artifacts.format import open_artifact
 
     opened = open_artifact(artifact)

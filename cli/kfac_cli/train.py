@@ -26,7 +26,7 @@ from kfac_cli.train_options import (
 if TYPE_CHECKING:
     from kfac_artifacts.artifact import Artifact
     from kfac_artifacts.network import LabelledExamples, Network
-    from kfac_artifacts.task_vector import Head, TaskVector
+    from kfac_artifacts.task_vector import TaskVector
     from kfac_artifacts.train import Progress, TrainSettings
 
 USUAL_STEPS = 300
@@ -81,7 +81,7 @@ def command(
         accelerate launch $(which kfac) train ...
     """
     from kfac_artifacts.format.files import check_free
-    from kfac_artifacts.sources import load_examples, load_network
+    from kfac_artifacts.sources import load_examples, load_network, make_head
     from kfac_artifacts.train import TrainingTask, train
 
     _check_usage(options, curvatures, exclude_own, texts_file, head_kind)
@@ -103,8 +103,14 @@ def command(
             eval_data, network, split=eval_split, classes=classes, **columns
         )
     settings = _settings(examples, options)
-    head = _head(
-        network, examples, settings, head_kind, logit_scale, texts_file, template
+    head = make_head(
+        network,
+        examples,
+        head_kind,
+        texts=texts_file,
+        template=template,
+        logit_scale=logit_scale,
+        indices=settings.choose(len(examples)),
     )
     started = time.perf_counter()
     with _bar(settings.steps) as report:
@@ -166,37 +172,6 @@ def _settings(examples: "LabelledExamples", options: dict[str, Any]) -> "TrainSe
         vision = isinstance(examples, ImageExamples)
         options["weight_decay"] = DECAY_VISION if vision else DECAY_TEXT
     return TrainSettings(steps=steps or USUAL_STEPS, **options)
-
-
-def _head(
-    network: "Network",
-    examples: "LabelledExamples",
-    settings: "TrainSettings",
-    kind: str,
-    scale: float | None,
-    texts_file: Path | None,
-    template: str,
-) -> "Head":
-    from kfac_artifacts.sources import encode_texts
-    from kfac_artifacts.train import (
-        class_texts,
-        model_logit_scale,
-        prototype_head,
-        read_texts,
-        text_head,
-    )
-
-    scale = model_logit_scale(network) if scale is None else scale
-    if kind == "prototypes":
-        chosen = settings.choose(len(examples))
-        return prototype_head(network, examples, chosen, logit_scale=scale)
-    classes = list(examples.classes)
-    if texts_file is None:
-        texts = class_texts(classes, template)
-    else:
-        texts = read_texts(texts_file, classes)
-    embeddings = encode_texts(network, texts).float().cpu()
-    return text_head(embeddings, classes, logit_scale=scale)
 
 
 @contextmanager

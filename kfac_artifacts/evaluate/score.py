@@ -26,13 +26,15 @@ class EvaluationTask:
 
     Attributes:
         name: Name of the task.
-        vector: Its task vector, with a head.
+        vector: Its task vector.
         examples: Labelled examples, best held out from training.
+        head: What to classify with; None for the head of the task vector.
     """
 
     name: str
     vector: TaskVector
     examples: LabelledExamples
+    head: Head | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +95,8 @@ def evaluate(
         Accuracies, as fractions of the examples.
 
     Raises:
-        MismatchError: If a task vector is of another model or output map, or has no
-            head for its data.
+        MismatchError: If a task vector is of another model or output map, or there is
+            no head for its data.
         SettingsError: If there is no task or no α, or a mode is unknown.
     """
     if not tasks or not alphas or not modes or not set(modes) <= set(MODES):
@@ -123,18 +125,19 @@ def evaluate(
 def _head(network: Network, task: EvaluationTask) -> Head:
     vector = task.vector
     vector.check_base(network)
-    if vector.output_map != network.output_map.info:
+    if vector.output_map is not None and vector.output_map != network.output_map.info:
         raise MismatchError(
             f"{task.name} was trained for the output map {vector.output_map}, the "
             f"network's is {network.output_map.info}; load the network with that one"
         )
-    if vector.head is None:
+    head = task.head or vector.head
+    if head is None:
         raise MismatchError(
-            f"{task.name} has no head to classify with; take a task vector as it came "
-            "from training"
+            f"{task.name} has no head to classify with; give one (make_head makes it "
+            "for the classes of the examples)"
         )
     _warn_of_other_inputs(task)
-    return vector.head
+    return head
 
 
 def _warn_of_other_inputs(task: EvaluationTask) -> None:

@@ -8,7 +8,7 @@ shape without computing anything.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
 from kfac_artifacts.errors import SourceError
@@ -55,8 +55,7 @@ def load_skeleton(
     """
     number_type = number_type_of(dtype)
     location = locate(model, CONFIGS)
-    kind = model_class(read_config(location), location.id)
-    module = _build(kind, location).to(number_type).eval()
+    module = build_module(location).to(number_type).eval()
     chosen = find_output_map(module, output_map)
     return Network(module, chosen, location.id, location.revision)
 
@@ -95,7 +94,19 @@ def blank_examples(
     )
 
 
-def _build(kind: Any, location: Location) -> nn.Module:
+def build_module(location: Location) -> Any:
+    """Build the module of a model on the meta device, from its configuration alone.
+
+    Args:
+        location: Where the model is.
+
+    Returns:
+        A module of the class that ``load_network`` would load.
+
+    Raises:
+        SourceError: If the architecture is unknown or nothing can be built.
+    """
+    kind = model_class(read_config(location), location.id)
     explicit = issubclass(kind, PreTrainedModel)
     configuration = kind.config_class if explicit else AutoConfig
     build = kind._from_config if explicit else kind.from_config

@@ -1,6 +1,7 @@
 """Task vectors ``τ = θ - θ0`` of one pretrained model, and their algebra."""
 
 import functools
+import hashlib
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from kfac_artifacts.format.files import (
     write_durably,
 )
 from kfac_artifacts.format.tensors import check_tensors, open_tensors, write_tensors
-from kfac_artifacts.network import Network
+from kfac_artifacts.network import Network, parameter_info
 from kfac_artifacts.task_vector.head import Head
 from kfac_artifacts.task_vector.manifest import (
     MANIFEST,
@@ -62,6 +63,15 @@ class TaskVector:
                 f"the tensors of a task vector must be those of its base model; "
                 f"{', '.join(sorted(wrong)[:5])} are not"
             )
+
+    @property
+    def sha256(self) -> str:
+        """A hash of the changes alone: of their names, shapes and float32 numbers."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.tensors.items()):
+            info = parameter_info(tensor)
+            digest.update(f"{name} {list(info.shape)} {info.sha256}\n".encode())
+        return digest.hexdigest()
 
     def __add__(self, other: "TaskVector") -> "TaskVector":
         """Add the changes; a parameter that one of them lacks did not move there."""

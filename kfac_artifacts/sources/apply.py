@@ -1,0 +1,262 @@
+"""Task vectors added to a model's own checkpoint, without loading the model."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kfac_artifacts.artifact import BaseModel
+from kfac_artifacts.errors import MismatchError
+from kfac_artifacts.format.files import check_free, dump_json, new_directory
+from kfac_artifacts.network import parameter_info
+from kfac_artifacts.sources.checkpoint import (
+    MARKER,
+    Belongings,
+    Checkpoint,
+    Place,
+    belongings,
+    encoder_folder,
+    find_places,
+    module_folders,
+    open_checkpoint,
+)
+from kfac_artifacts.sources.models import (
+    DOWNLOADED,
+    Location,
+    locate,
+    number_type_of,
+    read_config,
+)
+from kfac_artifacts.task_vector import TaskVector
+
+FILES = (
+    *DOWNLOADED,
+    *("*.bpe", "*.codes", "*.jinja", "*.md", "*.spm", "*.tiktoken"),
+    *("LICENSE", "NOTICE", "*/model.safetensors"),
+)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was written.
+
+    Attributes:
+        path: The directory.
+        changed: Names of the stored tensors that something was added to.
+        tensors: How many tensors the checkpoint has.
+        dtypes: Number types of the changed ones.
+        lost: Norm of what rounding took, relative to the norm of what was added.
+        files: The files written, relative to the directory.
+        left_out: Files and folders of the model that were not copied, with the reason.
+    """
+
+    path: Path
+    changed: tuple[str, ...]
+    tensors: int
+    dtypes: tuple[str, ...]
+    lost: float
+    files: tuple[str, ...]
+    left_out: Mapping[str, str]
+
+
+def apply(
+    model: str | Path,
+    vectors: Sequence[TaskVector],
+    path: str | Path,
+    *,
+    alphas: Sequence[float] | None = None,
+    dtype: str | None = None,
+    replace: bool = False,
+) -> Applied:
+    """Write a model with ``Σ_t α_t τ_t`` added to its weights, whole or not at all.
+
+    Every tensor of the checkpoint is kept, under its name, in its file and of its
+    number type, whether the network that was trained has it or not (heads, decoders),
+    and so are tokenizer, processor, configuration and what else belongs to the model.
+    Sums are float32 or wider and rounded once. Memory is that of the largest tensor
+    and of the task vectors.
+
+    Args:
+        model: A directory in the layout of ``transformers``, or a Hub id.
+        vectors: Task vectors of that model.
+        path: The directory to write.
+        alphas: Factor of each task vector; None for 1.
+        dtype: Number type of everything that is written; None to keep each tensor's.
+        replace: Whether what is at ``path`` may be replaced.
+
+    Returns:
+        What was written and what was left out.
+
+    Raises:
+        MismatchError: If the task vectors are of another model, a parameter is stored
+            in a way that nothing can be added to, or numbers become too large.
+    """
+    alphas = [1.0] * len(vectors) if alphas is None else [*alphas]
+    if not vectors or len(alphas) != len(vectors):
+        raise MismatchError(
+            f"cannot add {len(vectors)} task vectors with {len(alphas)} factors; give "
+            "at least one task vector, and one factor for each"
+        )
+    number_type = None if dtype is None else number_type_of(dtype)
+    target = Path(path)
+    check_free(target, replace=replace)
+    location = locate(str(model), FILES)
+    folder = encoder_folder(location.directory)
+    encoder = Location(folder, location.id, location.revision)
+    read_config(encoder)  # refuses what is no model
+    checkpoint = open_checkpoint(encoder.directory, location.id)
+    kept = belongings(location.directory, folder, {*checkpoint.files})
+    names = {name for vector in vectors for name in vector.tensors}
+    places = find_places(encoder, checkpoint, names)
+    _check_base(location, vectors, checkpoint, places)
+    with new_directory(target, replace=replace) as directory:
+        written = directory / folder.relative_to(location.directory)
+        _copy_files(location.directory, directory, kept)
+        copy = checkpoint.copy(written, number_type)
+        if number_type is not None:
+            _correct_config(written / "config.json", number_type)
+        sums = _sums(vectors, alphas, sorted(names))
+        lost = _add(sums, places, checkpoint, copy)
+        files = _files(directory)
+        marker = _marker(location, vectors, alphas, files)
+        (directory / MARKER).write_bytes(dump_json(marker))
+    changed = sorted({n for place in places.values() for n in place.names})
+    dtypes = {str(copy.dtype(name)).removeprefix("torch.") for name in changed}
+    return Applied(
+        target,
+        tuple(changed),
+        len(checkpoint.shapes),
+        tuple(sorted(dtypes)),
+        lost,
+        tuple(files),
+        kept.left_out,
+    )
+
+
+def _check_base(
+    location: Location,
+    vectors: Sequence[TaskVector],
+    checkpoint: Checkpoint,
+    places: Mapping[str, Place],
+) -> None:
+    """Hold the stored numbers against the hashes of the pretrained parameters.
+
+    Equal hashes prove as well that they were found in the right place.
+
+    Raises:
+        MismatchError: If they are other numbers, or nothing can be added to them.
+    """
+    infos = {n: parameter_info(p.read(checkpoint)) for n, p in places.items()}
+    found = BaseModel(location.id, location.revision, infos)
+    for vector in vectors:
+        differences = vector.base.differences(found)
+        if differences:
+            raise MismatchError(
+                f"the task vector belongs to {vector.base.id}, and {location.id} is "
+                f"another model: {'; '.join(differences)}"
+            )
+    for name, place in places.items():
+        stored = [n for n in place.names if checkpoint.dtype(n) is None]
+        if stored:
+            raise MismatchError(
+                f"nothing can be added to {name}: {stored[0]} does not hold plain real "
+                "numbers"
+            )
+
+
+def _sums(
+    vectors: Sequence[TaskVector], alphas: Sequence[float], names: Sequence[str]
+) -> Iterator[tuple[str, Tensor]]:
+    """Add up the task vectors, one parameter at a time."""
+    for name in names:
+        terms = [
+            alpha * vector.tensors[name].detach().cpu()
+            for vector, alpha in zip(vectors, alphas, strict=True)
+            if name in vector.tensors
+        ]
+        yield name, sum(terms[1:], start=terms[0])
+
+
+def _add(
+    sums: Iterator[tuple[str, Tensor]],
+    places: Mapping[str, Place],
+    source: Checkpoint,
+    target: Checkpoint,
+) -> float:
+    """Add changes to a copy of a checkpoint; tell what rounding took of them."""
+    added = lost = 0.0
+    for name, total in sums:
+        for stored, where, change in places[name].changes(total):
+            old = source.read(stored).reshape(-1)
+            old = old if where is None else old[where]
+            wide = torch.promote_types(old.dtype, change.dtype)
+            new = old.to(wide) + change.to(wide)
+            if not bool(new.isfinite().all()):
+                raise MismatchError(
+                    f"{name} would have numbers that are not finite; give a smaller "
+                    "factor"
+                )
+            written = target.overwrite(stored, new, where)
+            added += _square(change)
+            if written.dtype != wide:
+                lost += _square(written.to(wide) - new)
+    return float((lost / added) ** 0.5) if added else 0.0
+
+
+def _square(values: Tensor) -> float:
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
+
+
+def _copy_files(source: Path, target: Path, kept: Belongings) -> None:
+    for name in kept.kept:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target / name)
+    for folder in module_folders(source):
+        (target / folder).mkdir(parents=True, exist_ok=True)
+
+
+def _correct_config(path: Path, dtype: torch.dtype) -> None:
+    """Let ``config.json`` name the number type of the weights, where it names one."""
+    config = json.loads(path.read_text("utf-8"))
+    _name_dtype(config, str(dtype).removeprefix("torch."))
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, "utf-8")
+
+
+def _name_dtype(config: Any, name: str) -> None:
+    if not isinstance(config, dict):
+        return
+    for key, value in config.items():
+        if key in {"dtype", "torch_dtype"} and isinstance(value, str):
+            config[key] = name
+        else:
+            _name_dtype(value, name)
+
+
+def _files(directory: Path) -> list[str]:
+    files = (f for f in directory.rglob("*") if f.is_file())
+    return sorted(f.relative_to(directory).as_posix() for f in files)
+
+
+def _marker(
+    location: Location,
+    vectors: Sequence[TaskVector],
+    alphas: Sequence[float],
+    files: Sequence[str],
+) -> dict[str, Any]:
+    """Say of what the model was made; it tells as well that this tool wrote it."""
+    return {
+        "format": "kfac-applied-model",
+        "version": 1,
+        "base": {"id": location.id, "revision": location.revision},
+        "vectors": [
+            {"sha256": vector.sha256, "alpha": alpha}
+            for vector, alpha in zip(vectors, alphas, strict=True)
+        ],
+        "files": [*files],
+    }

@@ -1,0 +1,24 @@
+"""A pretrained model's directory as files: its weights, and what belongs to them."""
+
+from kfac_artifacts.sources.checkpoint.kept import (
+    MARKER,
+    Belongings,
+    belongings,
+    encoder_folder,
+    module_folders,
+)
+from kfac_artifacts.sources.checkpoint.places import Place
+from kfac_artifacts.sources.checkpoint.search import find_places
+from kfac_artifacts.sources.checkpoint.shards import Checkpoint, open_checkpoint
+
+__all__ = [
+    "MARKER",
+    "Belongings",
+    "Checkpoint",
+    "Place",
+    "belongings",
+    "encoder_folder",
+    "find_places",
+    "module_folders",
+    "open_checkpoint",
+]

@@ -1,0 +1,80 @@
+"""Classifiers for the classes of a dataset: of class texts, or of class means."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.network import LabelledExamples, Network
+from kfac_artifacts.sources.encode import encode_texts
+from kfac_artifacts.task_vector import Head
+from kfac_artifacts.train import (
+    class_texts,
+    model_logit_scale,
+    prototype_head,
+    read_texts,
+    text_head,
+)
+
+logger = logging.getLogger(__name__)
+
+KINDS = ("texts", "prototypes")
+
+
+def make_head(
+    network: Network,
+    examples: LabelledExamples,
+    kind: str = "texts",
+    *,
+    texts: Sequence[str] | Path | None = None,
+    template: str = "{}",
+    logit_scale: float | None = None,
+    indices: Sequence[int] | None = None,
+) -> Head:
+    """Make a frozen classifier for the classes of some examples.
+
+    Args:
+        network: The pretrained network.
+        examples: Labelled examples.
+        kind: ``texts`` classifies by encoded class texts, ``prototypes`` by the means
+            of the pretrained outputs of each class.
+        texts: A text per class in their order, or a file with them (``read_texts``);
+            None for the names of the classes.
+        template: Text around the name of a class, with ``{}`` in its place.
+        logit_scale: Factor from cosines to logits; None for the model's own, or 20.
+        indices: Numbers of the examples to take means of; None for all.
+
+    Returns:
+        The head.
+
+    Raises:
+        SettingsError: If there is no such kind, or it cannot tell the classes apart.
+    """
+    if kind not in KINDS:
+        raise SettingsError(f"head {kind!r} is unknown; use one of {', '.join(KINDS)}")
+    scale = model_logit_scale(network) if logit_scale is None else logit_scale
+    if kind == "prototypes":
+        if texts is not None:
+            raise SettingsError(
+                "class texts go with a head of texts, not of prototypes"
+            )
+        chosen = range(len(examples)) if indices is None else indices
+        return prototype_head(network, examples, chosen, logit_scale=scale)
+    classes = list(examples.classes)
+    if isinstance(texts, Path):
+        texts = read_texts(texts, classes)
+    elif texts is None:
+        _warn_of_numbers(classes)
+        texts = class_texts(classes, template)
+    embeddings = encode_texts(network, texts).float().cpu()
+    return text_head(embeddings, classes, logit_scale=scale)
+
+
+def _warn_of_numbers(classes: Sequence[str]) -> None:
+    if all(name.strip().lstrip("+-").isdigit() for name in classes):
+        logger.warning(
+            "the classes are numbers (%s, ...), and their texts are these numbers: "
+            "give a text for each class (--class-texts), or classify by class means "
+            "(--head prototypes)",
+            classes[0],
+        )

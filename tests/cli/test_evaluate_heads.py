@@ -1,0 +1,106 @@
+"""``kfac evaluate`` gives heads to task vectors that have none, and ``apply`` talks."""
+
+import csv
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from kfac_artifacts.sources import load_network
+from kfac_artifacts.task_vector import Head, TaskVector
+from kfac_cli.main import main
+
+TEXTS = [("the dog runs", "dog"), ("a cat sits", "cat"), ("a white bird", "bird")] * 2
+
+
+@pytest.fixture
+def place(tmp_path, saved_model):
+    """A model, a task vector of it with a head and one without, and data."""
+    network = load_network(str(saved_model("bert")), device="cpu")
+    name = "encoder.layer.1.output.dense.weight"
+    tensors = {name: torch.ones(network.shapes[name])}
+    info, base = network.output_map.info, network.base.restrict(tensors.keys())
+    head = Head(torch.eye(3, 8), ("dog", "cat", "bird"), 20.0)
+    TaskVector(tensors, base, info, head).save(tmp_path / "with")
+    TaskVector(tensors, base).save(tmp_path / "without")
+    with (tmp_path / "data.csv").open("w") as file:
+        csv.writer(file).writerows([("text", "label"), *TEXTS])
+    return tmp_path
+
+
+def evaluate(saved_model, place, vector, *options):
+    arguments = [
+        "evaluate",
+        str(saved_model("bert")),
+        f"{place / vector}={place}/data.csv",
+    ]
+    return CliRunner().invoke(main, [*arguments, *map(str, options), "--device", "cpu"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--template", "it is a {}"),
+        ("--head", "prototypes"),
+        ("--class-texts", "t.json"),
+    ],
+    ids=["names", "template", "prototypes", "texts"],
+)
+def test_a_vector_without_head_is_given_one(saved_model, place, options):
+    (place / "t.json").write_text(
+        json.dumps({"dog": "a dog", "cat": "a cat", "bird": "it"})
+    )
+    options = [place / o if o == "t.json" else o for o in options]
+    result = evaluate(saved_model, place, "without", *options, "--json")
+    assert result.exit_code == 0, result.output
+    assert "without has no head; made of " in result.stderr
+    assert ("scored" in result.stderr) == ("prototypes" in options)
+    tasks = json.loads(result.stdout)["modes"]["linear"]["tasks"]
+    assert tasks["without"]["examples"] == len(TEXTS)
+    if "prototypes" in options:  # three texts, each twice: each is its own prototype
+        assert tasks["without"]["pretrained"] == 1.0
+
+
+def test_options_of_a_head_that_is_not_needed_are_refused(saved_model, place):
+    assert evaluate(saved_model, place, "with").exit_code == 0
+    result = evaluate(saved_model, place, "with", "--head", "prototypes")
+    assert result.exit_code == 2
+    assert "--head is for task vectors without a head" in result.output
+
+
+def test_classes_that_are_numbers_are_remarked(saved_model, place, caplog):
+    rows = [
+        ("text", "label"),
+        *((text, str(i % 3)) for i, (text, _) in enumerate(TEXTS)),
+    ]
+    with (place / "data.csv").open("w") as file:
+        csv.writer(file).writerows(rows)
+    with caplog.at_level("WARNING"):
+        evaluate(saved_model, place, "without")
+    assert "the classes are numbers (0, ...)" in caplog.text
+    caplog.clear()
+    evaluate(saved_model, place, "without", "--head", "prototypes")
+    assert not caplog.text
+
+
+def test_apply_says_what_it_wrote_and_what_it_left_out(saved_model, place):
+    import shutil
+
+    source = place / "source"
+    shutil.copytree(saved_model("bert"), source)
+    (source / "pytorch_model.bin").write_bytes(b"x")
+    (source / "README.md").write_text("# base")
+    arguments = ["apply", str(source), str(place / "without"), "-o", str(place / "out")]
+    result = CliRunner().invoke(main, [*arguments, "--dtype", "bfloat16"])
+    assert result.exit_code == 0, result.output
+    assert "1 task vector added to 1 of 37 tensors, in bfloat16" in result.output
+    assert "left out: pytorch_model.bin, pickle" in result.output
+    assert "rounding takes" in result.output
+    assert "README.md was copied" in result.output
+    result = CliRunner().invoke(main, [*arguments, "--force", "--json"])
+    found = json.loads(result.stdout)
+    assert found["left_out"] == {"pytorch_model.bin": "pickle, which can run code"}
+    assert found["changed"] == ["encoder.layer.1.output.dense.weight"]
+    assert found["dtypes"] == ["float32"]

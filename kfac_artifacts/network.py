@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from kfac_artifacts.artifact import BaseModel, DataInfo, Named, ParameterInfo
+from kfac_artifacts.kernels import running_experts_one_by_one
 
 Batch: TypeAlias = Mapping[str, Tensor]
 
@@ -147,7 +148,8 @@ class Network:
         before = {part: part.training for part in self.module.modules()}
         self.module.eval()
         try:
-            yield
+            with running_experts_one_by_one(self.module):
+                yield
         finally:
             for part, training in before.items():
                 part.training = training

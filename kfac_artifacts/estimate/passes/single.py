@@ -25,10 +25,11 @@ from kfac_artifacts.estimate.passes.visits import (
 from kfac_artifacts.estimate.sites.attention import explicit_attention
 from kfac_artifacts.estimate.sites.base import LooseSite, Site, TableSite
 from kfac_artifacts.estimate.sites.copies import Copies
-from kfac_artifacts.estimate.sites.experts import listening, running_experts_one_by_one
+from kfac_artifacts.estimate.sites.experts import listening
 from kfac_artifacts.estimate.sites.orders import Order, arrange, fits, possible
 from kfac_artifacts.estimate.sites.quantised import kept_for_gradients
 from kfac_artifacts.estimate.sites.routing import Tokens
+from kfac_artifacts.kernels import running_experts_one_by_one
 from kfac_artifacts.network import Batch, Network
 
 

@@ -5,8 +5,9 @@ shapes only. Attention is then computed as plain products, and the experts of a 
 one by one, as the class of the model has it, whatever its configuration names.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,13 @@ def forward_mode_kernels() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Run what ``torch.compile`` has compiled as it was written, for a while."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled; importing takes long
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")  # type: ignore[no-untyped-call]
 
 
 @contextmanager

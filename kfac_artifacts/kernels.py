@@ -32,7 +32,7 @@ def uncompiled() -> AbstractContextManager[Any]:
     """Run what ``torch.compile`` has compiled as it was written, for a while."""
     if "torch._dynamo" not in sys.modules:  # nothing is compiled; importing takes long
         return nullcontext()
-    return torch.compiler.set_stance("force_eager")  # type: ignore[no-untyped-call]
+    return torch.compiler.set_stance("force_eager")
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def read_rgb(source: Path | bytes) -> Image.Image:
         raise UnreadableImage(reason) from error
 
 
-def _opened(source: Path | bytes) -> io.BufferedIOBase:
+def _opened(source: Path | bytes) -> io.BytesIO | io.BufferedReader:
     return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 

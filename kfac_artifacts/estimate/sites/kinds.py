@@ -102,7 +102,8 @@ def _table(module: nn.Module) -> Found:
         return "a table with max_norm: reading it changes it"
     if module.scale_grad_by_freq:
         return "a table with scale_grad_by_freq: its gradient is not that of f"
-    return Kind(partial(TableSite, shape=tuple(module.weight.shape)))
+    rows, width = module.weight.shape
+    return Kind(partial(TableSite, shape=(rows, width)))
 
 
 def _attention(module: nn.Module) -> Found:

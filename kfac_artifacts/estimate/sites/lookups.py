@@ -50,7 +50,8 @@ def _run_heard(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    with _Ear(module.weight, partial(hear, site)):  # a sharded weight is whole only now
+    table = module.get_parameter("weight")  # one that is sharded is whole only now
+    with _Ear(table, partial(hear, site)):
         return run(*args, **kwargs)
 
 

@@ -1,25 +1,38 @@
 """The linearised network ``f_lin(x, τ) = f(x, θ0) + J(x) τ`` (TAK, Eq. 1).
 
 One forward-mode pass gives ``f_lin``. Its Jacobian with respect to τ is J itself, so
-the gradient of a loss is ``Jᵀ ∇c``: one ordinary backward pass at θ0.
+the gradient of a loss is ``Jᵀ ∇c``: one ordinary backward pass at θ0. Where an
+operation has no forward-mode rule, ``J τ`` is the derivative of ``u ↦ ⟨Jᵀ u, τ⟩``,
+which is linear in u: two backward passes in place of one forward.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
+from traceback import walk_tb
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kfac_artifacts.errors import CoverageError
+from kfac_artifacts.kernels import forward_mode_kernels
 from kfac_artifacts.network import Batch, Network
 
+Directions: TypeAlias = dict[str, Tensor]
+
 _NO_RULE = re.compile(r"forward AD with (\S+) that does not support it")
-_CUSTOM = re.compile(r"custom autograd\.Function|an autograd\.Function")
+_TOLERANCES = {torch.float64: 1e-5, torch.float32: 1e-2}
+_TRIED: WeakKeyDictionary[Network, dict[tuple[str, ...], str | None]] = (
+    WeakKeyDictionary()
+)
+_REMEDY = (
+    'Load the model with attn_implementation="eager" if it is a kernel of attention; '
+    "replace another kernel by plain operations of PyTorch; give an autograd function "
+    "of your own a jvp and a backward that can be differentiated"
+)
 
 
 class Linearized(nn.Module):
@@ -67,7 +80,9 @@ def linearize(network: Network, parameters: Sequence[str]) -> Linearized:
 def tangent(
     network: Network, tau: Mapping[str, Tensor], batch: Batch
 ) -> tuple[Float[Tensor, "n c"], Float[Tensor, "n c"]]:
-    """Evaluate ``f(x, θ0)`` and ``J(x) τ`` in one forward-mode pass, without gradient.
+    """Evaluate ``f(x, θ0)`` and ``J(x) τ``, without gradient.
+
+    In one forward-mode pass; where that does not give J, in two backward passes.
 
     Args:
         network: The pretrained network.
@@ -78,26 +93,91 @@ def tangent(
         The output at θ0, and its directional derivative along τ.
 
     Raises:
-        CoverageError: If an operation of the network has no forward-mode rule.
+        CoverageError: If an operation of the network has neither a forward-mode rule
+            nor a backward one that can be differentiated.
         RuntimeError: If the network itself fails.
     """
-    values = _values(network, tuple(tau))
-    directions = {n: t.detach().to(values[n]) for n, t in tau.items()}
+    directions = {
+        n: t.detach().to(value)
+        for (n, t), value in zip(
+            tau.items(), _values(network, tuple(tau)).values(), strict=True
+        )
+    }
+    obstacle = _obstacle(network, directions, batch)
+    if obstacle is not None:
+        return _by_two_backward_passes(network, directions, batch, obstacle)
+    return _by_forward_mode(network, directions, batch)
+
+
+def _obstacle(network: Network, directions: Directions, batch: Batch) -> str | None:
+    """Say why forward mode does not give J, if so; tried once, on two examples."""
+    # An operation may lack a rule, or lie: custom ones of torch.library pass on no
+    # tangent and say nothing. So <u, J t> is compared with <Jᵀ u, t>.
+    tried = _TRIED.setdefault(network, {})
+    names = tuple(directions)
+    if names not in tried:
+        tried[names] = _try_forward_mode(
+            network, directions, {k: v[:2] for k, v in batch.items()}
+        )
+    return tried[names]
+
+
+def _try_forward_mode(network: Network, like: Directions, few: Batch) -> str | None:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator).to(like)
+
+    t = {name: drawn(value) for name, value in like.items()}
     try:
-        with forward_mode_kernels(), torch.no_grad():
-            output, change, *_ = torch.func.jvp(
-                lambda moved: network.call_with(moved, batch), (values,), (directions,)
-            )
+        f, change = _by_forward_mode(network, t, few)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
-        operation = _without_rule(error)
-        if operation is None:
-            raise
-        raise CoverageError(
-            f"cannot linearise {network.id}: {operation} has no forward-mode rule in "
-            'PyTorch; load the model with attn_implementation="eager", or without '
-            "custom kernels"
-        ) from error
+        return _without_rule(error)
+    u = drawn(f)
+    pulled = pull_back(network, tuple(t), few, u)
+    backwards = sum(float((pulled[name] * t[name]).sum()) for name in t)
+    allowed = _TOLERANCES.get(f.dtype, 0.2) * float(u.norm() * change.norm())
+    if abs(float((u * change).sum()) - backwards) <= allowed:
+        return None
+    return "an operation whose forward-mode rule contradicts its backward one"
+
+
+def _by_forward_mode(
+    network: Network, directions: Directions, batch: Batch
+) -> tuple[Tensor, Tensor]:
+    values = _values(network, tuple(directions))
+    with forward_mode_kernels(), torch.no_grad():
+        output, change, *_ = torch.func.jvp(
+            lambda moved: network.call_with(moved, batch), (values,), (directions,)
+        )
     return output, change
+
+
+def _by_two_backward_passes(
+    network: Network, directions: Directions, batch: Batch, obstacle: str
+) -> tuple[Tensor, Tensor]:
+    values = _values(network, tuple(directions))
+    moved = [value.requires_grad_() for value in values.values()]
+    with forward_mode_kernels(), torch.enable_grad():
+        output = network.call_with(values, batch)
+        u = torch.zeros_like(output, requires_grad=True)
+        try:
+            pulled = torch.autograd.grad(
+                output, moved, u, create_graph=True, materialize_grads=True
+            )
+            pairs = zip(pulled, directions.values(), strict=True)
+            inner = torch.stack([(p * t).sum() for p, t in pairs]).sum()
+            (change,) = torch.autograd.grad(inner, u, materialize_grads=True)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise CoverageError(
+                f"cannot linearise {network.id}: {obstacle}; and it cannot be "
+                f"differentiated twice instead ({_first_line(error)}). {_REMEDY}"
+            ) from error
+    return output.detach(), change
 
 
 def pull_back(
@@ -120,19 +200,8 @@ def pull_back(
     with torch.enable_grad():
         output = network.call_with(values, batch)
     pulled = torch.autograd.grad(output, moved, s.to(output), materialize_grads=True)
-    return dict(zip(names, pulled, strict=True))
-
-
-@contextmanager
-def forward_mode_kernels() -> Iterator[None]:
-    """Select attention kernels that have a forward-mode rule; fused ones have none."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel([SDPBackend.MATH]):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    dense = (p.to_dense() if p.is_sparse else p for p in pulled)  # of sparse tables
+    return dict(zip(names, dense, strict=True))
 
 
 class _Tangent(torch.autograd.Function):
@@ -180,8 +249,25 @@ def _mangled(name: str) -> str:
     return f"tau/{name.replace('.', '/')}"
 
 
-def _without_rule(error: RuntimeError) -> str | None:
-    """Name the operation that has no forward-mode rule, if that is the error."""
+def _without_rule(error: RuntimeError) -> str:
+    """Say which operation has no forward-mode rule, or what else went wrong."""
     if found := _NO_RULE.search(str(error)):
-        return found.group(1)
-    return "a custom autograd function" if _CUSTOM.search(str(error)) else None
+        return f"{found.group(1)} has no forward-mode rule in PyTorch"
+    if "autograd.Function" in str(error):
+        return f"the autograd function {_function_of(error)} has no forward-mode rule"
+    return f"forward mode fails ({_first_line(error)})"
+
+
+def _first_line(error: RuntimeError) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _function_of(error: RuntimeError) -> str:
+    frames = [frame.f_locals for frame, _ in walk_tb(error.__traceback__)]
+    kinds = [local.get("cls", local.get("autograd_function")) for local in frames]
+    names = [
+        kind.__qualname__
+        for kind in kinds
+        if isinstance(kind, type) and issubclass(kind, torch.autograd.Function)
+    ]
+    return names[0] if names else "(its name is not known)"

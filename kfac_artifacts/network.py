@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from kfac_artifacts.artifact import BaseModel, DataInfo, Named, ParameterInfo
+from kfac_artifacts.kernels import running_experts_one_by_one, uncompiled
+from kfac_artifacts.plain import plain
 
 Batch: TypeAlias = Mapping[str, Tensor]
 
@@ -115,6 +117,8 @@ class Network:
     A batch is batch-first: the first axis of every tensor counts examples. For text
     its ``attention_mask`` (``[N, T]``, 1 for a real token) tells padding from text.
 
+    What compiles or replicates the module is taken off: its names are its own.
+
     Attributes:
         module: The pretrained module; f is in evaluation mode whatever its own.
         output_map: The function f.
@@ -126,6 +130,10 @@ class Network:
     output_map: OutputMap
     id: str
     revision: str | None = None
+
+    def __post_init__(self) -> None:
+        """Find the plain module."""
+        self.module = plain(self.module)
 
     def __call__(self, batch: Batch) -> Float[Tensor, "n c"]:
         """Evaluate ``f(x, θ0)`` for a batch."""
@@ -147,7 +155,8 @@ class Network:
         before = {part: part.training for part in self.module.modules()}
         self.module.eval()
         try:
-            yield
+            with uncompiled(), running_experts_one_by_one(self.module):
+                yield
         finally:
             for part, training in before.items():
                 part.training = training

@@ -1,7 +1,8 @@
 """The linearised network against brute force: the whole Jacobian, and autograd."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,19 @@ from typing_extensions import override
 
 from kfac_artifacts.artifact import Named
 from kfac_artifacts.errors import CoverageError
-from kfac_artifacts.linearize import forward_mode_kernels, linearize, tangent
+from kfac_artifacts.kernels import forward_mode_kernels
+from kfac_artifacts.linearize import linearize, tangent
 from kfac_artifacts.network import Batch, Network, OutputMap
-from tests.models import IMAGE_MODELS, MODELS, PAD, image_batch, text_batch
+from tests.estimate.recorded import jacobians
+from tests.models import (
+    EXPERTS,
+    IMAGE_MODELS,
+    MODELS,
+    PAD,
+    image_batch,
+    text_batch,
+    tiny,
+)
 
 
 def _embed(module: nn.Module, batch: Batch) -> Tensor:
@@ -207,8 +218,77 @@ def test_operation_without_forward_mode_is_named() -> None:
         "opaque",
     )
     model = linearize(network, ["weight"])
-    with pytest.raises(CoverageError, match=r"custom autograd function.*eager"):
+    with pytest.raises(CoverageError, match=r"Opaque has no forward-mode.*a jvp"):
         model({"x": torch.ones(1, 2)})
+
+
+def _mixture(kind: str) -> Network:
+    module = tiny(kind)
+    module.config._experts_implementation = "grouped_mm"
+    return Network(module, OutputMap(Named("test"), _embed), kind)
+
+
+@pytest.mark.parametrize("kind", EXPERTS)
+def test_a_mixture_of_experts_is_linearised(kind: str) -> None:
+    network, batch = _mixture(kind), text_batch()
+    parameters = network.parameters()
+    names = [n for n in parameters if "layers.1." in n]
+    model = linearize(network, names)
+    tau = _random(model.tau())
+    _move(model, tau)
+    J = jacobians(network, batch)
+    change = sum(J[name].flatten(2) @ value.flatten() for name, value in tau.items())
+    output = model(batch)
+    torch.testing.assert_close(output, network(batch) + change, rtol=1e-5, atol=1e-6)
+    output.sum().backward()
+    assert all(value.grad.any() for n, value in model.tau().items() if "mlp" in n)
+    assert network.module.config._experts_implementation == "grouped_mm"
+    assert not any("forward" in vars(part) for part in network.module.modules())
+
+
+class _Cube(torch.autograd.Function):
+    """As models write them: without a forward-mode rule."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return 3 * x**2 * grad
+
+
+@torch.library.custom_op("kfac_tests::cube", mutates_args=())
+def _cube(x: Tensor) -> Tensor:
+    return x**3
+
+
+def _save_input(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(inputs[0])
+
+
+_cube.register_autograd(_Cube.backward, setup_context=_save_input)
+
+
+@pytest.mark.parametrize("cube", [_Cube.apply, _cube])
+def test_an_operation_that_forward_mode_cannot_see_changes_nothing(
+    cube: Callable[[Tensor], Tensor],
+) -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).double()
+
+    def network(cube: Callable[[Tensor], Tensor]) -> Network:
+        f = OutputMap(
+            Named("test"), lambda m, b: m[1](cube(m[0](b["x"])) + b["x"][:, :1])
+        )
+        return Network(module, f, "cube")
+
+    batch = {"x": torch.randn(5, 3, dtype=torch.float64)}
+    tau = _random({n: p.detach() for n, p in module.named_parameters()})
+    _, expected = tangent(network(lambda x: x**3), tau, batch)
+    _, change = tangent(network(cube), tau, batch)
+    torch.testing.assert_close(change, expected)
 
 
 def test_fused_kernel_without_forward_mode_is_named() -> None:

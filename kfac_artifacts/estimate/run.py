@@ -17,7 +17,7 @@ from kfac_artifacts.estimate.passes.visits import Listener, ListenerToSeveral
 from kfac_artifacts.estimate.processes.workers import Workers
 from kfac_artifacts.estimate.sample import Loaded, Sample
 from kfac_artifacts.estimate.sites.base import Site
-from kfac_artifacts.linearize import forward_mode_kernels
+from kfac_artifacts.kernels import forward_mode_kernels
 from kfac_artifacts.network import Network
 
 ROOM, ROOM_CPU = 2**24, 2**20

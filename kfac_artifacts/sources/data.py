@@ -1,6 +1,7 @@
 """Datasets by Hub id, local table or folder of images."""
 
 import glob
+import logging
 import re
 import tempfile
 from collections.abc import Sequence
@@ -19,9 +20,12 @@ from kfac_artifacts.sources.columns import text_columns as find_text_columns
 from kfac_artifacts.sources.encode import load_image_encoder, load_text_encoder
 from kfac_artifacts.sources.examples import Description, ImageExamples, TextExamples
 from kfac_artifacts.sources.hub import download
+from kfac_artifacts.sources.image_folder import list_images
 from kfac_artifacts.sources.naming import data_name
 from kfac_artifacts.sources.output_maps import inputs
 from kfac_artifacts.sources.quiet import quiet
+
+logger = logging.getLogger(__name__)
 
 # pandas would read words such as "NA" and "None" as missing
 _CSV: dict[str, Any] = {"keep_default_na": False}
@@ -32,9 +36,6 @@ READERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jsonl": ("json", {}),
     ".parquet": ("parquet", {}),
 }
-IMAGES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
 HUB_ID = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^:/]+))?")
 FEWEST_EXAMPLES = 2  # of one example there is no mean to speak of
 
@@ -81,7 +82,7 @@ def load_examples(
     Raises:
         SourceError: If the data cannot be found or read, or do not fit the network.
     """
-    opened = _open(data, split)
+    opened = _open(data, split, label_column)
     rows = opened.rows
     if len(rows) < FEWEST_EXAMPLES:
         raise SourceError(
@@ -104,12 +105,12 @@ def load_examples(
     raise SourceError(f"{network.id} takes {argument}; only text and images are known")
 
 
-def _open(data: str, split: str | None) -> _Opened:
+def _open(data: str, split: str | None, label_column: str | None) -> _Opened:
     path = Path(data).expanduser()
     if path.is_file():
         return _open_table(path, split)
     if path.is_dir():
-        return _open_folder(path, split)
+        return _open_folder(path, split, label_column)
     name = HUB_ID.fullmatch(data)
     if name is None or path.suffix.lower() in READERS:
         raise SourceError(f"there is no file or folder {data!r}")
@@ -136,25 +137,13 @@ def _open_table(path: Path, split: str | None) -> _Opened:
     return _Opened(loaded["train"], Description(data_name(path)), path.parent)
 
 
-def _open_folder(path: Path, split: str | None) -> _Opened:
-    if split is None and (path / "train").is_dir():
-        split = "train"
-    root = path if split is None else path / split
-    if not root.is_dir():
-        found = sorted(child.name for child in path.iterdir() if child.is_dir())
-        raise SourceError(
-            f"{path.name} has no split {split!r}; its folders are "
-            f"{', '.join(found) or 'none'}"
-        )
-    files = sorted(f for f in root.rglob("*") if f.suffix.lower() in IMAGES)
-    if not files:
-        raise SourceError(f"there are no images in the folder {root.name}")
-    names = [str(file.relative_to(root)) for file in files]
-    table = {"image": names}
-    if all(file.parent != root for file in files):
-        table["label"] = [file.relative_to(root).parts[0] for file in files]
-    rows = datasets.Dataset.from_dict(table)
-    return _Opened(rows, Description(data_name(path), None, split), root)
+def _open_folder(path: Path, split: str | None, label_column: str | None) -> _Opened:
+    found = list_images(path, split, labelled=label_column is not None)
+    table = {"image": found.names} | ({"label": found.classes} if found.classes else {})
+    description = Description(data_name(path), None, found.split)
+    notes = "".join(f"; {note}" for note in found.notes)
+    logger.info("%s: %d images%s", description.id, len(found.names), notes)
+    return _Opened(datasets.Dataset.from_dict(table), description, found.root)
 
 
 def _open_hub(name: str, config: str | None, split: str | None) -> _Opened:

@@ -6,22 +6,20 @@ height])`` and then its pixels as RGB bytes, rows first. JSON is written in ASCI
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from kfac_artifacts.artifact import DataInfo, Json, Named
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources.columns import Labels
 from kfac_artifacts.sources.encode import ImageEncoder, TextEncoder
-
-TOO_LARGE = Image.DecompressionBombError
+from kfac_artifacts.sources.pixels import UnreadableImage, read_rgb
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ class ImageExamples(_Labelled):
         return len(self.rows)
 
     def images(self, indices: Sequence[int]) -> list[Image.Image]:
-        """Read some images as RGB, turned as their camera says."""
+        """Read some images as RGB; see ``pixels``."""
         rows = self.rows.select_columns([self.column])
         rows = rows.with_format("arrow")[list(indices)][self.column].to_pylist()
         return [
@@ -164,19 +162,11 @@ class ImageExamples(_Labelled):
 
     def _decode(self, index: int, value: Any) -> Image.Image:
         stored = value if isinstance(value, dict) else {"path": value}
-        path = self.folder / (stored.get("path") or "")
-        content = stored.get("bytes")
+        path, content = self.folder / (stored.get("path") or ""), stored.get("bytes")
         try:
-            with Image.open(path if content is None else io.BytesIO(content)) as image:
-                return ImageOps.exif_transpose(image).convert("RGB")
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            Image.DecompressionBombError,
-        ) as error:
-            reason = str(error).splitlines()[0] if content is None else "damaged bytes"
+            return read_rgb(path if content is None else content)
+        except UnreadableImage as error:
+            name = "/".join(Path(stored.get("path") or "no name").parts[-2:])
             raise SourceError(
-                f"{self.description.id}: image {index} ({path.name}) cannot be read: "
-                f"{reason}"
+                f"{self.description.id}: image {index} ({name}) cannot be read: {error}"
             ) from error

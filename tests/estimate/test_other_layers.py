@@ -177,17 +177,6 @@ def test_adapters_that_are_zero_at_first_are_told_apart_from_dead_ones():
         assert (name, reason) == ("1.lora_A.default.weight", "f does not depend on it")
 
 
-def test_a_wrapper_changes_names_and_nothing_else():
-    network = network_of(nn.Linear(4, 4))
-    wrapped = Network(nn.DataParallel(network.module), network.output_map, "toy")
-    plain = compute(network, examples(), cotangents=EXACT)
-    found = compute(wrapped, examples(), cotangents=EXACT)
-    assert found.provenance.uncovered == {}
-    for name, factor in plain.factors.items():
-        same = found.factors[f"module.{name}"].to_dense()
-        torch.testing.assert_close(same, factor.to_dense())
-
-
 @pytest.mark.parametrize("kind", ["gpt2", "t5"])
 def test_a_table_tied_to_the_head_is_refused_and_the_rest_is_exact(kind):
     from transformers import GPT2LMHeadModel, T5ForConditionalGeneration

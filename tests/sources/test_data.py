@@ -331,7 +331,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path, clip: Network) -> None:
     damaged = tmp_path / "pets" / "dog" / "0.png"
     damaged.write_bytes(damaged.read_bytes()[:80])
     examples = load_examples(data, clip)
-    message = r"pets: image 2 \(0\.png\) cannot be read"
+    message = r"pets: image 2 \(dog/0\.png\) cannot be read"
     with pytest.raises(SourceError, match=message) as caught:
         examples.batch([0, 2])
     assert "\n" not in str(caught.value)

@@ -15,7 +15,7 @@ from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.estimate.coverage.settle import drop_unfit, settle
 from kfac_artifacts.estimate.passes.single import Pass, requiring_gradients
 from kfac_artifacts.estimate.passes.visits import Visit
-from kfac_artifacts.estimate.sites.base import LinearSite, Site
+from kfac_artifacts.estimate.sites.base import LinearSite, Site, TableSite
 from kfac_artifacts.estimate.sites.inventory import Inventory
 from kfac_artifacts.network import Batch, Network
 
@@ -25,6 +25,7 @@ largest gradient, below which a difference is rounding."""
 HALF_PRECISION = (0.2, 0.02)
 UNREACHED = "f does not depend on it"
 UNSEEN = "f uses it without calling its module"
+UNREAD = "f does not look up its rows as they are"
 OUTSIDE = "f also uses it outside its module (tied or fused weights)"
 
 
@@ -91,22 +92,29 @@ class _Prover:
         seen = self._seen.pop(site, {})
         for name in site.parameters.values():
             actual = self._true.pop((name, site.part), None)
-            fault = self._fault(seen.get(name), actual)
+            fault = self._fault(site, seen.get(name), actual)
             if fault == UNREACHED and name != site.parameters["weight"]:
                 continue
             if fault is not None:
                 self.faults.setdefault(site, fault)
 
-    def _fault(self, seen: Tensor | None, actual: Tensor | None) -> str | None:
+    def _fault(
+        self, site: Site, seen: Tensor | None, actual: Tensor | None
+    ) -> str | None:
         if seen is None:
             reached = actual is not None and bool(actual.any())
-            return UNSEEN if reached else UNREACHED
+            return unseen(site) if reached else UNREACHED
         relative, negligible = TOLERANCES.get(seen.dtype, HALF_PRECISION)
         known = torch.zeros_like(seen) if actual is None else actual
         allowed = relative * known.norm() + negligible * self._largest
         if seen.shape != known.shape or not (seen - known).norm() <= allowed:
             return OUTSIDE
         return UNREACHED if actual is None else None
+
+
+def unseen(site: Site) -> str:
+    """Say why nothing was heard of a site that f depends on."""
+    return UNREAD if isinstance(site, TableSite) else UNSEEN
 
 
 def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
@@ -198,8 +206,9 @@ def true_gradients(
             raise CoverageError("f does not depend on any parameter of the model")
         leaves = {n: p for n, p in leaves.items() if n not in excluded}
         grads = torch.autograd.grad(f, list(leaves.values()), s, allow_unused=True)
-    pairs = zip(leaves, grads, strict=True)
-    return f.detach(), s, {n: g for n, g in pairs if g is not None}
+    found = {n: g for n, g in zip(leaves, grads, strict=True) if g is not None}
+    dense = {n: g.to_dense() if g.is_sparse else g for n, g in found.items()}
+    return f.detach(), s, dense
 
 
 def _by_site(

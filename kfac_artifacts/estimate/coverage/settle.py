@@ -81,11 +81,22 @@ def drop_unfit(network: Network, inventory: Inventory, batch: Batch, f: Tensor) 
     shared = [s for s in inventory.sites if isinstance(s, LooseSite | TableSite)]
     if shared and not _same(network, shared, batch, f):
         for site in shared:
-            if not _same(network, [site], batch, f):
+            if not (
+                _same(network, [site], batch, f)
+                or _without_sharing(network, site, batch, f)
+            ):
                 inventory.drop(site, NOT_ONCE)
     for site in shared:
         if isinstance(site, LooseSite):
             site.places.proved = True
+
+
+def _without_sharing(network: Network, site: Site, batch: Batch, f: Tensor) -> bool:
+    """Whether f is right if the numbers in one row are those of all examples."""
+    if not (isinstance(site, TableSite) and any(site.common.values())):
+        return False
+    site.common = dict.fromkeys(site.common, False)
+    return _same(network, [site], batch, f)
 
 
 def _same(network: Network, sites: Sequence[Site], batch: Batch, f: Tensor) -> bool:

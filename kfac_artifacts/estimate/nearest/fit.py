@@ -79,7 +79,8 @@ class _Power:
     def _go(self, start: tuple[Tensor, ...]) -> None:
         """Begin with these A and B, of any scale."""
         self._start = start
-        self.B = [start[1] / max(float(start[1].norm()), 1e-300)] * self._rank
+        norm = float(start[1].double().norm())  # squares of small numbers vanish
+        self.B = [start[1] / norm if norm > 0 else start[1]] * self._rank
         self._begin(inputs=True)
 
     def add(self, record: Record, ranks: Sequence[int]) -> None:

@@ -25,10 +25,12 @@ from kfac_artifacts.estimate.passes.visits import (
 from kfac_artifacts.estimate.sites.attention import explicit_attention
 from kfac_artifacts.estimate.sites.base import LooseSite, Site, TableSite
 from kfac_artifacts.estimate.sites.copies import Copies
-from kfac_artifacts.estimate.sites.experts import listening, running_experts_one_by_one
+from kfac_artifacts.estimate.sites.experts import listening
+from kfac_artifacts.estimate.sites.lookups import listening_to_lookups
 from kfac_artifacts.estimate.sites.orders import Order, arrange, fits, possible
 from kfac_artifacts.estimate.sites.quantised import kept_for_gradients
 from kfac_artifacts.estimate.sites.routing import Tokens
+from kfac_artifacts.kernels import running_experts_one_by_one
 from kfac_artifacts.network import Batch, Network
 
 
@@ -68,7 +70,7 @@ class Pass:
         with ExitStack() as stack:
             projections = stack.enter_context(explicit_attention(network.module))
             for site in sites:
-                inside = isinstance(site, LooseSite) or site.functional
+                inside = isinstance(site, LooseSite | TableSite) or site.functional
                 for module in [] if inside else site.modules:
                     place = projections.get(module, module)
                     hook = self._hook(site)
@@ -78,6 +80,7 @@ class Pass:
                 sites, parameters, self._tokens, self._hear, self.failures
             )
             stack.enter_context(heard)
+            stack.enter_context(listening_to_lookups(sites, self._look_up))
             stack.enter_context(self._stages.following(network.module))
             stack.enter_context(torch.enable_grad())
             self.f = network.call_with(copies, batch)
@@ -151,18 +154,22 @@ class Pass:
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], z: Any
         ) -> Any:
             x = args[0] if args else next(iter(kwargs.values()))
-            call = self._call(site)
-            if isinstance(site, TableSite) and x.dim() == 2 and x.shape[0] == 1:
-                x = x.expand(self._count, -1)
-                z = z.expand(self._count, -1, -1)
-            try:
-                visit = self._visit(site, call, module, x)
-            except CoverageError as error:
-                self.failures[site] = str(error)
-                return None
-            return self._enter(visit, z)
+            return self._use(site, self._call(site), x, z)
 
         return hook
+
+    def _look_up(self, site: TableSite, numbers: Tensor, rows: Tensor) -> Tensor:
+        """A use of a table inside of its module."""
+        call = self._call(site)
+        return self._use(site, call, *site.spread(call, numbers, rows, self._count))
+
+    def _use(self, site: Site, call: int, x: Tensor, z: Tensor) -> Tensor:
+        try:
+            visit = self._visit(site, call, x)
+        except CoverageError as error:
+            self.failures[site] = str(error)
+            return z
+        return self._enter(visit, z)
 
     def _tokens(self, x: Tensor) -> Tokens:
         return Tokens(self._count, self._stages.masks_of(x).mask)
@@ -180,10 +187,11 @@ class Pass:
         self._listen(visit, z)
         return z
 
-    def _visit(self, site: Site, call: int, module: nn.Module, x: Tensor) -> Visit:
+    def _visit(self, site: Site, call: int, x: Tensor) -> Visit:
         """Look at an input: where its examples are, and which positions are real."""
         order = site.orders.get(call)
-        a = site.inputs(module, x.detach()) if x.dim() > 1 else x
+        table = isinstance(site, TableSite)
+        a = site.inputs(x.detach()) if x.dim() > 1 or table else x
         lead = a.shape[:-1] if site.arranged else a.shape[:1]
         allowed = possible(lead, self._count) if lead else []
         if not site.arranged:
@@ -202,7 +210,7 @@ class Pass:
         if not site.whole:
             mask, rows = self._stages.masks_of(x).of(a.shape[1:-1], x.shape)
         a = positions_first(a)
-        a = a[..., 0] if isinstance(site, TableSite) else a
+        a = a[..., 0] if table else a
         return Visit(site, call, x, a, mask, rows, order)
 
     def _listen(self, visit: Visit, z: Tensor) -> None:

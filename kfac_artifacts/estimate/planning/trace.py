@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kfac_artifacts.estimate.coverage.proof import (
     UNREACHED,
-    UNSEEN,
     leaders_of,
     true_gradients,
+    unseen,
 )
 from kfac_artifacts.estimate.coverage.settle import NOT_ONCE
 from kfac_artifacts.estimate.passes.single import Pass, requiring_gradients
@@ -172,7 +172,7 @@ def _drop_unseen(
             inventory.drop(site, passed.failures[site])
         elif site not in watcher.heard:
             used = reached.intersection(site.parameters.values())
-            inventory.drop(site, UNSEEN if used else UNREACHED)
+            inventory.drop(site, unseen(site) if used else UNREACHED)
 
 
 def _positions(visit: Visit, count: int) -> int:

@@ -49,7 +49,7 @@ class Site(ABC):
         """Where the examples are, proved, for every call of a forward pass."""
 
     @abstractmethod
-    def inputs(self, module: nn.Module, x: Tensor) -> Tensor:
+    def inputs(self, x: Tensor) -> Tensor:
         """Put the features of a module's input last, ``[…, d_in]``."""
 
     @abstractmethod
@@ -80,7 +80,7 @@ class LinearSite(Site):
         self._convolution = convolution
 
     @override
-    def inputs(self, module: nn.Module, x: Tensor) -> Tensor:
+    def inputs(self, x: Tensor) -> Tensor:
         conv = self._convolution
         return x if conv is None else patches(conv, x).flatten(len(conv.stride) + 1)
 
@@ -113,12 +113,34 @@ class TableSite(Site):
     ) -> None:
         super().__init__(name, parameters)
         self.rows, self.width = shape
+        self.common: dict[int, bool] = {}
+        """Of every call with one row of numbers: whether all examples share it."""
+
+    def spread(
+        self, call: int, numbers: Tensor, rows: Tensor, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """Give every example numbers and rows of its own where all share one.
+
+        Args:
+            call: How many look-ups came before in the forward pass.
+            numbers: What is looked up, ``[N, …]``, ``[1, T]`` or ``[T]``.
+            rows: What is found, ``[…, D]``.
+            count: N.
+
+        Returns:
+            ``[N, T]`` and ``[N, T, D]``, or both as they are.
+        """
+        if numbers.dim() == 1:
+            common = self.common.setdefault(call, len(numbers) != count)
+        else:
+            common = numbers.dim() == 2 and len(numbers) == 1
+        if not common:
+            return numbers, rows
+        return numbers.expand(count, -1), rows.expand(count, -1, -1)
 
     @override
-    def inputs(self, module: nn.Module, x: Tensor) -> Tensor:
-        padding = getattr(module, "padding_idx", None)
-        ids = x if padding is None else x.masked_fill(x == padding, -1)
-        return ids[..., None]
+    def inputs(self, x: Tensor) -> Tensor:
+        return x[..., None]
 
     @override
     def cotangents(self, g: Tensor) -> Tensor:
@@ -171,7 +193,7 @@ class LooseSite(Site):
         return torch.arange(self.rows, device=device).expand(count, -1)
 
     @override
-    def inputs(self, module: nn.Module, x: Tensor) -> Tensor:
+    def inputs(self, x: Tensor) -> Tensor:
         return x
 
     @override

@@ -42,7 +42,7 @@ class NormSite(Site):
         self._axis = 1 if channels_first else -1
 
     @override
-    def inputs(self, module: nn.Module, x: Tensor) -> Tensor:
+    def inputs(self, x: Tensor) -> Tensor:
         return x.movedim(self._axis, -1)
 
     @override
@@ -84,7 +84,7 @@ class ChannelSite(Site):
         self._features = features
 
     @override
-    def inputs(self, module: nn.Module, x: Tensor) -> Tensor:
+    def inputs(self, x: Tensor) -> Tensor:
         return x
 
     @override
@@ -121,7 +121,7 @@ class GroupedSite(Site):
         self._convolution = convolution
 
     @override
-    def inputs(self, module: nn.Module, x: Tensor) -> Tensor:
+    def inputs(self, x: Tensor) -> Tensor:
         return x
 
     @override

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from kfac_artifacts.artifact import Layout
 from kfac_artifacts.estimate.sites.base import LinearSite, Site
 from kfac_artifacts.estimate.sites.routing import Places, Tokens
+from kfac_artifacts.kernels import forwards_replaced, holds_experts
 
 PRODUCTS = (linear, torch.matmul, Tensor.matmul, Tensor.__matmul__)
 CASTS = (Tensor.to, Tensor.type, Tensor.float)
@@ -43,7 +44,7 @@ def functional_sites(
         holds experts; none for other parameters. Nothing is proved yet.
     """
     own = {k: p for k, p in module.named_parameters(recurse=False) if k in wanted}
-    if not _is_experts(module):
+    if not holds_experts(module):
         return _matrix(path, module, own, wanted)
     stacks = [key for key, parameter in own.items() if parameter.dim() == 3]
     transposed = getattr(module, "is_transposed", False)
@@ -77,47 +78,6 @@ def _matrix(
     return [site]
 
 
-def _is_experts(module: nn.Module) -> bool:
-    """Whether transformers' decorator of expert classes made the module's class."""
-    decorated = hasattr(type(module).forward, "__wrapped__")
-    return decorated and hasattr(module, "has_gate") and hasattr(module, "num_experts")
-
-
-@contextmanager
-def running_experts_one_by_one(module: nn.Module) -> Iterator[None]:
-    """Let every expert be applied by itself, whatever implementation is configured.
-
-    Args:
-        module: A network; it is left as it was found.
-
-    Yields:
-        Nothing.
-    """
-    plain = {
-        part: partial(type(part).forward.__wrapped__, part)  # type: ignore[attr-defined]
-        for part in module.modules()
-        if _is_experts(part) and "forward" not in vars(part)
-    }
-    with _forwards_replaced(plain):
-        yield
-
-
-@contextmanager
-def _forwards_replaced(
-    forwards: Mapping[nn.Module, Callable[..., Any]],
-) -> Iterator[None]:
-    before = {module: vars(module).get("forward") for module in forwards}
-    for module, forward in forwards.items():
-        vars(module)["forward"] = forward
-    try:
-        yield
-    finally:
-        for module, own in before.items():
-            del vars(module)["forward"]
-            if own is not None:
-                vars(module)["forward"] = own
-
-
 @contextmanager
 def listening(
     sites: Sequence[Site],
@@ -149,7 +109,7 @@ def listening(
         named = {s: keys[id(parameters[s.parameters["weight"]])] for s in own}
         listen = partial(_Ear, tokens=tokens, hear=hear, failures=failures)
         forwards[module] = partial(_run_heard, module, module.forward, named, listen)
-    with _forwards_replaced(forwards):
+    with forwards_replaced(forwards):
         yield
 
 

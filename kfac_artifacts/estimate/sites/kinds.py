@@ -94,10 +94,16 @@ def _convolution(module: nn.Module) -> Found:
 
 
 def _table(module: nn.Module) -> Found:
-    if isinstance(module, nn.Embedding) and module.max_norm is None:
-        shape = (module.num_embeddings, module.embedding_dim)
-        return Kind(partial(TableSite, shape=shape))
-    return None
+    if isinstance(module, nn.EmbeddingBag):
+        return "an nn.EmbeddingBag: it gives sums of rows, not rows"
+    if not isinstance(module, nn.Embedding):
+        return None
+    if module.max_norm is not None:
+        return "a table with max_norm: reading it changes it"
+    if module.scale_grad_by_freq:
+        return "a table with scale_grad_by_freq: its gradient is not that of f"
+    rows, width = module.weight.shape
+    return Kind(partial(TableSite, shape=(rows, width)))
 
 
 def _attention(module: nn.Module) -> Found:

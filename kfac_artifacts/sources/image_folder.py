@@ -1,0 +1,195 @@
+"""Folders of images, with a subfolder per class or none: what is read, and what not.
+
+Links are followed, but not back to where they come from. Hidden files and folders and
+those that systems leave behind are no data. A file is an image by its ending.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from kfac_artifacts.errors import SourceError
+
+SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
+LEFT_BEHIND = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"}
+NOT_STILL = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "IPTC"}
+"""Formats that PIL names and does not decode, or not everywhere."""
+RUNS_CODE = {"EPS"}
+UNREAD = {
+    *(".heic", ".heif", ".jxl", ".svg", ".hdr", ".exr", ".raw", ".dng", ".cr2", ".cr3"),
+    *(".nef", ".arw", ".orf", ".rw2", ".raf", ".psb", ".eps", ".wmf", ".emf", ".jxr"),
+    *(".avif", ".avifs", ".webp", ".jp2", ".tif", ".tiff"),
+}
+"""Endings of images that are not read, or not by every build of PIL."""
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The images of a folder.
+
+    Attributes:
+        root: What their names are relative to.
+        split: The subfolder that was taken, if one was.
+        names: Their paths, sorted.
+        classes: The subfolder that each is in; none if some are in no subfolder.
+        notes: What else there is, and what became of it.
+    """
+
+    root: Path
+    split: str | None
+    names: Sequence[str]
+    classes: Sequence[str]
+    notes: Sequence[str]
+
+
+def list_images(path: Path, split: str | None, *, labelled: bool) -> ImageFolder:
+    """List the images in a folder.
+
+    Args:
+        path: The folder.
+        split: A subfolder to take; None for ``train``, if it is alone or beside other
+            splits.
+        labelled: Whether classes are needed.
+
+    Returns:
+        The images.
+
+    Raises:
+        SourceError: If there is no such split, no image in it, a folder cannot be read,
+            or classes are needed and an image has none.
+    """
+    root, split, notes = _root(path, split)
+    found = _Found(root)
+    try:
+        files = sorted(found.images(root, ()))
+    except OSError as error:
+        name = Path(error.filename or root).name
+        raise SourceError(f"{name} cannot be read: {error.strerror}") from error
+    notes += found.notes()
+    if not files:
+        rest = f" ({'; '.join(notes)})" if notes else ""
+        raise SourceError(f"there are no images in the folder {root.name}{rest}")
+    names = [file.relative_to(root) for file in files]
+    stray = [name.name for name in names if len(name.parts) == 1]
+    classes = [name.parts[0] for name in names if len(name.parts) > 1]
+    if stray and classes:
+        problem = f"{_counted(stray, 'image')} beside the folders of classes"
+        if labelled:
+            raise SourceError(
+                f"{root.name} has {problem}: without a class of their own; move them "
+                "into a folder, or away"
+            )
+        notes.append(f"{problem}, so there are no classes")
+    empty = found.visited - set(classes)
+    if empty and not stray:
+        notes.append(f"no images in {_listed(sorted(empty))}")
+    return ImageFolder(
+        root, split, [str(name) for name in names], () if stray else classes, notes
+    )
+
+
+def _root(path: Path, split: str | None) -> tuple[Path, str | None, list[str]]:
+    """The folder to take, its split, and what is said of other splits."""
+    folders = sorted(
+        child.name
+        for child in path.iterdir()
+        if child.is_dir() and not _is_left_behind(child.name)
+    )
+    splits = [name for name in folders if name.lower() in SPLITS]
+    if split is None and "train" in folders and (splits[1:] or folders == splits):
+        split = "train"  # else it is a class, beside cars and ships
+    if split is None:
+        return path, None, []
+    if split not in folders:
+        raise SourceError(
+            f"{path.name} has no split {split!r}; its folders are {_listed(folders)}"
+        )
+    others = [name for name in folders if name != split]
+    return path / split, split, [f"not of {_listed(others)}"] if others else []
+
+
+@dataclass
+class _Found:
+    """What lies in a folder beside images."""
+
+    root: Path
+    visited: set[str] = field(default_factory=set)
+    left_out: Counter[str] = field(default_factory=Counter)
+    endings: Counter[str] = field(default_factory=Counter)
+    metadata: list[str] = field(default_factory=list)
+
+    def images(self, folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+        """Walk through a folder, noting what is no image."""
+        above = (*above, os.path.realpath(folder))
+        for child in folder.iterdir():
+            if _is_left_behind(child.name):
+                self.left_out["hidden"] += 1
+            elif child.is_dir():
+                if os.path.realpath(child) in above:
+                    self.left_out["link back to a folder above"] += 1
+                    continue
+                if folder == self.root:
+                    self.visited.add(child.name)
+                yield from self.images(child, above)
+            elif self._is_image(child):
+                yield child
+
+    def _is_image(self, file: Path) -> bool:
+        ending = file.suffix.lower()
+        if not file.is_file():
+            self.left_out["broken link" if file.is_symlink() else "no file"] += 1
+        elif ending in endings():
+            return True
+        elif ending in UNREAD:
+            self.left_out[f"{ending} (images, but not read here)"] += 1
+        elif file.name in METADATA:
+            self.metadata.append(str(file.relative_to(self.root)))
+        else:
+            self.endings[ending or "no ending"] += 1
+        return False
+
+    def notes(self) -> list[str]:
+        """Say what was left out, and why."""
+        notes = [f"{n} {what}" for what, n in sorted(self.left_out.items())]
+        if self.endings:
+            kinds = _listed([kind for kind, _ in self.endings.most_common()])
+            notes.append(f"{self.endings.total()} other files ({kinds})")
+        said = [f"left out: {', '.join(notes)}"] if notes else []
+        if self.metadata:
+            said.append(
+                f"{self.metadata[0]} is not read: to use it, give this file as the "
+                "data and its column of names as that of images"
+            )
+        return said
+
+
+@cache
+def endings() -> frozenset[str]:
+    """Endings of the image files that are read: all that PIL here decodes by itself."""
+    left_out = NOT_STILL | RUNS_CODE
+    return frozenset(
+        ending
+        for ending, kind in Image.registered_extensions().items()
+        if kind in Image.OPEN and kind not in left_out
+    )
+
+
+def _is_left_behind(name: str) -> bool:
+    return name.startswith(".") or name in LEFT_BEHIND
+
+
+def _counted(names: Sequence[str], what: str) -> str:
+    return f"{len(names)} {what}{'s' * (len(names) != 1)} ({_listed(names)})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [n if n.isprintable() else repr(n) for n in names[:SHOWN]]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return (", ".join(shown) or "none") + more

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from kfac_artifacts.artifact import Artifact, Block, KroneckerBlock, Provenance
+from kfac_artifacts.definite import check_definite
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.merge.compatible import (
     check_same,
@@ -18,6 +19,7 @@ def merge(
     artifacts: Sequence[Artifact],
     *,
     exclude: Sequence[Artifact] = (),
+    allow_indefinite: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Artifact:
     """Merge artifacts, and take some out again.
@@ -28,6 +30,7 @@ def merge(
     Args:
         artifacts: What to add; one is enough when there is something to exclude.
         exclude: What to take out; each must be a part of what is added.
+        allow_indefinite: Whether a factor may have clearly negative eigenvalues.
         progress: Told after every block, while the error of the merge is measured.
 
     Returns:
@@ -36,12 +39,16 @@ def merge(
     Raises:
         MismatchError: If the artifacts do not belong together, a task would be counted
             twice, or one to exclude is not in them; all differences are listed.
+        FactorError: If a factor is clearly indefinite; it is named.
     """
     if not artifacts:
         raise MismatchError("there is nothing to merge")
     parts = [Part(a, 1) for a in artifacts] + [Part(a, -1) for a in exclude]
     check_same([part.artifact for part in parts])
     sources = merged_sources(artifacts, exclude)
+    if not allow_indefinite:
+        for part in parts:
+            check_definite(part.artifact)
     blocks, names = _shared([part.artifact for part in parts])
     summed = frozenset(
         b

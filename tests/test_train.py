@@ -199,7 +199,7 @@ def test_divergence_says_so() -> None:
     with pytest.raises(FactorError, match="diverged: the penalty of first"):
         train_tiny(learning_rate=1e30)
     with pytest.raises(SettingsError, match="diverged: the loss"):
-        train_tiny(learning_rate=1e30, lam=0.0)
+        train_tiny(learning_rate=1e30, curved=False)
 
 
 def test_interrupted_training_goes_on_to_the_same_files(tmp_path: Path) -> None:

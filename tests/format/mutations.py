@@ -43,7 +43,8 @@ def mutant(seed: int, path: Path) -> str:
     (path / "expected.json").unlink()
     kinds = [numbers, numbers, numbers, scaled, manifest, manifest, header, raw, files]
     told = [
-        kind(choose, path) for kind in choose.choices(kinds, k=choose.choice(TIMES))
+        kind(choose, path) if (path / "kfac.json").is_file() else "nothing"
+        for kind in choose.choices(kinds, k=choose.choice(TIMES))
     ]
     if choose.random() < 0.95:
         seal(path)
@@ -195,7 +196,7 @@ def raw(choose: random.Random, path: Path) -> str:
 
 def files(choose: random.Random, path: Path) -> str:
     """Cut, lengthen, remove or exchange files."""
-    found = sorted(f for f in path.iterdir() if f.is_file())
+    found = sorted(path.iterdir())
     file, what = choose.choice(found), choose.choice(["cut", "more", "less", "swap"])
     content = file.read_bytes()
     if what == "cut":

@@ -94,6 +94,13 @@ class KfacPenalty:
             artifact, device=device, allow_indefinite=allow_indefinite
         )
 
+    def __repr__(self) -> str:
+        count = sum(factor.nbytes for factor in self.factors.values())
+        return (
+            f"KfacPenalty({len(self.blocks)} blocks, {len(self.factors)} factors, "
+            f"{count:,} bytes)"
+        )
+
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters that the penalty sees."""

@@ -5,8 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from torch import nn
 
 import kfac_artifacts as kfac
+from tests.artifacts import artifact, tau
 
 
 def fresh(code: str) -> str:
@@ -42,3 +45,42 @@ def test_every_public_name_is_listed() -> None:
     assert {"load_network", "push"} <= set(dir(kfac))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = kfac.nothing
+
+
+def things() -> list[object]:
+    """One of each that holds much."""
+    of = artifact()
+    base = of.provenance.base
+    names = tuple(f"a class of a long name {i}" for i in range(1000))
+    head = kfac.Head(torch.eye(1000), names, 20.0)
+    named = kfac.Named("logits")
+    module = nn.Sequential(*(nn.Linear(3, 3) for _ in range(100)))
+    apply = kfac.OutputMap(named, lambda m, batch: m(batch["x"]))
+    return [
+        of,
+        of.provenance,
+        base,
+        *of.factors.values(),
+        kfac.KfacPenalty(of),
+        kfac.CurvatureOperator(of),
+        kfac.CurvatureOperator(of).inverse(0.1),
+        kfac.TaskVector(tau(), base, named, head),
+        head,
+        kfac.Network(module, apply, "m" * 500),
+        kfac.TensorExamples({"x": torch.zeros(1000, 50)}, "d" * 500),
+    ]
+
+
+@pytest.mark.parametrize(
+    "thing", [pytest.param(t, id=f"{i}") for i, t in enumerate(things())]
+)
+def test_what_holds_much_says_in_short_what_it_is(thing: object) -> None:
+    shown = repr(thing)
+    assert shown.startswith((type(thing).__name__, "BlockDiagonalOperator"))
+    assert len(shown) <= 250
+    assert "tensor(" not in shown
+
+
+def test_an_artifact_says_what_it_is_of() -> None:
+    wanted = "Artifact(curvature of 'toy', 3 blocks, 5 factors, 1 tasks of 10 examples)"
+    assert repr(artifact()) == wanted

@@ -14,7 +14,7 @@ from kfac_artifacts.factors.int8 import Int8Matrix, floats
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dense(Factor):
     """All ``d * d`` entries; the matrix is symmetric."""
 

@@ -21,7 +21,7 @@ from kfac_artifacts.factors.int8 import Int8Entries, Leaf, floats
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LowRank(Factor):
     """``M = Σ_k λ_k u_k u_kᵀ + diag(δ)``: ``2 r d`` operations per column, not ``d²``.
 

@@ -21,11 +21,9 @@ def fresh(code: str) -> str:
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    heavy = {"torch", "numpy", "transformers", "safetensors", "huggingface_hub"}
-    code = (
-        f"import sys, kfac_artifacts; print([m for m in {heavy} if m in sys.modules])"
-    )
-    assert fresh(code).strip() == "set()"
+    found = fresh("import sys, kfac_artifacts; print(*sys.modules)").split()
+    assert not {"torch", "transformers", "safetensors", "huggingface_hub"} & set(found)
+    assert "kfac_artifacts" in found
 
 
 def test_functions_are_not_hidden_by_the_modules_that_hold_them() -> None:

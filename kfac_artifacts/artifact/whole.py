@@ -85,6 +85,7 @@ class Artifact:
         with torch.no_grad():
             for block in self.blocks.values():
                 W = block.gather(tau)
-                M = block.product(W, self.factors)
+                own = {name: self.factors[name] for name in block.factors}
+                M = block.product(W, own)
                 values.append(block.scale(self.provenance.tasks) * (W * M).sum())
         return torch.stack(values).sum()

@@ -6,16 +6,15 @@ One set of checks for penalty, operator and training, the same that ``verify`` m
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact, Block, terms_of
 from kfac_artifacts.definite import check_definite
 from kfac_artifacts.errors import FactorError
-from kfac_artifacts.factors import Factor, check_factor, floats, inner
+from kfac_artifacts.factors import Factor, LowRank, check_factor, floats, largest
 
 LARGEST = 2.0**100
-"""Largest norm of a factor, and of a term of two: products with task vectors of any
-norm up to 1e4 stay finite in float32, and no curvature comes near it."""
+"""Largest bound of the norm of a factor, and of a term of two: products with task
+vectors of any norm up to 1e4 stay finite in float32, and no curvature comes near it."""
 
 
 def checked_factors(
@@ -62,18 +61,14 @@ def _check_size(name: str, block: Block, norms: Mapping[str, float]) -> None:
             if not max(norms[factor], total) <= LARGEST:
                 raise FactorError(
                     f"{name} is too large to compute with: its factor {factor} has a "
-                    f"norm of {norms[factor]:.1e}, so that products may be beyond "
+                    f"norm of up to {norms[factor]:.1e}, and products may be beyond "
                     "float32; no curvature is, so the file was damaged or made up"
                 )
 
 
 def _norm(factor: Factor) -> float:
-    """The Frobenius norm, or the largest entry of a field if that is larger."""
-    largest = [_largest(floats(leaf)) for leaf in factor.leaves().values()]
-    return max(float(inner(factor, factor).clamp(min=0).sqrt()), *largest)
-
-
-def _largest(values: Tensor) -> float:
-    if not values.is_floating_point() or values.numel() == 0:
-        return 0.0
-    return float(values.abs().max())
+    """A bound of the norm, from its largest entry: nothing is multiplied for it."""
+    entries = [largest(floats(leaf)) for leaf in factor.leaves().values()]
+    if isinstance(factor, LowRank):
+        entries.append(factor.entry_bound())
+    return factor.dim * max(entries)

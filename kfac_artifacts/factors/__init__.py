@@ -6,6 +6,7 @@ from kfac_artifacts.factors.check import (
     MAX_ASYMMETRY,
     STORED_ASYMMETRY,
     check_factor,
+    largest,
     relative_asymmetry,
 )
 from kfac_artifacts.factors.dense import Dense
@@ -44,5 +45,6 @@ __all__ = [
     "eigenvalue_ratio",
     "floats",
     "inner",
+    "largest",
     "relative_asymmetry",
 ]

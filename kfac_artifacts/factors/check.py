@@ -4,6 +4,7 @@ Sums of squares are taken in float64 and of numbers of size one: entries of 3e19
 squares that float32 cannot hold, and a comparison with infinity proves nothing.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -59,12 +60,12 @@ def relative_asymmetry(matrices: Sequence[Tensor]) -> float:
     """
     if all(torch.equal(matrix, matrix.mT) for matrix in matrices):
         return 0.0  # the usual case, and the cheap one
-    largest = max(float(m.abs().max()) for m in matrices if m.numel())
+    unit = max(map(largest, matrices))
     loss = size = 0.0
     for matrix in matrices:
         for start in range(0, matrix.shape[-1], ROWS):
-            rows = matrix[..., start : start + ROWS, :].double() / largest
-            columns = matrix[..., start : start + ROWS].mT.double() / largest
+            rows = matrix[..., start : start + ROWS, :].double() / unit
+            columns = matrix[..., start : start + ROWS].mT.double() / unit
             loss += float((rows - columns).square().sum())
             size += float(rows.square().sum())
     return (loss / size) ** 0.5
@@ -77,4 +78,14 @@ def _not_finite(leaf: Leaf) -> int:
         if stored or leaf.scales.numel() == 0 or leaf.scales.max() <= MAX_SCALE:
             return stored
     values = floats(leaf)
-    return int((~values.isfinite()).sum()) if values.is_floating_point() else 0
+    if math.isfinite(largest(values)):  # one look at each, and no mask of them
+        return 0
+    return int((~values.isfinite()).sum())
+
+
+def largest(values: Tensor) -> float:
+    """The largest magnitude of numbers, nan if there is one; zero of other fields."""
+    if not values.is_floating_point() or values.numel() == 0:
+        return 0.0
+    low, high = torch.aminmax(values)
+    return float(torch.maximum(-low, high))

@@ -65,10 +65,13 @@ def tensors(file: Path) -> tuple[int, dict[str, Any]]:
     try:
         found = json.loads(content[8:start])
         found.pop("__metadata__", None)
-        ends = [info["data_offsets"][1] for info in found.values()]
+        ends = [info["data_offsets"][1] for info in found.values() if info["dtype"]]
+        begins = [info["data_offsets"][0] for info in found.values()]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return start, {}
-    whole = all(isinstance(end, int) and start + end <= len(content) for end in ends)
+    whole = all(
+        isinstance(end, int) and start + end <= len(content) for end in ends + begins
+    )
     return start, found if whole else {}
 
 

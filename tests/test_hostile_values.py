@@ -137,6 +137,17 @@ def test_merge_and_training_refuse_what_verify_refuses(
     merge([opened, other], allow_indefinite=True)
 
 
+def test_merging_what_is_indefinite_ends_with_exit_code_3(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a", "float32", **{"linear.A": INDEFINITE["dense"]})
+    save_artifact(artifact(2, dtype=torch.float32), tmp_path / "b")
+    words = ["merge", f"{path}", f"{tmp_path / 'b'}", "-o", f"{tmp_path / 'c'}"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 3
+    assert "linear.A is clearly indefinite" in done.stderr
+    assert not (tmp_path / "c").exists()
+    assert CliRunner().invoke(main, [*words, "--allow-indefinite"]).exit_code == 0
+
+
 @pytest.mark.parametrize(("a", "b"), [(1e25, 1e20), (1e32, 1e-20), (1e-20, 1e32)])
 def test_factors_whose_products_may_overflow_are_refused(a: float, b: float) -> None:
     of = artifact(1, dtype=torch.float32)

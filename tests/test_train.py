@@ -196,7 +196,7 @@ def test_module_weight_of_zero_frees_a_module() -> None:
 
 
 def test_divergence_says_so() -> None:
-    with pytest.raises(FactorError, match="diverged: the penalty of first"):
+    with pytest.raises(SettingsError, match="diverged: the penalty of first"):
         train_tiny(learning_rate=1e30)
     with pytest.raises(SettingsError, match="diverged: the loss"):
         train_tiny(learning_rate=1e30, curved=False)

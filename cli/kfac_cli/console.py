@@ -16,6 +16,7 @@ from kfac_cli.terminal import readable
 EXIT_CODES = {  # by the name of the error, so that the library need not be imported
     "AddressError": 2,
     "FormatError": 3,
+    "FactorError": 3,
     "AccessError": 4,
     "ConnectionFailed": 5,
 }

@@ -49,11 +49,12 @@ SPELLED = {
 def readable() -> Iterator[None]:
     """Let stdout and stderr take any text, and show it harmless and legible."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = Readable(before[0]), Readable(before[1])
+    ours = sys.stdout, sys.stderr = Readable(before[0]), Readable(before[1])
     try:
         yield
-    finally:
-        sys.stdout, sys.stderr = before
+    finally:  # click puts others there that bear a reader who has gone
+        if (sys.stdout, sys.stderr) == ours:
+            sys.stdout, sys.stderr = before
 
 
 class Readable:

@@ -252,7 +252,7 @@ def judged(path: Path, seed: int) -> str:
         close = np.allclose(factor.to_dense().numpy(), again[name], rtol=1e-5)
         assert close, f"{name} is read otherwise"
     good = all(finding.good for finding in verify(path))
-    used_elsewhere(artifact, path, seed)
+    used_elsewhere(artifact, path, seed, good=good)
     return penalised(artifact, good=good)
 
 
@@ -289,7 +289,7 @@ def penalised(artifact: Artifact, *, good: bool) -> str:
     return "sound"
 
 
-def used_elsewhere(artifact: Artifact, path: Path, seed: int) -> None:
+def used_elsewhere(artifact: Artifact, path: Path, seed: int, *, good: bool) -> None:
     """Merge with a good one, take it out again, and compress: right or refused."""
     partner = path.with_name(path.name + "-partner")
     shutil.copytree(path, partner)
@@ -315,10 +315,10 @@ def used_elsewhere(artifact: Artifact, path: Path, seed: int) -> None:
         return load(target)
 
     for number, make in enumerate((merged, without, compressed)):
-        derived(make, path.with_name(f"{path.name}-{number}"))
+        derived(make, path.with_name(f"{path.name}-{number}"), good=good)
 
 
-def derived(make: Callable[[], Artifact], place: Path) -> None:
+def derived(make: Callable[[], Artifact], place: Path, *, good: bool) -> None:
     """What is made of an artifact can be saved and is finite, or is refused."""
     try:
         made = make()
@@ -328,3 +328,6 @@ def derived(make: Callable[[], Artifact], place: Path) -> None:
     except KfacError:
         return
     assert all(f.to_dense().isfinite().all() for f in factors.values())
+    if good:
+        bad = [finding for finding in verify(place) if not finding.good]
+        assert not bad, f"what was made of a good one is not good: {bad}"

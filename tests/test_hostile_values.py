@@ -148,6 +148,18 @@ def test_merging_what_is_indefinite_ends_with_exit_code_3(tmp_path: Path) -> Non
     assert CliRunner().invoke(main, [*words, "--allow-indefinite"]).exit_code == 0
 
 
+def test_compressing_what_no_raised_diagonal_repairs_is_refused(
+    tmp_path: Path,
+) -> None:
+    bent = torch.eye(5)
+    bent[0, 3] = bent[3, 0] = -3.4e38
+    path = saved(tmp_path / "a", "float32", **{"linear.A": Dense(bent)})
+    with pytest.raises(FormatError, match=r"linear\.A"):
+        save_compressed(load(path), tmp_path / "b", "bfloat16")
+    save_compressed(load(path), tmp_path / "c", "low-rank-1")  # what is left is good
+    assert all(finding.good for finding in verify(tmp_path / "c"))
+
+
 @pytest.mark.parametrize(("a", "b"), [(1e25, 1e20), (1e32, 1e-20), (1e-20, 1e32)])
 def test_factors_whose_products_may_overflow_are_refused(a: float, b: float) -> None:
     of = artifact(1, dtype=torch.float32)

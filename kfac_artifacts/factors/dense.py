@@ -62,8 +62,8 @@ def lift(matrices: Tensor | Int8Matrix, amount: float) -> Tensor | Int8Matrix:
     """Add a number to the diagonals of symmetric matrices ``[..., s, s]``."""
     if isinstance(matrices, Int8Matrix):
         return matrices.lifted(amount)
-    shift = matrices.new_full(matrices.shape[:-1], amount)
-    return matrices + torch.diag_embed(shift)
+    shift = torch.full(matrices.shape[:-1], amount, dtype=torch.float64)
+    return matrices + torch.diag_embed(shift.to(matrices))  # infinite if too large
 
 
 def extremes(matrices: Tensor | Int8Matrix) -> tuple[float, float]:

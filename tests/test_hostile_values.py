@@ -160,6 +160,17 @@ def test_compressing_what_no_raised_diagonal_repairs_is_refused(
     assert all(finding.good for finding in verify(tmp_path / "c"))
 
 
+@pytest.mark.parametrize("recipe", ["float32", "low-rank-2", "block-1", "int8"])
+@pytest.mark.parametrize("kind", ["dense", "slightly", "pruned", "low rank"])
+def test_compressing_repairs_what_is_indefinite_even_where_it_keeps_all(
+    tmp_path: Path, kind: str, recipe: str
+) -> None:
+    path = saved(tmp_path / "a", "float32", **{"linear.A": INDEFINITE[kind]})
+    save_compressed(load(path), tmp_path / "b", recipe)
+    assert all(finding.good for finding in verify(tmp_path / "b"))
+    KfacPenalty(load(tmp_path / "b"))
+
+
 @pytest.mark.parametrize(("a", "b"), [(1e25, 1e20), (1e32, 1e-20), (1e-20, 1e32)])
 def test_factors_whose_products_may_overflow_are_refused(a: float, b: float) -> None:
     of = artifact(1, dtype=torch.float32)

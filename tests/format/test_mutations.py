@@ -6,12 +6,12 @@
 
 import collections
 import os
+import shutil
 import traceback
 from pathlib import Path
 
-import pytest
-
-from tests.format.mutations import judged, mutant
+from tests.format.judging import judged
+from tests.format.mutations import mutant
 
 COUNT = int(os.environ.get("KFAC_MUTATIONS", "150"))
 FIRST = int(os.environ.get("KFAC_MUTATIONS_FROM", "0"))
@@ -29,18 +29,8 @@ def test_no_mutant_is_anything_but_refused_or_safe(tmp_path: Path) -> None:
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             wrong.append(f"{told}: {error!r:.300} ({last.filename}:{last.lineno})")
-        remove(place)
+        shutil.rmtree(place)
     print(f"{COUNT} mutants:", dict(outcomes), f"wrong: {len(wrong)}", *wrong, sep="\n")  # noqa: T201
     assert wrong == []
     if COUNT >= 150:
         assert min(outcomes["refused"], outcomes["sound"], outcomes["allowed"]) > 0
-
-
-def remove(place: Path) -> None:
-    import shutil
-
-    shutil.rmtree(place)
-
-
-if __name__ == "__main__":
-    pytest.main([__file__, "-s"])

@@ -1,31 +1,30 @@
 """Publish, merge and use the curvature of a pretrained network.
 
 The words are those of the ``kfac`` command: ``compute``, ``merge``, ``compress``,
-``push``, ``pull``, ``verify``, ``train``, ``apply``, ``evaluate``. What needs
-transformers or the Hub is imported when it is used.
+``push``, ``pull``, ``verify``, ``train``, ``apply``, ``evaluate``. Every name is imported
+when it is used, so that importing the package costs nothing.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from kfac_artifacts.artifact import Artifact, Cotangents, Named
-from kfac_artifacts.compress import Budget, Recipe, compare, save_compressed
-from kfac_artifacts.errors import KfacError
-from kfac_artifacts.estimate import Estimator, Job, compute
-from kfac_artifacts.evaluate import EvaluationTask, evaluate
-from kfac_artifacts.fidelity import fidelity
-from kfac_artifacts.format import load, open_artifact, save_artifact
-from kfac_artifacts.linearize import linearize
-from kfac_artifacts.merge import join, merge
-from kfac_artifacts.network import Network, OutputMap, TensorExamples
-from kfac_artifacts.operator import CurvatureOperator
-from kfac_artifacts.penalty import KfacPenalty
-from kfac_artifacts.task_vector import Head, TaskVector
-from kfac_artifacts.train import TrainingTask, TrainSettings, train
-from kfac_artifacts.verify import verify
-
 if TYPE_CHECKING:
+    from kfac_artifacts.artifact import Artifact, Cotangents, Named
+    from kfac_artifacts.compress import Budget, Recipe, compare, save_compressed
+    from kfac_artifacts.errors import KfacError
+    from kfac_artifacts.estimate import Estimator, Job
+    from kfac_artifacts.estimate.compute import compute
+    from kfac_artifacts.evaluate import EvaluationTask, evaluate
+    from kfac_artifacts.fidelity import fidelity
+    from kfac_artifacts.format import load, open_artifact, save_artifact
     from kfac_artifacts.hub import pull, push
+    from kfac_artifacts.linearize import linearize
+    from kfac_artifacts.merge import join, merge
+    from kfac_artifacts.network import Network, OutputMap, TensorExamples
+    from kfac_artifacts.operator import CurvatureOperator
+    from kfac_artifacts.penalty import KfacPenalty
     from kfac_artifacts.sources import (
         apply,
         encode_texts,
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
         load_network,
         make_head,
     )
+    from kfac_artifacts.task_vector import Head, TaskVector
+    from kfac_artifacts.train import TrainingTask, TrainSettings, train
+    from kfac_artifacts.verify import verify
 
 __all__ = [
     "Artifact",
@@ -75,18 +77,66 @@ __all__ = [
     "verify",
 ]
 
-_ELSEWHERE = {
+_HOMES = {
+    "Artifact": "artifact",
+    "Budget": "compress",
+    "Cotangents": "artifact",
+    "CurvatureOperator": "operator",
+    "Estimator": "estimate",
+    "EvaluationTask": "evaluate",
+    "Head": "task_vector",
+    "Job": "estimate",
+    "KfacError": "errors",
+    "KfacPenalty": "penalty",
+    "Named": "artifact",
+    "Network": "network",
+    "OutputMap": "network",
+    "Recipe": "compress",
+    "TaskVector": "task_vector",
+    "TensorExamples": "network",
+    "TrainSettings": "train",
+    "TrainingTask": "train",
     "apply": "sources",
+    "compare": "compress",
+    "compute": "estimate",
     "encode_texts": "sources",
+    "evaluate": "evaluate",
+    "fidelity": "fidelity",
+    "join": "merge",
+    "linearize": "linearize",
+    "load": "format",
     "load_examples": "sources",
     "load_network": "sources",
     "make_head": "sources",
+    "merge": "merge",
+    "open_artifact": "format",
     "pull": "hub",
     "push": "hub",
+    "save_artifact": "format",
+    "save_compressed": "compress",
+    "train": "train",
+    "verify": "verify",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ELSEWHERE:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ELSEWHERE[name]}"), name)
+    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps ``merge`` the function: importing the module of that name would hide it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

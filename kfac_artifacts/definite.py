@@ -1,76 +1,149 @@
 """Whether blocks are semidefinite: else a penalty rewards some drift."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from kfac_artifacts.artifact import Artifact, KroneckerBlock, terms_of
+from kfac_artifacts.artifact import Artifact, Block, KroneckerBlock, terms_of
 from kfac_artifacts.errors import FactorError
-from kfac_artifacts.factors import Dense, Factor, Pruned, eigenvalue_ratio
+from kfac_artifacts.factors import (
+    BlockDiagonal,
+    Dense,
+    Factor,
+    Pruned,
+    eigenvalue_ratio,
+    floats,
+)
+from kfac_artifacts.format import StoredFactors
 
 CLEARLY = 1e-2
 """How negative λ_min / λ_max may be. Rounding gives some thousandths, which do no harm;
 pruning gives tenths, and training runs away along what is rewarded."""
+STORED = {"float32": 1e-5}
+"""What less than that is allowed of factors on disk, by number type."""
+SMALL = 64
+"""Size of a sum of terms of which all eigenvalues are computed."""
 
 
-def check_definite(artifact: Artifact) -> None:
+def tolerance(artifact: Artifact, name: str) -> float:
+    """How negative λ_min / λ_max of a factor may be, by what rounding does to it.
+
+    Args:
+        artifact: The artifact; of one in memory, nothing says how it was rounded.
+        name: Of the factor.
+
+    Returns:
+        The largest share of the largest eigenvalue.
+    """
+    if isinstance(artifact.factors, StoredFactors):
+        return STORED.get(artifact.factors.infos[name].storage.dtype, CLEARLY)
+    return CLEARLY
+
+
+def check_definite(
+    artifact: Artifact, factors: Mapping[str, Factor] | None = None
+) -> None:
     """Refuse curvature that clearly rewards drift.
 
     Args:
         artifact: The curvature.
+        factors: Its factors, where they have been read already.
 
     Raises:
-        FactorError: If a factor, or a sum of terms, has an eigenvalue below
-            ``-CLEARLY`` times the largest.
+        FactorError: If a factor, or a sum of terms, has an eigenvalue that is more
+            negative than its ``tolerance`` allows.
     """
+    held = artifact.factors if factors is None else factors
     looked_at: set[str] = set()
     for name, block in artifact.blocks.items():
-        factors = {f: artifact.factors[f] for f in block.factors}
-        if len(terms_of(block)) > 1 and isinstance(block, KroneckerBlock):
-            _refuse(name, extreme_ratio(block, factors))
-        else:
-            for own, factor in factors.items():
-                if own not in looked_at:
-                    _refuse(own, _lowest(factor))
-        looked_at |= set(factors)
+        if is_sum(block):
+            terms = {f: held[f] for f in block.factors}
+            refuse_indefinite(name, extreme_ratio(block, terms), CLEARLY)
+            continue
+        for own in block.factors:
+            if own not in looked_at:
+                allowed = tolerance(artifact, own)
+                refuse_indefinite(own, lowest(held[own], allowed), allowed)
+        looked_at |= set(block.factors)
 
 
-def _refuse(name: str, ratio: float) -> None:
-    if ratio < -CLEARLY:
+def is_sum(block: Block) -> bool:
+    """Whether a block is a sum of Kronecker products, none semidefinite by itself."""
+    return isinstance(block, KroneckerBlock) and len(terms_of(block)) > 1
+
+
+def refuse_indefinite(name: str, ratio: float, allowed: float) -> None:
+    """Refuse a factor or a sum by its smallest eigenvalue.
+
+    Args:
+        name: Of the factor or block.
+        ratio: λ_min / λ_max.
+        allowed: How negative that may be.
+
+    Raises:
+        FactorError: If it is more negative.
+    """
+    if not ratio >= -allowed:
         raise FactorError(
-            f"{name} is clearly indefinite: its smallest eigenvalue is {ratio:.3f} of "
+            f"{name} is clearly indefinite: its smallest eigenvalue is {ratio:.3g} of "
             "the largest, so that the penalty rewards drift. Compress the curvature "
             "with `kfac compress`, which repairs that, or allow it all the same "
             "(--allow-indefinite)"
         )
 
 
-def _lowest(factor: Factor) -> float:
-    """λ_min / λ_max, or zero where one Cholesky decomposition shows that it is fine."""
-    if isinstance(factor, Dense | Pruned):
-        matrix = factor.to_dense()
-        shift = CLEARLY * _largest(factor)
-        raised = matrix + shift * torch.eye(
-            factor.dim, dtype=matrix.dtype, device=matrix.device
-        )
-        if not int(torch.linalg.cholesky_ex(raised).info):
-            return 0.0
-    return eigenvalue_ratio(*factor.eigenvalue_range())
+def lowest(factor: Factor, allowed: float) -> float:
+    """Find λ_min / λ_max where it may matter.
+
+    Args:
+        factor: A finite symmetric factor.
+        allowed: How negative the ratio may be.
+
+    Returns:
+        The ratio, from float64; zero where a Cholesky decomposition shows that it is
+        not below ``-allowed``.
+    """
+    matrices = list(_matrices(factor))
+    if matrices and _raised_is_definite(matrices, allowed):
+        return 0.0
+    return eigenvalue_ratio(*factor.to(dtype=torch.float64).eigenvalue_range())
 
 
-def _largest(factor: Factor) -> float:
-    """The largest eigenvalue, from below, by power iteration."""
-    x = factor.diagonal()[:, None].abs().sqrt()
-    x = x / x.norm().clamp(min=torch.finfo(x.dtype).tiny)
+def _matrices(factor: Factor) -> Iterator[Tensor]:
+    """Stacks of the matrices of which eigenvalues are dear; none if they are cheap."""
+    if isinstance(factor, BlockDiagonal):
+        yield from map(floats, factor.runs)
+    elif isinstance(factor, Dense | Pruned):
+        yield factor.to_dense()[None]
+
+
+def _raised_is_definite(stacks: list[Tensor], allowed: float) -> bool:
+    """Whether all have a Cholesky decomposition once their diagonals are raised."""
+    unit = max(float(stack.abs().max()) for stack in stacks)
+    if unit == 0:
+        return True
+    scaled = [stack / unit for stack in stacks]  # no sum is beyond the number type
+    shift = allowed * max(_largest(stack) for stack in scaled)
+    for stack in scaled:
+        stack.diagonal(dim1=-2, dim2=-1).add_(shift)
+    infos = [torch.linalg.cholesky_ex(stack).info for stack in scaled]
+    return not any(bool(info.any()) for info in infos)
+
+
+def _largest(matrices: Tensor) -> float:
+    """The largest eigenvalue of a stack, from below, by power iteration."""
+    tiny = torch.finfo(matrices.dtype).tiny
+    x = matrices.diagonal(dim1=-2, dim2=-1)[..., None].abs().sqrt()
     for _ in range(10):
-        y = factor.matmul(x)
-        x = y / y.norm().clamp(min=torch.finfo(x.dtype).tiny)
-    return float((x * factor.matmul(x)).sum())
+        x = matrices @ (x / x.norm(dim=-2, keepdim=True).clamp(min=tiny))
+    x = x / x.norm(dim=-2, keepdim=True).clamp(min=tiny)
+    return float((x * (matrices @ x)).sum(dim=(-2, -1)).max())
 
 
-def extreme_ratio(block: KroneckerBlock, factors: Mapping[str, Factor]) -> float:
-    """λ_min / λ_max of a sum of terms by Lanczos.
+def extreme_ratio(block: Block, factors: Mapping[str, Factor]) -> float:
+    """λ_min / λ_max of a sum of terms: by Lanczos, in float64, unless it is small.
 
     Args:
         block: The block.
@@ -79,23 +152,37 @@ def extreme_ratio(block: KroneckerBlock, factors: Mapping[str, Factor]) -> float
     Returns:
         The ratio, or an upper bound where the iteration has not converged.
     """
+    wide = {name: factor.to(dtype=torch.float64) for name, factor in factors.items()}
+    a, b = block.factors[:2]
+    d_in, d_out = wide[a].dim, wide[b].dim
+    like = wide[a].diagonal()
+
+    def apply(flat: Any) -> Any:
+        W = torch.as_tensor(flat).view(d_out, d_in).to(like)
+        return block.product(W, wide).flatten().cpu().numpy()
+
+    size = d_in * d_out
+    if size <= SMALL:
+        columns = [apply(row) for row in torch.eye(size, dtype=torch.float64)]
+        matrix = torch.stack([torch.from_numpy(column) for column in columns])
+        values = torch.linalg.eigvalsh((matrix + matrix.mT) / 2)
+        return eigenvalue_ratio(float(values[0]), float(values[-1]))
+    return eigenvalue_ratio(*_lanczos(apply, size))
+
+
+def _lanczos(apply: Any, size: int) -> list[float]:
+    """The smallest and the largest eigenvalue of a symmetric operator."""
     from scipy.sparse.linalg import (  # noqa: PLC0415 - only where it is needed
         ArpackNoConvergence,
         LinearOperator,
         eigsh,
     )
 
-    a, b = block.terms[0]
-    d_in, d_out = factors[a].dim, factors[b].dim
-    like = factors[a].diagonal()
-
-    def apply(flat: Any) -> Any:
-        W = torch.from_numpy(flat).view(d_out, d_in).to(like)
-        return block.product(W, factors).flatten().double().cpu().numpy()
-
-    size = d_in * d_out
+    generator = torch.Generator().manual_seed(0)  # the same in every run
+    start = torch.randn(size, generator=generator, dtype=torch.float64).numpy()
+    if not apply(start).any():
+        return [0.0, 0.0]  # of zero there is nothing to iterate with
     operator = LinearOperator((size, size), matvec=apply, dtype=float)
-    start = torch.ones(size, dtype=torch.float64).numpy()  # the same in every run
     ends = []
     for which in ("SA", "LA"):
         try:
@@ -111,4 +198,4 @@ def extreme_ratio(block: KroneckerBlock, factors: Mapping[str, Factor]) -> float
         except ArpackNoConvergence as stopped:
             values = stopped.eigenvalues
         ends.append(float(values[0]) if len(values) else 0.0)
-    return eigenvalue_ratio(*ends)
+    return ends

@@ -71,6 +71,10 @@ class TensorExamples:
     tensors: Mapping[str, Tensor]
     id: str
 
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{n} {list(t.shape)}" for n, t in self.tensors.items())
+        return f"TensorExamples({self.id!r:.60}, {shapes:.100})"
+
     def __len__(self) -> int:
         """Number of examples."""
         return len(next(iter(self.tensors.values())))
@@ -134,6 +138,13 @@ class Network:
     def __post_init__(self) -> None:
         """Find the plain module."""
         self.module = plain(self.module)
+
+    def __repr__(self) -> str:
+        count = sum(p.numel() for p in self.module.parameters())
+        return (
+            f"Network({self.id!r:.60}, {self.output_map.info.name}, {count:,} "
+            f"parameters of {type(self.module).__name__})"
+        )
 
     def __call__(self, batch: Batch) -> Float[Tensor, "n c"]:
         """Evaluate ``f(x, θ0)`` for a batch."""

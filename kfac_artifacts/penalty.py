@@ -1,6 +1,7 @@
 """The drift penalty of a task vector under an artifact (TAK, Eq. 6 and 7)."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -10,7 +11,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Artifact, Block
-from kfac_artifacts.errors import MismatchError
+from kfac_artifacts.checked import checked_factors
+from kfac_artifacts.errors import FactorError, MismatchError, SettingsError
 from kfac_artifacts.factors import Factor
 
 SCALES = ("mean", "sum")
@@ -49,9 +51,13 @@ class KfacPenalty:
         weights: Multipliers c_l by pattern of block names (``*``, ``?``); the first
             that matches counts, and a block that none matches has 1.
         scale: ``mean`` or ``sum``.
+        device: Where the factors are held, and checked; None is where they are.
+        allow_indefinite: Whether a factor may clearly reward drift.
 
     Raises:
         MismatchError: If a pattern matches no block, or the scale is unknown.
+        SettingsError: If a multiplier is negative or not finite.
+        FactorError: If a factor must not be computed with; it is named.
     """
 
     def __init__(
@@ -60,14 +66,20 @@ class KfacPenalty:
         *,
         weights: Mapping[str, float] | None = None,
         scale: str = "mean",
+        device: torch.device | str | None = None,
+        allow_indefinite: bool = False,
     ) -> None:
         if scale not in SCALES:
             raise MismatchError(f"scale {scale!r} is unknown; choose from {SCALES}")
         self.blocks = dict(artifact.blocks)
-        self.factors = {name: artifact.factors[name] for name in artifact.factors}
         tasks = artifact.provenance.tasks
         patterns = weights or {}
-        for pattern in patterns:
+        for pattern, weight in patterns.items():
+            if not 0 <= weight < math.inf:
+                raise SettingsError(
+                    f"the weight of {pattern!r} is {weight}; it must be a finite "
+                    "number from 0"
+                )
             if not any(fnmatchcase(name, pattern) for name in self.blocks):
                 raise MismatchError(
                     f"no block is called {pattern!r}; there are, for example, "
@@ -78,6 +90,16 @@ class KfacPenalty:
             * (block.scale(tasks) if scale == "mean" else 1.0)
             for name, block in self.blocks.items()
         }
+        self.factors = checked_factors(
+            artifact, device=device, allow_indefinite=allow_indefinite
+        )
+
+    def __repr__(self) -> str:
+        count = sum(factor.nbytes for factor in self.factors.values())
+        return (
+            f"KfacPenalty({len(self.blocks)} blocks, {len(self.factors)} factors, "
+            f"{count:,} bytes)"
+        )
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -104,8 +126,9 @@ class KfacPenalty:
 
         Raises:
             MismatchError: If ``tau`` has no block, or a part of one.
+            FactorError: If the value is not finite; the block is named.
         """
-        terms = []
+        terms, names = [], []
         for name, block in self.blocks.items():
             missing = [p for p in block.parameters if p not in tau]
             if not missing:
@@ -113,6 +136,7 @@ class KfacPenalty:
                     block.gather(tau), block, self.factors
                 )
                 terms.append(self.multipliers[name] * form)
+                names.append(name)
             elif len(missing) < len(block.parameters):
                 raise MismatchError(
                     f"the task vector lacks {missing[0]}, but has the rest of {name}; "
@@ -123,7 +147,20 @@ class KfacPenalty:
                 "the task vector has none of the parameters that the curvature covers; "
                 f"those are, for example, {', '.join(self.parameters[:3])}"
             )
-        return torch.stack(terms).sum()
+        total = torch.stack(terms).sum()
+        if not bool(total.detach().isfinite()):
+            raise FactorError(_not_finite(names, terms))
+        return total
+
+
+def _not_finite(names: Sequence[str], terms: Sequence[Tensor]) -> str:
+    """Say which block makes a penalty that is not finite."""
+    values = {n: float(term.detach()) for n, term in zip(names, terms, strict=True)}
+    name = next((n for n, v in values.items() if not math.isfinite(v)), names[0])
+    return (
+        f"training diverged: the penalty of {name} is {values[name]}, because the task "
+        "vector is not finite or very large there; take a lower learning rate"
+    )
 
 
 def _first_match(name: str, patterns: Mapping[str, float]) -> float:

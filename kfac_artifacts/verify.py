@@ -5,18 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from kfac_artifacts.artifact import Artifact, BaseModel, KroneckerBlock
-from kfac_artifacts.definite import extreme_ratio
-from kfac_artifacts.errors import FormatError
-from kfac_artifacts.factors import Factor, Role, eigenvalue_ratio
-from kfac_artifacts.format import StoredFactors, check_hashes, open_artifact
-
-ASYMMETRY = 1e-6
-"""Largest relative asymmetry: readers may rely on half of the matrix."""
-INDEFINITE = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2, "int8": 5e-2}
-"""How negative an eigenvalue may be, relative to the largest, by what rounding does."""
+from kfac_artifacts.artifact import Artifact, BaseModel, Block
+from kfac_artifacts.definite import extreme_ratio, is_sum, tolerance
+from kfac_artifacts.errors import FactorError, FormatError
+from kfac_artifacts.factors import Factor, eigenvalue_ratio
+from kfac_artifacts.format import check_hashes, open_artifact
 
 
 @dataclass(frozen=True)
@@ -93,38 +87,47 @@ def base_findings(artifact: Artifact, base: BaseModel) -> list[Finding]:
 def _factor_findings(
     artifact: Artifact, progress: Callable[[int], None]
 ) -> Iterator[Finding]:
-    lowest = (0.0, "none")
+    ratios: dict[str, float] = {}
     count = 0
-    sums = {
-        name: block
-        for name, block in artifact.blocks.items()
-        if isinstance(block, KroneckerBlock) and len(block.terms) > 1
-    }
+    sums = {name: block for name, block in artifact.blocks.items() if is_sum(block)}
     summed = {name for block in sums.values() for name in block.factors}
     for name in artifact.factors:
-        fault, relative = _look(artifact, name, summed=name in summed)
-        lowest = min(lowest, (relative, name))
-        if fault is not None:
-            yield Finding(False, name, fault)
-        else:
+        try:
+            factor = artifact.factors[name]
+            if name not in summed:
+                ratios[name] = _ratio(factor)
+                _check_ratio(ratios[name], tolerance(artifact, name))
             count += 1
+        except (FormatError, FactorError) as error:
+            yield Finding(False, name, str(error))
         progress(1)
     if count == len(artifact.factors):
         what = "finite, symmetric and semidefinite"
         if sums:
             what += f", except that {len(summed)} are terms of sums"
         yield Finding(True, "factors", f"{count} {what}")
-        yield Finding(
-            True,
-            "eigenvalues",
-            f"smallest λ_min / λ_max is {lowest[0]:.1e} ({lowest[1]})",
-        )
+        if ratios:
+            yield _eigenvalue_finding(ratios)
         yield from _sum_findings(artifact, sums)
 
 
-def _sum_findings(
-    artifact: Artifact, sums: Mapping[str, KroneckerBlock]
-) -> Iterator[Finding]:
+def _ratio(factor: Factor) -> float:
+    return eigenvalue_ratio(*factor.to(dtype=torch.float64).eigenvalue_range())
+
+
+def _check_ratio(ratio: float, allowed: float) -> None:
+    if not ratio >= -allowed:
+        raise FactorError(f"indefinite: λ_min / λ_max = {ratio:.2e}")
+
+
+def _eigenvalue_finding(ratios: Mapping[str, float]) -> Finding:
+    name = min(ratios, key=lambda name: ratios[name])
+    return Finding(
+        True, "eigenvalues", f"smallest λ_min / λ_max is {ratios[name]:.1e} ({name})"
+    )
+
+
+def _sum_findings(artifact: Artifact, sums: Mapping[str, Block]) -> Iterator[Finding]:
     """Tell the lowest eigenvalue of sums of terms, none of which tells it alone."""
     found = {}
     for name, block in sums.items():
@@ -138,41 +141,3 @@ def _sum_findings(
             f"smallest λ_min / λ_max of {len(found)} is about {found[worst]:.1e} "
             f"({worst}); below zero a penalty may reward some drift",
         )
-
-
-def _look(artifact: Artifact, name: str, *, summed: bool) -> tuple[str | None, float]:
-    """What is wrong with a factor, and its λ_min / λ_max; zero if it is zero."""
-    try:
-        factor = artifact.factors[name]
-    except FormatError as error:
-        return str(error), 0.0
-    for field, tensor in factor.tensors().items():
-        bad = int((~tensor.isfinite()).sum())
-        if bad:
-            return f"{field} has {bad} values that are not finite", 0.0
-    asymmetry = _asymmetry(factor)
-    if asymmetry > ASYMMETRY:
-        return f"not symmetric: relative asymmetry {asymmetry:.2e}", 0.0
-    if summed:
-        return None, 0.0
-    wide = factor.to(dtype=torch.float64)
-    relative = eigenvalue_ratio(*wide.eigenvalue_range())
-    if relative < -_tolerance(artifact, name):
-        return f"indefinite: λ_min / λ_max = {relative:.2e}", relative
-    return None, relative
-
-
-def _asymmetry(factor: Factor) -> float:
-    """``‖M - Mᵀ‖ / ‖M‖`` over the matrices that are stored in full."""
-    fields = factor.fields(factor.dim, factor.configuration)
-    stored = [x for n, x in factor.leaves().items() if fields[n].role is Role.MATRIX]
-    matrices = [x for x in stored if isinstance(x, Tensor)]
-    size = sum(float(m.square().sum()) for m in matrices)
-    loss = sum(float((m - m.mT).square().sum()) for m in matrices)
-    return (loss / size) ** 0.5 if size > 0 else 0.0
-
-
-def _tolerance(artifact: Artifact, name: str) -> float:
-    if isinstance(artifact.factors, StoredFactors):
-        return INDEFINITE[artifact.factors.infos[name].storage.dtype]
-    return INDEFINITE["float32"]

@@ -1,18 +1,23 @@
 """An artifact as a linear operator, against dense matrices formed by ``torch.kron``."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from kfac_artifacts.artifact import Cotangents, GramianBlock, KroneckerBlock, Named
 from kfac_artifacts.errors import FactorError, MismatchError, SettingsError
 from kfac_artifacts.factors import Dense, Diagonal
+from kfac_artifacts.format import load
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.operator import CurvatureOperator, Solver
 from tests import models
 from tests.artifacts import artifact, dense_block, psd, tau
 from tests.computed import compute
+
+VALID = Path(__file__).parents[1] / "spec/vectors/valid"
 
 
 def of_tasks(tasks):
@@ -258,8 +263,10 @@ def test_an_indefinite_operator_says_how_much_damping_is_missing():
 
 
 def test_it_computes_in_the_wider_type_of_float32_and_its_factors():
-    assert CurvatureOperator(artifact(dtype=torch.float16)).dtype == torch.float32
-    assert CurvatureOperator(artifact()).dtype == torch.float64
+    half = CurvatureOperator(artifact(dtype=torch.float16))
+    assert (half.torch_dtype, half.dtype) == (torch.float32, np.float32)
+    double = CurvatureOperator(artifact())
+    assert (double.torch_dtype, double.dtype) == (torch.float64, np.float64)
     single = CurvatureOperator(artifact(), dtype=torch.float32)
     x = vectors(single.shape[0]).float()
     assert (single @ x).dtype == torch.float32
@@ -295,3 +302,24 @@ def test_a_factor_that_blocks_share_is_decomposed_once(monkeypatch):
     monkeypatch.setattr(torch.linalg, "eigh", lambda M: calls.append(1) or eigh(M))
     CurvatureOperator(of_bert).inverse(0.1)
     assert len(calls) == len(dense_ones)
+
+
+def test_parts_of_stacked_parameters_have_their_places():
+    """Every entry of G by polarisation: ``4 x'Gy = drift(x + y) - drift(x - y)``."""
+    of = load(VALID / "stacked")
+    operator = CurvatureOperator(of, dtype=torch.float64)
+    size = operator.shape[0]
+    assert size == sum(np.prod(shape) for shape in of.parameters.values())
+    eye = torch.eye(size, dtype=torch.float64)
+    wide = replace(
+        of, factors={n: f.to(dtype=torch.float64) for n, f in of.factors.items()}
+    )
+
+    def drift(x):
+        return float(wide.drift(operator.split(x)))
+
+    G = torch.tensor([[(drift(x + y) - drift(x - y)) / 4 for y in eye] for x in eye])
+    close(operator @ eye, G.to(torch.float64))
+    close(operator.diagonal(), G.diagonal().to(torch.float64))
+    inverse = operator.inverse(damping=0.5)
+    close(inverse @ (operator @ eye + 0.5 * eye), eye)

@@ -11,7 +11,7 @@ from curvlinops import (
     KFACInverseLinearOperator,
     KFACLinearOperator,
 )
-from scipy.sparse.linalg import cg, eigsh
+from scipy.sparse.linalg import aslinearoperator, cg, eigsh, lobpcg, lsqr, svds
 from torch import nn
 
 from kfac_artifacts.artifact import Cotangents, Named
@@ -41,6 +41,23 @@ def close(actual, expected, rtol=1e-8):
 def test_scipy_finds_its_largest_eigenvalues(operator):
     found = eigsh(operator.to_scipy(), k=4, return_eigenvectors=False)
     close(np.sort(found), operator.eigenvalues()[-4:])
+
+
+def test_scipy_accepts_the_operator_itself(operator):
+    """As the README says: no wrapping, and arrays of NumPy come back."""
+    largest = operator.eigenvalues()[-4:]
+    close(np.sort(eigsh(operator, k=4, return_eigenvectors=False)), largest)
+    close(np.sort(svds(operator, k=4, return_singular_vectors=False)), largest)
+    X = np.random.default_rng(0).standard_normal((operator.shape[0], 4))
+    found = lobpcg(aslinearoperator(operator), X, tol=1e-9, maxiter=200)[0]
+    close(np.sort(found), largest, rtol=1e-6)
+    damped = CurvatureOperator(artifact(), damping=0.1)
+    b = X[:, 0]
+    wanted = damped.inverse() @ torch.from_numpy(b)
+    close(cg(damped, b, rtol=1e-12)[0], wanted)
+    close(lsqr(damped, b, atol=1e-14, btol=1e-14)[0], wanted, rtol=1e-6)
+    assert isinstance(damped @ X, np.ndarray)
+    close(damped.rmatvec(b), damped.matvec(torch.from_numpy(b)))
 
 
 def test_scipy_solves_with_it_as_its_inverse_does(operator):

@@ -197,8 +197,10 @@ def test_module_weight_of_zero_frees_a_module() -> None:
 
 
 def test_divergence_says_so() -> None:
-    with pytest.raises(SettingsError, match="diverged"):
+    with pytest.raises(SettingsError, match="diverged: the penalty of first"):
         train_tiny(learning_rate=1e30)
+    with pytest.raises(SettingsError, match="diverged: the loss"):
+        train_tiny(learning_rate=1e30, curved=False)
 
 
 def test_interrupted_training_goes_on_to_the_same_files(tmp_path: Path) -> None:

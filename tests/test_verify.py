@@ -1,6 +1,7 @@
 """Verifying: one finding for each thing that is wrong."""
 
-import shutil
+import json
+import struct
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from kfac_artifacts.definite import check_definite
 from kfac_artifacts.estimate import Estimator
 from kfac_artifacts.factors import BlockDiagonal, Dense, Diagonal, LowRank
 from kfac_artifacts.format import load, save_artifact
+from kfac_artifacts.format.files import sha256_file
 from kfac_artifacts.merge import merge
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
@@ -29,6 +31,20 @@ def save(path, storage="symmetric-float32", **factors):
     changed = replace(of, factors={**of.factors, **factors})
     save_artifact(changed, path, storage=storage)
     return path
+
+
+def corrupt(path, tensor, index, value):
+    """Put a float32 number into a tensor of a file, and mend the manifest."""
+    file = path / "factors.safetensors"
+    content = bytearray(file.read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    place = 8 + length + header[tensor]["data_offsets"][0] + 4 * index
+    content[place : place + 4] = struct.pack("<f", value)
+    file.write_bytes(content)
+    manifest = json.loads((path / "kfac.json").read_text())
+    manifest["files"][file.name]["sha256"] = sha256_file(file)
+    (path / "kfac.json").write_text(json.dumps(manifest))
 
 
 def bad(findings):
@@ -62,9 +78,8 @@ def test_what_is_no_artifact_is_found(tmp_path):
 
 
 def test_an_asymmetric_factor_is_found(tmp_path):
-    matrix = torch.eye(3)
-    matrix[0, 1] = 0.1
-    path = save(tmp_path / "a", "float32", **{"linear.B": Dense(matrix)})
+    path = save(tmp_path / "a", "float32", **{"linear.B": Dense(torch.eye(3))})
+    corrupt(path, "linear.B/matrix", 1, 0.1)
     assert "not symmetric" in bad(verify(path))["linear.B"]
 
 
@@ -90,22 +105,11 @@ def test_another_base_model_is_found_weight_by_weight(tmp_path):
 
 
 def test_values_that_are_not_finite_are_found(tmp_path):
-    """Writing refuses them, so one is put into a file and the manifest is mended."""
-    import json
-
-    from kfac_artifacts.format.files import sha256_file
-
+    """Writing refuses them, so one is put into a file."""
     path = save(tmp_path / "a")
-    file = path / "factors.safetensors"
-    content = bytearray(file.read_bytes())
-    content[-4:] = bytes.fromhex("0000c07f")
-    file.write_bytes(content)
-    manifest = json.loads((path / "kfac.json").read_text())
-    manifest["files"][file.name]["sha256"] = sha256_file(file)
-    (path / "kfac.json").write_text(json.dumps(manifest))
+    corrupt(path, "table.A/values", 0, float("nan"))
     (message,) = bad(verify(path)).values()
     assert "not finite" in message
-    shutil.rmtree(path)
 
 
 def test_terms_of_a_sum_need_not_be_semidefinite_alone(tmp_path):

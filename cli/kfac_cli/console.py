@@ -12,9 +12,12 @@ from typing import Any, Protocol
 
 import click
 
+from kfac_cli.terminal import readable
+
 EXIT_CODES = {  # by the name of the error, so that the library need not be imported
     "AddressError": 2,
     "FormatError": 3,
+    "FactorError": 3,
     "AccessError": 4,
     "ConnectionFailed": 5,
 }
@@ -35,6 +38,11 @@ OS_ERRORS = {
 
 class KfacGroup(click.Group):
     """Turns every error raised on purpose into one line and an exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command; whatever it writes is harmless and legible."""
+        with readable():
+            return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -174,7 +182,8 @@ def warn(sentences: Iterable[str]) -> None:
 
 def print_json(value: Any) -> None:
     """Print a result for a program to read."""
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    ascii_only = getattr(sys.stdout, "limited", False)  # no spelling out of data
+    click.echo(json.dumps(value, indent=1, ensure_ascii=ascii_only))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     multiple=True,
     help="Take this artifact's tasks back out; may be repeated.",
 )
+@click.option(
+    "--allow-indefinite",
+    is_flag=True,
+    help="Merge factors that clearly reward drift along some directions.",
+)
 @storage_options
 @recipe_option
 @json_option
@@ -35,6 +40,7 @@ def command(
     output: Path,
     force: bool,
     exclude: tuple[Path, ...],
+    allow_indefinite: bool,
     storage: str | None,
     recipe: str | None,
     max_shard_size: float,
@@ -65,7 +71,12 @@ def command(
         for path, artifact in zip(paths, read, strict=True):
             click.echo(f"{what} {path}: {_described(artifact)}", err=True)
     with console.progress("comparing", len(added[0].blocks), "modules") as advance:
-        merged = merge(added, exclude=removed, progress=advance)
+        merged = merge(
+            added,
+            exclude=removed,
+            allow_indefinite=allow_indefinite,
+            progress=advance,
+        )
     write(
         merged,
         output,

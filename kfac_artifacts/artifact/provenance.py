@@ -28,6 +28,10 @@ class BaseModel:
     revision: str | None
     parameters: Mapping[str, ParameterInfo]
 
+    def __repr__(self) -> str:
+        count = len(self.parameters)
+        return f"BaseModel({self.id!r:.60}, {self.revision!r:.20}, {count} parameters)"
+
     @property
     def sha256(self) -> str:
         """One hash over all: of the lines ``<name> <sha256>``, sorted by name."""
@@ -186,3 +190,9 @@ class Provenance:
     uncovered: Mapping[str, str] = field(default_factory=dict)
     merge_errors: Mapping[str, MergeError] = field(default_factory=dict)
     losses: Mapping[str, Loss] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"Provenance({self.base!r}, {self.output_map.name:.30}, "
+            f"{self.estimator.name:.30}, {self.tasks} tasks of {self.size} examples)"
+        )

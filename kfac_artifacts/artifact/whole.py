@@ -45,6 +45,15 @@ class Artifact:
     factors: Factors
     digest: str | None = None
 
+    def __repr__(self) -> str:
+        about = self.provenance
+        digest = "" if self.digest is None else f", digest {self.digest[:12]}"
+        return (
+            f"Artifact(curvature of {about.base.id!r:.60}, {len(self.blocks)} blocks, "
+            f"{len(self.factors)} factors, {about.tasks} tasks of {about.size} "
+            f"examples{digest})"
+        )
+
     @property
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Every covered parameter with its shape."""
@@ -76,6 +85,7 @@ class Artifact:
         with torch.no_grad():
             for block in self.blocks.values():
                 W = block.gather(tau)
-                M = block.product(W, self.factors)
+                own = {name: self.factors[name] for name in block.factors}
+                M = block.product(W, own)
                 values.append(block.scale(self.provenance.tasks) * (W * M).sum())
         return torch.stack(values).sum()

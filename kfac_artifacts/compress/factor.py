@@ -8,6 +8,7 @@ from torch import Tensor
 from kfac_artifacts.artifact import Loss, Named
 from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.compress.recipes import Recipe
+from kfac_artifacts.definite import lowest
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import Diagonal, Factor, LowRank, eigenvalue_ratio
 from kfac_artifacts.format import Storage
@@ -54,7 +55,8 @@ def compress_factor(original: Original, recipe: Recipe) -> Compressed:
         smaller = _info(candidate, codec).nbytes < _info(exact, codec).nbytes
         candidate = candidate if smaller else exact
     found = _rounded(candidate, original, codec)
-    if found is not exact and not _same(found, exact):
+    kept = found is exact or _same(found, exact)
+    if not kept or (original.definite and lowest(exact, NEGATIVE) < -NEGATIVE):
         found, ratio, lift = _lifted(candidate, found, original, codec)
         loss = Loss(_error(found, original), ratio, lift)
         return Compressed(found, _info(found, codec), loss)
@@ -112,6 +114,6 @@ def _error(found: Factor, original: Original) -> float:
         exact = original.factor.diagonal().cpu().double()
         lost, size = (found.diagonal() - exact).norm(), exact.norm()
     else:
-        lost = (found.to_dense() - original.matrix).norm()
-        size = original.matrix.norm()
+        exact = original.matrix.double()  # squares may be beyond float32
+        lost, size = (found.to_dense().double() - exact).norm(), exact.norm()
     return float(lost / size) if size > 0 else 0.0

@@ -2,6 +2,13 @@
 
 from kfac_artifacts.factors.base import Factor, eigenvalue_ratio
 from kfac_artifacts.factors.block_diagonal import BlockDiagonal
+from kfac_artifacts.factors.check import (
+    MAX_ASYMMETRY,
+    STORED_ASYMMETRY,
+    check_factor,
+    largest,
+    relative_asymmetry,
+)
 from kfac_artifacts.factors.dense import Dense
 from kfac_artifacts.factors.diagonal import Diagonal
 from kfac_artifacts.factors.fields import Configuration, Field, Role
@@ -20,6 +27,8 @@ FACTORS: dict[str, type[Factor]] = {
 
 __all__ = [
     "FACTORS",
+    "MAX_ASYMMETRY",
+    "STORED_ASYMMETRY",
     "BlockDiagonal",
     "Configuration",
     "Dense",
@@ -32,7 +41,10 @@ __all__ = [
     "LowRank",
     "Pruned",
     "Role",
+    "check_factor",
     "eigenvalue_ratio",
     "floats",
     "inner",
+    "largest",
+    "relative_asymmetry",
 ]

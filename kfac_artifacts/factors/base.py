@@ -101,6 +101,9 @@ class Factor(ABC):
             for suffix, tensor in parts(leaf).items()
         }
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.dim} x {self.dim}, {self.nbytes:,} bytes)"
+
     @property
     def nbytes(self) -> int:
         """Memory held by the factor, in bytes."""

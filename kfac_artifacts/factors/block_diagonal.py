@@ -26,7 +26,7 @@ from kfac_artifacts.factors.int8 import Int8Matrix, Leaf, floats
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BlockDiagonal(Factor):
     """``M[p[i], p[j]] = D[i, j]`` with D block-diagonal and p a permutation.
 

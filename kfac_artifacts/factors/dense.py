@@ -14,7 +14,7 @@ from kfac_artifacts.factors.int8 import Int8Matrix, floats
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dense(Factor):
     """All ``d * d`` entries; the matrix is symmetric."""
 
@@ -62,8 +62,8 @@ def lift(matrices: Tensor | Int8Matrix, amount: float) -> Tensor | Int8Matrix:
     """Add a number to the diagonals of symmetric matrices ``[..., s, s]``."""
     if isinstance(matrices, Int8Matrix):
         return matrices.lifted(amount)
-    shift = matrices.new_full(matrices.shape[:-1], amount)
-    return matrices + torch.diag_embed(shift)
+    shift = torch.full(matrices.shape[:-1], amount, dtype=torch.float64)
+    return matrices + torch.diag_embed(shift.to(matrices))  # infinite if too large
 
 
 def extremes(matrices: Tensor | Int8Matrix) -> tuple[float, float]:

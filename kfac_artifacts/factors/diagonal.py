@@ -14,7 +14,7 @@ from kfac_artifacts.factors.int8 import Int8Entries, floats
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Diagonal(Factor):
     """``d`` entries; a table of V rows needs V numbers, never ``V * V``."""
 

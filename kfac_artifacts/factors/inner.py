@@ -36,8 +36,9 @@ def inner(one: Factor, other: Factor) -> Float[Tensor, ""]:
 
 def _of_low_rank(one: LowRank, other: Factor) -> Tensor:
     """``Σ_k λ_k u_kᵀ F u_k``, and the product of the diagonals."""
-    vectors = floats(one.vectors)
-    forms = (vectors * other.matmul(vectors.mT).mT).sum(1, dtype=torch.float64)
+    vectors = floats(one.vectors).double()
+    wide = other.to(dtype=torch.float64)  # products of large factors stay finite
+    forms = (vectors * wide.matmul(vectors.mT).mT).sum(1)
     total = one.values.double() @ forms
     if one.remainder is None:
         return total

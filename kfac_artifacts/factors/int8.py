@@ -21,6 +21,8 @@ ROW = 64
 ROWS = 128
 """Rows of a matrix that are float at the same time."""
 LARGEST = 127
+MAX_SCALE = 2.0**121
+"""Largest scale that all codes can be multiplied with."""
 UNIT = 7.874015718698502e-3
 """The float32 that is nearest to 1/127."""
 

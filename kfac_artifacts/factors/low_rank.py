@@ -21,7 +21,7 @@ from kfac_artifacts.factors.int8 import Int8Entries, Leaf, floats
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LowRank(Factor):
     """``M = Σ_k λ_k u_k u_kᵀ + diag(δ)``: ``2 r d`` operations per column, not ``d²``.
 
@@ -149,12 +149,14 @@ class LowRank(Factor):
 
     @override
     def diagonal(self) -> Float[Tensor, " d"]:
-        found = self.values @ floats(self.vectors).square()
+        vectors = floats(self.vectors)  # their squares may be beyond float32
+        found = (self.values[:, None] * vectors * vectors).sum(0)
         return found if self.remainder is None else found + self.remainder
 
     @override
     def eigenvalue_range(self) -> tuple[float, float]:
-        parts = self.values * floats(self.vectors).square().sum(1)
+        squares = floats(self.vectors).double().square().sum(1)
+        parts = self.values.double() * squares
         low, high = parts.clamp(max=0).sum(), parts.clamp(min=0).sum()
         if self.remainder is not None:
             rest = self.remainder.min()
@@ -162,6 +164,14 @@ class LowRank(Factor):
             low = low + (rest.clamp(max=0) if low < 0 else rest)
             high = high + self.remainder.max()
         return float(low), float(high)
+
+    def entry_bound(self) -> float:
+        """What no entry of the matrix, and no partial sum of one, is larger than."""
+        squares = floats(self.vectors).double().square()
+        bound = self.values.double().abs() @ squares
+        if self.remainder is not None:
+            bound = bound + self.remainder.double().abs()
+        return float(bound.max())
 
     @override
     def lifted(self, amount: float) -> "LowRank":

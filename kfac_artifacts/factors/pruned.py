@@ -29,7 +29,7 @@ CHUNK = 2**22
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pruned(Factor):
     """Kept entries of the strict upper triangle, rows one after another.
 

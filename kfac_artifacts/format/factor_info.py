@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from kfac_artifacts.artifact import Loss, Named
-from kfac_artifacts.errors import FactorError
-from kfac_artifacts.factors import FACTORS, Factor, Field
+from kfac_artifacts.errors import FactorError, FormatError
+from kfac_artifacts.factors import FACTORS, Factor, Field, check_factor
 from kfac_artifacts.format.fields import Fields, dimension, named
 from kfac_artifacts.format.storage import DTYPES, INT8, Storage, TensorInfo
 
@@ -47,8 +47,13 @@ class FactorInfo:
             The tensors that ``tensors`` describes, in that order.
 
         Raises:
-            FormatError: If a value does not fit the storage.
+            FormatError: If a value does not fit the storage, or no reader would take
+                the factor.
         """
+        try:
+            check_factor(factor)
+        except FactorError as error:
+            raise FormatError(str(error)) from error
         for name, leaf in factor.leaves().items():
             for suffix, tensor in self.storage.encode(leaf, self.fields[name]).items():
                 yield name + suffix, tensor

@@ -6,7 +6,7 @@ from typing import Any, NoReturn, TypeVar
 
 from kfac_artifacts.artifact import Named
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format.files import MAX_NUMBER
+from kfac_artifacts.format.json_text import MAX_NUMBER
 
 T = TypeVar("T")
 SHA256 = re.compile(r"[0-9a-f]{64}")

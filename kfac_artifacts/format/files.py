@@ -1,10 +1,9 @@
-"""Files that may be hostile or half-written: strict JSON, hashes, whole directories."""
+"""Files that may be hostile or half-written: JSON, hashes, whole directories."""
 
 import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kfac_artifacts.errors import FormatError
-
-MAX_JSON_BYTES = 64 * 2**20
-MAX_DEPTH = 32
-MAX_NUMBER = sys.float_info.max
+from kfac_artifacts.format.json_text import MAX_JSON_BYTES, parse_json
 
 
 def read_json(path: Path) -> Any:
@@ -35,31 +31,6 @@ def read_json(path: Path) -> Any:
     if path.stat().st_size > MAX_JSON_BYTES:
         raise FormatError(f"{path} has more than {MAX_JSON_BYTES} bytes")
     return parse_json(path.read_bytes(), str(path))
-
-
-def parse_json(content: bytes, where: str) -> Any:
-    """Parse strict JSON: no duplicate keys, no NaN, nothing deep, nothing infinite.
-
-    Args:
-        content: The text, in UTF-8.
-        where: What is being read, for the error.
-
-    Returns:
-        The parsed value; its strings can be written as UTF-8.
-
-    Raises:
-        FormatError: If it is not strict JSON.
-    """
-    try:
-        value = json.loads(
-            content.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_no_constant,
-        )
-        _check_value(value, depth=0)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{where} is not valid JSON: {error}") from error
-    return value
 
 
 def dump_json(value: Any) -> bytes:
@@ -168,28 +139,3 @@ def _sync_directory(path: Path) -> None:
         sync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key occurs twice in one object")
-    return found
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _check_value(value: object, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-    if isinstance(value, str):
-        value.encode()  # refuses half of a surrogate pair
-    elif isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
-        raise ValueError("a number is too large")
-    elif isinstance(value, dict):
-        _check_value([*value.keys(), *value.values()], depth)
-    elif isinstance(value, list):
-        for item in value:
-            _check_value(item, depth + 1)

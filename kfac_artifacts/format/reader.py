@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from kfac_artifacts.artifact import Artifact, LazyFactors, Named
 from kfac_artifacts.errors import FactorError, FormatError
-from kfac_artifacts.factors import FACTORS, Factor
+from kfac_artifacts.factors import FACTORS, STORED_ASYMMETRY, Factor, check_factor
 from kfac_artifacts.format.consistency import INDEX, SINGLE
 from kfac_artifacts.format.factor_info import FactorInfo
 from kfac_artifacts.format.fields import Fields
@@ -38,7 +38,17 @@ class StoredFactors(LazyFactors):
         self._last: tuple[str, Factor] | None = None
 
     def __getitem__(self, name: str) -> Factor:
-        """Read and decode one factor."""
+        """Read, decode and check one factor.
+
+        Args:
+            name: Of the factor.
+
+        Returns:
+            The factor: a finite symmetric matrix.
+
+        Raises:
+            FormatError: If its tensors stand for none.
+        """
         if self._last is None or self._last[0] != name:
             self._last = (name, self._read(name, self.infos[name]))
         return self._last[1]
@@ -72,7 +82,9 @@ class StoredFactors(LazyFactors):
                 tensors[suffix] = self._handle(self._files[key]).get_tensor(key)
             leaves[field] = info.storage.decode(tensors, about)
         structure = info.structure
-        return FACTORS[structure.name].of_leaves(leaves, structure.configuration)
+        factor = FACTORS[structure.name].of_leaves(leaves, structure.configuration)
+        check_factor(factor, STORED_ASYMMETRY)
+        return factor
 
     def _handle(self, file: str) -> Any:
         if len(self._handles) > MAX_OPEN:

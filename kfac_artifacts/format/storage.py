@@ -21,6 +21,7 @@ from kfac_artifacts.factors import (
     Role,
     floats,
 )
+from kfac_artifacts.factors.int8 import MAX_SCALE
 from kfac_artifacts.format.triangle import (
     check_symmetric,
     from_triangle,
@@ -37,8 +38,6 @@ INT8 = "int8"
 STORAGES = (*DTYPES, *(f"symmetric-{name}" for name in DTYPES), INT8)
 MAX_LOSS = 2.0**-7
 """Largest relative error of a number type; beyond it, float16 has lost small values."""
-MAX_INT8 = 2.0**121
-"""Largest scale of int8: decoding multiplies it by up to 127."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +146,11 @@ class Storage:
         if self.dtype == INT8 and field.role is not Role.WEIGHTS:
             return _int8_tensors(leaf, field)
         exact = floats(leaf).detach().to("cpu", torch.float64)
-        if self.symmetric and field.role is Role.MATRIX:
+        if field.role is Role.MATRIX:
             check_symmetric(exact)
-            exact = to_triangle(exact, 0)
+            # every storage keeps the upper triangle, whatever a product has rounded
+            upper = to_triangle(exact, 0)
+            exact = upper if self.symmetric else from_triangle(upper, field.shape, 0)
         return {"": _rounded(exact, DTYPES.get(self.dtype, torch.bfloat16))}
 
     def decode(self, tensors: Mapping[str, Tensor], field: Field) -> Leaf:
@@ -204,7 +205,7 @@ def _int8_tensors(leaf: Leaf, field: Field) -> dict[str, Tensor]:
         if kind is Int8Matrix:
             check_symmetric(exact)
         leaf = kind.of(exact)
-    if leaf.scales.numel() and not float(leaf.scales.max()) <= MAX_INT8:
+    if leaf.scales.numel() and not float(leaf.scales.max()) <= MAX_SCALE:
         raise FormatError(
             "int8 cannot hold values beyond 2**121; store them as float32"
         )
@@ -231,8 +232,10 @@ def _int8_leaf(tensors: Mapping[str, Tensor], field: Field) -> Leaf:
 
 def _rounded(exact: Tensor, dtype: torch.dtype) -> Tensor:
     stored = exact.to(dtype)
-    loss = (stored.double() - exact).norm()
-    if not loss <= MAX_LOSS * exact.norm():
+    largest = exact.abs().max() if exact.numel() else exact.new_zeros(())
+    unit = largest.where(largest > 0, 1.0)  # so that no square is beyond float64
+    loss, size = ((stored.double() - exact) / unit).norm(), (exact / unit).norm()
+    if not (bool(stored.isfinite().all()) and loss <= MAX_LOSS * size):
         name = next(name for name, kind in DTYPES.items() if kind is dtype)
         raise FormatError(
             f"{name} cannot hold these values (from {exact.abs().min():.1e} "

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format.fields import Fields
-from kfac_artifacts.format.files import parse_json, sync
+from kfac_artifacts.format.files import sync
+from kfac_artifacts.format.json_text import parse_json
 from kfac_artifacts.format.manifest import MAX_AXES, FileInfo
 from kfac_artifacts.format.storage import TensorInfo
 

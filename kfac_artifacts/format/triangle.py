@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.errors import FormatError
-
-MAX_ASYMMETRY = 1e-4
-"""Largest ``‖M - Mᵀ‖ / ‖M‖`` of which only the upper triangle may be kept."""
+from kfac_artifacts.factors import MAX_ASYMMETRY, relative_asymmetry
 
 
 def triangle_shape(shape: tuple[int, ...], above: int) -> tuple[int, ...]:
@@ -38,11 +36,11 @@ def check_symmetric(matrices: Tensor) -> None:
     Raises:
         FormatError: If they are not symmetric, or not finite.
     """
-    loss = (matrices - matrices.mT).norm()
-    if not loss <= MAX_ASYMMETRY * matrices.norm():
+    loss = relative_asymmetry([matrices])
+    if not loss <= MAX_ASYMMETRY:
         raise FormatError(
-            f"the matrix is not symmetric or not finite (‖M - Mᵀ‖ is {loss:.1e}); "
-            "half of it would be lost"
+            f"the matrix is not symmetric or not finite (relative asymmetry {loss:.1e})"
+            "; half of it would be lost"
         )
 
 

@@ -14,7 +14,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils.sha import git_hash
 
 from kfac_artifacts.errors import FormatError, RegistryError
-from kfac_artifacts.format.files import MAX_JSON_BYTES, sha256_file
+from kfac_artifacts.format.files import sha256_file
+from kfac_artifacts.format.json_text import MAX_JSON_BYTES
 from kfac_artifacts.format.manifest import MANIFEST, FileInfo
 from kfac_artifacts.hub.address import COMMIT, HubAddress, contradicts, tag_of
 from kfac_artifacts.hub.connection import Hub

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Artifact, LazyFactors, Loss, Named
-from kfac_artifacts.factors import Dense, Diagonal, Factor, eigenvalue_ratio
+from kfac_artifacts.definite import lowest
+from kfac_artifacts.errors import FactorError
+from kfac_artifacts.factors import (
+    Dense,
+    Diagonal,
+    Factor,
+    check_factor,
+    eigenvalue_ratio,
+)
 from kfac_artifacts.format.storage import DTYPES
 from kfac_artifacts.merge.combine import (
     Sum,
@@ -15,6 +23,9 @@ from kfac_artifacts.merge.combine import (
     norm,
     shared_structure,
 )
+
+ROUNDING = 1e-6
+"""How negative λ_min / λ_max may be after taking out what was not compressed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +101,7 @@ class MergedFactors(LazyFactors):
         Returns:
             Bounds from those of the parts; None if they lost nothing, nor this.
         """
-        if not self._lossy(name):
+        if not self._lossy(name) and all(part.sign > 0 for part in self._parts):
             return None
         losses = [p.artifact.provenance.losses.get(own) for p, own in self._own(name)]
         merged = self._merged(name)
@@ -126,6 +137,9 @@ class MergedFactors(LazyFactors):
 
         Returns:
             The sum in the number type of the first part.
+
+        Raises:
+            FactorError: If the sum is beyond that number type.
         """
         factors = [part.artifact.factors[own] for part, own in self._own(name)]
         first = factors[0]
@@ -135,10 +149,21 @@ class MergedFactors(LazyFactors):
         ]
         found = combine(factors, self._weights(name))
         factor, lift = found.factor, 0.0
-        if any(part.sign < 0 for part in self._parts) and self._lossy(name):
-            lift = max(0.0, -factor.eigenvalue_range()[0])
+        if any(part.sign < 0 for part in self._parts):
+            lift = self._missing(name, factor)
             factor = factor.lifted(lift) if lift > 0 else factor
-        return Sum(factor.to(dtype=first.dtype), found.lost, lift)
+        rounded = factor.to(dtype=first.dtype)
+        try:
+            check_factor(rounded)
+        except FactorError as error:
+            raise FactorError(f"{name} cannot be merged: {error}") from error
+        return Sum(rounded, found.lost, lift)
+
+    def _missing(self, name: str, factor: Factor) -> float:
+        """How far an eigenvalue is below zero, where that is more than rounding."""
+        if not self._lossy(name) and lowest(factor, ROUNDING) >= -ROUNDING:
+            return 0.0
+        return max(0.0, -factor.eigenvalue_range()[0])
 
     def _lossy(self, name: str) -> bool:
         """Whether a part was compressed: it says so, or has a structure that does."""

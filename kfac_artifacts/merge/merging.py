@@ -10,6 +10,7 @@ from kfac_artifacts.artifact import (
     Provenance,
     task_names,
 )
+from kfac_artifacts.definite import check_definite
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.merge.compatible import (
     check_same,
@@ -25,6 +26,7 @@ def merge(
     artifacts: Sequence[Artifact],
     *,
     exclude: Sequence[Artifact] = (),
+    allow_indefinite: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Artifact:
     """Merge artifacts, and take some out again.
@@ -35,6 +37,7 @@ def merge(
     Args:
         artifacts: What to add; one is enough when there is something to exclude.
         exclude: What to take out; each must be a part of what is added.
+        allow_indefinite: Whether a factor may have clearly negative eigenvalues.
         progress: Told after every block, while the error of the merge is measured.
 
     Returns:
@@ -43,6 +46,7 @@ def merge(
     Raises:
         MismatchError: If the artifacts do not belong together, a task would be counted
             twice, or one to exclude is not in them; all differences are listed.
+        FactorError: If a factor is clearly indefinite; it is named.
     """
     if not artifacts:
         raise MismatchError("there is nothing to merge")
@@ -50,6 +54,9 @@ def merge(
     check_same([part.artifact for part in parts])
     sources = merged_sources(artifacts, exclude)
     warn_of_other_inputs(sources)
+    if not allow_indefinite:
+        for part in parts:
+            check_definite(part.artifact)
     blocks, names = _shared([part.artifact for part in parts])
     summed = frozenset(
         b

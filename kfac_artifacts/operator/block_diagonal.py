@@ -1,8 +1,9 @@
 """A block-diagonal operator over named parameters, with all that its blocks give."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,6 +17,8 @@ from kfac_artifacts.operator.space import ParameterSpace
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
 
 class BlockDiagonalOperator:
     """A symmetric block-diagonal operator over named parameters.
@@ -27,7 +30,8 @@ class BlockDiagonalOperator:
         parameters: Name and shape of every parameter, in the order in which a flat
             vector has them: by block, the weight before the bias, rows flattened.
         shape: ``(D, D)``, D being the number of entries of all parameters.
-        dtype: What the operator computes in.
+        dtype: What the operator computes in, as NumPy and SciPy call it.
+        torch_dtype: The same as PyTorch calls it.
         device: Where its factors are.
     """
 
@@ -41,17 +45,29 @@ class BlockDiagonalOperator:
         self._space, self._blocks = space, blocks
         self.parameters = space.shapes
         self.shape = (space.size, space.size)
-        self.dtype, self.device = dtype, device
+        self.dtype = torch.empty(0, dtype=dtype).numpy().dtype
+        self.torch_dtype, self.device = dtype, device
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.shape[0]:,} x {self.shape[1]:,}, "
+            f"{len(self._blocks)} blocks, {self.dtype}, {self.device})"
+        )
 
     @overload
     def matvec(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
     @overload
     def matvec(self, x: Tensor) -> Tensor: ...
-    def matvec(self, x: Mapping[str, Tensor] | Tensor) -> dict[str, Tensor] | Tensor:
+    @overload
+    def matvec(self, x: Array) -> Array: ...
+    def matvec(
+        self, x: Mapping[str, Tensor] | Tensor | Array
+    ) -> dict[str, Tensor] | Tensor | Array:
         """Apply the operator to one vector, or to every column of a matrix.
 
         Args:
-            x: By name (other names are left out), or ``[D]``, or ``[D, K]``.
+            x: By name (other names are left out), or ``[D]``, or ``[D, K]``, as a
+                tensor or as an array of NumPy.
 
         Returns:
             The product, in the form of ``x``.
@@ -59,6 +75,10 @@ class BlockDiagonalOperator:
         Raises:
             MismatchError: If a covered parameter is missing, or a shape is wrong.
         """
+        if isinstance(x, np.ndarray):
+            # a copy: torch takes no array that must not be written
+            product = self.matvec(torch.from_numpy(np.array(x)).to(self.device))
+            return product.detach().cpu().numpy()
         if not isinstance(x, Tensor):
             return self.split(self.matvec(self.join(x)))
         if x.dim() not in {1, 2} or x.shape[0] != self.shape[1]:
@@ -66,14 +86,15 @@ class BlockDiagonalOperator:
                 f"an operator over {self.shape[1]} numbers cannot be applied to shape "
                 f"{list(x.shape)}; give [{self.shape[1]}] or [{self.shape[1]}, K]"
             )
-        columns = (x if x.dim() == 2 else x[:, None]).to(self.dtype)
-        parts = []
+        columns = (x if x.dim() == 2 else x[:, None]).to(self.torch_dtype)
+        found = torch.empty_like(columns)
         for name, block in self._blocks.items():
-            W = self._space.gather(name, columns[self._space.slices[name]])
-            parts.append(self._space.scatter(name, block.product(W)))
-        return torch.cat(parts).reshape(x.shape)
+            W = self._space.gather(name, columns)
+            self._space.scatter(name, block.product(W), found)
+        return found.reshape(x.shape)
 
-    __matmul__ = matvec
+    # the operator is symmetric; SciPy asks for all of these names
+    rmatvec = matmat = rmatmat = __matmul__ = matvec
 
     def join(self, tau: Mapping[str, Tensor]) -> Float[Tensor, " d"]:
         """Make a flat vector of named tensors."""
@@ -90,8 +111,11 @@ class BlockDiagonalOperator:
     def diagonal(self) -> Float[Tensor, " d"]:
         """The diagonal as a flat vector; ``split`` names its parts."""
         diagonals = {n: b.diagonal()[..., None] for n, b in self._blocks.items()}
-        parts = [self._space.scatter(name, W) for name, W in diagonals.items()]
-        return torch.cat(parts)[:, 0]
+        first = next(iter(diagonals.values()))
+        found = first.new_empty(self.shape[0], 1)
+        for name, W in diagonals.items():
+            self._space.scatter(name, W, found)
+        return found[:, 0]
 
     def frobenius_norm(self) -> Float[Tensor, ""]:
         """The Frobenius norm, exactly."""
@@ -173,23 +197,21 @@ class BlockDiagonalOperator:
             name: block.power(exponent, damping, solver or Solver())
             for name, block in self._blocks.items()
         }
-        return BlockDiagonalOperator(self._space, powers, self.dtype, self.device)
+        return BlockDiagonalOperator(self._space, powers, self.torch_dtype, self.device)
 
     def to_scipy(self) -> "LinearOperator":
-        """Wrap the operator for SciPy: ``eigsh``, ``cg`` and the like accept it.
+        """Wrap the operator for SciPy, with its arithmetic.
+
+        ``eigsh``, ``cg`` and the like accept the operator itself, too.
 
         Returns:
             A ``LinearOperator`` over NumPy vectors of the operator's number type.
         """
         from scipy.sparse.linalg import LinearOperator  # noqa: PLC0415 - heavy
 
-        def matmat(x: Any) -> Any:
-            product = self.matvec(torch.from_numpy(x.copy()).to(self.device))
-            return product.detach().cpu().numpy()
-
-        dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
+        own = self.matvec
         return LinearOperator(
-            self.shape, matvec=matmat, rmatvec=matmat, matmat=matmat, dtype=dtype
+            self.shape, matvec=own, rmatvec=own, matmat=own, dtype=self.dtype
         )
 
     def to_curvlinops(self) -> Any:
@@ -202,7 +224,7 @@ class BlockDiagonalOperator:
             SettingsError: If curvlinops is not installed.
         """
         return curvlinops_adapter.linear_operator(
-            self.matvec, list(self.parameters.values()), self.dtype, self.device
+            self.matvec, list(self.parameters.values()), self.torch_dtype, self.device
         )
 
 

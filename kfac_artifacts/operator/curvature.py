@@ -11,6 +11,7 @@ from typing import final
 import torch
 
 from kfac_artifacts.artifact import Artifact, Block, GramianBlock, KroneckerBlock
+from kfac_artifacts.checked import checked_factors
 from kfac_artifacts.errors import FactorError, SettingsError
 from kfac_artifacts.factors import Dense, Diagonal, Factor
 from kfac_artifacts.operator.block_diagonal import (
@@ -34,7 +35,8 @@ class CurvatureOperator(BlockDiagonalOperator):
 
     Raises:
         SettingsError: If the damping is negative, or the number type is another.
-        FactorError: If a block is of a kind that is not known here.
+        FactorError: If a block is of a kind that is not known here, or a factor must
+            not be computed with.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class CurvatureOperator(BlockDiagonalOperator):
         device: torch.device | str | None = None,
     ) -> None:
         check_damping(damping)
-        factors = {name: artifact.factors[name] for name in artifact.factors}
+        factors = checked_factors(artifact, allow_indefinite=True)
         dtype = dtype or _wide(factors.values())
         if dtype not in {torch.float32, torch.float64}:
             raise SettingsError(

@@ -1,7 +1,7 @@
 """The space of the covered parameters: as names, as one vector, as matrices ``W``."""
 
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
 from itertools import accumulate
 from math import prod
 
@@ -10,15 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from kfac_artifacts.artifact import Artifact
+from kfac_artifacts.artifact import Artifact, Block, KroneckerBlock
 from kfac_artifacts.errors import MismatchError
 
 
 class ParameterSpace:
     """Every covered parameter in a fixed order: by block, the weight before the bias.
 
-    A vector of the space has the parameters one after the other, each with its rows
-    flattened, so every block is one slice of it.
+    A vector of the space has the parameters one after the other, each once and with its
+    rows flattened. A block is some ranges of it: its parameters, or a part of each.
 
     Args:
         artifact: Whose parameters.
@@ -29,15 +29,9 @@ class ParameterSpace:
         shapes = artifact.parameters
         names = [p for block in self.blocks.values() for p in block.parameters]
         self.shapes = {name: tuple(shapes[name]) for name in names}
-        sizes = [
-            sum(prod(self.shapes[p]) for p in block.parameters)
-            for block in self.blocks.values()
-        ]
-        ends = list(accumulate(sizes, initial=0))
+        ends = list(accumulate(map(prod, self.shapes.values()), initial=0))
         self.size = ends[-1]
-        self.slices = {
-            name: slice(*ends[k : k + 2]) for k, name in enumerate(self.blocks)
-        }
+        self._starts = dict(zip(self.shapes, ends, strict=False))
 
     def join(self, tau: Mapping[str, Tensor]) -> Float[Tensor, " d"]:
         """Make one vector of named tensors; those of other names are left out.
@@ -74,17 +68,53 @@ class ParameterSpace:
             )
         }
 
-    def gather(self, name: str, x: Float[Tensor, "n k"]) -> Float[Tensor, "o i k"]:
-        """Arrange a block's slice of ``k`` vectors as matrices ``W``."""
-        block = self.blocks[name]
-        sizes = [prod(self.shapes[p]) for p in block.parameters]
-        parts = zip(block.parameters, x.split(sizes), strict=True)
-        named = {p: part.reshape(*self.shapes[p], x.shape[1]) for p, part in parts}
-        return vmap(block.gather, in_dims=-1, out_dims=-1)(named)
+    def gather(self, name: str, x: Float[Tensor, "d k"]) -> Float[Tensor, "o i k"]:
+        """Arrange a block's share of ``k`` vectors as matrices ``W``."""
+        whole, shapes = self._whole(name)
+        named = {
+            p: x[place].reshape(*shape, x.shape[1])
+            for p, shape, place in zip(
+                whole.parameters, shapes, self._ranges(name), strict=True
+            )
+        }
+        return vmap(whole.gather, in_dims=-1, out_dims=-1)(named)
 
-    def scatter(self, name: str, W: Float[Tensor, "o i k"]) -> Float[Tensor, "n k"]:
-        """Undo ``gather``: as it only rearranges, its adjoint is its inverse."""
-        size = W.shape[0] * W.shape[1]
-        like = W.new_zeros(()).expand(size, W.shape[2])
-        adjoint = vjp(partial(self.gather, name), like)[1]
-        return adjoint(W)[0]
+    def scatter(
+        self, name: str, W: Float[Tensor, "o i k"], into: Float[Tensor, "d k"]
+    ) -> None:
+        """Undo ``gather``: as it only rearranges, its adjoint is its inverse.
+
+        Args:
+            name: Of the block.
+            W: Its matrices.
+            into: Where its share of ``k`` vectors is written.
+        """
+        whole, shapes = self._whole(name)
+
+        def arranged(*parts: Tensor) -> Tensor:
+            named = dict(zip(whole.parameters, parts, strict=True))
+            return vmap(whole.gather, in_dims=-1, out_dims=-1)(named)
+
+        zero = W.new_zeros(())
+        like = [zero.expand(*shape, W.shape[2]) for shape in shapes]
+        found = vjp(arranged, *like)[1](W)
+        for place, part in zip(self._ranges(name), found, strict=True):
+            into[place] = part.reshape(-1, W.shape[2])
+
+    def _whole(self, name: str) -> tuple[Block, list[tuple[int, ...]]]:
+        """A block of a part of stacked parameters as one of that part alone."""
+        block = self.blocks[name]
+        shapes = [self.shapes[p] for p in block.parameters]
+        if not isinstance(block, KroneckerBlock) or block.part is None:
+            return block, shapes
+        return replace(block, part=None), [shape[1:] for shape in shapes]
+
+    def _ranges(self, name: str) -> list[slice]:
+        """Where the parameters of a block are in a vector, or its part of them."""
+        block, shapes = self._whole(name)
+        part = getattr(self.blocks[name], "part", None) or 0
+        found = []
+        for parameter, shape in zip(block.parameters, shapes, strict=True):
+            start = self._starts[parameter] + part * prod(shape)
+            found.append(slice(start, start + prod(shape)))
+        return found

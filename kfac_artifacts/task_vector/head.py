@@ -26,6 +26,10 @@ class Head:
     classes: tuple[str, ...]
     logit_scale: float
 
+    def __repr__(self) -> str:
+        names = ", ".join(self.classes)
+        return f"Head({len(self.classes)} classes: {names:.60})"
+
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.embeddings) or len(self.classes) < 2:
             raise MismatchError(

@@ -55,6 +55,14 @@ class TaskVector:
     settings: Mapping[str, Json] = field(default_factory=dict)
     metrics: Mapping[str, Json] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        count = sum(tensor.numel() for tensor in self.tensors.values())
+        head = "no head" if self.head is None else repr(self.head)
+        return (
+            f"TaskVector(of {self.base.id!r:.60}, {len(self.tensors)} tensors, "
+            f"{count:,} numbers, {head})"
+        )
+
     def __post_init__(self) -> None:
         found = {name: tuple(t.shape) for name, t in self.tensors.items()}
         if found != self.base.shapes:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact
-from kfac_artifacts.definite import check_definite
 from kfac_artifacts.errors import CoverageError, MismatchError
 from kfac_artifacts.network import Batch, Network
 from kfac_artifacts.penalty import KfacPenalty
@@ -119,7 +118,7 @@ def build_penalty(
         The penalty as a function of the task vector.
 
     Raises:
-        FactorError: If a factor is clearly indefinite, and must not be.
+        FactorError: If a factor must not be computed with, as ``verify`` tells.
     """
     blocks = {
         n: b
@@ -127,11 +126,12 @@ def build_penalty(
         if not set(names).isdisjoint(b.parameters)
     }
     # only their factors are read and held in memory
-    factors = {f: curvature.factors[f] for b in blocks.values() for f in b.factors}
-    part = dataclasses.replace(curvature, blocks=blocks, factors=factors)
-    penalty = KfacPenalty(part, weights=weights).to(network.device)
-    if not allow_indefinite:
-        check_definite(dataclasses.replace(part, factors=penalty.factors))
+    penalty = KfacPenalty(
+        dataclasses.replace(curvature, blocks=blocks),
+        weights=weights,
+        device=network.device,
+        allow_indefinite=allow_indefinite,
+    )
     parameters = network.parameters()
     still = {
         name: torch.zeros_like(parameters[name], requires_grad=False)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from kfac_artifacts.artifact import Artifact, Json
-from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.errors import FactorError, SettingsError
 from kfac_artifacts.format.checkpoint import Checkpoint, State
 from kfac_artifacts.format.files import check_free
 from kfac_artifacts.linearize import linearize
@@ -248,7 +248,7 @@ def _step(run: Run) -> None:
     loss = summed * accelerator.num_processes / len(batch)
     factor = settings.penalty_factor(run.step)
     if run.penalty is not None and factor > 0:
-        loss = loss + factor * run.penalty(run.tau)
+        loss = loss + factor * _drift(run.penalty, run.tau)
     for group in run.optimizer.param_groups:
         group["lr"] = settings.rate(run.step)
     run.optimizer.zero_grad()
@@ -260,6 +260,13 @@ def _step(run: Run) -> None:
     _check_finite(mean[0], run.step)
     run.recent = [*run.recent, (mean[0], mean[1])][-RECENT_STEPS:]
     run.step += 1
+
+
+def _drift(penalty: Penalty, tau: Mapping[str, Tensor]) -> Tensor:
+    try:
+        return penalty(tau)
+    except FactorError as error:  # the factors were found good before
+        raise SettingsError(str(error)) from error
 
 
 def _check_finite(loss: float, step: int) -> None:

@@ -198,32 +198,15 @@ VALUES: list[tuple[str, str, Tensors]] = [
         "a code is -127 at least",
         {"entries/values": tensor([-128, 127], "int8")},
     ),
-]
-VERIFY: list[tuple[str, str, Tensors]] = [
     (
         "rank-nan",
         "every value is finite",
         {"rank/values": tensor([2, np.nan], "float16")},
     ),
     (
-        "rank-negative-value",
-        "a value is not negative",
-        {"rank/values": tensor([2.0, -16.0], "float16")},
-    ),
-    (
-        "rank-negative-diagonal",
-        "a diagonal is not negative, whatever the values make good",
-        {"rank/diagonal": tensor([-0.25, 2.0, 0.5], "float16")},
-    ),
-    (
         "pruned-infinite",
         "every value is finite",
         {"pruned/diagonal": tensor([4, 4, np.inf, 4, 4], "float32")},
-    ),
-    (
-        "pruned-indefinite",
-        "a factor is positive semi-definite",
-        {"pruned/values": tensor([8.0, 1.0, 1.0, 1.0], "float32")},
     ),
     (
         "blocks-asymmetric",
@@ -236,6 +219,23 @@ VERIFY: list[tuple[str, str, Tensors]] = [
         {"dense/matrix.diagonal": tensor([3.0, np.nan, 3.0], "float32")},
     ),
     ("int8-overflow", "every entry is finite", scaled("entries/values", 2.0**127)),
+]
+VERIFY: list[tuple[str, str, Tensors]] = [
+    (
+        "rank-negative-value",
+        "a value is not negative",
+        {"rank/values": tensor([2.0, -16.0], "float16")},
+    ),
+    (
+        "rank-negative-diagonal",
+        "a diagonal is not negative, whatever the values make good",
+        {"rank/diagonal": tensor([-0.25, 2.0, 0.5], "float16")},
+    ),
+    (
+        "pruned-indefinite",
+        "a factor is positive semi-definite",
+        {"pruned/values": tensor([8.0, 1.0, 1.0, 1.0], "float32")},
+    ),
     (
         "int8-indefinite",
         "a factor is positive semi-definite",

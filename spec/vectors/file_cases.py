@@ -249,7 +249,7 @@ def valued(name: str, rule: str, factor: str, values: np.ndarray) -> Case:
     draft.factors[factor] = dense(values)
     draft.manifest["factors"][factor] = draft.factors[factor].to_json()
     sealed = Draft(draft.manifest, draft.factors, draft.shards).seal()
-    return Case(name, "verify", rule, files_of(sealed))
+    return Case(name, "values", rule, files_of(sealed))
 
 
 def file_cases() -> Iterator[Case]:
@@ -273,3 +273,6 @@ def file_cases() -> Iterator[Case]:
     yield valued("value-nan", rule, "out", np.array([[np.nan, 0.0], [0.0, 1.0]]))
     rule = "a factor is symmetric"
     yield valued("asymmetric", rule, "norm", np.array([[1.0, 0.5], [0.25, 1.0]]))
+    rule += ", where the squares of its entries are beyond float32"
+    large = np.array([[1.0, -(2.0**65)], [0.0, 1.0]])
+    yield valued("asymmetric-huge", rule, "norm", large)

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import open_artifact
-from kfac_artifacts.format.files import parse_json
+from kfac_artifacts.format.json_text import parse_json
 from kfac_artifacts.format.manifest import from_json, to_json
 from tests.spec import independent_reader
 

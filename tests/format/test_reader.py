@@ -3,6 +3,7 @@
 import json
 import struct
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import load, open_artifact, read_manifest, save_artifact
-from kfac_artifacts.format.files import MAX_JSON_BYTES, parse_json, read_json
+from kfac_artifacts.format.files import read_json
+from kfac_artifacts.format.json_text import MAX_JSON_BYTES, MAX_VALUES, parse_json
 from tests.format.artifacts import small
 
 
@@ -114,6 +116,19 @@ def test_a_huge_header_is_refused_before_it_is_read(artifact: Path) -> None:
     (artifact / "kfac.json").write_text(json.dumps(value))
     with pytest.raises(FormatError, match="impossible header"):
         open_artifact(artifact)
+
+
+@pytest.mark.parametrize("unit", [b"[],", b"{},", b"0,", b"[0],"])
+def test_a_file_full_of_values_is_refused_before_they_are_made(unit: bytes) -> None:
+    """64 MiB of ``[]`` took 1.6 GB and minutes."""
+    text = b"[" + unit * (MAX_JSON_BYTES // len(unit) - 2) + b"0]"
+    tracemalloc.start()
+    with pytest.raises(FormatError, match="more than 3,000,000 values"):
+        parse_json(text, "it")
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    few = b"[" + unit * (MAX_VALUES // 100) + b"0]"
+    assert len(parse_json(few, "it")) == MAX_VALUES // 100 + 1
 
 
 @pytest.mark.parametrize("depth", [10, 32, 33, 900, 100_000])

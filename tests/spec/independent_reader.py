@@ -329,7 +329,21 @@ def check_names(files: list[str]) -> None:
 def read(path: Path, *, hashes: bool = True) -> dict[str, np.ndarray]:
     """Read an artifact: every factor as a dense matrix of float32."""
     manifest, found = read_fields(path, hashes=hashes)
-    return {n: assemble(info, found[n]) for n, info in manifest["factors"].items()}
+    return {n: sound(n, info, found[n]) for n, info in manifest["factors"].items()}
+
+
+def sound(
+    factor: str, info: dict[str, Any], values: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Give the matrix of a factor, finite and symmetric."""
+    finite = all(np.isfinite(v).all() for v in values.values())
+    demand(finite, f"{factor} is not finite")
+    matrix = assemble(info, values)
+    demand(np.isfinite(matrix).all(), f"{factor} is not finite")
+    exact = matrix.astype(float)
+    difference = np.linalg.norm(exact - exact.T)
+    demand(difference <= 1e-6 * np.linalg.norm(exact), f"{factor} is asymmetric")
+    return matrix
 
 
 def read_fields(path: Path, *, hashes: bool) -> tuple[dict[str, Any], Fields]:
@@ -406,13 +420,8 @@ def verify(path: Path) -> dict[str, np.ndarray]:
     summed = {f for terms in sums if len(terms) > 1 for t in terms for f in t.values()}
     factors = {}
     for factor, info in manifest["factors"].items():
-        finite = all(np.isfinite(values).all() for values in found[factor].values())
-        demand(finite, f"{factor} is not finite")
-        matrix = factors[factor] = assemble(info, found[factor])
-        demand(np.isfinite(matrix).all(), f"{factor} is not finite")
+        matrix = factors[factor] = sound(factor, info, found[factor])
         exact = matrix.astype(float)
-        difference = np.linalg.norm(exact - exact.T)
-        demand(difference <= 1e-6 * np.linalg.norm(exact), f"{factor} is asymmetric")
         if factor not in summed:
             eigenvalues = np.linalg.eigvalsh(exact)
             lowest = INDEFINITE * abs(eigenvalues).max()

@@ -1,0 +1,84 @@
+"""The package as it is imported: at once, whole, and telling what it is."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import kfac_artifacts as kfac
+from tests.artifacts import artifact, tau
+
+
+def fresh(code: str) -> str:
+    """Run code in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    found = fresh("import sys, kfac_artifacts; print(*sys.modules)").split()
+    assert not {"torch", "transformers", "safetensors", "huggingface_hub"} & set(found)
+    assert "kfac_artifacts" in found
+
+
+def test_functions_are_not_hidden_by_the_modules_that_hold_them() -> None:
+    code = (
+        "import json, kfac_artifacts as kfac\n"
+        "import kfac_artifacts.merge, kfac_artifacts.train, kfac_artifacts.verify\n"
+        "from kfac_artifacts.evaluate import evaluate\n"
+        "print(json.dumps({n: callable(getattr(kfac, n)) for n in kfac.__all__}))"
+    )
+    found = json.loads(fresh(code))
+    assert all(found.values()), found
+    assert set(found) == set(kfac.__all__)
+
+
+def test_every_public_name_is_listed() -> None:
+    assert set(kfac.__all__) <= set(dir(kfac))
+    assert {"load_network", "push"} <= set(dir(kfac))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = kfac.nothing
+
+
+def things() -> list[object]:
+    """One of each that holds much."""
+    of = artifact()
+    base = of.provenance.base
+    names = tuple(f"a class of a long name {i}" for i in range(1000))
+    head = kfac.Head(torch.eye(1000), names, 20.0)
+    named = kfac.Named("logits")
+    module = nn.Sequential(*(nn.Linear(3, 3) for _ in range(100)))
+    apply = kfac.OutputMap(named, lambda m, batch: m(batch["x"]))
+    return [
+        of,
+        of.provenance,
+        base,
+        *of.factors.values(),
+        kfac.KfacPenalty(of),
+        kfac.CurvatureOperator(of),
+        kfac.CurvatureOperator(of).inverse(0.1),
+        kfac.TaskVector(tau(), base, named, head),
+        head,
+        kfac.Network(module, apply, "m" * 500),
+        kfac.TensorExamples({"x": torch.zeros(1000, 50)}, "d" * 500),
+    ]
+
+
+@pytest.mark.parametrize(
+    "thing", [pytest.param(t, id=f"{i}") for i, t in enumerate(things())]
+)
+def test_what_holds_much_says_in_short_what_it_is(thing: object) -> None:
+    shown = repr(thing)
+    assert shown.startswith((type(thing).__name__, "BlockDiagonalOperator"))
+    assert len(shown) <= 250
+    assert "tensor(" not in shown
+
+
+def test_an_artifact_says_what_it_is_of() -> None:
+    wanted = "Artifact(curvature of 'toy', 3 blocks, 5 factors, 1 tasks of 10 examples)"
+    assert repr(artifact()) == wanted

@@ -56,7 +56,14 @@ def command(
     if pushed.card_kept:
         click.echo("its edited README.md was kept as it is", err=True)
     if pushed.changed:
-        click.echo(f"pushed {size(pushed.size)}, tagged {pushed.tag}", err=True)
+        tagged = f"tagged {pushed.tag}" if pushed.tag else "not tagged"
+        click.echo(f"pushed {size(pushed.size)}, {tagged}", err=True)
+    if pushed.untagged:
+        click.echo(
+            f"warning: the tag could not be set, push again to set it: "
+            f"{pushed.untagged}",
+            err=True,
+        )
     if as_json:
         print_json(pushed.__dict__)
     else:

@@ -28,7 +28,6 @@ UNDERSTOOD = (
     OSError,
     MemoryError,
     KfacError,
-    errors.HFValidationError,
 )
 
 
@@ -103,10 +102,19 @@ def status_of(error: BaseException) -> int:
     return int(error.response.status_code)
 
 
+def tells_of_loss(error: errors.HfHubHTTPError) -> bool:
+    """Whether an upload is said not to have arrived: it can be sent again."""
+    path = error.response.request.url.path
+    if path.endswith("/verify"):
+        return status_of(error) not in (401, 403)
+    lost = "/commit/" in path and status_of(error) == 400
+    return lost and "lfs" in (error.server_message or "").lower()
+
+
 def _passes(error: BaseException, answered: bool) -> bool | None:
     if isinstance(error, errors.HfHubHTTPError):
         retried = status_of(error) in RETRIED_STATUSES
-        return retried or is_of_storage(error) or _tells_of_loss(error)
+        return retried or is_of_storage(error) or tells_of_loss(error)
     if isinstance(error, httpx2.ProxyError | errors.OfflineModeIsEnabled):
         return False
     if isinstance(error, httpx2.ConnectError):
@@ -117,12 +125,3 @@ def _passes(error: BaseException, answered: bool) -> bool | None:
         return True
     unnamed = isinstance(error, OSError) and error.errno is None
     return (unnamed and "Consistency check failed" in str(error)) or None
-
-
-def _tells_of_loss(error: errors.HfHubHTTPError) -> bool:
-    """Whether an upload is said not to have arrived: it can be sent again."""
-    path = error.response.request.url.path
-    if path.endswith("/verify"):
-        return status_of(error) not in (401, 403)
-    lost = "/commit/" in path and status_of(error) == 400
-    return lost and "lfs" in (error.server_message or "").lower()

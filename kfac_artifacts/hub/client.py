@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
     RemoteEntryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils._validators import validate_repo_id
 
 from kfac_artifacts.errors import RegistryError
 from kfac_artifacts.hub.address import HubAddress
@@ -57,6 +58,7 @@ class Client:
     def __init__(self, hub: Hub, address: HubAddress) -> None:
         self.hub = hub
         self.address = address
+        validate_repo_id(address.repo)
         self.cache = Cache(hub.cache, address.repo)
         self._answered = False
 
@@ -168,8 +170,8 @@ class Client:
             api.create_branch(repo, branch=branch, exist_ok=True)
             try:
                 api.model_info(repo, revision=branch, timeout=ANSWER_SECONDS)
-            except RevisionNotFoundError as error:
-                raise GarbledAnswerError(f"no branch {branch} was made") from error
+            except RevisionNotFoundError:
+                raise GarbledAnswerError(f"no branch {branch} was made") from None
 
         self.ask(once)
 

@@ -13,6 +13,7 @@ from kfac_artifacts.hub.causes import (
     chain,
     is_of_storage,
     status_of,
+    tells_of_loss,
 )
 from kfac_artifacts.hub.words import plain
 
@@ -89,7 +90,9 @@ def _http(error: Exception, address: HubAddress, endpoint: str) -> RegistryError
     kind, advice = RegistryError, "look at what it said"
     if status in ADVICE:
         kind, advice = ADVICE[status]
-    if is_of_storage(error):
+    if tells_of_loss(error):
+        kind, advice = ConnectionFailed, "the upload did not arrive whole: try again"
+    elif is_of_storage(error):
         kind, advice = ConnectionFailed, "check this machine's clock and try again"
     elif status in RETRIED_STATUSES or status >= 500:
         kind, advice = ConnectionFailed, "wait a while and try again"

@@ -90,7 +90,7 @@ FAULTS: dict[str, dict[str, object]] = {
     "half a chunk": answer(b"ff\r\n{", Transfer_Encoding="chunked"),
     "headers that lead out": answer(
         lambda content: content,
-        ETag='"../../../../../../tmp/kfac-out"',
+        ETag='"../../../../../../../../../../tmp/kfac-out"',
         X_Linked_Etag='"/tmp/kfac-out"',
         X_Repo_Commit="../../../out",
         Content_Type="image/png",

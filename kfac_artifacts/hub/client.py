@@ -1,17 +1,13 @@
 """The requests about one repository: each is retried, and its answer is checked."""
 
-import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from logging import getLogger
 from pathlib import Path
-from typing import TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import (
-    HfHubHTTPError,
     RemoteEntryNotFoundError,
     RevisionNotFoundError,
 )
@@ -30,23 +26,18 @@ from kfac_artifacts.hub.answers import (
 from kfac_artifacts.hub.cache import Cache
 from kfac_artifacts.hub.causes import (
     GarbledAnswerError,
-    chain,
-    is_passing,
-    understood,
 )
 from kfac_artifacts.hub.connection import Hub
-from kfac_artifacts.hub.session import watched
-from kfac_artifacts.hub.words import plain
+from kfac_artifacts.hub.patience import Patience
 
 logger = getLogger(__name__)
-Result = TypeVar("Result")
 ANSWER_SECONDS = 30.0
 LONGEST_WAIT = 60.0
 AT_ONCE = 4
 """Files that are downloaded at the same time."""
 
 
-class Client:
+class Client(Patience):
     """What is asked of a Hub about the repository of an address.
 
     Attributes:
@@ -56,37 +47,10 @@ class Client:
     """
 
     def __init__(self, hub: Hub, address: HubAddress) -> None:
-        self.hub = hub
+        super().__init__(hub)
         self.address = address
         validate_repo_id(address.repo)
         self.cache = Cache(hub.cache, address.repo)
-        self._answered = False
-
-    def ask(self, call: Callable[[], Result]) -> Result:
-        """Call until it succeeds, patience ends, or repeating cannot help.
-
-        Args:
-            call: Asks the client, and checks what is answered.
-
-        Returns:
-            What the call returns.
-
-        Raises:
-            GarbledAnswerError: If the last answer was not understood.
-            Exception: What else the client raised last.
-        """
-        attempt = 0
-        while True:
-            try:
-                with watched(self._note_answer):
-                    return call()
-            except Exception as error:
-                known = understood(error)
-                passing = is_passing(known, answered=self._answered)
-                if attempt == self.hub.retries or not passing:
-                    raise known from error.__cause__ if known is error else error
-                self._pause(attempt, known)
-                attempt += 1
 
     def head(self, revision: str | None) -> Head:
         """Where a branch, tag or commit is; None for the default branch."""
@@ -231,9 +195,6 @@ class Client:
         """The address, pinned to a commit."""
         return replace(self.address, revision=commit)
 
-    def _note_answer(self) -> None:
-        self._answered = True
-
     def _is_tagged(self, name: str, commit: str, *, only_here: bool) -> bool:
         target = refs_of(self.hub.api.list_repo_refs(self.address.repo))[1].get(name)
         if only_here and target not in (None, commit):
@@ -252,18 +213,3 @@ class Client:
             self.cache.forget(path, commit)
             raise GarbledAnswerError(f"{path} is not the file that was listed")
         return file
-
-    def _pause(self, attempt: int, error: Exception) -> None:
-        pause = max(self.hub.wait * 2**attempt, _asked_to_wait(error))
-        pause = min(pause, LONGEST_WAIT) * random.uniform(1.0, 1.1)  # noqa: S311
-        logger.info("%s; trying again in %.1f seconds", plain(str(error)), pause)
-        time.sleep(pause)
-
-
-def _asked_to_wait(error: Exception) -> float:
-    for cause in chain(error):
-        if isinstance(cause, HfHubHTTPError):
-            seconds = cause.response.headers.get("Retry-After", "")
-            usable = seconds.isascii() and seconds.isdecimal()
-            return float(seconds[:9]) if usable else 0.0
-    return 0.0

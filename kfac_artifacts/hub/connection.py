@@ -73,7 +73,7 @@ class Hub:
             "%s has no Xet storage: using LFS (HF_HUB_DISABLE_XET=1 saves the attempt)",
             self.url,
         )
-        with _xet_switched_off():
+        with xet_switched_off():
             return call()
 
     @contextmanager
@@ -116,7 +116,12 @@ def client_output(*, bars: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _xet_switched_off() -> Iterator[None]:
+def xet_switched_off() -> Iterator[None]:
+    """Use LFS, and the client's listings in the cache not at all.
+
+    Yields:
+        Nothing.
+    """
     before = constants.HF_HUB_DISABLE_XET
     constants.HF_HUB_DISABLE_XET = True
     try:

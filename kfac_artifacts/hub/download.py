@@ -20,7 +20,7 @@ from kfac_artifacts.hub.address import COMMIT, HubAddress, contradicts, tag_of
 from kfac_artifacts.hub.answers import Entry, described_by
 from kfac_artifacts.hub.causes import is_unreachable
 from kfac_artifacts.hub.client import Client
-from kfac_artifacts.hub.connection import Hub
+from kfac_artifacts.hub.connection import Hub, xet_switched_off
 from kfac_artifacts.hub.content import (
     CARD,
     MAX_CARD_BYTES,
@@ -145,7 +145,9 @@ class _Pull:
         """Replace what the cache holds under the name of other bytes."""
         for name in names:
             self.client.cache.forget(self.address.file(name), found.commit)
-        self._download(found, names, found.listed or self._listing(found.pinned))
+        listed = found.listed or self._listing(found.pinned)
+        with xet_switched_off():  # it takes the hashes from a listing in the cache
+            self._download(found, names, listed)
 
     def source(self, found: _Found) -> Path:
         """The folder of the cache with the tensor files."""

@@ -2,20 +2,18 @@
 
 import random
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
+from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from kfac_artifacts.errors import (
     AddressError,
     ConnectionFailed,
-    FormatError,
     RegistryError,
 )
-from kfac_artifacts.format.manifest import MANIFEST, FileInfo
+from kfac_artifacts.format.manifest import MANIFEST
 from kfac_artifacts.hub.address import COMMIT, TAG, HubAddress, tag_of
 from kfac_artifacts.hub.answers import Entry
 from kfac_artifacts.hub.card import collection_card
@@ -25,6 +23,7 @@ from kfac_artifacts.hub.connection import Hub
 from kfac_artifacts.hub.content import CARD, MAX_CARD_BYTES, TENSOR_FILE, Package
 from kfac_artifacts.hub.explain import explain
 from kfac_artifacts.hub.result import Pushed
+from kfac_artifacts.hub.shipment import Shipment
 
 CONFLICTS = 100
 """How many commits of others may come first, each of which changed something else."""
@@ -73,8 +72,7 @@ class _Upload:
         self.card_kept = False
         self.changed = False
         self._first: dict[str, Entry] | None = None
-        self._texts: dict[str, bytes] = {}
-        self._deleted: list[str] = []
+        self._sent = Shipment(package, address, {}, [])
 
     def prepare(self, *, private: bool) -> None:
         """Make sure of the repository and the branch, before anything is uploaded."""
@@ -106,7 +104,7 @@ class _Upload:
             head = self._head()
             listed = self._listed(head)
             self._check_ours(listed)
-            self._choose(head, listed)
+            self._sent = self._choose(head, listed)
             try:
                 commit = self._commit(head)
             except Exception as error:
@@ -168,12 +166,6 @@ class _Upload:
             self.client.described(sorted(missing), commit) if missing else {}
         )
 
-    def _described(self, commit: str) -> dict[str, Entry]:
-        """The files that were sent, or deleted, and are there."""
-        names = [*self._texts, *self._deleted]
-        names += [self.address.file(name) for name in self._tensor_files()]
-        return self.client.described(names, commit)
-
     def _check_ours(self, listed: dict[str, Entry]) -> None:
         """Refuse to push over what somebody else pushed to this place meanwhile."""
         ours = {
@@ -190,24 +182,25 @@ class _Upload:
                 "push again"
             )
 
-    def _choose(self, head: str, listed: dict[str, Entry]) -> None:
-        """Choose what is written and deleted; tensor files are written always."""
+    def _choose(self, head: str, listed: dict[str, Entry]) -> Shipment:
+        """Choose what is written and deleted."""
         address, package = self.address, self.package
-        self._texts = {address.file(MANIFEST): package.manifest}
+        texts = {address.file(MANIFEST): package.manifest}
         card = self._card(address.file(CARD), head, listed)
         self.card_kept = card is None
         if card is not None:
-            self._texts[address.file(CARD)] = card.encode()
+            texts[address.file(CARD)] = card.encode()
         if CARD not in listed and address.path:
             base = package.artifact.provenance.base
-            self._texts[CARD] = collection_card(base, package.license).encode()
+            texts[CARD] = collection_card(base, package.license).encode()
         new = {address.file(name) for name in package.files}
-        self._deleted = [
+        deleted = [
             path
             for path in sorted(listed.keys() - new)
             if TENSOR_FILE.fullmatch(Path(path).name)
             and path == address.file(Path(path).name)
         ]
+        return Shipment(package, address, texts, deleted)
 
     def _card(self, path: str, head: str, listed: dict[str, Entry]) -> str | None:
         existing = None
@@ -221,29 +214,10 @@ class _Upload:
     def _commit(self, head: str) -> str:
         is_oid = constants.REGEX_COMMIT_OID.fullmatch(head) is not None
         return self.client.commit(
-            self._operations,
+            self._sent.operations,
             f"Add KFAC artifact {tag_of(self.package.digest)}",
             head if is_oid else None,
         )
-
-    def _operations(self) -> list[CommitOperationAdd | CommitOperationDelete]:
-        texts = [CommitOperationAdd(p, text) for p, text in self._texts.items()]
-        files = [self._addition(n, i) for n, i in self._tensor_files().items()]
-        return [*files, *texts, *map(CommitOperationDelete, self._deleted)]
-
-    def _addition(self, name: str, info: FileInfo) -> CommitOperationAdd:
-        """Take a file as it was checked: it may have changed since."""
-        path, file = self.address.file(name), self.package.directory / name
-        if name.endswith(".safetensors"):
-            addition = CommitOperationAdd(path, file)
-        else:
-            addition = CommitOperationAdd(path, file.read_bytes())
-        if addition.upload_info.sha256.hex() != info.sha256:
-            raise FormatError(f"{file} changed while it was being pushed; push again")
-        return addition
-
-    def _tensor_files(self) -> dict[str, FileInfo]:
-        return {n: i for n, i in self.package.files.items() if n != MANIFEST}
 
     def _standing(self, head: str, error: Exception) -> str | None:
         """The head if it holds what was to be pushed, whatever was answered."""
@@ -277,24 +251,9 @@ class _Upload:
     def _holds(self, commit: str) -> bool:
         """Compare what the Hub says it stored with what was to be stored."""
         # asked in two ways, because an answer may be altered on the way
-        return any(
-            self._is_all(look, commit) for look in (self._listed, self._described)
+        return self._sent.is_all_in(self._listed(commit)) or self._sent.is_all_in(
+            self.client.described(self._sent.paths, commit)
         )
-
-    def _is_all(self, look: Callable[[str], dict[str, Entry]], commit: str) -> bool:
-        listed = look(commit)
-        if any(path in listed for path in self._deleted):
-            return False
-        for path, text in self._texts.items():
-            if path not in listed or not listed[path].is_of(text):
-                return False
-        for name, info in self._tensor_files().items():
-            entry = listed.get(self.address.file(name))
-            if entry is None:
-                return False
-            if not entry.is_of_file(self.package.directory / name, info):
-                return False
-        return True
 
 
 def _check_branch(address: HubAddress) -> None:

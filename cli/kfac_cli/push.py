@@ -42,7 +42,8 @@ def command(
     """
     from kfac_artifacts.hub import Hub, client_output, push
 
-    with client_output(bars=sys.stderr.isatty() and not as_json):
+    terminal = sys.stderr.isatty()
+    with client_output(bars=terminal and not as_json, lines=not terminal):
         pushed = push(
             directory,
             destination,

@@ -33,6 +33,8 @@ from kfac_artifacts.hub.patience import Patience
 logger = getLogger(__name__)
 ANSWER_SECONDS = 30.0
 LONGEST_WAIT = 60.0
+LONG = 10**8
+"""Bytes whose transfer takes long enough to tell of it."""
 AT_ONCE = 4
 """Files that are downloaded at the same time."""
 
@@ -87,10 +89,12 @@ class Client(Patience):
     def download(self, files: Mapping[str, Entry], commit: str) -> None:
         """Bring files into the cache, and compare their sizes with the listing."""
 
-        def one(path: str) -> Path:
-            return self.ask(lambda: self._fetch(path, commit, files[path]))
+        def one(path: str) -> None:
+            self.ask(lambda: self._fetch(path, commit, files[path]))
+            logger.info("%s is here", path)
 
         def every() -> None:
+            _note("downloading", sum(entry.size for entry in files.values()))
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 list(pool.map(one, files))
 
@@ -180,9 +184,11 @@ class Client(Patience):
         """
 
         def once() -> str:
+            wanted = operations()
+            _note("uploading", sum(map(_size_of, wanted)))
             done = self.hub.api.create_commit(
                 self.address.repo,
-                operations(),
+                wanted,
                 commit_message=message,
                 revision=self.address.revision,
                 parent_commit=parent,
@@ -213,3 +219,14 @@ class Client(Patience):
             self.cache.forget(path, commit)
             raise GarbledAnswerError(f"{path} is not the file that was listed")
         return file
+
+
+def _size_of(operation: CommitOperationAdd | CommitOperationDelete) -> int:
+    if isinstance(operation, CommitOperationAdd):
+        return operation.upload_info.size
+    return 0
+
+
+def _note(what: str, size: int) -> None:
+    """Tell at once of what takes long."""
+    logger.info("%s %.1f MB", what, size / 1e6, extra={"at_once": size > LONG})

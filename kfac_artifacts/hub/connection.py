@@ -5,13 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from logging import ERROR, getLogger
+from logging import getLogger
 from pathlib import Path
 from typing import TypeVar
 
 from huggingface_hub import HfApi, constants
-from huggingface_hub.utils import logging
-from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
 from kfac_artifacts.errors import KfacError
 from kfac_artifacts.hub.address import HubAddress
@@ -88,31 +86,6 @@ class Hub:
             if told is None:
                 raise
             raise told from error
-
-
-@contextmanager
-def client_output(*, bars: bool) -> Iterator[None]:
-    """Hide the client's warnings, and its progress bars if they are not wanted.
-
-    What they warn of is retried, reported or raised here.
-
-    Args:
-        bars: Whether progress bars may be shown; the environment may decide it.
-
-    Yields:
-        Nothing; the client is as before when the block is left.
-    """
-    verbosity = logging.get_verbosity()
-    hide = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not bars
-    logging.set_verbosity(ERROR)
-    if hide:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if hide:
-            enable_progress_bars()
 
 
 @contextmanager

@@ -132,9 +132,13 @@ def _garbled(error: Exception, address: HubAddress, endpoint: str) -> RegistryEr
 
 
 def _local(error: OSError, address: HubAddress, endpoint: str) -> RegistryError:
-    where = f"{error.filename}: " if error.filename else ""
+    if not error.filename:
+        return ConnectionFailed(
+            f"{endpoint} cannot be asked ({error.strerror}); check the certificates "
+            "(SSL_CERT_FILE, SSL_CERT_DIR) and the disk"
+        )
     return RegistryError(
-        f"{where}{error.strerror}; the cache of downloads, {constants.HF_HUB_CACHE} "
+        f"{error.filename}: {error.strerror}; the cache of downloads, {constants.HF_HUB_CACHE} "
         "unless another was named, must be a directory that can be written and has "
         "room (HF_HOME moves it)"
     )

@@ -138,9 +138,9 @@ def _local(error: OSError, address: HubAddress, endpoint: str) -> RegistryError:
             "(SSL_CERT_FILE, SSL_CERT_DIR) and the disk"
         )
     return RegistryError(
-        f"{error.filename}: {error.strerror}; the cache of downloads, {constants.HF_HUB_CACHE} "
-        "unless another was named, must be a directory that can be written and has "
-        "room (HF_HOME moves it)"
+        f"{error.filename}: {error.strerror}; the cache of downloads, "
+        f"{constants.HF_HUB_CACHE} unless another was named, must be a directory "
+        "that can be written and has room (HF_HOME moves it)"
     )
 
 

@@ -1,8 +1,8 @@
 """Publish, merge and use the curvature of a pretrained network.
 
 The words are those of the ``kfac`` command: ``compute``, ``merge``, ``compress``,
-``push``, ``pull``, ``verify``, ``train``, ``apply``, ``evaluate``. Every name is imported
-when it is used, so that importing the package costs nothing.
+``push``, ``pull``, ``verify``, ``train``, ``apply``, ``evaluate``. Every name is
+imported when it is used, so that importing the package costs nothing.
 """
 
 import sys

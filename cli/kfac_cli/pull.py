@@ -36,7 +36,8 @@ def command(
     """
     from kfac_artifacts.hub import Hub, client_output, pull
 
-    with client_output(bars=sys.stderr.isatty() and not as_json):
+    terminal = sys.stderr.isatty()
+    with client_output(bars=terminal and not as_json, lines=not terminal):
         hub = Hub(endpoint=endpoint, retries=retries)
         pulled = pull(source, directory, replace=force, hub=hub)
     if pulled.stale:

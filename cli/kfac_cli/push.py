@@ -43,7 +43,8 @@ def command(
     from kfac_artifacts.hub import Hub, client_output, push
 
     _tell(directory)
-    with client_output(bars=sys.stderr.isatty() and not as_json):
+    terminal = sys.stderr.isatty()
+    with client_output(bars=terminal and not as_json, lines=not terminal):
         pushed = push(
             directory,
             destination,
@@ -57,7 +58,14 @@ def command(
     if pushed.card_kept:
         click.echo("its edited README.md was kept as it is", err=True)
     if pushed.changed:
-        click.echo(f"pushed {size(pushed.size)}, tagged {pushed.tag}", err=True)
+        tagged = f"tagged {pushed.tag}" if pushed.tag else "not tagged"
+        click.echo(f"pushed {size(pushed.size)}, {tagged}", err=True)
+    if pushed.untagged:
+        click.echo(
+            f"warning: the tag could not be set, push again to set it: "
+            f"{pushed.untagged}",
+            err=True,
+        )
     if as_json:
         print_json(pushed.__dict__)
     else:

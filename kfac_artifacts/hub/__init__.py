@@ -6,10 +6,11 @@ from pathlib import Path
 from kfac_artifacts.artifact import disclosure
 from kfac_artifacts.errors import RegistryError
 from kfac_artifacts.hub.address import HubAddress, PlainAddress, parse
-from kfac_artifacts.hub.connection import Hub, client_output
+from kfac_artifacts.hub.connection import Hub
 from kfac_artifacts.hub.content import Package
 from kfac_artifacts.hub.directory import pull_from_directory, push_to_directory
 from kfac_artifacts.hub.download import pull_from_hub
+from kfac_artifacts.hub.output import client_output
 from kfac_artifacts.hub.result import Pulled, Pushed
 from kfac_artifacts.hub.upload import push_to_hub
 

@@ -1,28 +1,25 @@
 """How the Hub is reached: where, with how much patience, and with errors explained."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from logging import ERROR, getLogger
+from logging import getLogger
 from pathlib import Path
 from typing import TypeVar
 
 from huggingface_hub import HfApi, constants
-from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import logging
-from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
 from kfac_artifacts.errors import KfacError
 from kfac_artifacts.hub.address import HubAddress
 from kfac_artifacts.hub.card import LIBRARY
-from kfac_artifacts.hub.explain import chain, explain, is_transient, lacks_xet
+from kfac_artifacts.hub.causes import lacks_xet
+from kfac_artifacts.hub.explain import explain
+from kfac_artifacts.hub.login import check_endpoint, check_token
 
 logger = getLogger(__name__)
 Result = TypeVar("Result")
-LONGEST_WAIT = 60.0
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,12 @@ class Hub:
 
     @cached_property
     def api(self) -> HfApi:
-        """The client."""
+        """The client, once the URL and the token are seen to be usable."""
+        endpoint = (self.endpoint or constants.ENDPOINT).rstrip("/")
+        check_endpoint(endpoint)
+        check_token()
         return HfApi(
-            endpoint=self.endpoint and self.endpoint.rstrip("/"),
+            endpoint=endpoint,
             library_name=LIBRARY,
             library_version=version("kfac-artifacts"),
         )
@@ -60,19 +60,6 @@ class Hub:
         """Cache of downloads."""
         return self.cache_dir or Path(constants.HF_HUB_CACHE)
 
-    def retrying(self, call: Callable[[], Result]) -> Result:
-        """Call until it succeeds, patience ends, or repeating cannot help."""
-        for attempt in range(self.retries):
-            try:
-                return call()
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                pause = max(self.wait * 2**attempt, _asked_to_wait(error))
-                logger.info("%s; trying again in %.1f seconds", error, pause)
-                time.sleep(min(pause, LONGEST_WAIT))
-        return call()
-
     def without_xet_if_missing(self, call: Callable[[], Result]) -> Result:
         """Call, and once more with Xet switched off if this Hub only has LFS."""
         try:
@@ -84,7 +71,7 @@ class Hub:
             "%s has no Xet storage: using LFS (HF_HUB_DISABLE_XET=1 saves the attempt)",
             self.url,
         )
-        with _xet_switched_off():
+        with xet_switched_off():
             return call()
 
     @contextmanager
@@ -95,50 +82,22 @@ class Hub:
         except KfacError:
             raise
         except Exception as error:
-            explained = explain(error, address, self.url)
-            if explained is None:
+            told = explain(error, address, self.url)
+            if told is None:
                 raise
-            raise explained from error
+            raise told from error
 
 
 @contextmanager
-def client_output(*, bars: bool) -> Iterator[None]:
-    """Hide the client's warnings, and its progress bars if they are not wanted.
-
-    What they warn of is retried, reported or raised here.
-
-    Args:
-        bars: Whether progress bars may be shown; the environment may decide it.
+def xet_switched_off() -> Iterator[None]:
+    """Use LFS, and the client's listings in the cache not at all.
 
     Yields:
-        Nothing; the client is as before when the block is left.
+        Nothing.
     """
-    verbosity = logging.get_verbosity()
-    hide = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not bars
-    logging.set_verbosity(ERROR)
-    if hide:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if hide:
-            enable_progress_bars()
-
-
-@contextmanager
-def _xet_switched_off() -> Iterator[None]:
     before = constants.HF_HUB_DISABLE_XET
     constants.HF_HUB_DISABLE_XET = True
     try:
         yield
     finally:
         constants.HF_HUB_DISABLE_XET = before
-
-
-def _asked_to_wait(error: Exception) -> float:
-    for cause in chain(error):
-        if isinstance(cause, HfHubHTTPError):
-            seconds = cause.response.headers.get("Retry-After", "")
-            return float(seconds) if seconds.isdigit() else 0.0
-    return 0.0

@@ -5,24 +5,28 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import FormatError, RegistryError
-from kfac_artifacts.format import check_hashes, load, open_artifact, read_manifest
+from kfac_artifacts.format import check_hashes, load, open_artifact
 from kfac_artifacts.format.files import (
     check_free,
     dump_json,
     new_directory,
-    read_json,
+    parse_json,
     sha256_file,
     write_durably,
 )
 from kfac_artifacts.format.manifest import MANIFEST, FileInfo, from_json
 from kfac_artifacts.hub.card import is_untouched, license_of, model_card
+from kfac_artifacts.hub.plain_files import check_plain, read_plain
 
 CARD = "README.md"
 ORIGIN = "pulled.json"
+MAX_CARD_BYTES = 2**20
+CHANGED = "{} changed while it was being read; try again"
 TENSOR_FILE = re.compile(
     r"factors(-\d{5}-of-\d{5})?\.safetensors|factors\.safetensors\.index\.json"
 )
@@ -61,29 +65,49 @@ class Package:
     Attributes:
         directory: Where it stands.
         artifact: The artifact.
+        manifest: The bytes of its manifest, as they were checked.
         license: Licence to be named in its card; None keeps what an earlier card named.
     """
 
     directory: Path
     artifact: Artifact
+    manifest: bytes
     license: str | None = None
 
     @classmethod
     def of(cls, directory: Path, license: str | None) -> "Package":
-        """Check an artifact with its hashes, and take it."""
-        return cls(directory, load(directory), license)
+        """Check an artifact with its hashes, and take it.
 
-    @property
+        Tensor files may be links, to another disk for example: their hashes tell that
+        they are the artifact's own. Nothing else may.
+
+        Args:
+            directory: Where it stands.
+            license: Licence to be named in its card.
+
+        Returns:
+            The package.
+
+        Raises:
+            FormatError: If it is damaged, or one of its files is a link.
+        """
+        check_plain(directory, (MANIFEST, CARD, ORIGIN))
+        artifact = load(directory)
+        manifest = read_plain(directory / MANIFEST)
+        if sha256(manifest).hexdigest() != artifact.digest:
+            raise FormatError(CHANGED.format(directory / MANIFEST))
+        return cls(directory, artifact, manifest, license)
+
+    @cached_property
     def digest(self) -> str:
         """The sha256 of the manifest."""
-        return sha256_file(self.directory / MANIFEST)
+        return sha256(self.manifest).hexdigest()
 
     @cached_property
     def files(self) -> dict[str, FileInfo]:
         """Every file of the artifact but its card, the manifest last."""
-        manifest = self.directory / MANIFEST
-        own = FileInfo(manifest.stat().st_size, sha256_file(manifest))
-        return {**read_manifest(self.directory).files, MANIFEST: own}
+        own = FileInfo(len(self.manifest), self.digest)
+        return {**files_of(self.manifest, self.directory / MANIFEST), MANIFEST: own}
 
     @property
     def size(self) -> int:
@@ -113,10 +137,44 @@ class Package:
 def receive(
     source: Path, directory: Path, origin: Origin, *, replace: bool = False
 ) -> int:
-    """Copy an artifact, check every byte, and let it appear whole or not at all.
+    """Copy an artifact out of a directory, following links of tensor files only.
 
     Args:
         source: Directory to copy from.
+        directory: Where the artifact shall be.
+        origin: What to write down about where it came from; the digest must be right.
+        replace: Whether an artifact that is already there may be replaced.
+
+    Returns:
+        Size of its files in bytes.
+
+    Raises:
+        DamagedFilesError: If files are not what the manifest says.
+        FormatError: If the manifest is not that of the digest, or a link.
+    """
+    check_plain(source, (MANIFEST, CARD))
+    manifest = read_plain(source / MANIFEST)
+    if sha256(manifest).hexdigest() != origin.digest:
+        raise FormatError(CHANGED.format(source / MANIFEST))
+    card = read_plain(source / CARD) if (source / CARD).exists() else None
+    return publish(source, manifest, card, directory, origin, replace=replace)
+
+
+def publish(
+    source: Path,
+    manifest: bytes,
+    card: bytes | None,
+    directory: Path,
+    origin: Origin,
+    *,
+    replace: bool,
+) -> int:
+    """Let an artifact appear whole or not at all; what is checked is what appears.
+
+    Args:
+        source: Directory to copy the tensor files from.
+        manifest: The manifest.
+        card: The card, or None if it has none.
         directory: Where the artifact shall be.
         origin: What to write down about where it came from.
         replace: Whether an artifact that is already there may be replaced.
@@ -127,15 +185,18 @@ def receive(
     Raises:
         DamagedFilesError: If files are not what the manifest says.
     """
-    files = read_manifest_only(source)
+    files = files_of(manifest, source / MANIFEST)
     with new_directory(directory, replace=replace) as temporary:
-        copy_files(source, temporary, [*files, MANIFEST, CARD])
+        copy_files(source, temporary, files)
+        (temporary / MANIFEST).write_bytes(manifest)
+        if card is not None:
+            (temporary / CARD).write_bytes(card)
         damaged = [n for n, info in files.items() if not _is(temporary / n, info)]
         if damaged:
             raise DamagedFilesError(source, damaged)
         open_artifact(temporary)
         write_durably(temporary / ORIGIN, dump_json(asdict(origin)))
-    return sum(i.size for i in files.values()) + (source / MANIFEST).stat().st_size
+    return sum(info.size for info in files.values()) + len(manifest)
 
 
 def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
@@ -147,29 +208,30 @@ def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
 
 def read_card(directory: Path) -> str | None:
     """The card of an artifact, or None if it has none."""
+    check_plain(directory, [CARD])
     card = directory / CARD
     if not card.is_file():
         return None
-    return card.read_text(encoding="utf-8", errors="replace")
+    return read_plain(card).decode("utf-8", errors="replace")
 
 
-def read_manifest_only(directory: Path) -> dict[str, FileInfo]:
-    """Read which files an artifact has; they themselves need not be there.
+def files_of(manifest: bytes, where: Path) -> dict[str, FileInfo]:
+    """Read which tensor files an artifact has; they themselves need not be there.
 
     Args:
-        directory: Where the manifest is.
+        manifest: The bytes of a manifest.
+        where: Where it is, for the error.
 
     Returns:
         Size and hash of every tensor file by name; no name leads out of a directory.
 
     Raises:
-        FormatError: If there is no valid manifest.
+        FormatError: If it is no valid manifest.
     """
-    file = directory / MANIFEST
     try:
-        return dict(from_json(read_json(file)).files)
+        return dict(from_json(parse_json(manifest, MANIFEST)).files)
     except FormatError as error:
-        raise FormatError(f"{file} is not valid: {error}") from error
+        raise FormatError(f"{where} is not valid: {error}") from error
 
 
 def check_target(directory: Path, *, replace: bool) -> None:

@@ -49,6 +49,7 @@ def push_to_directory(package: Package, address: PlainAddress) -> Pushed:
     if changed:
         with new_directory(target, replace=True) as temporary:
             copy_files(package.directory, temporary, package.files)
+            (temporary / MANIFEST).write_bytes(package.manifest)  # as it was checked
             text = existing if card is None else card
             write_durably(temporary / CARD, (text or "").encode())
             check_hashes(temporary)

@@ -2,36 +2,70 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace as with_changes
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
-from huggingface_hub import RepoFile, get_cached_repo_tree
-from huggingface_hub.errors import (
-    CachedRepoTreeNotFoundError,
-    RevisionNotFoundError,
-    RevisionResolutionError,
-)
-from huggingface_hub.utils.sha import git_hash
+from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundError
 
-from kfac_artifacts.errors import FormatError, RegistryError
-from kfac_artifacts.format.files import sha256_file
+from kfac_artifacts.errors import (
+    AccessError,
+    ConnectionFailed,
+    FormatError,
+    RegistryError,
+)
 from kfac_artifacts.format.json_text import MAX_JSON_BYTES
 from kfac_artifacts.format.manifest import MANIFEST, FileInfo
 from kfac_artifacts.hub.address import COMMIT, HubAddress, contradicts, tag_of
-from kfac_artifacts.hub.connection import Hub
+from kfac_artifacts.hub.answers import Entry, described_by
+from kfac_artifacts.hub.causes import is_unreachable
+from kfac_artifacts.hub.client import Client
+from kfac_artifacts.hub.connection import Hub, xet_switched_off
 from kfac_artifacts.hub.content import (
     CARD,
+    MAX_CARD_BYTES,
     DamagedFilesError,
     Origin,
     check_target,
-    read_manifest_only,
-    receive,
+    files_of,
+    publish,
 )
-from kfac_artifacts.hub.explain import is_unreachable, some
+from kfac_artifacts.hub.explain import explain
 from kfac_artifacts.hub.result import Pulled
+from kfac_artifacts.hub.words import some
 
-MAX_CARD_BYTES = 2**20
-ANSWER_SECONDS = 30.0
+DEFAULT_BRANCH = "main"
+REPAIRS = 2
+"""How often files that turn out to be damaged are downloaded again."""
+DOUBTED = (
+    FormatError,
+    RegistryError,
+    RevisionNotFoundError,
+    RemoteEntryNotFoundError,
+)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is to be pulled.
+
+    Attributes:
+        pinned: The address with the commit.
+        stale: Whether only the cache could say which commit.
+        manifest: The manifest, compared with the hash by which git knows it.
+        files: The tensor files, from the manifest.
+        listed: The files of the folder; None if all of them are in the cache.
+    """
+
+    pinned: HubAddress
+    stale: bool
+    manifest: bytes
+    files: Mapping[str, FileInfo]
+    listed: Mapping[str, Entry] | None
+
+    @property
+    def commit(self) -> str:
+        return self.pinned.revision or ""
 
 
 def pull_from_hub(
@@ -50,168 +84,191 @@ def pull_from_hub(
     """
     check_target(directory, replace=replace)
     with hub.explained(address):
-        commit, stale = _resolve(address, hub)
-        pinned = with_changes(address, revision=commit)
-        sizes = _listing(pinned, hub)
-        source = _fetch_manifest(pinned, hub)
-        digest = sha256_file(source / MANIFEST)
-        _check_tag(address, digest)
-        files = read_manifest_only(source)
-        _check_sizes(pinned, files, sizes)
-        _check_space(files, [directory.absolute().parent, hub.cache])
-        card = [CARD] if 0 < sizes.get(CARD, 0) <= MAX_CARD_BYTES else []
-        names = [MANIFEST, *files, *card]
-        origin = Origin(str(address), str(pinned), digest)
-        source = _fetch(pinned, names, hub)
+        pull = _Pull(address, hub)
+        found = pull.find()
+        _check_space(found.files, [directory.absolute().parent, hub.cache])
+        card = pull.fetch(found)
+    digest = sha256(found.manifest).hexdigest()
+    origin = Origin(str(address), str(found.pinned), digest)
+
+    def appear() -> int:
+        source, manifest = pull.source(found), found.manifest
+        return publish(source, manifest, card, directory, origin, replace=replace)
+
+    for _ in range(REPAIRS):
         try:
-            size = receive(source, directory, origin, replace=replace)
+            size = appear()
+            break
         except DamagedFilesError as error:
             # The client compares sizes only: the cache or the transfer was at fault.
-            _forget(source, error.names)
-            source = _fetch(pinned, names, hub)
-            size = receive(source, directory, origin, replace=replace)
-    return Pulled(directory, str(pinned), digest, size, stale)
+            with hub.explained(address):
+                pull.fetch_again(found, error.names)
+    else:
+        size = appear()
+    return Pulled(directory, str(found.pinned), digest, size, found.stale)
 
 
-def _resolve(address: HubAddress, hub: Hub) -> tuple[str, bool]:
-    """Find the commit of a revision; tell whether only the cache could say it."""
-    if address.revision is not None and COMMIT.fullmatch(address.revision):
-        return address.revision, False
-    try:
-        info = hub.retrying(
-            lambda: hub.api.model_info(
-                address.repo, revision=address.revision, timeout=ANSWER_SECONDS
-            )
+class _Pull:
+    def __init__(self, address: HubAddress, hub: Hub) -> None:
+        self.address = address
+        self.hub = hub
+        self.client = Client(hub, address)
+
+    def find(self) -> _Found:
+        """Find what is to be pulled, asking twice before it is said to be wrong.
+
+        An answer that was altered on the way is told from a true one by the next one.
+
+        Returns:
+            What is to be pulled.
+        """
+        try:
+            return self._look()
+        except DOUBTED as error:
+            if isinstance(error, AccessError | ConnectionFailed):
+                raise  # which were tried again already
+            return self._look()
+
+    def fetch(self, found: _Found) -> bytes | None:
+        """Bring the tensor files into the cache; give the card."""
+        if found.listed is None:
+            file = self._cached(CARD, found.commit)
+            small = file is not None and file.stat().st_size <= MAX_CARD_BYTES
+            return file.read_bytes() if file is not None and small else None
+        self._download(found, list(found.files), found.listed)
+        entry = found.listed.get(CARD)
+        if entry is None or not 0 < entry.size <= MAX_CARD_BYTES:
+            return None
+        return self.client.read(self.address.file(CARD), found.commit, entry)
+
+    def fetch_again(self, found: _Found, names: list[str]) -> None:
+        """Replace what the cache holds under the name of other bytes."""
+        for name in names:
+            self.client.cache.forget(self.address.file(name), found.commit)
+        listed = found.listed or self._listing(found.pinned)
+        with xet_switched_off():  # it takes the hashes from a listing in the cache
+            self._download(found, names, listed)
+
+    def source(self, found: _Found) -> Path:
+        """The folder of the cache with the tensor files."""
+        snapshot = self.client.cache.folder / "snapshots" / found.commit
+        return snapshot / self.address.path
+
+    def _look(self) -> _Found:
+        commit, reason = self._resolve()
+        found = None if commit is None else self._in_cache(commit, reason is not None)
+        if found is None and commit is not None and reason is None:
+            try:
+                found = self._on_hub(self.client.at(commit))
+            except Exception as error:
+                reason = error
+                if not is_unreachable(error):
+                    raise
+        if found is None:
+            told = explain(reason, self.address, self.hub.url) if reason else None
+            raise ConnectionFailed(
+                f"{self.address} is not in the cache {self.hub.cache}, or not all of "
+                f"it, and {told}"
+            ) from reason
+        self._check_tag(found.manifest)
+        return found
+
+    def _resolve(self) -> tuple[str | None, Exception | None]:
+        """Find the commit; tell why the Hub could not say it."""
+        revision = self.address.revision
+        if revision is not None and COMMIT.fullmatch(revision):
+            return revision, None
+        noted = DEFAULT_BRANCH if revision is None else revision
+        try:
+            commit = self.client.head(revision).commit
+        except RevisionNotFoundError as error:
+            raise self._no_such_revision() from error
+        except Exception as error:
+            if not is_unreachable(error):
+                raise
+            return self.client.cache.remembered(noted), error
+        self.client.cache.remember(noted, commit)
+        return commit, None
+
+    def _no_such_revision(self) -> RegistryError:
+        branches, tags = self.client.refs()
+        return RegistryError(
+            f"{self.address.repo} has no branch, tag or commit "
+            f"{self.address.revision!r}; it has {some([*branches, *tags])}"
         )
-    except RevisionNotFoundError as error:
-        raise _no_such_revision(address, hub) from error
-    except Exception as error:
-        commit = _cached_commit(address, hub) if is_unreachable(error) else None
-        if commit is None:
-            raise
-        return commit, True
-    # This notes the commit in the cache, for a day when the Hub does not answer. It
-    # cannot do the above, because it does not tell when it answers from the cache.
-    hub.api.resolve_revision(
-        address.repo, revision=address.revision, cache_dir=hub.cache
-    )
-    return str(info.sha), False
 
+    def _in_cache(self, commit: str, stale: bool) -> _Found | None:
+        """What was pulled before, if all of it is there and looks whole."""
+        file = self._cached(MANIFEST, commit)
+        if file is None or file.stat().st_size > MAX_JSON_BYTES:
+            return None
+        manifest = file.read_bytes()
+        if not described_by(file.resolve().name, manifest):
+            return None  # damaged, or the cache does not tell
+        files = files_of(manifest, file)
+        for name, info in files.items():
+            cached = self._cached(name, commit)
+            if cached is None or cached.stat().st_size != info.size:
+                return None
+        return _Found(self.client.at(commit), stale, manifest, files, None)
 
-def _cached_commit(address: HubAddress, hub: Hub) -> str | None:
-    try:
-        found = hub.api.resolve_revision(
-            address.repo,
-            revision=address.revision,
-            cache_dir=hub.cache,
-            local_files_only=True,
-        )
-    except RevisionResolutionError:
-        return None
-    return str(found.resolved)
+    def _on_hub(self, pinned: HubAddress) -> _Found:
+        listed = self._listing(pinned)
+        commit = pinned.revision or ""
+        manifest = self.client.read(pinned.file(MANIFEST), commit, listed[MANIFEST])
+        files = files_of(manifest, Path(pinned.file(MANIFEST)))
+        _check_sizes(pinned, files, listed)
+        return _Found(pinned, False, manifest, files, listed)
 
+    def _listing(self, pinned: HubAddress) -> dict[str, Entry]:
+        """The files in the artifact's folder, by name."""
+        commit = pinned.revision or ""
+        paths = self.client.files(commit, pinned.path)
+        listed = {Path(path).name: entry for path, entry in paths.items()}
+        if MANIFEST not in listed:
+            raise self._no_artifact(pinned, sorted(listed))
+        if listed[MANIFEST].size > MAX_JSON_BYTES:
+            raise RegistryError(f"{pinned}: {MANIFEST} is too large to be a manifest")
+        return listed
 
-def _no_such_revision(address: HubAddress, hub: Hub) -> RegistryError:
-    refs = hub.retrying(lambda: hub.api.list_repo_refs(address.repo))
-    names = [ref.name for ref in (*refs.branches, *refs.tags)]
-    return RegistryError(
-        f"{address.repo} has no branch, tag or commit {address.revision!r}; it has "
-        f"{some(names)}"
-    )
-
-
-def _listing(pinned: HubAddress, hub: Hub) -> dict[str, int]:
-    """Sizes in bytes of the files in the artifact's folder, before any download."""
-    try:
-        entries = list(
-            get_cached_repo_tree(
-                pinned.repo, revision=pinned.revision, cache_dir=hub.cache
-            )
-        )
-    except CachedRepoTreeNotFoundError:
-        entries = hub.retrying(lambda: _files(pinned, hub))
-    sizes = {entry.path: entry.size for entry in entries}
-    here = {
-        Path(path).name: size for path, size in sizes.items() if _is_in(path, pinned)
-    }
-    if here.get(MANIFEST, 0) > MAX_JSON_BYTES:
-        raise RegistryError(f"{pinned}: {MANIFEST} is too large to be a manifest")
-    if MANIFEST not in here:
-        folders = [p.removesuffix(MANIFEST) for p in sizes if Path(p).name == MANIFEST]
+    def _no_artifact(self, pinned: HubAddress, names: list[str]) -> RegistryError:
+        paths = self.client.files(pinned.revision or "", recursive=True)
+        folders = [p.removesuffix(MANIFEST) for p in paths if Path(p).name == MANIFEST]
         places = [str(HubAddress(pinned.repo, f.rstrip("/"))) for f in folders]
         advice = (
             f"there are artifacts at {some(places)}" if places else "look elsewhere"
         )
-        raise RegistryError(
-            f"{pinned} holds no KFAC artifact (no {MANIFEST}; there is "
-            f"{some(list(here))}); {advice}"
-        )
-    return here
-
-
-def _files(pinned: HubAddress, hub: Hub) -> list[RepoFile]:
-    tree = hub.api.list_repo_tree(pinned.repo, revision=pinned.revision, recursive=True)
-    return [entry for entry in tree if isinstance(entry, RepoFile)]
-
-
-def _is_in(path: str, pinned: HubAddress) -> bool:
-    return path == pinned.file(Path(path).name)
-
-
-def _fetch(pinned: HubAddress, names: list[str], hub: Hub) -> Path:
-    """Bring files into the cache; give the folder in which they are."""
-
-    def download() -> str:
-        return hub.api.snapshot_download(
-            pinned.repo,
-            revision=pinned.revision,
-            cache_dir=hub.cache,
-            allow_patterns=[pinned.file(name) for name in names],
+        return RegistryError(
+            f"{pinned} holds no KFAC artifact (no {MANIFEST}; there is {some(names)}); "
+            f"{advice}"
         )
 
-    root = hub.without_xet_if_missing(lambda: hub.retrying(download))
-    folder = Path(root) / pinned.path
-    if not (folder / MANIFEST).is_file():
-        raise RegistryError(f"{pinned} was not downloaded; try again")
-    return folder
+    def _download(
+        self, found: _Found, names: list[str], listed: Mapping[str, Entry]
+    ) -> None:
+        files = {self.address.file(name): listed[name] for name in names}
+        self.client.download(files, found.commit)
 
+    def _cached(self, name: str, commit: str) -> Path | None:
+        return self.client.cache.file(self.address.file(name), commit)
 
-def _fetch_manifest(pinned: HubAddress, hub: Hub) -> Path:
-    """Bring the manifest, twice if the cache holds it under the hash of other bytes."""
-    source = _fetch(pinned, [MANIFEST], hub)
-    content = (source / MANIFEST).read_bytes()
-    name = (source / MANIFEST).resolve().name
-    if COMMIT.fullmatch(name) and name not in (
-        git_hash(content),
-        sha256_file(source / MANIFEST),
-    ):
-        _forget(source, [MANIFEST])
-        source = _fetch(pinned, [MANIFEST], hub)
-    return source
-
-
-def _forget(folder: Path, names: list[str]) -> None:
-    """Remove files from the cache, so that they are downloaded again."""
-    for name in names:
-        pointer = folder / name
-        pointer.resolve().unlink(missing_ok=True)
-        pointer.unlink(missing_ok=True)
-
-
-def _check_tag(address: HubAddress, digest: str) -> None:
-    if contradicts(address.revision, digest):
-        raise RegistryError(
-            f"the artifact at {address} is {tag_of(digest)}: the tag was moved, or "
-            "is of another folder; pull it by branch or commit if that will do"
-        )
+    def _check_tag(self, manifest: bytes) -> None:
+        digest = sha256(manifest).hexdigest()
+        if contradicts(self.address.revision, digest):
+            raise RegistryError(
+                f"the artifact at {self.address} is {tag_of(digest)}: the tag was "
+                "moved, or is of another folder; pull it by branch or commit if that "
+                "will do"
+            )
 
 
 def _check_sizes(
-    pinned: HubAddress, files: Mapping[str, FileInfo], sizes: Mapping[str, int]
+    pinned: HubAddress, files: Mapping[str, FileInfo], listed: Mapping[str, Entry]
 ) -> None:
     for name, info in files.items():
-        if sizes.get(name) != info.size:
-            found = f"{sizes[name]} bytes" if name in sizes else "no such file"
+        size = listed[name].size if name in listed else None
+        if size != info.size:
+            found = "no such file" if size is None else f"{size} bytes"
             raise FormatError(
                 f"{pinned.file(name)} of {pinned} is announced with {info.size} bytes, "
                 f"but there is {found}; the artifact is incomplete, ask its owner"

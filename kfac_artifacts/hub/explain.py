@@ -1,14 +1,22 @@
 """Every error of the Hub's client in one sentence that says what to do."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import httpx2
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 
 from kfac_artifacts.errors import AccessError, ConnectionFailed, RegistryError
 from kfac_artifacts.hub.address import HubAddress
+from kfac_artifacts.hub.causes import (
+    RETRIED_STATUSES,
+    GarbledAnswerError,
+    chain,
+    is_of_storage,
+    status_of,
+    tells_of_loss,
+)
+from kfac_artifacts.hub.words import plain
 
-RETRIED_STATUSES = {408, 429, 500, 502, 503, 504}
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 Explanation = Callable[[Exception, HubAddress, str], RegistryError]
 
@@ -30,69 +38,15 @@ def explain(
         for cause in chain(error):
             if isinstance(cause, kind):
                 return explanation(cause, address, endpoint)
-    return _os_error(error, address, endpoint) if is_transient(error) else None
-
-
-def is_transient(error: Exception) -> bool:
-    """Whether trying again may help: an overloaded server, a broken transfer."""
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return False  # the client has tried again and again itself
-    return any(_is_transient(cause) for cause in chain(error))
-
-
-def is_unreachable(error: Exception) -> bool:
-    """Whether the Hub did not answer, or only that it cannot: the cache may do."""
-    if isinstance(error, httpx2.ProxyError):
-        return False
-    kinds = (httpx2.TransportError, errors.OfflineModeIsEnabled)
-    return isinstance(error, kinds) or is_transient(error)
-
-
-def lacks_xet(error: Exception) -> bool:
-    """Whether a Hub has only LFS storage, and the client tried Xet on it."""
-    return isinstance(error, OSError) and any(
-        f"xet-{kind}-token" in str(error) for kind in ("write", "read")
-    )
-
-
-def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what caused it."""
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def some(names: list[str]) -> str:
-    """The first few of names that a server gave."""
-    shown = ", ".join(plain(name) for name in names[:8]) or "nothing"
-    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown
-
-
-def plain(text: str) -> str:
-    """One line of what a server said, without control characters."""
-    words = "".join(c if c.isprintable() else " " for c in text).split()
-    return " ".join(words)[:300]
-
-
-def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, errors.HfHubHTTPError):
-        return error.response.status_code in RETRIED_STATUSES
-    if isinstance(error, httpx2.TransportError):
-        return not isinstance(error, httpx2.ConnectError | httpx2.ProxyError)
-    return isinstance(error, OSError) and "Consistency check failed" in str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        return _local(error, address, endpoint)
+    return _os_error(error, address, endpoint) if isinstance(error, OSError) else None
 
 
 def _offline(error: Exception, address: HubAddress, endpoint: str) -> RegistryError:
     return ConnectionFailed(
-        f"{address} is not in the cache, and HF_HUB_OFFLINE forbids to ask {endpoint}; "
-        "unset it and try again"
-    )
-
-
-def _incomplete(error: Exception, address: HubAddress, endpoint: str) -> RegistryError:
-    return ConnectionFailed(
-        f"the cached copy of {address} is incomplete, and {endpoint} cannot be "
-        "reached; try again when it can"
+        f"HF_HUB_OFFLINE forbids to ask {endpoint} for {address}; unset it and try "
+        "again"
     )
 
 
@@ -102,14 +56,14 @@ def _no_token(error: Exception, address: HubAddress, endpoint: str) -> RegistryE
 
 def _gated(error: Exception, address: HubAddress, endpoint: str) -> RegistryError:
     where = f"{endpoint}/{address.repo}"
-    first = "" if _status(error) == 403 else f"{LOGIN}, and "
+    first = "" if status_of(error) == 403 else f"{LOGIN}, and "
     return AccessError(
         f"access to {address.repo} is restricted; {first}ask for it at {where}"
     )
 
 
 def _no_repo(error: Exception, address: HubAddress, endpoint: str) -> RegistryError:
-    kind = AccessError if _status(error) in (401, 403) else RegistryError
+    kind = AccessError if status_of(error) in (401, 403) else RegistryError
     return kind(
         f"{endpoint} has no model repository {address.repo}, or it is private and not "
         f"yours; check the name, or {LOGIN}"
@@ -131,11 +85,15 @@ def _no_entry(error: Exception, address: HubAddress, endpoint: str) -> RegistryE
 
 def _http(error: Exception, address: HubAddress, endpoint: str) -> RegistryError:
     assert isinstance(error, errors.HfHubHTTPError)  # noqa: S101 - by the table below
-    status = error.response.status_code
+    status = status_of(error)
     said = plain(error.server_message or "")
     kind, advice = RegistryError, "look at what it said"
     if status in ADVICE:
         kind, advice = ADVICE[status]
+    if tells_of_loss(error):
+        kind, advice = ConnectionFailed, "the upload did not arrive whole: try again"
+    elif is_of_storage(error):
+        kind, advice = ConnectionFailed, "check this machine's clock and try again"
     elif status in RETRIED_STATUSES or status >= 500:
         kind, advice = ConnectionFailed, "wait a while and try again"
     detail = ", ".join(
@@ -154,7 +112,7 @@ def _http(error: Exception, address: HubAddress, endpoint: str) -> RegistryError
 def _unreachable(error: Exception, address: HubAddress, endpoint: str) -> RegistryError:
     return ConnectionFailed(
         f"{endpoint} cannot be reached ({plain(str(error))}); check the network, the "
-        "proxy, and --endpoint or HF_ENDPOINT"
+        "proxy, the certificates, and --endpoint or HF_ENDPOINT"
     )
 
 
@@ -162,6 +120,27 @@ def _dropped(error: Exception, address: HubAddress, endpoint: str) -> RegistryEr
     return ConnectionFailed(
         f"the connection to {endpoint} broke off repeatedly ({plain(str(error))}); "
         "try again later"
+    )
+
+
+def _garbled(error: Exception, address: HubAddress, endpoint: str) -> RegistryError:
+    return ConnectionFailed(
+        f"{endpoint} gave an answer about {address} that cannot be read "
+        f"({plain(str(error))}); check --endpoint or HF_ENDPOINT, and whether a proxy "
+        "or the login page of a network answers in its place"
+    )
+
+
+def _local(error: OSError, address: HubAddress, endpoint: str) -> RegistryError:
+    if not error.filename:
+        return ConnectionFailed(
+            f"{endpoint} cannot be asked ({error.strerror}); check the certificates "
+            "(SSL_CERT_FILE, SSL_CERT_DIR) and the disk"
+        )
+    return RegistryError(
+        f"{error.filename}: {error.strerror}; the cache of downloads, "
+        f"{constants.HF_HUB_CACHE} unless another was named, must be a directory "
+        "that can be written and has room (HF_HOME moves it)"
     )
 
 
@@ -174,11 +153,6 @@ def _os_error(error: Exception, address: HubAddress, endpoint: str) -> RegistryE
 
 def _refused(error: Exception, address: HubAddress, endpoint: str) -> RegistryError:
     return RegistryError(f"the Hub's client refused {address}: {plain(str(error))}")
-
-
-def _status(error: Exception) -> int:
-    assert isinstance(error, errors.HfHubHTTPError)  # noqa: S101 - by the table below
-    return error.response.status_code
 
 
 ADVICE: dict[int, tuple[type[RegistryError], str]] = {
@@ -198,7 +172,6 @@ ADVICE: dict[int, tuple[type[RegistryError], str]] = {
 EXPLANATIONS: list[
     tuple[type[Exception] | tuple[type[Exception], ...], Explanation]
 ] = [
-    (errors.IncompleteSnapshotError, _incomplete),
     (errors.OfflineModeIsEnabled, _offline),
     (errors.LocalTokenNotFoundError, _no_token),
     (errors.GatedRepoError, _gated),
@@ -207,7 +180,8 @@ EXPLANATIONS: list[
     (errors.RemoteEntryNotFoundError, _no_entry),
     (errors.HfHubHTTPError, _http),
     ((httpx2.ConnectError, httpx2.ProxyError, httpx2.ConnectTimeout), _unreachable),
-    (httpx2.TransportError, _dropped),
+    (GarbledAnswerError, _garbled),
+    (httpx2.RequestError, _dropped),
     (errors.HFValidationError, _refused),
     ((errors.EntryNotFoundError, errors.FileMetadataError), _os_error),
     ((errors.XetDownloadError, ConnectionError), _os_error),

@@ -12,17 +12,19 @@ class Pushed:
         reference: Address pinned to what was pushed; `pull` takes it.
         digest: sha256 of the manifest.
         size: Size of the artifact in bytes.
-        tag: Tag under which it was pushed.
+        tag: Tag under which it was pushed; None if it could not be set.
         changed: False if the destination was up to date already.
         card_kept: Whether a card edited at the destination was left as it is.
+        untagged: Why there is no tag, or None.
     """
 
     reference: str
     digest: str
     size: int
-    tag: str
+    tag: str | None
     changed: bool
     card_kept: bool
+    untagged: str | None = None
 
 
 @dataclass(frozen=True)

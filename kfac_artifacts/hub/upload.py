@@ -1,29 +1,32 @@
 """Pushing an artifact to the Hub: one commit, then a tag."""
 
-from dataclasses import dataclass, replace
+import random
+import time
+from dataclasses import replace
 from pathlib import Path
 
-from huggingface_hub import (
-    CommitOperationAdd,
-    CommitOperationDelete,
-    ModelInfo,
-    RepoFile,
-    constants,
-)
-from huggingface_hub.errors import (
-    GatedRepoError,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-)
+from huggingface_hub import constants
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-from kfac_artifacts.errors import AddressError, RegistryError
+from kfac_artifacts.errors import (
+    AddressError,
+    ConnectionFailed,
+    RegistryError,
+)
+from kfac_artifacts.format.manifest import MANIFEST
 from kfac_artifacts.hub.address import COMMIT, TAG, HubAddress, tag_of
+from kfac_artifacts.hub.answers import Entry
 from kfac_artifacts.hub.card import collection_card
+from kfac_artifacts.hub.causes import is_conflict, is_unreachable
+from kfac_artifacts.hub.client import Client
 from kfac_artifacts.hub.connection import Hub
-from kfac_artifacts.hub.content import CARD, TENSOR_FILE, Package
+from kfac_artifacts.hub.content import CARD, MAX_CARD_BYTES, TENSOR_FILE, Package
+from kfac_artifacts.hub.explain import explain
 from kfac_artifacts.hub.result import Pushed
+from kfac_artifacts.hub.shipment import Shipment
 
-ANSWER_SECONDS = 30.0
+CONFLICTS = 100
+"""How many commits of others may come first, each of which changed something else."""
 
 
 def push_to_hub(
@@ -42,171 +45,215 @@ def push_to_hub(
         What was done.
     """
     _check_branch(address)
-    upload = _Upload(package, address, tag, hub)
     with hub.explained(address):
+        upload = _Upload(package, address, tag, hub)
         upload.prepare(private=private)
-        commit, changed = hub.without_xet_if_missing(
-            lambda: hub.retrying(upload.commit)
-        )
-        hub.retrying(lambda: upload.verify(commit))
-        name = hub.retrying(lambda: upload.mark(commit))
-    reference = str(replace(address, revision=commit))
+        commit = upload.publish()
+        name, untagged = upload.mark(commit)
     return Pushed(
-        reference, package.digest, package.size, name, changed, upload.card_kept
+        reference=str(replace(address, revision=commit)),
+        digest=package.digest,
+        size=package.size,
+        tag=name,
+        changed=upload.changed,
+        card_kept=upload.card_kept,
+        untagged=untagged,
     )
 
 
-@dataclass
 class _Upload:
-    package: Package
-    address: HubAddress
-    tag: str | None
-    hub: Hub
-    card_kept: bool = False
-    before: str | None = None
+    def __init__(
+        self, package: Package, address: HubAddress, tag: str | None, hub: Hub
+    ) -> None:
+        self.package = package
+        self.address = address
+        self.tag = tag
+        self.client = Client(hub, address)
+        self.card_kept = False
+        self.changed = False
+        self._first: dict[str, Entry] | None = None
+        self._sent = Shipment(package, address, {}, [])
 
     def prepare(self, *, private: bool) -> None:
         """Make sure of the repository and the branch, before anything is uploaded."""
-        api, repo, branch = self.hub.api, self.address.repo, self.address.revision
+        repo, branch = self.address.repo, self.address.revision
         if not self._exists():
-            wanted = True if private else None  # None: as the owner has set it up
-            self.hub.retrying(
-                lambda: api.create_repo(repo, private=wanted, exist_ok=True)
-            )
-        if private and not self.hub.retrying(self._info).private:
+            # None: as the owner has it set up
+            self.client.create_repo(private=True if private else None)
+        if private and not self.client.head(None).private:
             raise RegistryError(
                 f"{repo} exists and is public, which pushing does not change; make it "
-                f"private at {self.hub.url}/{repo}/settings, or leave out --private"
+                f"private at {self.client.hub.url}/{repo}/settings, or leave out "
+                "--private"
             )
         if branch is not None:
-            self.hub.retrying(
-                lambda: api.create_branch(repo, branch=branch, exist_ok=True)
-            )
+            self.client.create_branch(branch)
         if self.tag is not None:
-            self.hub.retrying(lambda: self._check_tag(self._head()))
+            self.client.check_tag(self.tag, self._head())
 
-    def commit(self) -> tuple[str, bool]:
-        """Commit what differs from the head: nothing, if an answer was lost before.
+    def publish(self) -> str:
+        """Commit what differs from the head, as often as others come first.
 
         Returns:
-            The commit that holds the artifact, and whether it is a new one.
+            The commit that holds the artifact, as the Hub itself lists it.
+
+        Raises:
+            RegistryError: If others never stop.
         """
-        head = self._head()
-        self.before = self.before or head
-        listed = self._listed(head)
-        is_oid = constants.REGEX_COMMIT_OID.fullmatch(head) is not None
-        commit = self.hub.api.create_commit(
-            self.address.repo,
-            [*self._additions(head, listed), *self._deletions(listed)],
-            commit_message=f"Add KFAC artifact {tag_of(self.package.digest)}",
-            revision=self.address.revision,
-            parent_commit=head if is_oid else None,
+        for _ in range(CONFLICTS):
+            head = self._head()
+            listed = self._listed(head)
+            self._check_ours(listed)
+            self._sent = self._choose(head, listed)
+            try:
+                commit = self._commit(head)
+            except Exception as error:
+                # the answer may be lost and the commit stand: look before saying so
+                standing = self._standing(head, error)
+                if standing is not None:
+                    return standing
+                if not is_conflict(error):
+                    raise
+                time.sleep(random.uniform(0, self.client.hub.wait))  # noqa: S311
+                continue
+            self.changed = commit != head
+            return self._verified(commit)
+        raise RegistryError(
+            f"somebody else pushed to {self.address.repo} at the same time, again and "
+            "again; try again later"
         )
-        return str(commit.oid), commit.oid != self.before
 
-    def verify(self, commit: str) -> None:
-        """Compare what the Hub says it stored with the manifest."""
-        names = {self.address.file(n): i for n, i in self.package.files.items()}
-        stored = self.hub.api.get_paths_info(
-            self.address.repo, list(names), revision=commit
-        )
-        found = {file.path: file for file in stored if isinstance(file, RepoFile)}
-        for path, info in names.items():
-            file = found.get(path)
-            size = None if file is None else file.size
-            lfs = None if file is None else file.lfs
-            if size != info.size or (lfs is not None and lfs.sha256 != info.sha256):
-                raise RegistryError(
-                    f"{self.hub.url} did not store {path} as it was sent; push again"
-                )
+    def mark(self, commit: str) -> tuple[str | None, str | None]:
+        """Tag a commit; a tag named by the digest may already be at an earlier one.
 
-    def mark(self, commit: str) -> str:
-        """Tag a commit; a tag named by the digest may already be at an earlier one."""
-        api, repo = self.hub.api, self.address.repo
+        Returns:
+            The tag; or None, and why a tag that nobody asked for could not be set.
+        """
         name = self.tag or tag_of(self.package.digest)
-        known = self._check_tag(commit) if self.tag else name in self._tags()
-        if not known:
-            api.create_tag(repo, tag=name, revision=commit, exist_ok=self.tag is None)
-        return name
-
-    def _check_tag(self, commit: str) -> bool:
-        """Tell whether the tag is at a commit already; refuse one that is elsewhere."""
-        target = self._tags().get(self.tag or "")
-        if target not in (None, commit):
-            raise RegistryError(
-                f"{self.address.repo} has a tag {self.tag!r} already, at {target}; "
-                "choose another --tag"
-            )
-        return target is not None
-
-    def _tags(self) -> dict[str, str]:
-        refs = self.hub.api.list_repo_refs(self.address.repo)
-        return {ref.name: ref.target_commit for ref in refs.tags}
+        try:
+            self.client.tag(name, commit, only_here=self.tag is not None)
+        except Exception as error:
+            told = explain(error, self.address, self.client.hub.url)
+            if told is None or self.tag is not None:
+                told = RegistryError(str(error)) if told is None else told
+                raise type(told)(
+                    f"{self.client.at(commit)} is published, but not tagged {name!r}: "
+                    f"{told}"
+                ) from error
+            return None, str(told)
+        return name, None
 
     def _exists(self) -> bool:
         try:
-            self.hub.retrying(self._info)
+            self.client.head(None)
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:
             return False
         return True
 
-    def _info(self, revision: str | None = None) -> ModelInfo:
-        return self.hub.api.model_info(
-            self.address.repo, revision=revision, timeout=ANSWER_SECONDS
+    def _head(self) -> str:
+        return self.client.head(self.address.revision).commit
+
+    def _listed(self, commit: str) -> dict[str, Entry]:
+        """The files at the root and in the artifact's folder, by path."""
+        listed: dict[str, Entry] = {}
+        for folder in {"", self.address.path}:
+            listed |= self.client.files(commit, folder)
+        # A card that seems to be missing would be written: it is asked for by name.
+        missing = {CARD, self.address.file(CARD)} - listed.keys()
+        return listed | (
+            self.client.described(sorted(missing), commit) if missing else {}
         )
 
-    def _head(self) -> str:
-        return str(self._info(self.address.revision).sha)
+    def _check_ours(self, listed: dict[str, Entry]) -> None:
+        """Refuse to push over what somebody else pushed to this place meanwhile."""
+        ours = {
+            path: entry
+            for path, entry in listed.items()
+            if path == self.address.file(Path(path).name)
+            and (Path(path).name == MANIFEST or TENSOR_FILE.fullmatch(Path(path).name))
+        }
+        if self._first is None:
+            self._first = ours
+        if self._first != ours:
+            raise RegistryError(
+                f"somebody else pushed to {self.address} at the same time: look, and "
+                "push again"
+            )
 
-    def _listed(self, head: str) -> set[str]:
-        """Paths of the files at the root and in the artifact's folder."""
-        paths: set[str] = set()
-        for folder in {"", self.address.path}:
-            try:
-                tree = self.hub.api.list_repo_tree(
-                    self.address.repo, folder or None, revision=head
-                )
-                paths |= {entry.path for entry in tree if isinstance(entry, RepoFile)}
-            except RemoteEntryNotFoundError:
-                continue  # a new folder
-        return paths
-
-    def _additions(self, head: str, listed: set[str]) -> list[CommitOperationAdd]:
+    def _choose(self, head: str, listed: dict[str, Entry]) -> Shipment:
+        """Choose what is written and deleted."""
         address, package = self.address, self.package
-        additions = [
-            CommitOperationAdd(address.file(name), package.directory / name)
-            for name in package.files
-        ]
-        path = address.file(CARD)
-        existing = self._read(path, head) if path in listed else None
-        card = package.card(str(replace(address, revision=None)), existing)
+        texts = {address.file(MANIFEST): package.manifest}
+        card = self._card(address.file(CARD), head, listed)
         self.card_kept = card is None
         if card is not None:
-            additions.append(CommitOperationAdd(path, card.encode()))
+            texts[address.file(CARD)] = card.encode()
         if CARD not in listed and address.path:
             base = package.artifact.provenance.base
-            front = collection_card(base, package.license)
-            additions.append(CommitOperationAdd(CARD, front.encode()))
-        return additions
-
-    def _deletions(self, listed: set[str]) -> list[CommitOperationDelete]:
-        """Tensor files of an earlier artifact in the same folder."""
-        new = {self.address.file(name) for name in self.package.files}
-        old = [
+            texts[CARD] = collection_card(base, package.license).encode()
+        new = {address.file(name) for name in package.files}
+        deleted = [
             path
-            for path in sorted(listed - new)
+            for path in sorted(listed.keys() - new)
             if TENSOR_FILE.fullmatch(Path(path).name)
-            and path == self.address.file(Path(path).name)
+            and path == address.file(Path(path).name)
         ]
-        return [CommitOperationDelete(path) for path in old]
+        return Shipment(package, address, texts, deleted)
 
-    def _read(self, path: str, commit: str) -> str:
-        file = self.hub.api.hf_hub_download(
-            self.address.repo, path, revision=commit, cache_dir=self.hub.cache
+    def _card(self, path: str, head: str, listed: dict[str, Entry]) -> str | None:
+        existing = None
+        if path in listed:
+            if listed[path].size > MAX_CARD_BYTES:
+                return None  # nothing that was generated is so large
+            content = self.client.read(path, head, listed[path])
+            existing = content.decode("utf-8", errors="replace")
+        return self.package.card(str(replace(self.address, revision=None)), existing)
+
+    def _commit(self, head: str) -> str:
+        is_oid = constants.REGEX_COMMIT_OID.fullmatch(head) is not None
+        return self.client.commit(
+            self._sent.operations,
+            f"Add KFAC artifact {tag_of(self.package.digest)}",
+            head if is_oid else None,
         )
-        return Path(file).read_text(encoding="utf-8", errors="replace")
+
+    def _standing(self, head: str, error: Exception) -> str | None:
+        """The head if it holds what was to be pushed, whatever was answered."""
+        try:
+            commit = self._head()
+            stands = self._holds(commit)
+        except Exception:
+            raise error from None  # which says more than that looking failed too
+        self.changed = commit != head
+        unclear = is_unreachable(error) or is_conflict(error)
+        return commit if stands and (self.changed or unclear) else None
+
+    def _verified(self, commit: str) -> str:
+        """Look for the artifact at the commit that was named, or at the head."""
+        url = self.client.hub.url
+        try:
+            for candidate in (commit, self._head()):
+                if self._holds(candidate):
+                    return candidate
+        except Exception as error:
+            if not is_unreachable(error):
+                raise
+            raise ConnectionFailed(
+                f"{self.client.at(commit)} was committed, but what {url} stored could "
+                f"not be looked at: {explain(error, self.address, url)}"
+            ) from error
+        raise RegistryError(
+            f"{url} did not store {self.address} as it was sent; push again"
+        )
+
+    def _holds(self, commit: str) -> bool:
+        """Compare what the Hub says it stored with what was to be stored."""
+        # asked in two ways, because an answer may be altered on the way
+        return self._sent.is_all_in(self._listed(commit)) or self._sent.is_all_in(
+            self.client.described(self._sent.paths, commit)
+        )
 
 
 def _check_branch(address: HubAddress) -> None:

@@ -24,6 +24,7 @@ from kfac_artifacts.network import Network
 from kfac_artifacts.sources.hub import download
 from kfac_artifacts.sources.output_maps import output_map as find_output_map
 from kfac_artifacts.sources.quiet import quiet
+from kfac_artifacts.sources.untrusted_config import check_config, no_kernels
 
 DTYPES = {
     "float32": torch.float32,
@@ -170,6 +171,7 @@ def read_config(location: Location) -> dict[str, Any]:
             f"transformers {transformers.__version__} does not have; models that bring "
             "code of their own are not run"
         )
+    check_config(config, location.id)
     return config
 
 
@@ -203,7 +205,7 @@ def _from_pretrained(
     kind: Any, location: Location, **options: Any
 ) -> tuple[nn.Module, set[str]]:
     try:
-        with quiet():
+        with quiet(), no_kernels():
             module, report = kind.from_pretrained(
                 str(location.directory),
                 dtype=torch.float32,

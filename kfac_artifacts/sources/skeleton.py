@@ -25,6 +25,7 @@ from kfac_artifacts.sources.models import (
 from kfac_artifacts.sources.output_maps import inputs
 from kfac_artifacts.sources.output_maps import output_map as find_output_map
 from kfac_artifacts.sources.quiet import quiet
+from kfac_artifacts.sources.untrusted_config import no_kernels
 
 CONFIGS = ("config.json", "modules.json", "*_Pooling/config.json")
 """What is downloaded of a model of the Hub: how it is built and pooled."""
@@ -111,7 +112,7 @@ def build_module(location: Location) -> Any:
     configuration = kind.config_class if explicit else AutoConfig
     build = kind._from_config if explicit else kind.from_config
     try:
-        with quiet(), META:
+        with quiet(), no_kernels(), META:
             config = configuration.from_pretrained(str(location.directory))
             return build(config)
     except Exception as error:  # a wrong configuration may fail anywhere

@@ -1,5 +1,6 @@
 """A fresh Hub, cache and token for every test, and small artifacts."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,13 @@ from tests.hub.wire import Server
 def server() -> Iterator[Server]:
     with running() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody sleep long: the client waits for seconds of its own."""
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.005)))
 
 
 @pytest.fixture

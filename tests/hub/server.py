@@ -237,6 +237,7 @@ def verify(http: Handler, repo: str) -> None:
     body = http.json_body()
     blob = Blob(http.store.large.get(body["oid"], b""), lfs=True)
     if blob.sha256 != body["oid"] or len(blob.content) != body["size"]:
+        http.store.large.pop(body["oid"], None)
         raise HubError(422, message="the upload is not what was announced")
     http.send_json({})
 

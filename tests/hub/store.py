@@ -2,9 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from threading import RLock
 from typing import Literal
 
 Role = Literal["read", "write"]
@@ -85,7 +86,22 @@ class Repo:
         return self.commit({**self.head, path: Blob(content, lfs)})
 
 
-FaultKind = Literal["status", "drop", "lose", "truncate", "short", "flip"]
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return b"%s%c%s" % (content[:middle], content[middle] ^ 1, content[middle + 1 :])
+
+
+FaultKind = Literal[
+    "status",  # an error, as the Hub words it
+    "drop",  # the connection breaks before anything is done
+    "lose",  # it breaks after it is done
+    "truncate",  # it breaks in the middle of the answer
+    "short",  # half the answer, with a length that is right for it
+    "flip",  # one bit is wrong
+    "instead",  # somebody else answers: the request does not arrive
+    "answer",  # the request arrives, but the answer is another one
+    "meanwhile",  # somebody else does something before the request is looked at
+]
 
 
 @dataclass
@@ -98,6 +114,16 @@ class Fault:
     status: int = 503
     message: str = ""
     headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | Callable[[bytes], bytes] = b""
+    action: Callable[[], object] = lambda: None
+
+    def changed(self, content: bytes) -> bytes:
+        """What is answered in the place of a content."""
+        if self.kind in ("answer", "instead"):
+            return self.body if isinstance(self.body, bytes) else self.body(content)
+        if self.kind == "flip":
+            return flipped(content)
+        return content[: len(content) // 2] if self.kind == "short" else content
 
 
 @dataclass
@@ -110,6 +136,8 @@ class Store:
     leaks: list[str] = field(default_factory=list)
     verifies: bool = True
     claims_xet: bool = False
+    renamed: dict[str, str] = field(default_factory=dict)
+    lock: RLock = field(default_factory=RLock)
     numbers: Iterator[int] = field(default_factory=count)
 
     def fault(self, request: str) -> Fault | None:

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 from huggingface_hub import constants
 
-from kfac_artifacts.hub import Hub
+from kfac_artifacts.hub import Hub, client, output
 from kfac_cli import pull, push
 from kfac_cli.console import KfacGroup
 from tests.hub.conftest import contents, write_artifact
@@ -128,3 +128,15 @@ def test_an_artifact_there_is_replaced_with_force(
     assert run("pull", artifact, place).exit_code == 3
     assert run("pull", artifact, place, "--force").exit_code == 0
     assert contents(place) == contents(artifact)
+
+
+def test_a_log_gets_a_line_now_and_then(
+    endpoint: str, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("hf://owner/kfac", "--endpoint", endpoint)
+    monkeypatch.setattr(client, "LONG", 100)
+    pushed = run("push", artifact, *arguments)
+    assert pushed.stderr.startswith("uploading 0.0 MB\npushed ")
+    monkeypatch.setattr(output, "LINE_SECONDS", 0.0)
+    pulled = run("pull", arguments[0], tmp_path / "copy", *arguments[1:])
+    assert "downloading 0.0 MB\nfactors.safetensors is here\n" in pulled.stderr

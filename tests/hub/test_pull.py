@@ -156,7 +156,7 @@ def test_bytes_that_are_always_wrong_are_refused(
     with pytest.raises(FormatError, match=r"factors\.safetensors .* damaged"):
         pull(ADDRESS, tmp_path / "copy", hub=hub)
     assert set(only(tmp_path)) - set(before) == {"cache"}
-    assert server.store.count("GET /storage") == 2
+    assert server.store.count("GET /storage") == 3
 
 
 def test_a_missing_file_is_noticed_before_the_download(

@@ -1,5 +1,7 @@
 """Pushing to a Hub with the real client."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -237,20 +239,40 @@ def test_a_push_survives_one_503(
     assert list(repo.tags) == [pushed.tag]
 
 
-def test_somebody_elses_commit_in_between_is_not_overwritten(
-    server: Server, hub: Hub, artifact: Path
+def test_somebody_elses_commit_to_the_same_place_is_not_overwritten(
+    server: Server, hub: Hub, artifact: Path, tmp_path: Path
 ) -> None:
+    other = write_artifact(tmp_path / "other", seed=1)
+    push(write_artifact(tmp_path / "first", seed=2), "hf://owner/kfac", hub=hub)
     server.store.faults.append(
         Fault(
             "POST .*/commit/",
-            "status",
+            "meanwhile",
             times=1,
-            status=412,
-            message="A commit happened",
+            action=lambda: push(other, "hf://owner/kfac", hub=hub),
         )
     )
-    with pytest.raises(RegistryError, match="somebody else pushed"):
+    with pytest.raises(RegistryError, match="somebody else pushed to hf://owner/kfac"):
         push(artifact, "hf://owner/kfac", hub=hub)
+    stored = server.store.repos["owner/kfac"].head
+    assert stored["kfac.json"].content == (other / "kfac.json").read_bytes()
+
+
+def test_pushes_to_many_folders_at_once_all_arrive(
+    server: Server, hub: Hub, tmp_path: Path
+) -> None:
+    hub = replace(hub, retries=0)
+    server.store.create("owner/kfac")
+    owned = [write_artifact(tmp_path / f"a{n}", seed=n) for n in range(12)]
+    addresses = [f"hf://owner/kfac/task-{n}" for n in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        pushed = list(pool.map(lambda a, b: push(a, b, hub=hub), owned, addresses))
+    head = server.store.repos["owner/kfac"].head
+    for number, (place, done) in enumerate(zip(owned, pushed, strict=True)):
+        stored = head[f"task-{number}/kfac.json"].content
+        assert stored == (place / "kfac.json").read_bytes()
+        assert done.changed
+        assert done.tag in server.store.repos["owner/kfac"].tags
 
 
 def test_a_hub_that_stores_other_bytes_is_noticed(

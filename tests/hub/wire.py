@@ -8,15 +8,10 @@ from socket import SHUT_RDWR
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.hub.store import TOKENS, Fault, HubError, Repo, Store
+from tests.hub.store import TOKENS, Fault, HubError, Repo, Store, flipped
 
 Route = tuple[str, re.Pattern[str], Callable[..., None]]
 ROUTES: list[Route] = []
-
-
-def flipped(content: bytes) -> bytes:
-    middle = len(content) // 2
-    return b"%s%c%s" % (content[:middle], content[middle] ^ 1, content[middle + 1 :])
 
 
 def owner(name: str) -> str:
@@ -34,6 +29,10 @@ def route(
         return function
 
     return add
+
+
+class AnsweredError(Exception):
+    """Somebody else has answered already."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -55,9 +54,12 @@ class Handler(BaseHTTPRequestHandler):
         self.broken = self.store.fault(request)
         try:
             self.refuse(self.broken)
-            self.find(parts.path)
+            with self.store.lock:  # a commit looks and writes at once
+                self.find(parts.path)
         except HubError as error:
             self.send_error_answer(error)
+        except AnsweredError:
+            pass
         except BrokenPipeError:
             self.close_connection = True
 
@@ -68,6 +70,12 @@ class Handler(BaseHTTPRequestHandler):
             raise HubError(fault.status, message=fault.message)
         if fault and fault.kind == "drop":
             self.hang_up()
+        if fault and fault.kind == "meanwhile":
+            fault.action()
+            self.broken = None
+        if fault and fault.kind == "instead":
+            self.send(b"", fault.status)
+            raise AnsweredError
         if fault and fault.kind == "flip" and self.command == "PUT":
             self.body = flipped(self.body)
             self.broken = None
@@ -78,6 +86,10 @@ class Handler(BaseHTTPRequestHandler):
         raise BrokenPipeError
 
     def find(self, path: str) -> None:
+        for old, new in self.store.renamed.items():
+            if f"/{old}" in path:
+                where = self.path.replace(f"/{old}", f"/{new}")
+                return self.send(b"", 307, {"Location": f"{self.base}{where}"})
         for method, pattern, function in ROUTES:
             match = pattern.fullmatch(path)
             if method == self.command and match:
@@ -101,17 +113,21 @@ class Handler(BaseHTTPRequestHandler):
     def send(
         self, content: bytes, status: int = 200, headers: dict[str, str] | None = None
     ) -> None:
+        headers = dict(headers or {})
         kind = self.broken.kind if self.broken else ""
+        if self.broken and kind in ("answer", "instead"):
+            status = self.broken.status
+            headers |= self.broken.headers
         if kind == "lose":
             self.hang_up()
-        if kind == "flip":
-            content = flipped(content)
-        if kind == "short":
-            content = content[: len(content) // 2]
+        content = self.broken.changed(content) if self.broken else content
         self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
+        if "Transfer-Encoding" in headers:
+            self.close_connection = True
+        else:
+            self.send_header("Content-Length", str(len(content)))
         self.send_header("X-Request-Id", f"request-{next(self.store.numbers)}")
-        for name, value in (headers or {}).items():
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":

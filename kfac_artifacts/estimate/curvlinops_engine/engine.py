@@ -27,6 +27,7 @@ from kfac_artifacts.artifact import (
 )
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate import cotangents as ct
+from kfac_artifacts.estimate.coverage.alone import require_independence
 from kfac_artifacts.estimate.coverage.proof import prove
 from kfac_artifacts.estimate.curvlinops_engine.watched import Means, Watched
 from kfac_artifacts.estimate.options import KFAC, Estimator
@@ -34,7 +35,7 @@ from kfac_artifacts.estimate.passes.single import requiring_gradients
 from kfac_artifacts.estimate.run import Progress, silent
 from kfac_artifacts.estimate.sample import choose
 from kfac_artifacts.estimate.sites.base import Site
-from kfac_artifacts.estimate.sites.inventory import take_inventory
+from kfac_artifacts.estimate.sites.inventory import constants_of, take_inventory
 from kfac_artifacts.factors import Dense, Factor
 from kfac_artifacts.network import Examples, Network
 
@@ -82,6 +83,7 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
     _check(network, estimator, cotangents)
     indices = choose(len(examples), count, cotangents.seed)
     inventory = take_inventory(network.module, only=tuple(only), exclude=tuple(exclude))
+    require_independence(network, examples, indices)
     first = examples.batch([indices[0], indices[-1]])
     coverage = prove(network, inventory, first)
     model = Watched(network, coverage, inventory, first)
@@ -112,7 +114,7 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
         size=len(examples),
         sources=(Source(examples.info(indices), cotangents),),
         excluded=tuple(inventory.excluded),
-        uncovered=inventory.uncovered,
+        uncovered=inventory.uncovered | constants_of(network),
     )
     return Artifact(provenance, blocks, factors)
 

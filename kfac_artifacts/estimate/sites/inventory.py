@@ -11,6 +11,9 @@ from kfac_artifacts.estimate.sites.base import LooseSite, Site
 from kfac_artifacts.estimate.sites.experts import functional_sites
 from kfac_artifacts.estimate.sites.kinds import MAX_GRAMIAN, kind_of
 from kfac_artifacts.estimate.sites.refusals import check_differentiable, refusals
+from kfac_artifacts.network import Network
+
+BEHIND = "it belongs to a module behind the encoder"
 
 
 @dataclass
@@ -74,6 +77,11 @@ def take_inventory(
             )
             inventory.uncovered[name] = reason
     return inventory
+
+
+def constants_of(network: Network) -> dict[str, str]:
+    """Weights of f that are none of the network, with the reason why not covered."""
+    return dict.fromkeys(network.output_map.constants, BEHIND)
 
 
 def _check_patterns(patterns: tuple[str, ...], names: set[str]) -> None:

@@ -91,7 +91,7 @@ def command(
     network = load_network(model, **sources)
     columns = {
         name: options.pop(name)
-        for name in ("text_columns", "image_column", "max_length")
+        for name in ("text_columns", "image_column", "max_length", "prompt")
     }
     columns["label_column"] = label_column
     split = options.pop("split")
@@ -104,7 +104,14 @@ def command(
         )
     settings = _settings(examples, options)
     head = _head(
-        network, examples, settings, head_kind, logit_scale, texts_file, template
+        network,
+        examples,
+        settings,
+        head_kind,
+        logit_scale,
+        texts_file,
+        template,
+        prompt=columns["prompt"],
     )
     started = time.perf_counter()
     with _bar(settings.steps) as report:
@@ -176,6 +183,8 @@ def _head(
     scale: float | None,
     texts_file: Path | None,
     template: str,
+    *,
+    prompt: str | None,
 ) -> "Head":
     from kfac_artifacts.sources import encode_texts
     from kfac_artifacts.train import (
@@ -195,7 +204,7 @@ def _head(
         texts = class_texts(classes, template)
     else:
         texts = read_texts(texts_file, classes)
-    embeddings = encode_texts(network, texts).float().cpu()
+    embeddings = encode_texts(network, texts, prompt=prompt).float().cpu()
     return text_head(embeddings, classes, logit_scale=scale)
 
 

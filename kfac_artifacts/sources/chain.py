@@ -210,7 +210,7 @@ def _config(folder: Path) -> dict[str, Any]:
 def _build(
     step: Step, config: Mapping[str, Any], folder: Path, encoder: nn.Module
 ) -> tuple[nn.Module, dict[str, Json]]:
-    place = f"{folder.parent.name}/{folder.name}"
+    place = folder.name
     try:
         built, settings = BUILDERS[step.kind](config, place)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

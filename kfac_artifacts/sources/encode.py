@@ -12,6 +12,7 @@ from transformers import AutoImageProcessor
 
 from kfac_artifacts.artifact import Json
 from kfac_artifacts.errors import SourceError
+from kfac_artifacts.estimate.coverage.alone import require_same
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources.output_maps import inputs, text_map
 from kfac_artifacts.sources.processors import from_pretrained
@@ -76,8 +77,11 @@ def encode_texts(
         One output per text, comparable with the network's own, without gradient.
 
     Raises:
-        SourceError: If the network has no way to read texts.
+        SourceError: If there are no texts, or the network has no way to read them.
+        CoverageError: If the output for a text depends on the others.
     """
+    if not texts:
+        raise SourceError("there are no texts to encode")
     name = network.output_map.info.name
     output_map = network.output_map
     if name.startswith("clip-image"):
@@ -85,12 +89,19 @@ def encode_texts(
     elif inputs(network.module, name) != "input_ids":
         raise SourceError(f"{network.id} cannot read texts: it has no text tower")
     encoder = load_text_encoder(network, max_length, prompt)
-    outputs = []
+
+    tower = Network(network.module, output_map, network.id, network.revision)
+
+    def encode(rows: Sequence[str]) -> Tensor:
+        return tower(encoder([(text,) for text in rows]))
+
+    starts = range(0, len(texts), batch_size)
     with torch.no_grad():
-        for start in range(0, len(texts), batch_size):
-            batch = encoder([(text,) for text in texts[start : start + batch_size]])
-            outputs.append(output_map(network.module, network.to_device(batch)))
-    return torch.cat(outputs)
+        outputs = torch.cat([encode(texts[i : i + batch_size]) for i in starts])
+        short = min(range(len(texts)), key=lambda i: len(texts[i]))
+        alone = encode([texts[short]])[0]
+    require_same(output_map, alone, outputs[short], f"text {short}")
+    return outputs
 
 
 def _plain(value: Any) -> Json:

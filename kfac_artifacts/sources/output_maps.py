@@ -118,7 +118,7 @@ def output_map(module: nn.Module, name: str | None = None) -> OutputMap:
     Raises:
         SourceError: If the name is unknown, or does not fit the model.
     """
-    fitting = _fitting(module)
+    fitting = _fitting(module, name or "")
     if name in {None, NAME} and "mean-pool" in fitting:
         declaration = declaration_of(module)
         if declaration is not None:
@@ -194,7 +194,7 @@ def _has_two_towers(module: nn.Module) -> bool:
     )
 
 
-def _fitting(module: nn.Module) -> tuple[str, ...]:
+def _fitting(module: nn.Module, wanted: str) -> tuple[str, ...]:
     kind = type(module).__name__
     texts, images = (
         hasattr(module, f"get_{what}_features") for what in ("text", "image")
@@ -204,13 +204,14 @@ def _fitting(module: nn.Module) -> tuple[str, ...]:
             f"a {kind} has no embedding of a whole text or image that is known here; "
             "give the directory of its text or its vision model alone"
         )
-    if texts and images:
-        return ("clip-image", "clip-text") if _takes_images(module) else ("clip-text",)
-    if not _takes_images(module):
+    if not (_takes_images(module) or (texts and wanted.startswith("clip-text"))):
         raise SourceError(
-            f"a {kind} takes images as patches with a mask and their shapes; only "
+            f"a {kind} takes images of any size, as patches with their shapes; only "
             "images of one size are handled"
+            f"{', and its texts by the output map clip-text' * texts}"
         )
+    if texts and images:
+        return "clip-image", "clip-text"
     if kind.endswith("VisionModelWithProjection"):
         return ("clip-image",)
     if kind.endswith("TextModelWithProjection"):

@@ -121,7 +121,7 @@ class Declaration:
         declared = self.model_settings.get("prompts") or {}
         if name not in declared:
             raise SourceError(
-                f"{self.directory.name}: its default prompt {name!r} is not among its "
+                f"{MODEL_SETTINGS}: the default prompt {name!r} is not among the "
                 f"prompts ({', '.join(declared) or 'none'})"
             )
         return declared[name] or ""
@@ -179,9 +179,9 @@ class Declaration:
         """
         if problems:
             raise SourceError(
-                f"the embedding of {self.directory.name} as sentence-transformers "
-                f"defines it is not handled: {'; '.join(problems)}. Choose another f "
-                "of its encoder with --output-map (output_map=)"
+                "the embedding that sentence-transformers makes by this model's "
+                f"{LISTING} is not handled: {'; '.join(problems)}. Choose another f of "
+                "its encoder with --output-map (output_map=)"
             )
 
     def _arguments(self, old: str, new: str) -> dict[str, Any]:

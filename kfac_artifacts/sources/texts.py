@@ -1,7 +1,9 @@
 """Raw texts to a model's keyword arguments, as the model's own users encode them."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from tokenizers import normalizers
@@ -16,6 +18,8 @@ from kfac_artifacts.sources.output_maps import pads_to_maximum
 from kfac_artifacts.sources.pooling import POOLED
 from kfac_artifacts.sources.processors import from_pretrained
 from kfac_artifacts.sources.sentence_transformers import Declaration, declaration_of
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_LENGTH = 512
 NO_LIMIT = 10**9
@@ -135,7 +139,7 @@ def load_text_encoder(
     encoder = TextEncoder(
         tokenizer,
         _length(network, tokenizer, declaration, max_length, to_maximum=to_maximum),
-        prompt=_prompt(declaration, prompt),
+        prompt=_prompt(network, declaration, prompt),
         to_maximum=to_maximum,
         lower_case=declaration is not None and declaration.lower_case,
     )
@@ -217,10 +221,28 @@ def _length(
     return min(declaration.max_length or most, positions)
 
 
-def _prompt(declaration: Declaration | None, wanted: str | None) -> str:
+def _prompt(
+    network: Network, declaration: Declaration | None, wanted: str | None
+) -> str:
     if wanted is not None or declaration is None:
         return wanted or ""
+    if declaration.prompt:
+        _say_once(
+            f"{network.id} declares the prompt {declaration.prompt!r}: it is put before "
+            "every text; --prompt '' (prompt='') leaves it out"
+        )
+    elif declaration.prompts:
+        found = ", ".join(f"{k} ({v!r})" for k, v in declaration.prompts.items())
+        _say_once(
+            f"{network.id} declares prompts, but none as the default: {found}. None is used; "
+            "if yours needs one, give its text with --prompt (prompt=)"
+        )
     return declaration.prompt
+
+
+@cache
+def _say_once(message: str) -> None:
+    logger.warning("%s", message)
 
 
 def _load_tokenizer(network: Network, declaration: Declaration | None) -> Any:

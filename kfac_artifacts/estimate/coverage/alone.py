@@ -7,11 +7,12 @@ change with the batch size. Padding is the usual cause, statistics of the batch 
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.estimate.passes.single import requiring_gradients
 from kfac_artifacts.estimate.sample import FEW
-from kfac_artifacts.network import Examples, Network
+from kfac_artifacts.network import Examples, Network, OutputMap
 
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}
 """How far f of an example may be off in a batch, as a share of itself, by type."""
@@ -41,7 +42,34 @@ def require_independence(
         together = network(examples.batch(pair))
         for index, among in zip(pair, together, strict=True):
             alone = network(examples.batch([index]))[0]
-            _require_same(network, alone, among, index)
+            require_same(network.output_map, alone, among, f"example {index}")
+
+
+def require_same(
+    output_map: OutputMap, alone: Tensor, among: Tensor, what: str
+) -> None:
+    """Check that f of an example is what it is in a batch of its own.
+
+    Args:
+        output_map: The function f.
+        alone: Its value in a batch of its own.
+        among: Its value among others.
+        what: What to call the example in the error.
+
+    Raises:
+        CoverageError: If they differ by more than rounding.
+    """
+    tolerance = TOLERANCES.get(alone.dtype, HALF_PRECISION)
+    size = torch.linalg.vector_norm(alone.double())
+    off = torch.linalg.vector_norm(among.double() - alone.double())
+    if not torch.isfinite(size) or off <= tolerance * size:  # others tell of the first
+        return
+    raise CoverageError(
+        f"the output map {output_map.info.name!r} depends on the batch: of {what} it "
+        f"differs by {float(off / size):.1%} between a batch of its own and one with "
+        "others. So no example has a curvature of its own; choose another with "
+        "--output-map (output_map=), or give examples of one length"
+    )
 
 
 def _lengths(examples: Examples, indices: Sequence[int]) -> dict[int, int]:
@@ -51,20 +79,3 @@ def _lengths(examples: Examples, indices: Sequence[int]) -> dict[int, int]:
         return dict.fromkeys(indices, 0)
     counts = batch["attention_mask"].sum(1).tolist()
     return dict(zip(indices, counts, strict=True))
-
-
-def _require_same(
-    network: Network, alone: torch.Tensor, among: torch.Tensor, index: int
-) -> None:
-    tolerance = TOLERANCES.get(alone.dtype, HALF_PRECISION)
-    size = torch.linalg.vector_norm(alone.double())
-    off = torch.linalg.vector_norm(among.double() - alone.double())
-    if not torch.isfinite(size) or off <= tolerance * size:  # others tell of the first
-        return
-    name = network.output_map.info.name
-    raise CoverageError(
-        f"the output map {name!r} of {network.id} depends on the batch: of example "
-        f"{index} it differs by {float(off / size):.1%} between a batch of its own and "
-        "one with another example. So no example has a curvature; choose another with "
-        "--output-map (output_map=), or give examples of one length"
-    )

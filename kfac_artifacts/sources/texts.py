@@ -228,14 +228,14 @@ def _prompt(
         return wanted or ""
     if declaration.prompt:
         _say_once(
-            f"{network.id} declares the prompt {declaration.prompt!r}: it is put before "
-            "every text; --prompt '' (prompt='') leaves it out"
+            f"{network.id} declares the prompt {declaration.prompt!r}: it is put "
+            "before every text; --prompt '' (prompt='') leaves it out"
         )
     elif declaration.prompts:
         found = ", ".join(f"{k} ({v!r})" for k, v in declaration.prompts.items())
         _say_once(
-            f"{network.id} declares prompts, but none as the default: {found}. None is used; "
-            "if yours needs one, give its text with --prompt (prompt=)"
+            f"{network.id} declares prompts, but none as the default: {found}. "
+            "None is used; if yours needs one, give its text with --prompt (prompt=)"
         )
     return declaration.prompt
 

@@ -85,10 +85,10 @@ def without_config(directory: Path) -> str:
     for said in (adapter_base(directory), _first_module(directory), *signs):
         if said is not None:
             return said
-    folders = sorted(p.parent.name for p in directory.glob(f"*/{CONFIG}"))
+    folders = sorted(p.parent.name for p in directory.glob(f"*/{CONFIG}") if _whole(p))
     if folders:
         named = ", ".join(folders[:MOST_NAMED])
-        return f"give one of its folders that have one: {named}"
+        return f"give its folder that holds a model ({named}), and choose --output-map"
     found = list(_formats(directory))
     if found:
         return f"it has {', '.join(found)}, which is not read: {RESAVED}"
@@ -106,6 +106,14 @@ def without_weights(directory: Path) -> str:
     """
     found = ", ".join(_formats(directory)) or "no weights at all"
     return f"it has {found}; {RESAVED}"
+
+
+def _whole(config: Path) -> bool:
+    """Whether a configuration is that of a model."""
+    try:
+        return "model_type" in json.loads(config.read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _first_module(directory: Path) -> str | None:

@@ -179,10 +179,9 @@ def read_config(location: Location) -> dict[str, Any]:
     path = location.encoder / "config.json"
     adapter = adapter_base(location.encoder)
     if not path.is_file() or adapter is not None:
-        missing = "" if path.is_file() else "has no config.json; "
-        raise SourceError(
-            f"{location.id} {missing}{adapter or without_config(location.directory)}"
-        )
+        missing = "" if path.is_file() else " has no config.json"
+        found = adapter or without_config(location.directory)
+        raise SourceError(f"{location.id}{missing}: {found}")
     config: dict[str, Any] = read_json(path, dict)
     if "model_type" not in config and "architecture" in config:
         raise SourceError(

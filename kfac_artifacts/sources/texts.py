@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_LENGTH = 512
 NO_LIMIT = 10**9
+LIMITS = ("max_position_embeddings", "max_seq_len")
 FEWEST_WORDS = 2  # without its files, transformers makes up a tokenizer of no words
 
 
@@ -161,20 +162,21 @@ def positions_of(module: nn.Module) -> int:
     """
     config: Any = module.config
     config = config.get_text_config()
-    most = getattr(config, "max_position_embeddings", None) or NO_LIMIT
+    limits = (getattr(config, name, None) for name in LIMITS)
+    most = next((int(limit) for limit in limits if limit is not None), NO_LIMIT)
     if most < 1:  # XLNet says -1
         return NO_LIMIT
-    tables = [
+    tables = (
         part
         for name, part in module.named_modules()
-        if isinstance(part, nn.Embedding) and "position" in name.rpartition(".")[2]
-    ]
+        if "position" in name.rpartition(".")[2] and hasattr(part, "weight")
+    )
     behind = [
-        int(t.padding_idx) + 1
-        for t in tables
-        if t.padding_idx is not None and t.num_embeddings == most
+        int(table.padding_idx) + 1
+        for table in tables
+        if len(table.weight) == most and getattr(table, "padding_idx", None) is not None
     ]
-    return int(most) - max(behind, default=0)
+    return most - max(behind, default=0)
 
 
 def check_length(network: Network, length: int, what: str) -> None:

@@ -83,7 +83,8 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
     _check(network, estimator, cotangents)
     indices = choose(len(examples), count, cotangents.seed)
     inventory = take_inventory(network.module, only=tuple(only), exclude=tuple(exclude))
-    require_independence(network, examples, indices)
+    if batch_size > 1:  # it takes examples of several shapes one by one only
+        require_independence(network, examples, indices)
     first = examples.batch([indices[0], indices[-1]])
     coverage = prove(network, inventory, first)
     model = Watched(network, coverage, inventory, first)

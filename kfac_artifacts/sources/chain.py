@@ -5,7 +5,9 @@ constants of f: they belong to the output map, not to the network that is covere
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Container, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -180,7 +182,7 @@ def build_chain(declaration: Declaration, module: nn.Module) -> tuple[Named, Cha
         config = _config(folder)
         built, settings = _build(step, config, folder, module)
         includes_prompt &= bool(settings.get("include_prompt", True))
-        steps[step.folder.replace(".", "_") or step.kind] = built
+        steps[_name(step, steps)] = built
         described.append({"type": step.kind, **settings})
     if not any(isinstance(built, Pooling) for built in steps.values()):
         declaration.refuse("it has no module that makes one embedding of the tokens")
@@ -194,6 +196,13 @@ def build_chain(declaration: Declaration, module: nn.Module) -> tuple[Named, Cha
     if declaration.dimensions is not None:
         info["truncate_dim"] = declaration.dimensions
     return Named(NAME, info), chain
+
+
+def _name(step: Step, taken: Container[str]) -> str:
+    """The name of a module's folder, if it can be one and is not taken."""
+    usual = re.fullmatch(r"\d+_\w+", step.folder) and step.folder not in taken
+    numbers = (f"{number}_{step.kind}" for number in count(1))
+    return step.folder if usual else next(n for n in numbers if n not in taken)
 
 
 def _gives_all_layers(declaration: Declaration, module: nn.Module) -> bool:
@@ -213,6 +222,8 @@ def _build(
     place = folder.name
     try:
         built, settings = BUILDERS[step.kind](config, place)
+    except SourceError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise SourceError(
             f"{place}: no {step.kind} can be built from its config.json "

@@ -119,10 +119,11 @@ def output_map(module: nn.Module, name: str | None = None) -> OutputMap:
         SourceError: If the name is unknown, or does not fit the model.
     """
     fitting = _fitting(module, name or "")
-    if name in {None, NAME} and "mean-pool" in fitting:
-        declaration = declaration_of(module)
-        if declaration is not None:
-            return _declared(declaration, module)
+    declaration = declaration_of(module) if name in {None, NAME} else None
+    if declaration is not None:
+        if "mean-pool" not in fitting:
+            declaration.refuse(f"its encoder gives {' and '.join(fitting)}")
+        return _declared(declaration, module)
     name = name or _default(module, fitting)
     pooling = name.removesuffix(RAW)
     if pooling not in fitting:

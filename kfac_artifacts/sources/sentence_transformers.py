@@ -6,7 +6,7 @@ Only JSON is read here, and no code of a repository is run.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,27 @@ HARMLESS_MODEL_ARGUMENTS = frozenset(
 TOKENIZER_ARGUMENTS = frozenset(
     {"do_lower_case", "model_max_length", "padding_side", "truncation_side", "use_fast"}
 )
+
+KINDS = {
+    "max_seq_length": int,
+    "truncate_dim": int,
+    "default_prompt_name": str,
+    **dict.fromkeys(
+        (
+            "config_args",
+            "config_kwargs",
+            "modality_config",
+            "model_args",
+            "model_kwargs",
+            "processing_kwargs",
+            "processor_kwargs",
+            "prompts",
+            "tokenizer_args",
+        ),
+        dict,
+    ),
+}
+"""What entries of the settings must be, so that a damaged file is told as such."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +109,7 @@ class Declaration:
     def max_length(self) -> int | None:
         """Tokens after which texts are cut off, if that is said."""
         own = self.tokenizer_arguments.get("model_max_length")
-        found = own or self.encoder_settings.get("max_seq_length")
-        return None if found is None else int(found)
+        return own or self.encoder_settings.get("max_seq_length")
 
     @property
     def lower_case(self) -> bool:
@@ -105,7 +125,7 @@ class Declaration:
     @property
     def prompts(self) -> dict[str, str]:
         """Every declared prompt that is not empty, by name."""
-        found = self.model_settings.get("prompts") or {}
+        found = self.model_settings.get("prompts", {})
         return {name: text for name, text in found.items() if text}
 
     @property
@@ -118,7 +138,7 @@ class Declaration:
         name = self.model_settings.get("default_prompt_name")
         if name is None:
             return ""
-        declared = self.model_settings.get("prompts") or {}
+        declared = self.model_settings.get("prompts", {})
         if name not in declared:
             raise SourceError(
                 f"{MODEL_SETTINGS}: the default prompt {name!r} is not among the "
@@ -129,8 +149,7 @@ class Declaration:
     @property
     def dimensions(self) -> int | None:
         """How many numbers of an embedding are kept, if not all."""
-        found = self.model_settings.get("truncate_dim")
-        return None if found is None else int(found)
+        return self.model_settings.get("truncate_dim")
 
     def check_encoder(self) -> None:
         """Refuse whatever would make the encoder another one than is loaded here.
@@ -140,7 +159,7 @@ class Declaration:
         """
         first, settings = self.steps[0], self.encoder_settings
         kind = self.model_settings.get("model_type", "SentenceTransformer")
-        modalities = settings.get("modality_config") or {"text": TEXT_AS_USUAL}
+        modalities = settings.get("modality_config", {"text": TEXT_AS_USUAL})
         task = settings.get("transformer_task", "feature-extraction")
         output = settings.get("module_output_name", "token_embeddings")
         model = self._arguments("model_args", "model_kwargs")
@@ -149,7 +168,7 @@ class Declaration:
             "model argument": model.keys() - HARMLESS_MODEL_ARGUMENTS,
             "config argument": config.keys() - {"output_hidden_states"},
             "tokenizer argument": self.tokenizer_arguments.keys() - TOKENIZER_ARGUMENTS,
-            "processing argument": (settings.get("processing_kwargs") or {}).keys(),
+            "processing argument": settings.get("processing_kwargs", {}).keys(),
         }
         problems = [
             (kind != "SentenceTransformer", f"it is a {kind}"),
@@ -186,7 +205,7 @@ class Declaration:
 
     def _arguments(self, old: str, new: str) -> dict[str, Any]:
         """Arguments under either of their names, without leave to run code."""
-        found = self.encoder_settings.get(new) or self.encoder_settings.get(old) or {}
+        found = self.encoder_settings.get(new, self.encoder_settings.get(old, {}))
         return {k: v for k, v in found.items() if k != "trust_remote_code"}
 
 
@@ -219,14 +238,30 @@ def read_declaration(directory: Path) -> Declaration | None:
                 f"{directory.name}: {LISTING} names {step.folder!r}, which lies outside"
             )
     encoder = directory / steps[0].folder
-    files = [f for f in (encoder / n for n in ENCODER_SETTINGS) if f.is_file()]
-    settings = directory / MODEL_SETTINGS
     return Declaration(
         directory,
         tuple(steps),
-        read_json(files[0], dict) if files else {},
-        read_json(settings, dict) if settings.is_file() else {},
+        _settings([encoder / name for name in ENCODER_SETTINGS]),
+        _settings([directory / MODEL_SETTINGS]),
     )
+
+
+def _settings(files: Sequence[Path]) -> dict[str, Any]:
+    """Read the first of some files that there is; without the entries that say null."""
+    path = next((file for file in files if file.is_file()), None)
+    if path is None:
+        return {}
+    found = {k: v for k, v in read_json(path, dict).items() if v is not None}
+    for name, kind in KINDS.items():
+        if name in found and not isinstance(found[name], kind):
+            raise SourceError(
+                f"{path.name}: {name} is {found[name]!r:.60}, where a {kind.__name__} "
+                "is expected"
+            )
+    texts = found.get("prompts", {}).values()
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise SourceError(f"{path.name}: a prompt is no text")
+    return found
 
 
 def declaration_of(module: nn.Module) -> Declaration | None:

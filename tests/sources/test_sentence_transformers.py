@@ -410,6 +410,63 @@ def test_models_without_a_transformer_are_refused_by_name(
         load_network(str(tmp_path / "m"))
 
 
+@pytest.mark.parametrize(
+    ("name", "entry", "message"),
+    [
+        ("sentence_roberta", {"max_seq_length": "many"}, "max_seq_length is 'many'"),
+        ("sentence_roberta", {"model_args": []}, r"model_args is \[\], where a dict"),
+        ("sentence_roberta", {"modality_config": 1}, "modality_config is 1"),
+        ("top", {"truncate_dim": "5"}, "truncate_dim is '5', where a int"),
+        ("top", {"prompts": ["query: "]}, "prompts is"),
+        ("top", {"prompts": {"query": 1}}, "a prompt is no text"),
+    ],
+)
+def test_damaged_settings_are_one_line(
+    saved_model: Saved, tmp_path: Path, name: str, entry: dict[str, Any], message: str
+) -> None:
+    made = _old_layout(saved_model("bert"), tmp_path / "old")
+    top = made / "config_sentence_transformers.json"
+    lower = made / "0_Transformer" / "sentence_roberta_config.json"
+    _edit(top if name == "top" else lower, **entry)
+    with pytest.raises(SourceError, match=message) as caught:
+        load_network(str(made))
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_that_say_null_say_nothing(saved_model: Saved, tmp_path: Path) -> None:
+    made = _old_layout(saved_model("bert"), tmp_path / "old")
+    lower = made / "0_Transformer" / "sentence_roberta_config.json"
+    _edit(lower, max_seq_length=None, do_lower_case=None, tokenizer_args=None)
+    top = {"prompts": {"q": None}, "default_prompt_name": "q", "truncate_dim": None}
+    _edit(made / "config_sentence_transformers.json", **top)
+    encoder = load_text_encoder(load_network(str(made)))
+    assert (encoder.max_length, encoder.prompt, encoder.lower_case) == (16, "", False)
+
+
+def test_two_modules_may_share_a_folder(saved_model: Saved, tmp_path: Path) -> None:
+    made = _old_layout(saved_model("bert"), tmp_path / "old")
+    _edit(made / "2_Dense" / "config.json", in_features=16, out_features=16)
+    weights = {"linear.weight": torch.randn(16, 16), "linear.bias": torch.randn(16)}
+    save_file(weights, made / "2_Dense" / "model.safetensors")
+    listing = json.loads((made / "modules.json").read_text())
+    again = listing[2] | {"name": "again"}
+    _json(made / "modules.json", [*listing[:3], again, *listing[3:]])
+    _require_equal(made, "sentence-transformers")
+    names = set(load_network(str(made)).output_map.constants)
+    assert names >= {"modules.2_Dense.linear.weight", "modules.1_Dense.linear.weight"}
+
+
+def test_two_towers_of_sentence_transformers_ask_for_a_name(
+    saved_model: Saved, tmp_path: Path
+) -> None:
+    shutil.copytree(saved_model("clip"), tmp_path / "m")
+    kind = "sentence_transformers.base.modules.transformer.Transformer"
+    _json(tmp_path / "m" / "modules.json", [{"path": "", "type": kind}])
+    with pytest.raises(SourceError, match="its encoder gives clip-image and clip-text"):
+        load_network(str(tmp_path / "m"))
+    assert load_network(str(tmp_path / "m"), output_map="clip-text")
+
+
 def test_a_default_prompt_that_is_not_declared_is_an_error(
     saved_model: Saved, tmp_path: Path
 ) -> None:

@@ -19,9 +19,14 @@ from transformers.models.auto.modeling_auto import (
 from kfac_artifacts.artifact import Named
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Batch, OutputMap
-from kfac_artifacts.sources.chain import NAME, build_chain
-from kfac_artifacts.sources.pooling import MODES, real_positions
-from kfac_artifacts.sources.sentence_transformers import Declaration, declaration_of
+from kfac_artifacts.sources.sentence_transformers import (
+    MODES,
+    NAME,
+    Declaration,
+    build_chain,
+    declaration_of,
+    real_positions,
+)
 
 Pool: TypeAlias = Callable[[nn.Module, Batch], Tensor]
 

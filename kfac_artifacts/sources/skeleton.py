@@ -23,8 +23,8 @@ from kfac_artifacts.sources.models import (
 )
 from kfac_artifacts.sources.output_maps import inputs
 from kfac_artifacts.sources.output_maps import output_map as find_output_map
+from kfac_artifacts.sources.positions import check_length, positions_of
 from kfac_artifacts.sources.quiet import quiet
-from kfac_artifacts.sources.texts import check_length, positions_of
 
 CONFIGS = (
     "config.json",

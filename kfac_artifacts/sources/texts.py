@@ -7,23 +7,27 @@ from functools import cache
 from typing import Any
 
 from tokenizers import normalizers
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from kfac_artifacts.artifact import Json
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network
-from kfac_artifacts.sources.chain import Chain
 from kfac_artifacts.sources.output_maps import pads_to_maximum
-from kfac_artifacts.sources.pooling import POOLED
+from kfac_artifacts.sources.positions import NO_LIMIT, check_length, positions_of
 from kfac_artifacts.sources.processors import from_pretrained
-from kfac_artifacts.sources.sentence_transformers import Declaration, declaration_of
+from kfac_artifacts.sources.sentence_transformers import (
+    POOLED,
+    Chain,
+    Declaration,
+    declaration_of,
+)
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_LENGTH = 512
-NO_LIMIT = 10**9
-LIMITS = ("max_position_embeddings", "max_seq_len")
+PASSED_ON = frozenset({"do_lower_case", "truncation_side"})
+"""Declared arguments that the tokenizer is loaded with; others are seen to here."""
 FEWEST_WORDS = 2  # without its files, transformers makes up a tokenizer of no words
 
 
@@ -148,56 +152,6 @@ def load_text_encoder(
     return _without_prompt(encoder, network)
 
 
-def positions_of(module: nn.Module) -> int:
-    """How many tokens a text model can take; a huge number if there is no limit.
-
-    RoBERTa and its kin number positions from behind the padding token, so that the
-    first rows of their table belong to no token of a text.
-
-    Args:
-        module: A ``transformers`` model.
-
-    Returns:
-        The number of tokens, those that frame a text included.
-    """
-    config: Any = module.config
-    config = config.get_text_config()
-    limits = (getattr(config, name, None) for name in LIMITS)
-    most = next((int(limit) for limit in limits if limit is not None), NO_LIMIT)
-    if most < 1:  # XLNet says -1
-        return NO_LIMIT
-    tables = (
-        part
-        for name, part in module.named_modules()
-        if "position" in name.rpartition(".")[2] and hasattr(part, "weight")
-    )
-    behind = [
-        int(table.padding_idx) + 1
-        for table in tables
-        if len(table.weight) == most and getattr(table, "padding_idx", None) is not None
-    ]
-    return most - max(behind, default=0)
-
-
-def check_length(network: Network, length: int, what: str) -> None:
-    """Check that a model can take texts of a length.
-
-    Args:
-        network: The network.
-        length: The length in tokens.
-        what: The number's name in the error.
-
-    Raises:
-        SourceError: If it cannot.
-    """
-    positions = positions_of(network.module)
-    if not 1 <= length <= positions:
-        raise SourceError(
-            f"{what} {length} is not within 1 and the {positions} tokens that "
-            f"{network.id} has positions for"
-        )
-
-
 def _length(
     network: Network,
     tokenizer: Any,
@@ -249,7 +203,7 @@ def _say_once(message: str) -> None:
 
 def _load_tokenizer(network: Network, declaration: Declaration | None) -> Any:
     options = {} if declaration is None else declaration.tokenizer_arguments
-    options = {k: v for k, v in options.items() if k == "truncation_side"}
+    options = {k: v for k, v in options.items() if k in PASSED_ON}
     tokenizer = from_pretrained(AutoTokenizer, network, "tokenizer", **options)
     words = len(tokenizer) - len(set(tokenizer.all_special_ids))
     if words < FEWEST_WORDS:

@@ -17,7 +17,8 @@ from kfac_artifacts.sources import (
     load_network,
     load_skeleton,
 )
-from kfac_artifacts.sources.texts import load_text_encoder, positions_of
+from kfac_artifacts.sources.positions import positions_of
+from kfac_artifacts.sources.texts import load_text_encoder
 from tests.models import START, VOCABULARY, tiny_tokenizer
 
 ROWS = 20

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from kfac_artifacts.artifact import BaseModel, DataInfo, Named, ParameterInfo
+from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.kernels import running_experts_one_by_one, uncompiled
 from kfac_artifacts.plain import plain
 
@@ -25,11 +26,47 @@ class OutputMap:
 
     Attributes:
         info: Its name and configuration, as recorded in artifacts.
-        apply: From the module and a batch of N examples to ``[N, C]``.
+        apply: From the module and a batch of N examples to ``[N, C]``. If it is a
+            module itself, its parameters are constants of f.
+        reads_padding: Whether f depends on padded positions, so that they count like
+            others: some models take texts of one length only.
     """
 
     info: Named
     apply: Callable[[nn.Module, Batch], Tensor]
+    reads_padding: bool = False
+
+    def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Compute f of a batch.
+
+        Args:
+            module: The module.
+            batch: Its keyword arguments, on its device.
+
+        Returns:
+            One row for every example, ``[N, C]``.
+
+        Raises:
+            SettingsError: If it is no matrix with a row for every example.
+        """
+        output = self.apply(module, batch)
+        count = len(next(iter(batch.values())))
+        tensor = isinstance(output, Tensor)
+        if tensor and output.ndim == 2 and len(output) == count:
+            return output
+        found = f"shape {list(output.shape)}" if tensor else type(output).__name__
+        raise SettingsError(
+            f"the output map {self.info.name!r} gives {found} for {count} examples; it "
+            "must give one tensor [examples, outputs], for example "
+            "module(**batch).last_hidden_state.mean(1)"
+        )
+
+    @property
+    def constants(self) -> dict[str, Tensor]:
+        """Weights that f has beside those of the module, by name."""
+        if not isinstance(self.apply, nn.Module):
+            return {}
+        return {f"modules.{n}": p for n, p in self.apply.named_parameters()}
 
 
 @runtime_checkable
@@ -111,7 +148,7 @@ class _Wrapped(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Apply the output map."""
-        return self.output_map.apply(self.base, batch)
+        return self.output_map(self.base, batch)
 
 
 @dataclass(eq=False)
@@ -149,7 +186,7 @@ class Network:
     def __call__(self, batch: Batch) -> Float[Tensor, "n c"]:
         """Evaluate ``f(x, θ0)`` for a batch."""
         with self._evaluating():
-            return self.output_map.apply(self.module, self.to_device(batch))
+            return self.output_map(self.module, self.to_device(batch))
 
     def call_with(
         self, parameters: Mapping[str, Tensor], batch: Batch
@@ -210,9 +247,13 @@ class Network:
         }
 
     def mask(self, batch: Batch) -> Bool[Tensor, "n t"] | None:
-        """Which positions are real, or None when every position is."""
+        """Which positions count, or None when every position does."""
         mask = batch.get("attention_mask")
-        return None if mask is None else mask.to(self.device).bool()
+        return (
+            None
+            if mask is None or self.output_map.reads_padding
+            else mask.to(self.device).bool()
+        )
 
     @cached_property
     def base(self) -> BaseModel:
@@ -234,6 +275,8 @@ class Network:
         """Move or convert the module in place; the hashes stay those from before."""
         _ = self.base
         self.module.to(device=device, dtype=dtype)
+        if isinstance(self.output_map.apply, nn.Module):
+            self.output_map.apply.to(device=device, dtype=dtype)
         return self
 
 

@@ -107,6 +107,7 @@ def command(
     text_columns: tuple[str, ...],
     image_column: str | None,
     max_length: int | None,
+    prompt: str | None,
     **choices: Any,
 ) -> None:
     """Compare ARTIFACT with the true curvature on held-out DATA.
@@ -138,6 +139,7 @@ def command(
         text_columns=text_columns,
         image_column=image_column,
         max_length=max_length,
+        prompt=prompt,
     )
     found = fidelity(
         opened,

@@ -143,6 +143,11 @@ data_options = stacked(
         metavar="TOKENS",
         help="Cut texts after so many tokens. [default: what the model takes]",
     ),
+    click.option(
+        "--prompt",
+        metavar="TEXT",
+        help="Put before every text. [default: what the model declares]",
+    ),
 )
 
 write_options = stacked(

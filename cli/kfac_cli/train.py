@@ -91,7 +91,7 @@ def command(
     network = load_network(model, **sources)
     columns = {
         name: options.pop(name)
-        for name in ("text_columns", "image_column", "max_length")
+        for name in ("text_columns", "image_column", "max_length", "prompt")
     }
     columns["label_column"] = label_column
     split = options.pop("split")
@@ -111,6 +111,7 @@ def command(
         template=template,
         logit_scale=logit_scale,
         indices=settings.choose(len(examples)),
+        prompt=columns["prompt"],
     )
     started = time.perf_counter()
     with _bar(settings.steps) as report:

@@ -17,6 +17,7 @@ from kfac_artifacts.chosen import choose
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate import cotangents as ct
 from kfac_artifacts.estimate.accumulate import sum_shapes
+from kfac_artifacts.estimate.coverage.alone import require_independence
 from kfac_artifacts.estimate.coverage.proof import prove
 from kfac_artifacts.estimate.options import ALONE, KFAC, ORTHOGONAL, Estimator, Job
 from kfac_artifacts.estimate.passes.single import requiring_gradients
@@ -31,7 +32,7 @@ from kfac_artifacts.estimate.sample import (
     require_enough,
 )
 from kfac_artifacts.estimate.saver import Saver
-from kfac_artifacts.estimate.sites.inventory import take_inventory
+from kfac_artifacts.estimate.sites.inventory import constants_of, take_inventory
 from kfac_artifacts.estimate.sums import tensor_cores
 from kfac_artifacts.network import Examples, Network
 
@@ -106,6 +107,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
             used.module, only=tuple(only), exclude=tuple(exclude), tables=tables
         )
         pair = pair_to_prove(examples, indices)
+        require_independence(used, examples, indices)
         coverage = prove(used, inventory, pair)
     if split:
         workers = workers.deal(sum_shapes(coverage, used.shapes))
@@ -129,7 +131,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         size=len(examples),
         sources=(source,),
         excluded=tuple(inventory.excluded),
-        uncovered=inventory.uncovered,
+        uncovered=inventory.uncovered | constants_of(network),
     )
     return Artifact(
         provenance, found.blocks, DealtFactors(factors, workers) if split else factors

@@ -15,10 +15,10 @@ from kfac_artifacts.format.files import (
     check_free,
     dump_json,
     new_directory,
-    parse_json,
     sha256_file,
     write_durably,
 )
+from kfac_artifacts.format.json_text import parse_json
 from kfac_artifacts.format.manifest import MANIFEST, FileInfo, from_json
 from kfac_artifacts.hub.card import is_untouched, license_of, model_card
 from kfac_artifacts.hub.plain_files import check_plain, read_plain

@@ -17,13 +17,14 @@ from kfac_artifacts.network import Network
 from kfac_artifacts.sources.columns import image_column as find_image_column
 from kfac_artifacts.sources.columns import read_labels
 from kfac_artifacts.sources.columns import text_columns as find_text_columns
-from kfac_artifacts.sources.encode import load_image_encoder, load_text_encoder
+from kfac_artifacts.sources.encode import load_image_encoder
 from kfac_artifacts.sources.examples import Description, ImageExamples, TextExamples
 from kfac_artifacts.sources.hub import download
 from kfac_artifacts.sources.image_folder import list_images
 from kfac_artifacts.sources.naming import data_name
 from kfac_artifacts.sources.output_maps import inputs
 from kfac_artifacts.sources.quiet import quiet
+from kfac_artifacts.sources.texts import load_text_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class _Opened:
     folder: Path = Path()
 
 
-def load_examples(
+def load_examples(  # noqa: PLR0913 - as many arguments as there are choices
     data: str,
     network: Network,
     *,
@@ -57,6 +58,7 @@ def load_examples(
     label_column: str | None = None,
     classes: Sequence[str] = (),
     max_length: int | None = None,
+    prompt: str | None = None,
 ) -> TextExamples | ImageExamples:
     """Open a dataset, and encode it for a network when a batch is asked for.
 
@@ -73,8 +75,9 @@ def load_examples(
         label_column: Column of classes; None if labels are not needed.
         classes: Names of all classes in order, for example those of the training set;
             none for the ones found, sorted.
-        max_length: Tokens after which a text is cut off; None for what the model can
-            take, but at most 512.
+        max_length: Tokens after which a text is cut off; None for what the model
+            declares, or else can take, but at most 512.
+        prompt: What is put before every text; None for what the model declares.
 
     Returns:
         The examples. Without a label column their ``labels`` are empty.
@@ -94,7 +97,7 @@ def load_examples(
     argument = inputs(network.module, network.output_map.info.name)
     if argument == "input_ids":
         columns = find_text_columns(rows.features, text_columns, label_column)
-        encoder = load_text_encoder(network, max_length)
+        encoder = load_text_encoder(network, max_length, prompt)
         return TextExamples(rows, columns, encoder, opened.description, labels)
     if argument == "pixel_values":
         column = find_image_column(rows.features, image_column)

@@ -18,8 +18,9 @@ from torch import Tensor
 from kfac_artifacts.artifact import DataInfo, Json, Named
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources.columns import Labels
-from kfac_artifacts.sources.encode import ImageEncoder, TextEncoder
+from kfac_artifacts.sources.encode import ImageEncoder
 from kfac_artifacts.sources.pixels import UnreadableImage, read_rgb
+from kfac_artifacts.sources.texts import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class TextExamples(_Labelled):
         for index, row in zip(indices, self.texts(indices), strict=True):
             digest.update(f"{json.dumps([index, *row])}\n".encode())
         columns: list[Json] = list(self.columns)
-        how = Named("text", {"columns": columns, "max_length": self.encoder.max_length})
+        how = Named("text", {"columns": columns, **self.encoder.configuration})
         return self.description.info(digest.hexdigest(), len(indices), len(self), how)
 
 

@@ -30,6 +30,7 @@ def make_head(
     template: str = "{}",
     logit_scale: float | None = None,
     indices: Sequence[int] | None = None,
+    prompt: str | None = None,
 ) -> Head:
     """Make a frozen classifier for the classes of some examples.
 
@@ -43,6 +44,7 @@ def make_head(
         template: Text around the name of a class, with ``{}`` in its place.
         logit_scale: Factor from cosines to logits; None for the model's own, or 20.
         indices: Numbers of the examples to take means of; None for all.
+        prompt: Text before every class text; None for what the model declares.
 
     Returns:
         The head.
@@ -66,7 +68,7 @@ def make_head(
     elif texts is None:
         _warn_of_numbers(classes)
         texts = class_texts(classes, template)
-    embeddings = encode_texts(network, texts).float().cpu()
+    embeddings = encode_texts(network, texts, prompt=prompt).float().cpu()
     return text_head(embeddings, classes, logit_scale=scale)
 
 

@@ -4,10 +4,10 @@ Weights are read from safetensors only, in float32, and no code of a repository 
 """
 
 import inspect
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,15 @@ from transformers.models.auto.modeling_auto import (
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources.hub import download
+from kfac_artifacts.sources.layouts import (
+    WEIGHTS,
+    adapter_base,
+    without_config,
+    without_weights,
+)
 from kfac_artifacts.sources.output_maps import output_map as find_output_map
 from kfac_artifacts.sources.quiet import quiet
+from kfac_artifacts.sources.sentence_transformers import read_declaration, read_json
 from kfac_artifacts.sources.untrusted_config import check_config, no_kernels
 
 DTYPES = {
@@ -32,8 +39,14 @@ DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-DOWNLOADED = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
+DOWNLOADED = (
+    "*.json",
+    "*.txt",
+    "*.model",
+    "model.safetensors",
+    "model-*.safetensors",
+    "[0-9]*/model*.safetensors",  # modules of sentence-transformers
+)
 HUB_ID = re.compile(r"(?:hf://)?(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>\S+))?")
 
 
@@ -44,6 +57,12 @@ class Location:
     directory: Path
     id: str
     revision: str | None = None
+
+    @cached_property
+    def encoder(self) -> Path:
+        """Where the encoder's files are: in older sentence-transformers a folder."""
+        declaration = read_declaration(self.directory)
+        return self.directory if declaration is None else declaration.encoder
 
 
 def load_network(
@@ -119,18 +138,21 @@ def locate(model: str, files: Sequence[str] = DOWNLOADED) -> Location:
         return Location(directory, named.name)
     name = HUB_ID.fullmatch(model)
     if name is None or directory.exists():
-        raise SourceError(f"model {model!r} is neither a directory nor a Hub id")
+        is_file = " it is a file; give the directory that it is in"
+        raise SourceError(
+            f"model {model!r} is neither a directory nor a Hub id"
+            f"{':' + is_file if directory.is_file() else ''}"
+        )
     found = download("model", name["id"], name["revision"], files)
     return Location(found, name["id"], found.name)
 
 
 def _load_module(location: Location) -> nn.Module:
     kind = model_class(read_config(location), location.id)
-    if not any((location.directory / name).exists() for name in WEIGHTS):
+    if not any((location.encoder / name).exists() for name in WEIGHTS):
         raise SourceError(
-            f"{location.id} has no safetensors weights ({' or '.join(WEIGHTS)}); other "
-            "formats can run code when they are read. For a Hub model, see whether a "
-            "pull request has them: NAME@refs/pr/N"
+            f"{location.id} has no safetensors weights ({' or '.join(WEIGHTS)}): "
+            f"{without_weights(location.encoder)}"
         )
     module, missing = _from_pretrained(kind, location)
     if _may_lack_pooler(module, missing):
@@ -155,16 +177,18 @@ def read_config(location: Location) -> dict[str, Any]:
     Raises:
         SourceError: If there is none, or ``transformers`` has no such architecture.
     """
-    path = location.directory / "config.json"
-    if not path.is_file():
+    path = location.encoder / "config.json"
+    adapter = adapter_base(location.encoder)
+    if not path.is_file() or adapter is not None:
+        missing = "" if path.is_file() else " has no config.json"
+        found = adapter or without_config(location.directory)
+        raise SourceError(f"{location.id}{missing}: {found}")
+    config: dict[str, Any] = read_json(path, dict)
+    if "model_type" not in config and "architecture" in config:
         raise SourceError(
-            f"{location.id} has no config.json: it is no directory of a transformers "
-            "model"
+            f"{location.id} is a model of timm ({config['architecture']}): give the "
+            "same model in the layout of transformers"
         )
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise SourceError(f"{location.id}: config.json is no JSON: {error}") from error
     if config.get("model_type") not in transformers.CONFIG_MAPPING:
         raise SourceError(
             f"{location.id} is of architecture {config.get('model_type')!r}, which "
@@ -207,7 +231,7 @@ def _from_pretrained(
     try:
         with quiet(), no_kernels():
             module, report = kind.from_pretrained(
-                str(location.directory),
+                str(location.encoder),
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,

@@ -1,13 +1,14 @@
 """Output maps by name: which C numbers per example are f.
 
-Every map is L2-normalised unless its name ends in ``-raw``. They are plain torch,
-without control flow that depends on data, so ``torch.func`` can go through them.
+Every map is L2-normalised unless its name ends in ``-raw``; ``sentence-transformers``
+is whatever the modules of a directory of that library make of its encoder, and the
+usual map there. They are plain torch, without control flow that depends on data, so
+``torch.func`` can go through them.
 """
 
-import json
+import inspect
 from collections.abc import Callable
-from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import (
@@ -18,6 +19,14 @@ from transformers.models.auto.modeling_auto import (
 from kfac_artifacts.artifact import Named
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Batch, OutputMap
+from kfac_artifacts.sources.sentence_transformers import (
+    MODES,
+    NAME,
+    Declaration,
+    build_chain,
+    declaration_of,
+    real_positions,
+)
 
 Pool: TypeAlias = Callable[[nn.Module, Batch], Tensor]
 
@@ -36,70 +45,68 @@ HAS_CLASS_TOKEN = frozenset(
         "vit_msn",
     }
 )
-DECLARED_POOLING = {  # in the directories of sentence-transformers
-    "pooling_mode_mean_tokens": "mean-pool",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_lasttoken": "last-token",
-    "mean": "mean-pool",
-    "cls": "cls",
-    "lasttoken": "last-token",
-}
+SAME_POOLING = {"cls": "cls", "lasttoken": "last-token", "mean": "mean-pool"}
+"""What sentence-transformers calls the maps that are here without its modules."""
+PADDED = frozenset({"siglip_text_model", "siglip2_text_model"})
+"""Text towers that pool the last position, padding or not, of texts padded to their
+maximum."""
+NOT_POOLED = frozenset({"blip-2", "flava"})
+"""Models whose features of an image or a text are one for each of its tokens."""
 
 
-def _mean_pool(module: nn.Module, batch: Batch) -> Tensor:
-    hidden = _hidden(module, batch)
-    if "attention_mask" not in batch:
-        return hidden.mean(1)
-    mask = batch["attention_mask"].to(hidden.dtype)[..., None]
-    return (hidden * mask).sum(1) / mask.sum(1)
+def _pooled_by(mode: str) -> Pool:
+    def pool(module: nn.Module, batch: Batch) -> Tensor:
+        hidden = _hidden(module, batch)
+        real = real_positions(hidden, batch)
+        return MODES[mode](hidden, real, real)
 
-
-def _first_token(module: nn.Module, batch: Batch) -> Tensor:
-    return _hidden(module, batch)[:, 0]
-
-
-def _last_token(module: nn.Module, batch: Batch) -> Tensor:
-    hidden = _hidden(module, batch)
-    if "attention_mask" not in batch:
-        return hidden[:, -1]
-    last = batch["attention_mask"].sum(1) - 1  # padding is on the right
-    index = last[:, None, None].expand(-1, 1, hidden.shape[-1])
-    return hidden.gather(1, index)[:, 0]
+    return pool
 
 
 def _pooler(module: nn.Module, batch: Batch) -> Tensor:
-    pooled = module(**batch).pooler_output
-    if pooled is None:
-        raise SourceError("output map 'pooler': this model has no pooler")
-    return pooled.flatten(1)
+    return _embedding(module(**batch), "pooler_output", module).flatten(1)
 
 
 def _image_embedding(module: nn.Module, batch: Batch) -> Tensor:
     pixels = batch["pixel_values"]
     if _has_two_towers(module):
-        return module.get_image_features(pixel_values=pixels).pooler_output  # type: ignore[operator]
-    return module(pixel_values=pixels).image_embeds
+        outputs = module.get_image_features(pixel_values=pixels)  # type: ignore[operator]
+        return _embedding(outputs, "pooler_output", module)
+    return _embedding(module(pixel_values=pixels), "image_embeds", module)
 
 
 def _text_embedding(module: nn.Module, batch: Batch) -> Tensor:
     if _has_two_towers(module):
-        return module.get_text_features(**batch).pooler_output  # type: ignore[operator]
-    return module(**batch).text_embeds
+        features: Any = module.get_text_features
+        taken = inspect.signature(features).parameters
+        outputs = features(**{n: v for n, v in batch.items() if n in taken})
+        return _embedding(outputs, "pooler_output", module)
+    return _embedding(module(**batch), "text_embeds", module)
+
+
+def _embedding(outputs: Any, name: str, module: nn.Module) -> Tensor:
+    found = getattr(outputs, name, None)
+    if found is None:
+        what = "pooler" if name == "pooler_output" else name
+        raise SourceError(f"a {type(module).__name__} has no {what} to take as f")
+    return found
 
 
 def _hidden(module: nn.Module, batch: Batch) -> Tensor:
-    hidden = module(**batch).last_hidden_state
+    hidden = _embedding(module(**batch), "last_hidden_state", module)
     return hidden.flatten(2).mT if hidden.ndim == 4 else hidden  # a map of features
 
 
 OUTPUT_MAPS: dict[str, Pool] = {
     "clip-image": _image_embedding,
     "clip-text": _text_embedding,
-    "cls": _first_token,
-    "last-token": _last_token,
-    "mean-pool": _mean_pool,
+    "cls": _pooled_by("cls"),
+    "last-token": _pooled_by("lasttoken"),
+    "mean-pool": _pooled_by("mean"),
     "pooler": _pooler,
 }
+
+KNOWN = {*OUTPUT_MAPS, NAME}
 
 
 def output_map(module: nn.Module, name: str | None = None) -> OutputMap:
@@ -116,17 +123,32 @@ def output_map(module: nn.Module, name: str | None = None) -> OutputMap:
     Raises:
         SourceError: If the name is unknown, or does not fit the model.
     """
-    fitting = _fitting(module)
+    fitting = _fitting(module, name or "")
+    declaration = declaration_of(module) if name in {None, NAME} else None
+    if declaration is not None:
+        if "mean-pool" not in fitting:
+            declaration.refuse(f"its encoder gives {' and '.join(fitting)}")
+        return _declared(declaration, module)
     name = name or _default(module, fitting)
     pooling = name.removesuffix(RAW)
     if pooling not in fitting:
-        problem = "does not fit" if pooling in OUTPUT_MAPS else "is unknown; fit for"
+        problem = "does not fit" if pooling in KNOWN else "is unknown; fit for"
         raise SourceError(
             f"output map {name!r} {problem} a {type(module).__name__}: use one of "
             f"{', '.join(fitting)}, with {RAW} behind it for no normalisation"
         )
     pool = OUTPUT_MAPS[pooling]
-    return OutputMap(Named(name), pool if name.endswith(RAW) else _normalised(pool))
+    return OutputMap(
+        Named(name),
+        pool if name.endswith(RAW) else _normalised(pool),
+        reads_padding=pads_to_maximum(module) and pooling in {"clip-text", "pooler"},
+    )
+
+
+def pads_to_maximum(module: nn.Module) -> bool:
+    """Whether texts are padded to the longest that the model takes, whatever it is."""
+    config: Any = module.config
+    return config.get_text_config().model_type in PADDED
 
 
 def text_map(module: nn.Module, image_map: str) -> OutputMap:
@@ -157,57 +179,64 @@ def _normalised(pool: Pool) -> Pool:
     return normalised
 
 
+def _declared(declaration: Declaration, module: nn.Module) -> OutputMap:
+    """What a directory of sentence-transformers declares; by a shorter name if any."""
+    info, chain = build_chain(declaration, module)
+    steps: Any = info.configuration["modules"]
+    usual: list[dict[str, Any]] = [{"type": "Normalize"}]
+    modes = steps[0].get("pooling_mode", [])
+    plain = len(modes) == 1 and modes[0] in SAME_POOLING and len(steps[0]) == 2
+    if plain and steps[1:] in ([], usual) and chain.dimensions is None:
+        name = SAME_POOLING[modes[0]]
+        if not steps[1:]:
+            return OutputMap(Named(name + RAW), OUTPUT_MAPS[name])
+        return OutputMap(Named(name), _normalised(OUTPUT_MAPS[name]))
+    return OutputMap(info, chain)
+
+
 def _has_two_towers(module: nn.Module) -> bool:
     return hasattr(module, "get_image_features") and hasattr(
         module, "get_text_features"
     )
 
 
-def _fitting(module: nn.Module) -> tuple[str, ...]:
-    if _has_two_towers(module):
+def _fitting(module: nn.Module, wanted: str) -> tuple[str, ...]:
+    kind = type(module).__name__
+    texts, images = (
+        hasattr(module, f"get_{what}_features") for what in ("text", "image")
+    )
+    if (texts and not images) or str(module.config.model_type) in NOT_POOLED:  # type: ignore[union-attr]
+        raise SourceError(
+            f"a {kind} has no embedding of a whole text or image that is known here; "
+            "give the directory of its text or its vision model alone"
+        )
+    if not (_takes_images(module) or (texts and wanted.startswith("clip-text"))):
+        raise SourceError(
+            f"a {kind} takes images of any size, as patches with their shapes; only "
+            "images of one size are handled"
+            f"{', and its texts by the output map clip-text' * texts}"
+        )
+    if texts and images:
         return "clip-image", "clip-text"
-    if type(module).__name__.endswith("VisionModelWithProjection"):
+    if kind.endswith("VisionModelWithProjection"):
         return ("clip-image",)
-    if type(module).__name__.endswith("TextModelWithProjection"):
+    if kind.endswith("TextModelWithProjection"):
         return ("clip-text",)
     return "mean-pool", "cls", "last-token", "pooler"
+
+
+def _takes_images(module: nn.Module) -> bool:
+    """Whether pixels are all that a model of images needs; true of other models."""
+    tower: Any = getattr(module, "vision_model", module)
+    return "spatial_shapes" not in inspect.signature(tower.forward).parameters
 
 
 def _default(module: nn.Module, fitting: tuple[str, ...]) -> str:
     if "mean-pool" not in fitting:
         return fitting[0]
-    declared = _declared_pooling(Path(str(getattr(module, "name_or_path", ""))))
-    if declared is not None:
-        return declared
     kind = str(getattr(module.config, "model_type", ""))
     if kind in HAS_CLASS_TOKEN:
         return "cls"
     decoder = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     encoder = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return "last-token" if decoder and not encoder else "mean-pool"
-
-
-def _declared_pooling(directory: Path) -> str | None:
-    listing = directory / "modules.json"
-    if not listing.is_file():
-        return None
-    modules = json.loads(listing.read_text("utf-8"))
-    folders = [m["path"] for m in modules if m["type"].endswith(".Pooling")]
-    if len(folders) != 1:
-        return None
-    config = json.loads((directory / folders[0] / "config.json").read_text("utf-8"))
-    modes = (
-        [config["pooling_mode"]]
-        if "pooling_mode" in config
-        else [
-            mode
-            for mode, on in config.items()
-            if mode.startswith("pooling_mode_") and on
-        ]
-    )
-    if len(modes) != 1 or modes[0] not in DECLARED_POOLING:
-        raise SourceError(
-            f"{directory.name} pools by {', '.join(modes) or 'nothing'}, which is no "
-            "output map here; choose one of mean-pool, cls and last-token"
-        )
-    return DECLARED_POOLING[modes[0]]

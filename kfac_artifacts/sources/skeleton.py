@@ -13,7 +13,6 @@ from transformers import AutoConfig, PreTrainedModel
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network
-from kfac_artifacts.sources.encode import positions_of
 from kfac_artifacts.sources.models import (
     Location,
     first_line,
@@ -24,10 +23,18 @@ from kfac_artifacts.sources.models import (
 )
 from kfac_artifacts.sources.output_maps import inputs
 from kfac_artifacts.sources.output_maps import output_map as find_output_map
+from kfac_artifacts.sources.positions import check_length, positions_of
 from kfac_artifacts.sources.quiet import quiet
 from kfac_artifacts.sources.untrusted_config import no_kernels
 
-CONFIGS = ("config.json", "modules.json", "*_Pooling/config.json")
+CONFIGS = (
+    "config.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "*sentence_*_config.json",
+    "adapter_config.json",
+    "[0-9]*/config.json",
+)
 """What is downloaded of a model of the Hub: how it is built and pooled."""
 DEFAULT_TOKENS = 128
 META = torch.device("meta")
@@ -113,7 +120,7 @@ def build_module(location: Location) -> Any:
     build = kind._from_config if explicit else kind.from_config
     try:
         with quiet(), no_kernels(), META:
-            config = configuration.from_pretrained(str(location.directory))
+            config = configuration.from_pretrained(str(location.encoder))
             return build(config)
     except Exception as error:  # a wrong configuration may fail anywhere
         raise SourceError(
@@ -123,12 +130,10 @@ def build_module(location: Location) -> Any:
 
 
 def _length(network: Network, tokens: int | None) -> int:
-    most = positions_of(network.module)
-    if tokens is not None and not 1 <= tokens <= most:
-        raise SourceError(
-            f"{tokens} tokens are not within 1 and the {most} positions of {network.id}"
-        )
-    return tokens or min(DEFAULT_TOKENS, most)
+    if tokens is not None:
+        check_length(network, tokens, "tokens")
+        return tokens
+    return min(DEFAULT_TOKENS, positions_of(network.module))
 
 
 def _image_shape(network: Network, size: int | None) -> tuple[int, int, int]:

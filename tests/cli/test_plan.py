@@ -114,7 +114,7 @@ def test_a_model_that_needs_numbers_to_go_forward_is_planned_at_most(
         (None, (), "has no config.json"),
         ({"model_type": "mystery"}, (), "is of architecture 'mystery'"),
         ({}, ("--modules", "nothing.*"), "no parameter is called 'nothing.*'"),
-        ({}, ("--tokens", "17"), "17 tokens are not within 1 and the 16"),
+        ({}, ("--tokens", "17"), "tokens 17 is not within 1 and the 16"),
         ({}, ("--output-map", "clip-image"), "does not fit a BertModel"),
     ],
 )

@@ -283,7 +283,7 @@ def test_texts_are_as_long_as_the_model_takes(
 ) -> None:
     network = load_skeleton(str(saved_model("bert")))
     assert blank_examples(network, 2)["input_ids"].shape == (2, 16)
-    with pytest.raises(SourceError, match="17 tokens are not within 1 and the 16"):
+    with pytest.raises(SourceError, match="tokens 17 is not within 1 and the 16"):
         blank_examples(network, 2, tokens=17)
 
 

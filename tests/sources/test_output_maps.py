@@ -146,12 +146,15 @@ def test_torch_func_goes_through_every_usual_map(kind: str) -> None:
 @pytest.mark.parametrize(
     ("pooling", "name"),
     [
-        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        (
+            {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False},
+            "cls-raw",
+        ),
         (
             {"pooling_mode_mean_tokens": True, "word_embedding_dimension": 8},
-            "mean-pool",
+            "mean-pool-raw",
         ),
-        ({"pooling_mode": "lasttoken"}, "last-token"),
+        ({"pooling_mode": "lasttoken"}, "last-token-raw"),
     ],
 )
 def test_the_pooling_of_a_sentence_transformers_directory_is_used(
@@ -163,10 +166,8 @@ def test_the_pooling_of_a_sentence_transformers_directory_is_used(
 
 def test_an_unknown_declared_pooling_asks_for_a_name(tmp_path: Path) -> None:
     directory = models.save_tiny_bert(tmp_path / "bert")
-    _declare_pooling(directory, {"pooling_mode_max_tokens": True})
-    with pytest.raises(
-        SourceError, match="pooling_mode_max_tokens, which is no output"
-    ):
+    _declare_pooling(directory, {"pooling_mode": ["mean", "median"]})
+    with pytest.raises(SourceError, match="1_Pooling pools by median, which is not"):
         load_network(str(directory))
     assert load_network(str(directory), output_map="cls").output_map.info.name == "cls"
 

@@ -28,6 +28,7 @@ from kfac_artifacts.artifact import (
 from kfac_artifacts.chosen import choose
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate import cotangents as ct
+from kfac_artifacts.estimate.coverage.alone import require_independence
 from kfac_artifacts.estimate.coverage.proof import prove
 from kfac_artifacts.estimate.curvlinops_engine.watched import Means, Watched
 from kfac_artifacts.estimate.options import KFAC, Estimator
@@ -35,7 +36,7 @@ from kfac_artifacts.estimate.passes.single import requiring_gradients
 from kfac_artifacts.estimate.run import Progress, silent
 from kfac_artifacts.estimate.sample import require_enough
 from kfac_artifacts.estimate.sites.base import Site
-from kfac_artifacts.estimate.sites.inventory import take_inventory
+from kfac_artifacts.estimate.sites.inventory import constants_of, take_inventory
 from kfac_artifacts.factors import Dense, Factor
 from kfac_artifacts.network import Examples, Network
 
@@ -92,6 +93,8 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
     inventory = take_inventory(
         network.module, only=tuple(only), exclude=tuple(exclude), tables=tables
     )
+    if batch_size > 1:  # it takes examples of several shapes one by one only
+        require_independence(network, examples, indices)
     first = examples.batch([indices[0], indices[-1]])
     coverage = prove(network, inventory, first)
     model = Watched(network, coverage, inventory, first)
@@ -122,7 +125,7 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
         size=len(examples),
         sources=(Source(examples.info(indices), cotangents),),
         excluded=tuple(inventory.excluded),
-        uncovered=inventory.uncovered,
+        uncovered=inventory.uncovered | constants_of(network),
     )
     return Artifact(provenance, blocks, factors)
 

@@ -18,7 +18,11 @@ from kfac_artifacts.estimate.planning.cost import (
 )
 from kfac_artifacts.estimate.planning.trace import SHAPE_ERRORS, Trace, trace
 from kfac_artifacts.estimate.sites.base import LooseSite, Site, TableSite
-from kfac_artifacts.estimate.sites.inventory import Inventory, take_inventory
+from kfac_artifacts.estimate.sites.inventory import (
+    Inventory,
+    constants_of,
+    take_inventory,
+)
 from kfac_artifacts.factors import Dense, Diagonal
 from kfac_artifacts.format.manifest import ESTIMATORS
 from kfac_artifacts.network import Batch, Network
@@ -137,7 +141,7 @@ def plan(
     return Plan(
         blocks=blocks,
         excluded=tuple(inventory.excluded),
-        uncovered=inventory.uncovered,
+        uncovered=inventory.uncovered | constants_of(network),
         parameters=sum(p.numel() for p in network.parameters().values()),
         outputs=None if traced is None else traced.outputs,
         effort=effort,

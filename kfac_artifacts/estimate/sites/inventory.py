@@ -11,6 +11,9 @@ from kfac_artifacts.estimate.sites.base import LooseSite, Site, TableSite
 from kfac_artifacts.estimate.sites.experts import functional_sites
 from kfac_artifacts.estimate.sites.kinds import MAX_GRAMIAN, kind_of
 from kfac_artifacts.estimate.sites.refusals import check_differentiable, refusals
+from kfac_artifacts.network import Network
+
+BEHIND = "it belongs to a module behind the encoder"
 
 A_TABLE = (
     "a table, whose A would be the exact number of times that the data use each row; "
@@ -94,6 +97,11 @@ def _drop_tables(inventory: Inventory) -> None:
 def _fits(name: str, only: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
     wanted = not only or any(fnmatchcase(name, pattern) for pattern in only)
     return wanted and not any(fnmatchcase(name, pattern) for pattern in exclude)
+
+
+def constants_of(network: Network) -> dict[str, str]:
+    """Weights of f that are none of the network, with the reason why not covered."""
+    return dict.fromkeys(network.output_map.constants, BEHIND)
 
 
 def _check_patterns(patterns: tuple[str, ...], names: set[str]) -> None:

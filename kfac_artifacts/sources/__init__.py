@@ -1,6 +1,6 @@
 """Names to things: a model, its output map, a dataset, encoded for that model."""
 
-from kfac_artifacts.sources.apply import Applied, apply
+from kfac_artifacts.sources.applying import Applied, apply
 from kfac_artifacts.sources.data import load_examples
 from kfac_artifacts.sources.encode import encode_texts
 from kfac_artifacts.sources.examples import ImageExamples, TextExamples

@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import (
 from kfac_artifacts.artifact import Named
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Batch, OutputMap
+from kfac_artifacts.sources.calling import call
 from kfac_artifacts.sources.sentence_transformers import (
     MODES,
     NAME,
@@ -64,24 +65,24 @@ def _pooled_by(mode: str) -> Pool:
 
 
 def _pooler(module: nn.Module, batch: Batch) -> Tensor:
-    return _embedding(module(**batch), "pooler_output", module).flatten(1)
+    return _embedding(call(module, batch), "pooler_output", module).flatten(1)
 
 
 def _image_embedding(module: nn.Module, batch: Batch) -> Tensor:
-    pixels = batch["pixel_values"]
+    pixels = {"pixel_values": batch["pixel_values"]}
     if _has_two_towers(module):
-        outputs = module.get_image_features(pixel_values=pixels)  # type: ignore[operator]
+        outputs = call(module.get_image_features, pixels)  # type: ignore[arg-type]
         return _embedding(outputs, "pooler_output", module)
-    return _embedding(module(pixel_values=pixels), "image_embeds", module)
+    return _embedding(call(module, pixels), "image_embeds", module)
 
 
 def _text_embedding(module: nn.Module, batch: Batch) -> Tensor:
     if _has_two_towers(module):
         features: Any = module.get_text_features
         taken = inspect.signature(features).parameters
-        outputs = features(**{n: v for n, v in batch.items() if n in taken})
+        outputs = call(features, {n: v for n, v in batch.items() if n in taken})
         return _embedding(outputs, "pooler_output", module)
-    return _embedding(module(**batch), "text_embeds", module)
+    return _embedding(call(module, batch), "text_embeds", module)
 
 
 def _embedding(outputs: Any, name: str, module: nn.Module) -> Tensor:
@@ -93,7 +94,7 @@ def _embedding(outputs: Any, name: str, module: nn.Module) -> Tensor:
 
 
 def _hidden(module: nn.Module, batch: Batch) -> Tensor:
-    hidden = _embedding(module(**batch), "last_hidden_state", module)
+    hidden = _embedding(call(module, batch), "last_hidden_state", module)
     return hidden.flatten(2).mT if hidden.ndim == 4 else hidden  # a map of features
 
 

@@ -191,6 +191,19 @@ def test_a_missing_pooler_is_said() -> None:
         output_map(module, "pooler").apply(module, image_batch())
 
 
+def test_inputs_that_a_model_does_not_take_are_one_line() -> None:
+    from transformers import ViltConfig, ViltModel
+
+    small = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+    module = ViltModel(ViltConfig(**small, intermediate_size=8, vocab_size=30))
+    with pytest.raises(SourceError, match="ViltModel cannot be run on input_ids"):
+        output_map(module, "cls")(module, text_batch())
+    bert = models.tiny_bert()
+    long = {"input_ids": torch.full((1, 3), 10**6)}
+    with pytest.raises(SourceError, match="BertModel cannot be run on input_ids"):
+        output_map(bert)(bert, long)
+
+
 def _declare_pooling(directory: Path, pooling: dict[str, object]) -> None:
     modules = [
         {"path": "", "type": "sentence_transformers.models.Transformer"},

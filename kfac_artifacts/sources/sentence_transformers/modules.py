@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from kfac_artifacts.network import Batch
+from kfac_artifacts.sources.calling import call
 from kfac_artifacts.sources.sentence_transformers.pooling import (
     MODES,
     POOLED,
@@ -136,7 +137,7 @@ class Chain(nn.Module):
         """Compute the embedding of every example, ``[N, C]``."""
         inputs = {name: value for name, value in batch.items() if name != POOLED}
         options = {"output_hidden_states": True} if self.all_layers else {}
-        outputs = module(**inputs, **options)
+        outputs = call(module, inputs, **options)
         tokens = outputs.last_hidden_state
         mask = real_positions(tokens, batch)
         features: Features = {TOKENS: tokens, "attention_mask": mask}

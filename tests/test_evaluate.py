@@ -84,7 +84,10 @@ def test_a_sweep_in_linear_mode_needs_two_passes_per_batch(
         apply=lambda m, b: (calls.append(1), network.output_map.apply(m, b))[1],
     )
     watched = Network(network.module, counted, network.id)
-    evaluate(watched, tasks, alphas=ALPHAS * 10, modes=["linear"], batch_size=36)
+    settings = {"modes": ["linear"], "batch_size": 36}
+    evaluate(watched, tasks, **settings)  # forward mode is proved here, once
+    calls.clear()
+    evaluate(watched, tasks, alphas=ALPHAS * 10, **settings)
     assert len(calls) == 2 * len(tasks)
 
 

@@ -144,8 +144,9 @@ def _open_folder(path: Path, split: str | None, label_column: str | None) -> _Op
     found = list_images(path, split, labelled=label_column is not None)
     table = {"image": found.names} | ({"label": found.classes} if found.classes else {})
     description = Description(data_name(path), None, found.split)
-    notes = "".join(f"; {note}" for note in found.notes)
-    logger.info("%s: %d images%s", description.id, len(found.names), notes)
+    said = [f"{description.id}: {len(found.names)} images", *found.notes]
+    level = logging.WARNING if found.notes else logging.INFO
+    logger.log(level, "%s", "; ".join(said))
     return _Opened(datasets.Dataset.from_dict(table), description, found.root)
 
 

@@ -326,6 +326,29 @@ def test_the_splits_of_an_image_folder_are_its_subfolders(
         load_examples(data, clip, split="valid")
 
 
+def test_what_a_folder_leaves_out_is_said_once(
+    tmp_path: Path, clip: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = write_images(tmp_path / "pets")
+    (tmp_path / "pets" / "cat" / "._0.png").write_bytes(b"x")
+    (tmp_path / "pets" / "new").mkdir()
+    assert load_examples(data, clip, label_column="label").classes == [
+        "cat",
+        "dog",
+        "test",
+    ]
+    said = "pets: 6 images; left out: 1 hidden; no images in new"
+    assert [record.getMessage() for record in caplog.records] == [said]
+
+
+def test_a_stray_image_stops_who_asks_for_labels(tmp_path: Path, clip: Network) -> None:
+    data = write_images(tmp_path / "pets")
+    (tmp_path / "pets" / "cat" / "0.png").rename(tmp_path / "pets" / "stray.png")
+    with pytest.raises(SourceError, match=r"1 image \(stray\.png\) beside the folders"):
+        load_examples(data, clip, label_column="label")
+    assert not load_examples(data, clip).labels
+
+
 def test_an_unreadable_image_is_named(tmp_path: Path, clip: Network) -> None:
     data = write_images(tmp_path / "pets")
     damaged = tmp_path / "pets" / "dog" / "0.png"

@@ -14,8 +14,6 @@ from kfac_artifacts.network import LabelledExamples, Network
 from kfac_artifacts.task_vector import Head
 
 USUAL_LOGIT_SCALE = 20.0
-UNIT = 1e-3
-"""How far from one the length of a normalised output may be."""
 
 
 def class_texts(classes: Sequence[str], template: str = "{}") -> list[str]:
@@ -98,11 +96,7 @@ def text_head(
                 f"the model encodes the texts of {other!r} and {name!r} the same, so "
                 "they cannot be told apart; give other texts for the classes"
             )
-    lengths = embeddings.norm(dim=-1)
-    if torch.allclose(lengths, torch.ones_like(lengths), atol=UNIT):
-        return Head(embeddings, tuple(classes), logit_scale)
-    scale = _per_length(logit_scale, lengths)
-    return Head(normalize(embeddings, dim=-1), tuple(classes), scale)
+    return Head(embeddings, tuple(classes), logit_scale)
 
 
 def prototype_head(
@@ -136,20 +130,11 @@ def prototype_head(
             f"no prototype for {len(empty)} classes without a training example, the "
             f"first is {empty[0]!r}; take more examples, or texts for the classes"
         )
-    outputs, lengths = [], []
+    outputs = []
     with torch.no_grad():
         for start in range(0, len(indices), batch_size):
             batch = examples.batch(indices[start : start + batch_size])
-            output = network(batch).float().cpu()
-            lengths.append(output.norm(dim=-1))
-            outputs.append(normalize(output, dim=-1))
+            outputs.append(normalize(network(batch).float(), dim=-1).cpu())
     features = torch.cat(outputs)
     sums = torch.zeros(len(counts), features.shape[1]).index_add_(0, labels, features)
-    scale = _per_length(logit_scale, torch.cat(lengths))
-    return Head(normalize(sums, dim=-1), tuple(examples.classes), scale)
-
-
-def _per_length(scale: float, lengths: Float[Tensor, " n"]) -> float:
-    """Turn a factor of cosines into one of products with outputs of these lengths."""
-    usual = float(lengths.mean())
-    return scale if abs(usual - 1) <= UNIT else scale / usual
+    return Head(normalize(sums, dim=-1), tuple(examples.classes), logit_scale)

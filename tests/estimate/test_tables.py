@@ -8,10 +8,10 @@ from torch import nn
 from torch.nn.functional import embedding
 
 from kfac_artifacts.artifact import Named
-from kfac_artifacts.estimate import compute
 from kfac_artifacts.linearize import linearize
 from kfac_artifacts.network import Network, OutputMap
 from tests import models
+from tests.computed import compute
 from tests.estimate.brute_force import (
     EXACT,
     artifact_of,

@@ -8,9 +8,9 @@ from torch import nn
 
 from kfac_artifacts.artifact import Cotangents, Named
 from kfac_artifacts.errors import CoverageError
-from kfac_artifacts.estimate import compute
 from kfac_artifacts.linearize import linearize
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
+from tests.computed import compute
 
 EXACT = Cotangents("exact", None, 0)
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))

@@ -8,7 +8,6 @@ from torch import nn
 
 from kfac_artifacts.artifact import Cotangents, KroneckerBlock, Named
 from kfac_artifacts.compress import Recipe, compress
-from kfac_artifacts.estimate import compute
 from kfac_artifacts.estimate.options import Estimator
 from kfac_artifacts.fidelity import fidelity
 from kfac_artifacts.format import save_artifact
@@ -17,6 +16,7 @@ from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
 from tests import models
+from tests.computed import compute
 from tests.estimate.test_text_models import mean_pool
 
 DRAWS = Cotangents("orthogonal", 1, 0)

@@ -64,12 +64,6 @@ def command(
     how = check_choice(recipe, storage)
     check_free(output, replace=force)
     added, removed = [load(p) for p in artifacts], [load(p) for p in exclude]
-    for what, paths, read in (
-        ("add", artifacts, added),
-        ("take out", exclude, removed),
-    ):
-        for path, artifact in zip(paths, read, strict=True):
-            click.echo(f"{what} {path}: {_described(artifact)}", err=True)
     with console.progress("comparing", len(added[0].blocks), "modules") as advance:
         merged = merge(
             added,
@@ -77,6 +71,12 @@ def command(
             allow_indefinite=allow_indefinite,
             progress=advance,
         )
+    for what, paths, read in (
+        ("add", artifacts, added),
+        ("take out", exclude, removed),
+    ):
+        for path, artifact in zip(paths, read, strict=True):
+            click.echo(f"{what} {path}: {_described(artifact)}", err=True)
     write(
         merged,
         output,

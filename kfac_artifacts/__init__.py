@@ -1,32 +1,32 @@
 """Publish, merge and use the curvature of a pretrained network.
 
 The words are those of the ``kfac`` command: ``compute``, ``merge``, ``compress``,
-``push``, ``pull``, ``verify``, ``train``, ``evaluate``. What needs transformers or the
-Hub is imported when it is used.
+``push``, ``pull``, ``verify``, ``train``, ``evaluate``. What is used is imported
+when it is used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kfac_artifacts.artifact import Artifact, Cotangents, Named
-from kfac_artifacts.compress import Budget, Recipe, compare, save_compressed
-from kfac_artifacts.errors import KfacError
-from kfac_artifacts.estimate import Estimator, Job, compute
-from kfac_artifacts.evaluate import EvaluationTask, evaluate
-from kfac_artifacts.fidelity import fidelity
-from kfac_artifacts.format import load, open_artifact, save_artifact
-from kfac_artifacts.linearize import linearize
-from kfac_artifacts.merge import join, merge
-from kfac_artifacts.network import Network, OutputMap, TensorExamples
-from kfac_artifacts.operator import CurvatureOperator
-from kfac_artifacts.penalty import KfacPenalty
-from kfac_artifacts.task_vector import Head, TaskVector
-from kfac_artifacts.train import TrainingTask, TrainSettings, train
-from kfac_artifacts.verify import verify
+from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
+    from kfac_artifacts.artifact import Artifact, Cotangents, Named
+    from kfac_artifacts.compress import Budget, Recipe, compare, save_compressed
+    from kfac_artifacts.errors import KfacError
+    from kfac_artifacts.estimate import Estimator, Job, compute  # type: ignore[no-redef]
+    from kfac_artifacts.evaluate import EvaluationTask, evaluate
+    from kfac_artifacts.fidelity import fidelity
+    from kfac_artifacts.format import load, open_artifact, save_artifact
     from kfac_artifacts.hub import pull, push
+    from kfac_artifacts.linearize import linearize
+    from kfac_artifacts.merge import join, merge
+    from kfac_artifacts.network import Network, OutputMap, TensorExamples
+    from kfac_artifacts.operator import CurvatureOperator
+    from kfac_artifacts.penalty import KfacPenalty
     from kfac_artifacts.sources import encode_texts, load_examples, load_network
+    from kfac_artifacts.task_vector import Head, TaskVector
+    from kfac_artifacts.train import TrainingTask, TrainSettings, train
+    from kfac_artifacts.verify import verify
 
 __all__ = [
     "Artifact",
@@ -67,16 +67,44 @@ __all__ = [
     "verify",
 ]
 
-_ELSEWHERE = {
-    "encode_texts": "sources",
-    "load_examples": "sources",
-    "load_network": "sources",
-    "pull": "hub",
-    "push": "hub",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _ELSEWHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ELSEWHERE[name]}"), name)
+export_lazily(
+    __name__,
+    {
+        "Artifact": "artifact",
+        "Budget": "compress",
+        "Cotangents": "artifact",
+        "CurvatureOperator": "operator",
+        "Estimator": "estimate",
+        "EvaluationTask": "evaluate",
+        "Head": "task_vector",
+        "Job": "estimate",
+        "KfacError": "errors",
+        "KfacPenalty": "penalty",
+        "Named": "artifact",
+        "Network": "network",
+        "OutputMap": "network",
+        "Recipe": "compress",
+        "TaskVector": "task_vector",
+        "TensorExamples": "network",
+        "TrainSettings": "train",
+        "TrainingTask": "train",
+        "compare": "compress",
+        "compute": "estimate",
+        "encode_texts": "sources",
+        "evaluate": "evaluate",
+        "fidelity": "fidelity",
+        "join": "merge",
+        "linearize": "linearize",
+        "load": "format",
+        "load_examples": "sources",
+        "load_network": "sources",
+        "merge": "merge",
+        "open_artifact": "format",
+        "pull": "hub",
+        "push": "hub",
+        "save_artifact": "format",
+        "save_compressed": "compress",
+        "train": "train",
+        "verify": "verify",
+    },
+)

@@ -1,20 +1,47 @@
 """Names to things: a model, its output map, a dataset, encoded for that model."""
 
-from kfac_artifacts.sources.data import load_examples
-from kfac_artifacts.sources.encode import encode_texts
-from kfac_artifacts.sources.examples import ImageExamples, TextExamples
-from kfac_artifacts.sources.models import load_network
-from kfac_artifacts.sources.output_maps import OUTPUT_MAPS, output_map
-from kfac_artifacts.sources.skeleton import blank_examples, load_skeleton
+from typing import TYPE_CHECKING
+
+from kfac_artifacts.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from kfac_artifacts.sources.data import encode_data, load_examples
+    from kfac_artifacts.sources.encode import encode_texts
+    from kfac_artifacts.sources.examples import ImageExamples, TextExamples
+    from kfac_artifacts.sources.models import load_network
+    from kfac_artifacts.sources.output_maps import OUTPUT_MAPS, output_map
+    from kfac_artifacts.sources.reading import Data, read_data
+    from kfac_artifacts.sources.skeleton import blank_examples, load_skeleton
 
 __all__ = [
     "OUTPUT_MAPS",
+    "Data",
     "ImageExamples",
     "TextExamples",
     "blank_examples",
+    "encode_data",
     "encode_texts",
     "load_examples",
     "load_network",
     "load_skeleton",
     "output_map",
+    "read_data",
 ]
+
+export_lazily(
+    __name__,
+    {
+        "OUTPUT_MAPS": "output_maps",
+        "Data": "reading",
+        "ImageExamples": "examples",
+        "TextExamples": "examples",
+        "blank_examples": "skeleton",
+        "encode_data": "data",
+        "encode_texts": "encode",
+        "load_examples": "data",
+        "load_network": "models",
+        "load_skeleton": "skeleton",
+        "output_map": "output_maps",
+        "read_data": "reading",
+    },
+)

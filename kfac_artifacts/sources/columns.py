@@ -1,33 +1,64 @@
 """Which columns of a table hold the texts, the images and the classes."""
 
-from collections.abc import Mapping, Sequence
+import difflib
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import datasets
-
 from kfac_artifacts.errors import SourceError
+from kfac_artifacts.sources.tables.cells import (
+    NAMING,
+    STRINGS,
+    class_name,
+    is_missing,
+    is_unicode,
+    kind_of,
+)
+from kfac_artifacts.sources.tables.table import Table, listed
 
 USUAL_TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "question")
 USUAL_IMAGE_COLUMNS = ("image", "img")
-STRINGS = ("string", "large_string")
+TEXT, IMAGE, LABEL = "--text-column", "--image-column", "--label-column"
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_NO_CLASSES = re.compile(r"timestamp|time|duration|.*(list|struct|map|binary|union)")
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The class of every example, as an index into the names of the classes."""
+    """The class of every example, as an index into the names of the classes.
+
+    Attributes:
+        indices: The class of every example.
+        classes: Name of every class.
+        column: Where they are from.
+    """
 
     indices: Sequence[int] = ()
     classes: Sequence[str] = ()
+    column: str | None = None
+
+
+def candidates(asked: Collection[str]) -> Callable[[str], bool]:
+    """Say which columns may be used: those asked for, and those with usual names.
+
+    Args:
+        asked: Names of columns.
+
+    Returns:
+        A function of a name.
+    """
+    usual = {*USUAL_TEXT_COLUMNS, *USUAL_IMAGE_COLUMNS}
+    return lambda name: name in asked or name.casefold() in usual
 
 
 def text_columns(
-    features: Mapping[str, Any], asked: Sequence[str], label: str | None
+    table: Table, asked: Sequence[str], label: str | None
 ) -> tuple[str, ...]:
-    """Choose the columns of texts.
+    """Choose the columns of texts: those asked for, or the first with a usual name.
 
     Args:
-        features: The table's columns with their types.
+        table: The table.
         asked: The columns named by the user, if any.
         label: The column of labels, which is no candidate.
 
@@ -35,35 +66,32 @@ def text_columns(
         One column, or two that form a pair.
 
     Raises:
-        SourceError: If a named column is not there or holds no texts, or if none was
-            named and none is the obvious one.
+        SourceError: If a column is not there or does not hold a text in every row, or
+            if none was named and none has a usual name.
     """
-    found = [name for name in features if _is_text(features[name])]
     if len(asked) > 2:
-        raise SourceError(f"a model reads one text or a pair, not {len(asked)} columns")
-    for name in asked:
-        _check_column(features, name)
-        if name not in found:
-            raise SourceError(
-                f"column {name!r} holds no texts; columns of texts are {_listed(found)}"
-            )
-    if asked:
-        return tuple(asked)
-    candidates = [name for name in found if name != label]
-    usual = [name for name in USUAL_TEXT_COLUMNS if name in candidates]
-    if len(candidates) != 1 and not usual:
         raise SourceError(
-            "which column holds the texts? name it; columns of texts are "
-            f"{_listed(candidates)}, of {_listed(features)}"
+            f"a model reads one text or a pair, not {len(asked)} columns ({TEXT})"
         )
-    return ((usual or candidates)[0],)
+    chosen = tuple(asked) or _usual(table, USUAL_TEXT_COLUMNS, label)[:1]
+    if not chosen:
+        raise SourceError(
+            f"{table.name}: which column holds the texts? None is called "
+            f"{', '.join(USUAL_TEXT_COLUMNS)}; name it ({TEXT}): {table.listing()}"
+        )
+    for name in chosen:
+        _check_column(table, name, TEXT)
+        if not asked:
+            _check_header(table, name)
+        _check_texts(table, name)
+    return chosen
 
 
-def image_column(features: Mapping[str, Any], asked: str | None) -> str:
-    """Choose the column of images.
+def image_column(table: Table, asked: str | None) -> str:
+    """Choose the column of images, by name or by type.
 
     Args:
-        features: The table's columns with their types.
+        table: The table.
         asked: The column named by the user, if any.
 
     Returns:
@@ -73,77 +101,190 @@ def image_column(features: Mapping[str, Any], asked: str | None) -> str:
         SourceError: If the named column is not there or holds no images, or if none was
             named and none is the obvious one.
     """
-    if asked is not None:
-        _check_column(features, asked)
-        if not (
-            isinstance(features[asked], datasets.Image) or _is_text(features[asked])
-        ):
-            raise SourceError(
-                f"column {asked!r} holds neither images nor paths to them"
-            )
-        return asked
-    found = [n for n, kind in features.items() if isinstance(kind, datasets.Image)]
-    usual = [name for name in USUAL_IMAGE_COLUMNS if name in features]
-    if len(found) != 1 and not usual:
+    usual = _usual(table, USUAL_IMAGE_COLUMNS, None)
+    found = table.images if len(table.images) == 1 else usual
+    chosen = asked or (found[0] if found else None)
+    if chosen is None:
         raise SourceError(
-            f"which column holds the images? name it; columns are {_listed(features)}"
+            f"{table.name}: which column holds the images? name it ({IMAGE}): "
+            f"{table.listing()}"
         )
-    return found[0] if len(found) == 1 else usual[0]
+    _check_column(table, chosen, IMAGE)
+    if asked is None and chosen not in table.images:
+        _check_header(table, chosen)
+    if chosen not in table.images:
+        paths = (kind_of(value) == STRINGS for value in table.columns[chosen])
+        if not all(paths):
+            raise SourceError(
+                f"{table.name}: column {chosen!r} holds neither images nor paths to "
+                f"them; name another ({IMAGE})"
+            )
+    return chosen
 
 
-def read_labels(rows: Any, column: str | None, known: Sequence[str]) -> Labels:
+def has_texts(table: Table, label: str | None) -> bool:
+    """Whether a column has a usual name for texts."""
+    return bool(_usual(table, USUAL_TEXT_COLUMNS, label))
+
+
+def has_images(table: Table) -> bool:
+    """Whether a column is one of images, by its type or its name."""
+    return bool(table.images or _usual(table, USUAL_IMAGE_COLUMNS, None))
+
+
+def read_labels(table: Table, column: str | None, known: Sequence[str]) -> Labels:
     """Read the class of every example.
 
     Args:
-        rows: The table.
+        table: The table.
         column: The column of classes; None for no labels.
         known: Names of all classes in order; none for the ones found.
 
     Returns:
         The labels. Classes are in the order of ``known``, else as the dataset declares
-        them, else sorted.
+        them, else sorted, as numbers if all are.
 
     Raises:
-        SourceError: If there is no such column, a label is missing, or a class is not
-            among the known ones.
+        SourceError: If there is no such column, a label is missing or is no name, or a
+            class is not among the known ones.
     """
     if column is None:
         return Labels()
-    _check_column(rows.features, column)
-    values = rows[column][:]
-    feature = rows.features[column]
-    declared = list(feature.names) if isinstance(feature, datasets.ClassLabel) else []
-    absent = (None, -1) if declared else (None, "")
-    missing = [i for i, value in enumerate(values) if value in absent]
-    if missing:
-        raise SourceError(
-            f"{len(missing)} examples have no label in column {column!r}, the first is "
-            f"number {missing[0]}"
-        )
-    names = [declared[v] for v in values] if declared else [str(v) for v in values]
-    classes = list(known) or declared or [str(v) for v in sorted(set(values))]
-    unknown = sorted(set(names) - set(classes))
+    _check_column(table, column, LABEL)
+    values = table.columns[column]
+    kinds = _check_kinds(table, column, values)
+    declared = table.declared.get(column, ()) if STRINGS not in kinds else ()
+    if declared:
+        names = _declared_names(table, column, values, declared)
+    else:
+        names = [class_name(value) for value in values]
+        _check_present(table, column, [i for i, name in enumerate(names) if not name])
+    classes = list(known or declared or _in_order(set(names)))
+    position = {name: i for i, name in enumerate(classes)}
+    unknown = [i for i, name in enumerate(names) if name not in position]
     if unknown:
         raise SourceError(
-            f"column {column!r} has classes that are not known: {_listed(unknown)}; "
-            f"known are {_listed(classes)}"
+            f"{table.name}: {len(unknown):,} labels in column {column!r} are of "
+            f"{len({names[i] for i in unknown})} classes that are not known "
+            f"({table.where(unknown)}); known are {listed(classes)} ({LABEL})"
         )
-    position = {name: i for i, name in enumerate(classes)}
-    return Labels([position[name] for name in names], classes)
+    return Labels([position[name] for name in names], classes, column)
 
 
-def _is_text(feature: Any) -> bool:
-    return getattr(feature, "dtype", None) in STRINGS
-
-
-def _check_column(features: Mapping[str, Any], name: str) -> None:
-    if name not in features:
+def _check_kinds(table: Table, column: str, values: Iterable[Any]) -> set[str]:
+    """Refuse a column in which some value is no name, or not of the others' kind."""
+    kind = table.types.get(column, "")
+    if _NO_CLASSES.match(kind):
         raise SourceError(
-            f"there is no column {name!r}; columns are {_listed(features)}"
+            f"{table.name}: column {column!r} holds {kind}, not names of classes "
+            f"({LABEL})"
+        )
+    first: dict[str, int] = {}
+    missing = []
+    for i, value in enumerate(values):
+        if is_missing(value):
+            missing.append(i)
+        else:
+            first.setdefault(kind_of(value), i)
+    _check_present(table, column, missing)
+    wrong = [kind for kind in first if kind not in NAMING]
+    if wrong or len(first) > 1:
+        found = ", ".join(f"{kind} ({table.where([i])})" for kind, i in first.items())
+        raise SourceError(
+            f"{table.name}: column {column!r} holds {found}; a label is a string or a "
+            f"number, and all are of one kind ({LABEL})"
+        )
+    return set(first)
+
+
+def _check_present(table: Table, column: str, missing: Sequence[int]) -> None:
+    if missing:
+        raise SourceError(
+            f"{table.name}: {len(missing):,} rows have no label in column {column!r}: "
+            f"{table.where(missing)}; remove them, or name another column ({LABEL})"
         )
 
 
-def _listed(names: Any) -> str:
-    names = list(names)
-    few = ", ".join(map(str, names[:20])) or "none"
-    return few if len(names) <= 20 else f"{few} and {len(names) - 20} more"
+def _declared_names(
+    table: Table, column: str, values: Iterable[Any], declared: Sequence[str]
+) -> list[str]:
+    numbers = [int(value) for value in values]
+    _check_present(table, column, [i for i, n in enumerate(numbers) if n == -1])
+    wrong = [i for i, n in enumerate(numbers) if not 0 <= n < len(declared)]
+    if wrong:
+        raise SourceError(
+            f"{table.name}: {len(wrong):,} labels in column {column!r} are not among "
+            f"the {len(declared)} classes that the file declares: {table.where(wrong)}"
+        )
+    return [declared[n] for n in numbers]
+
+
+def _in_order(names: set[str]) -> list[str]:
+    if all(NUMBER.fullmatch(name) for name in names):
+        return sorted(names, key=lambda name: (float(name), name))
+    return sorted(names)
+
+
+def _check_texts(table: Table, name: str) -> None:
+    """Refuse a column that does not hold a text in every row."""
+    values = table.columns[name]
+    empty = []
+    for i, value in enumerate(values):
+        if value is None:
+            empty.append(i)
+        elif kind_of(value) != STRINGS:
+            kind = table.types.get(name, kind_of(value))
+            raise SourceError(
+                f"{table.name}: column {name!r} holds {kind} ({table.where([i])}), not "
+                f"texts; name another ({TEXT})"
+            )
+        elif not value.strip():
+            empty.append(i)
+        elif not is_unicode(value):
+            raise SourceError(
+                f"{table.name}: the text of column {name!r} in {table.where([i])} has "
+                "half of a character in it (a lone surrogate)"
+            )
+    if empty:
+        raise SourceError(
+            f"{table.name}: {len(empty):,} texts in column {name!r} are empty: "
+            f"{table.where(empty)}; remove these rows, or name another column ({TEXT})"
+        )
+
+
+def _usual(table: Table, usual: Sequence[str], label: str | None) -> tuple[str, ...]:
+    """Columns with a usual name, in the order of these."""
+    return tuple(
+        name
+        for word in usual
+        for name in dict.fromkeys(table.names)
+        if name.casefold() == word and name != label
+    )
+
+
+def _check_header(table: Table, name: str) -> None:
+    """Refuse a name that comes again below, as a class in a first row that is data."""
+    if table.headed and name in table.columns[name]:
+        raise SourceError(
+            f"{table.name}: a column is called {name!r}, and a row of it holds the "
+            f"same, so the first row may be no header: give --no-header, or {TEXT} "
+            f"{name} if it is one"
+        )
+
+
+def _check_column(table: Table, name: str, option: str) -> None:
+    count = table.names.count(name)
+    if count == 1:
+        return
+    if count:
+        raise SourceError(
+            f"{table.name}: {count} columns are called {name!r} ({option})"
+        )
+    similar = difflib.get_close_matches(
+        name.casefold(), [n.casefold() for n in table.names], 1, 0.8
+    )
+    meant = [n for n in table.names if n.casefold() in similar]
+    hint = f" did you mean {meant[0]!r}?" if meant else ""
+    raise SourceError(
+        f"{table.name} has no column {name!r} ({option});{hint} {table.listing()}"
+    )

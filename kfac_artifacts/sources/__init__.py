@@ -8,17 +8,22 @@ if TYPE_CHECKING:
     from kfac_artifacts.sources.data import encode_data, load_examples
     from kfac_artifacts.sources.encode import encode_texts
     from kfac_artifacts.sources.examples import ImageExamples, TextExamples
+    from kfac_artifacts.sources.locating import check_model
     from kfac_artifacts.sources.models import load_network
     from kfac_artifacts.sources.output_maps import OUTPUT_MAPS, output_map
-    from kfac_artifacts.sources.reading import Data, read_data
+    from kfac_artifacts.sources.reading import Columns, Data, read_data
     from kfac_artifacts.sources.skeleton import blank_examples, load_skeleton
+    from kfac_artifacts.sources.tables import Layout
 
 __all__ = [
     "OUTPUT_MAPS",
+    "Columns",
     "Data",
     "ImageExamples",
+    "Layout",
     "TextExamples",
     "blank_examples",
+    "check_model",
     "encode_data",
     "encode_texts",
     "load_examples",
@@ -32,10 +37,13 @@ export_lazily(
     __name__,
     {
         "OUTPUT_MAPS": "output_maps",
+        "Columns": "reading",
         "Data": "reading",
         "ImageExamples": "examples",
+        "Layout": "tables",
         "TextExamples": "examples",
         "blank_examples": "skeleton",
+        "check_model": "locating",
         "encode_data": "data",
         "encode_texts": "encode",
         "load_examples": "data",

@@ -15,7 +15,7 @@ from kfac_artifacts.sources.tables.cells import (
     is_unicode,
     kind_of,
 )
-from kfac_artifacts.sources.tables.table import Table, listed
+from kfac_artifacts.sources.tables.table import Table, count, listed
 
 USUAL_TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "question")
 USUAL_IMAGE_COLUMNS = ("image", "img")
@@ -164,9 +164,10 @@ def read_labels(table: Table, column: str | None, known: Sequence[str]) -> Label
     unknown = [i for i, name in enumerate(names) if name not in position]
     if unknown:
         raise SourceError(
-            f"{table.name}: {len(unknown):,} labels in column {column!r} are of "
-            f"{len({names[i] for i in unknown})} classes that are not known "
-            f"({table.where(unknown)}); known are {listed(classes)} ({LABEL})"
+            f"{table.name}: column {column!r} has "
+            f"{len({names[i] for i in unknown})} class(es) that are not known, in "
+            f"{count(len(unknown), 'row')} ({table.where(unknown)}); known are "
+            f"{listed(classes)} ({LABEL})"
         )
     return Labels([position[name] for name in names], classes, column)
 
@@ -200,8 +201,9 @@ def _check_kinds(table: Table, column: str, values: Iterable[Any]) -> set[str]:
 def _check_present(table: Table, column: str, missing: Sequence[int]) -> None:
     if missing:
         raise SourceError(
-            f"{table.name}: {len(missing):,} rows have no label in column {column!r}: "
-            f"{table.where(missing)}; remove them, or name another column ({LABEL})"
+            f"{table.name}: column {column!r} has no label in "
+            f"{count(len(missing), 'row')}: {table.where(missing)}; remove them, or "
+            f"name another column ({LABEL})"
         )
 
 
@@ -213,8 +215,8 @@ def _declared_names(
     wrong = [i for i, n in enumerate(numbers) if not 0 <= n < len(declared)]
     if wrong:
         raise SourceError(
-            f"{table.name}: {len(wrong):,} labels in column {column!r} are not among "
-            f"the {len(declared)} classes that the file declares: {table.where(wrong)}"
+            f"{table.name}: column {column!r} holds numbers of classes beyond "
+            f"the {len(declared)} that the file declares: {table.where(wrong)}"
         )
     return [declared[n] for n in numbers]
 
@@ -247,8 +249,9 @@ def _check_texts(table: Table, name: str) -> None:
             )
     if empty:
         raise SourceError(
-            f"{table.name}: {len(empty):,} texts in column {name!r} are empty: "
-            f"{table.where(empty)}; remove these rows, or name another column ({TEXT})"
+            f"{table.name}: column {name!r} has no text in "
+            f"{count(len(empty), 'row')}: {table.where(empty)}; remove them, or "
+            f"name another column ({TEXT})"
         )
 
 
@@ -273,12 +276,12 @@ def _check_header(table: Table, name: str) -> None:
 
 
 def _check_column(table: Table, name: str, option: str) -> None:
-    count = table.names.count(name)
-    if count == 1:
+    times = table.names.count(name)
+    if times == 1:
         return
-    if count:
+    if times:
         raise SourceError(
-            f"{table.name}: {count} columns are called {name!r} ({option})"
+            f"{table.name}: {times} columns are called {name!r} ({option})"
         )
     similar = difflib.get_close_matches(
         name.casefold(), [n.casefold() for n in table.names], 1, 0.8

@@ -22,6 +22,7 @@ from transformers.models.auto.modeling_auto import (
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources.hub import download
+from kfac_artifacts.sources.locating import check_model
 from kfac_artifacts.sources.output_maps import output_map as find_output_map
 from kfac_artifacts.sources.quiet import quiet
 
@@ -111,6 +112,7 @@ def locate(model: str, files: Sequence[str] = DOWNLOADED) -> Location:
     Raises:
         SourceError: If there is neither such a directory nor such a Hub model.
     """
+    check_model(model)
     directory = Path(model).expanduser()
     if directory.is_dir():
         nameless = directory.name in {"", ".."}

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kfac_artifacts.errors import SourceError
@@ -78,6 +78,11 @@ class Data:
         """Choose the columns of texts; see ``columns.text_columns``."""
         return text_columns(self.table, self.columns.text, self.columns.label)
 
+    def with_classes(self, classes: Sequence[str]) -> "Data":
+        """Number the classes as another dataset does, such as the training set."""
+        label = self.columns.label
+        return replace(self, labels=read_labels(self.table, label, classes))
+
     def images(self) -> str:
         """Choose the column of images; see ``columns.image_column``."""
         return image_column(self.table, self.columns.image)
@@ -108,14 +113,8 @@ def read_data(
         SourceError: If the data cannot be found or read, or have no such columns.
     """
     table, description, folder = _open(data, split, columns, layout)
-    if len(table) < FEWEST_EXAMPLES:
-        few = (
-            f"has {len(table)} example(s)" if len(table) else "is empty: it has no row"
-        )
-        raise SourceError(
-            f"{description.id} {few}; at least {FEWEST_EXAMPLES} are needed, because "
-            "what is computed from one alone would show it"
-        )
+    if not len(table):
+        raise SourceError(f"{description.id} is empty: it has no row")
     labels = read_labels(table, columns.label, columns.classes)
     found = Data(table, description, columns, labels, folder)
     of_images = bool(columns.image) or has_images(table)
@@ -124,6 +123,12 @@ def read_data(
         found.texts()
     if columns.image or (of_images and not of_texts):
         found.images()
+    if len(table) < FEWEST_EXAMPLES:
+        raise SourceError(
+            f"{description.id} has {len(table)} example(s); at least "
+            f"{FEWEST_EXAMPLES} are needed, because what is computed from one alone "
+            "would show it"
+        )
     return found
 
 

@@ -172,7 +172,7 @@ def test_classes_of_the_training_set_number_the_test_set(
     assert examples.labels == [2, 1]
     with pytest.raises(
         SourceError,
-        match=r"1 labels .* 1 classes that are not known \(line 2\); known are x",
+        match=r"has 1 class.* not known, in 1 row \(line 2\); known are x",
     ):
         load_examples(data, bert, label_column="kind", classes=["x"])
 
@@ -220,12 +220,12 @@ def test_the_users_cache_is_not_needed(
         (
             {"text": ["a", " ", None]},
             {},
-            "2 texts in column 'text' are empty: lines 2, 3; remove",
+            "column 'text' has no text in 2 rows: lines 2, 3; remove",
         ),
         (
             {"text": ["a", "the"], "kind": ["x", None]},
             {"text_columns": ["text"], "label_column": "kind"},
-            "1 rows have no label in column 'kind': line 2; remove",
+            "column 'kind' has no label in 1 row: line 2; remove",
         ),
         ({"text": ["a"]}, {}, r"a\.jsonl has 1 example\(s\); at least 2 are needed"),
         ({"text": []}, {}, r"a\.jsonl is empty"),

@@ -15,7 +15,7 @@ from kfac_artifacts.sources.tables.dialect import (
     read_delimiter,
 )
 from kfac_artifacts.sources.tables.lines import MOST_CHARACTERS, Lines
-from kfac_artifacts.sources.tables.table import Table
+from kfac_artifacts.sources.tables.table import Table, count
 
 USUAL = {".csv": ",", ".tsv": "\t"}
 
@@ -61,7 +61,7 @@ class _Rows:
             raise SourceError(f"{self.path.name} is empty")
         if not self.uneven:
             return
-        line, count = self.uneven[0]
+        line, width = self.uneven[0]
         more = f" (and {len(self.uneven) - 1:,} more)" if self.uneven[1:] else ""
         mark = NAMES.get(self.delimiter, repr(self.delimiter))
         advice = (
@@ -70,7 +70,7 @@ class _Rows:
             else f"a text with a {mark} in it must be in quotes"
         )
         raise SourceError(
-            f"{self.path.name}: line {line:,}{more} has {count} cells, the "
+            f"{self.path.name}: line {line:,}{more} has {count(width, 'cell')}, the "
             f"{'header' if self.header else 'first row'} {len(self.names)}; cells are "
             f"divided by {mark} (--delimiter), and {advice}"
         )

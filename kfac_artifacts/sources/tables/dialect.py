@@ -1,8 +1,8 @@
 """How a delimited file was written: what is between its cells, and whether it quotes.
 
 A tsv of a corpus has no quoting: a text may begin with a quote that nothing closes.
-One that pandas or Excel wrote has. It is the second kind if writing what was read by
-such a rule gives the file back, to the letter.
+One that pandas or Excel wrote has. It is the second kind if in every column one rule
+says of all cells whether they are in quotes.
 """
 
 import csv
@@ -106,17 +106,25 @@ def is_quoted(path: Path, encoding: str, delimiter: str) -> bool:
     Raises:
         SourceError: If lines could be one quoted text as well as several rows.
     """
-    rules = _rules(delimiter)
-    width, doubtful, seen = 0, 0, False
+    columns: list[list[_Rule]] = []
+    doubtful, seen = 0, False
     with Lines(path, encoding) as lines:
         for begin, row, raw in _records(lines, delimiter):
             text = raw.rstrip("\r\n")
-            width = width or len(row)
-            rules = [r for r in rules if not row or _write(row, delimiter, r) == text]
-            if not rules or (row and len(row) != width):
+            if not text:
+                continue
+            quoted = _which_quoted(row, text, delimiter)
+            if not columns:  # names may be quoted or not
+                columns = [_rules(delimiter)] * len(row)
+            elif len(quoted) == len(columns):
+                columns = [
+                    [rule for rule in rules if rule(cell) == marked]
+                    for rules, cell, marked in zip(columns, row, quoted, strict=True)
+                ]
+            if len(quoted) != len(columns) or not all(columns):
                 return False
-            seen = seen or '"' in text
-            if "\n" in text and not doubtful and _even(text, delimiter, width):
+            seen = seen or any(quoted)
+            if "\n" in text and not doubtful and _even(text, delimiter, len(row)):
                 doubtful = begin
     if doubtful:
         raise SourceError(
@@ -155,13 +163,22 @@ def _records(lines: Lines, delimiter: str) -> Iterator[tuple[int, list[str], str
             yield lines.number - len(taken) + 1, row, "".join(taken)
             taken.clear()
     except csv.Error:
-        yield lines.number, ["broken"], ""
+        yield lines.number, [], "broken"
 
 
-def _write(row: Sequence[str], delimiter: str, quoted: _Rule) -> str:
-    return delimiter.join(
-        '"' + cell.replace('"', '""') + '"' if quoted(cell) else cell for cell in row
-    )
+def _which_quoted(row: Sequence[str], text: str, delimiter: str) -> list[bool]:
+    """Find which cells of a row are in quotes; none at all if it breaks the rules."""
+    found, rest = [], text + delimiter
+    for cell in row:
+        written = '"' + cell.replace('"', '""') + '"' + delimiter
+        quoted = rest.startswith(written)
+        if not quoted:
+            written = cell + delimiter
+        if not rest.startswith(written):
+            return []
+        found.append(quoted)
+        rest = rest[len(written) :]
+    return found
 
 
 def _even(text: str, delimiter: str, width: int) -> bool:

@@ -46,10 +46,10 @@ class Table:
         self, columns: Sequence[str], label: str | None, used: int | None
     ) -> str:
         """Say how many rows were read, of which columns, and how many are used."""
-        blank = f"{self.blank:,} blank line{'s' * (self.blank > 1)} skipped"
+        blank = f"{count(self.blank, 'blank line')} skipped"
         notes = [blank] * (self.blank > 0) + list(self.notes)
         parts = [
-            f"{self.name}: {len(self):,} rows read"
+            f"{self.name}: {count(len(self), 'row')} read"
             + f" ({', '.join(notes)})" * bool(notes),
             f"column{'s' * (len(columns) > 1)} {' and '.join(map(repr, columns))}",
         ]
@@ -69,11 +69,16 @@ class Table:
         """List the columns, or count them if that might show cells."""
         if not self.named:
             return (
-                f"it has {len(self.names)} columns, whose names are not shown because "
+                f"there are {len(self.names)} of them, whose names are not shown since "
                 "the first row may be no header; if it is none, give --no-header, and "
                 "a column by its number"
             )
         return f"columns are {listed(self.names)}"
+
+
+def count(number: int, what: str) -> str:
+    """Count things: ``1 row``, ``1,204 rows``."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:

@@ -283,8 +283,9 @@ def _check_column(table: Table, name: str, option: str) -> None:
         raise SourceError(
             f"{table.name}: {times} columns are called {name!r} ({option})"
         )
+    likeness = 0.8 if table.named else 1.0  # what is like a name may be a cell
     similar = difflib.get_close_matches(
-        name.casefold(), [n.casefold() for n in table.names], 1, 0.8
+        name.casefold(), [n.casefold() for n in table.names], 1, likeness
     )
     meant = [n for n in table.names if n.casefold() in similar]
     hint = f" did you mean {meant[0]!r}?" if meant else ""

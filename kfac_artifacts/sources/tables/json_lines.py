@@ -81,13 +81,7 @@ def _listed(path: Path, first: str, lines: Lines) -> Iterator[tuple[int, Any]]:
 
 def _parse(path: Path, text: str, what: str) -> Any:
     try:
-        return json.loads(
-            text,
-            parse_int=Number,
-            parse_float=Number,
-            parse_constant=float,
-            object_pairs_hook=_object,
-        )
+        return _DECODER.decode(text)
     except RecursionError as error:
         raise SourceError(f"{path.name}: {what} is nested too deeply") from error
     except json.JSONDecodeError as error:
@@ -103,6 +97,14 @@ def _parse(path: Path, text: str, what: str) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     return found if len(found) == len(pairs) else _Doubled(found)
+
+
+_DECODER = json.JSONDecoder(
+    parse_int=Number,
+    parse_float=Number,
+    parse_constant=float,
+    object_pairs_hook=_object,
+)
 
 
 def _check_row(path: Path, unit: str, number: int, row: Any) -> None:

@@ -7,7 +7,7 @@ import lzma
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -40,7 +40,7 @@ def compression(path: Path) -> str | None:
     return next((n for magic, n in _MAGIC.items() if start.startswith(magic)), None)
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+def open_bytes(path: Path) -> io.BufferedReader:
     """Open a file, compressed or not.
 
     Args:

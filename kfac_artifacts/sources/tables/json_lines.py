@@ -38,8 +38,14 @@ def read_json(path: Path, wanted: Callable[[str], bool], *, encoding: str) -> Ta
         unit = "row" if whole else "line"
         reader = _listed(path, first, lines) if whole else _by_line(path, first, lines)
         for number, row in reader:
-            _check_row(path, unit, number, row)
-            rows.add(number, row)
+            where = f"{path.name}: {unit} {number:,}"
+            if not isinstance(row, dict):
+                raise SourceError(
+                    f"{where} holds {kind_of(row)}, not one object with a key per "
+                    "column"
+                )
+            if isinstance(row, _Doubled) or not rows.add(number, row):
+                raise SourceError(f"{where} has a key twice")
         blank = 0 if whole else lines.number - len(rows.numbers)
     names = tuple(dict.fromkeys(rows.names.values()))
     return Table(path.name, names, rows.columns, rows.numbers, unit, blank)
@@ -54,8 +60,8 @@ class _Rows:
     columns: dict[str, list[Any]] = field(default_factory=dict)
     numbers: list[int] = field(default_factory=list)
 
-    def add(self, number: int, row: dict[str, Any]) -> None:
-        """Take the values that may be used."""
+    def add(self, number: int, row: dict[str, Any]) -> bool:
+        """Take the values that may be used; tell whether no name comes twice."""
         for key in row:
             if key not in self.names:
                 name = self.names[key] = key.strip()
@@ -65,6 +71,7 @@ class _Rows:
         for name, values in self.columns.items():
             values.append(found.get(name))
         self.numbers.append(number)
+        return len(found) == len(row)
 
 
 def _by_line(path: Path, first: str, lines: Lines) -> Iterator[tuple[int, Any]]:
@@ -105,13 +112,3 @@ _DECODER = json.JSONDecoder(
     parse_constant=float,
     object_pairs_hook=_object,
 )
-
-
-def _check_row(path: Path, unit: str, number: int, row: Any) -> None:
-    where = f"{path.name}: {unit} {number:,}"
-    if not isinstance(row, dict):
-        raise SourceError(
-            f"{where} holds {kind_of(row)}, not one object with a key per column"
-        )
-    if isinstance(row, _Doubled) or len({key.strip() for key in row}) < len(row):
-        raise SourceError(f"{where} has a key twice")

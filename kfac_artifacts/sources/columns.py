@@ -103,7 +103,7 @@ def image_column(table: Table, asked: str | None) -> str:
     """
     usual = _usual(table, USUAL_IMAGE_COLUMNS, None)
     found = table.images if len(table.images) == 1 else usual
-    chosen = asked or (found[0] if found else None)
+    chosen = found[0] if asked is None and found else asked
     if chosen is None:
         raise SourceError(
             f"{table.name}: which column holds the images? name it ({IMAGE}): "

@@ -1,7 +1,7 @@
 """Data by name, read and checked before any model is loaded: without torch."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -50,7 +50,8 @@ class Columns:
     @property
     def asked(self) -> set[str]:
         """All columns that are named."""
-        return {*self.text, *filter(None, (self.image, self.label))}
+        named = {self.image, self.label} - {None}
+        return {*self.text, *map(str, named)}
 
 
 USUAL_COLUMNS = Columns()
@@ -112,16 +113,20 @@ def read_data(
     Raises:
         SourceError: If the data cannot be found or read, or have no such columns.
     """
-    table, description, folder = _open(data, split, columns, layout)
+    try:
+        table, description, folder = _open(data, split, columns, layout)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SourceError(f"{data!r} cannot be read: {reason}") from error
     if not len(table):
         raise SourceError(f"{description.id} is empty: it has no row")
     labels = read_labels(table, columns.label, columns.classes)
     found = Data(table, description, columns, labels, folder)
-    of_images = bool(columns.image) or has_images(table)
+    of_images = columns.image is not None or has_images(table)
     of_texts = bool(columns.text) or has_texts(table, columns.label)
     if columns.text or not of_images:
         found.texts()
-    if columns.image or (of_images and not of_texts):
+    if columns.image is not None or (of_images and not of_texts):
         found.images()
     if len(table) < FEWEST_EXAMPLES:
         raise SourceError(
@@ -138,11 +143,8 @@ def _open(
     path = Path(data).expanduser()
     wanted = candidates(columns.asked)
     if path.is_file():
-        if split is not None:
-            raise SourceError(
-                f"{path.name} is one file: it has no split {split!r} (--split)"
-            )
-        return read_table(path, wanted, layout), Description(path.name), path.parent
+        table = _open_file(path, split, wanted, layout)
+        return table, Description(path.name), path.parent
     if layout != AS_FOUND:
         raise SourceError(
             f"{data!r} is no file: --delimiter, --encoding and --no-header are for one"
@@ -150,6 +152,8 @@ def _open(
     if path.is_dir():
         table, split, root = read_folder(path, split)
         return table, Description(path.resolve().name, None, split), root
+    if path.exists():
+        raise SourceError(f"{data!r} is no file that can be read twice, as is needed")
     name = HUB_ID.fullmatch(data)
     if name is None or ending(path) in ENDINGS:
         raise SourceError(f"there is no file or folder {data!r}")
@@ -157,3 +161,13 @@ def _open(
 
     table, split = read_hub(name["id"], name["config"], split, wanted)
     return table, Description(name["id"], name["config"], split), Path()
+
+
+def _open_file(
+    path: Path, split: str | None, wanted: Callable[[str], bool], layout: Layout
+) -> Table:
+    if split is not None:
+        raise SourceError(
+            f"{path.name} is one file: it has no split {split!r} (--split)"
+        )
+    return read_table(path, wanted, layout)

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -46,6 +47,7 @@ def zstd(content: bytes) -> bytes:
 
 
 PLAIN = b"text,label\na b,x\nc,y\n"
+HUGE = "a" * 200_000
 LINES = b'{"text": "a b", "label": "x"}\n{"text": "c", "label": "y"}\n'
 READ: list[tuple[str, bytes | str, Layout, tuple[list[str], list[str]], str]] = [
     ("plain.csv", PLAIN, Layout(), BOTH, "plain.csv: 2 rows read, column 'text'"),
@@ -106,6 +108,17 @@ READ: list[tuple[str, bytes | str, Layout, tuple[list[str], list[str]], str]] = 
     ("all.tsv", '"text"\t"label"\n"a b"\t"x"\n"c"\t"y"\n', Layout(), BOTH,
      "quotes taken"),
     ("texts.tsv", 'text\tlabel\n"a b"\tx\n"c"\ty\n', Layout(), BOTH, "quotes taken"),
+    ("huge.csv", f"text,label\n{HUGE},x\nc,y\n", Layout(),
+     ([HUGE, "c"], ["x", "y"]), ""),
+    ("huge.tsv", f'text\tlabel\n"{HUGE}\tx\nc\ty\n', Layout(),
+     (['"' + HUGE, "c"], ["x", "y"]), ""),
+    ("endless.jsonl",
+     '{"text": "a b", "label": Infinity}\n{"text": "c", "label": -Infinity}', Layout(),
+     (["a b", "c"], ["Infinity", "-Infinity"]), ""),
+    ("breaks.csv", "text,label\na\u2028b,x\nc\x85\x0b,y\n", Layout(),
+     (["a\u2028b", "c\x85\x0b"], ["x", "y"]), "2 rows read"),
+    ("decimal.csv", "text;label;score\na b;x;1,5\nc;y;2,5\n", Layout(), BOTH,
+     "divided by semicolon"),
     ("long.tsv", 'text\tlabel\n"a\nb"\tx\nc\ty\n', Layout(),
      (["a\nb", "c"], ["x", "y"]), "quotes taken"),
 ]  # fmt: skip
@@ -336,6 +349,13 @@ def test_an_unused_column_may_hold_anything(tmp_path: Path) -> None:
     assert len(data.table) == 12_000
     assert sorted(data.table.columns) == ["label", "text"]
     assert data.labels.classes == ["00", "01", "02"]
+
+
+def test_what_is_no_plain_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.csv")
+    for path in (tmp_path / "t.csv", tmp_path / f"{'x' * 300}.csv"):
+        with pytest.raises(SourceError, match="no file that|cannot be read"):
+            read_data(str(path))
 
 
 def test_what_unpacks_without_end_is_refused(

@@ -103,17 +103,18 @@ def read_delimited(
             not end.
     """
     usual = USUAL[ending]
-    if delimiter is None:
-        mark = find_delimiter(path, encoding, usual, wanted)
-    else:
-        mark = read_delimiter(delimiter)
-    quoted = mark != "\t" or is_quoted(path, encoding, mark)
-    rows = _Rows(path, mark, wanted, header)
-    with Lines(path, encoding) as lines, _long_cells():
-        for line, row in _records(path, lines, mark, quoted=quoted):
-            if quoted and mark != "\t":
-                _check_quotes(path, line, row)
-            rows.add(line, row)
+    with _long_cells():
+        if delimiter is None:
+            mark = find_delimiter(path, encoding, usual, wanted)
+        else:
+            mark = read_delimiter(delimiter)
+        quoted = mark != "\t" or is_quoted(path, encoding, mark)
+        rows = _Rows(path, mark, wanted, header)
+        with Lines(path, encoding) as lines:
+            for line, row in _records(path, lines, mark, quoted=quoted):
+                if quoted and mark != "\t":
+                    _check_quotes(path, line, row)
+                rows.add(line, row)
     rows.check()
     return _table(rows, _notes(mark, usual, quoted=quoted))
 

@@ -19,6 +19,7 @@ SAMPLE = 500
 EXCELS_OWN = re.compile('"?sep=(.)"?')
 """A first line that is no row: it tells Excel the delimiter."""
 
+_LINE = re.compile(r"\r\n|\r|\n")
 _Rule = Callable[[str], bool]
 
 
@@ -124,7 +125,7 @@ def is_quoted(path: Path, encoding: str, delimiter: str) -> bool:
             if len(quoted) != len(columns) or not all(columns):
                 return False
             seen = seen or any(quoted)
-            if "\n" in text and not doubtful and _even(text, delimiter, len(row)):
+            if not doubtful and _LINE.search(text) and _even(text, delimiter, len(row)):
                 doubtful = begin
     if doubtful:
         raise SourceError(
@@ -182,5 +183,5 @@ def _which_quoted(row: Sequence[str], text: str, delimiter: str) -> list[bool]:
 
 
 def _even(text: str, delimiter: str, width: int) -> bool:
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in _LINE.split(text) if line.strip()]
     return all(line.count(delimiter) == width - 1 for line in lines)

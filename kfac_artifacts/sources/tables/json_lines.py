@@ -109,6 +109,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(
     parse_int=Number,
     parse_float=Number,
-    parse_constant=float,
+    parse_constant=lambda text: float(text) if text == "NaN" else Number(text),
     object_pairs_hook=_object,
 )

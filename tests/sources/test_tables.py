@@ -354,7 +354,7 @@ def test_an_unused_column_may_hold_anything(tmp_path: Path) -> None:
 def test_what_is_no_plain_file_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "t.csv")
     for path in (tmp_path / "t.csv", tmp_path / f"{'x' * 300}.csv"):
-        with pytest.raises(SourceError, match="no file that|cannot be read"):
+        with pytest.raises(SourceError, match=r"no file that|cannot be read"):
             read_data(str(path))
 
 

@@ -1,42 +1,15 @@
-"""Which columns of a table hold the texts, the images and the classes."""
+"""Which columns of a table hold the texts and the images."""
 
 import difflib
-import re
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 from kfac_artifacts.errors import SourceError
-from kfac_artifacts.sources.tables.cells import (
-    NAMING,
-    STRINGS,
-    class_name,
-    is_missing,
-    is_unicode,
-    kind_of,
-)
-from kfac_artifacts.sources.tables.table import Table, count, listed
+from kfac_artifacts.sources.tables.cells import STRINGS, is_unicode, kind_of
+from kfac_artifacts.sources.tables.table import Table, count
 
 USUAL_TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "question")
 USUAL_IMAGE_COLUMNS = ("image", "img")
 TEXT, IMAGE, LABEL = "--text-column", "--image-column", "--label-column"
-NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
-_NO_CLASSES = re.compile(r"timestamp|time|duration|.*(list|struct|map|binary|union)")
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The class of every example, as an index into the names of the classes.
-
-    Attributes:
-        indices: The class of every example.
-        classes: Name of every class.
-        column: Where they are from.
-    """
-
-    indices: Sequence[int] = ()
-    classes: Sequence[str] = ()
-    column: str | None = None
 
 
 def candidates(asked: Collection[str]) -> Callable[[str], bool]:
@@ -80,7 +53,7 @@ def text_columns(
             f"{', '.join(USUAL_TEXT_COLUMNS)}; name it ({TEXT}): {table.listing()}"
         )
     for name in chosen:
-        _check_column(table, name, TEXT)
+        check_column(table, name, TEXT)
         if not asked:
             _check_header(table, name)
         _check_texts(table, name)
@@ -109,7 +82,7 @@ def image_column(table: Table, asked: str | None) -> str:
             f"{table.name}: which column holds the images? name it ({IMAGE}): "
             f"{table.listing()}"
         )
-    _check_column(table, chosen, IMAGE)
+    check_column(table, chosen, IMAGE)
     if asked is None and chosen not in table.images:
         _check_header(table, chosen)
     if chosen not in table.images:
@@ -130,101 +103,6 @@ def has_texts(table: Table, label: str | None) -> bool:
 def has_images(table: Table) -> bool:
     """Whether a column is one of images, by its type or its name."""
     return bool(table.images or _usual(table, USUAL_IMAGE_COLUMNS, None))
-
-
-def read_labels(table: Table, column: str | None, known: Sequence[str]) -> Labels:
-    """Read the class of every example.
-
-    Args:
-        table: The table.
-        column: The column of classes; None for no labels.
-        known: Names of all classes in order; none for the ones found.
-
-    Returns:
-        The labels. Classes are in the order of ``known``, else as the dataset declares
-        them, else sorted, as numbers if all are.
-
-    Raises:
-        SourceError: If there is no such column, a label is missing or is no name, or a
-            class is not among the known ones.
-    """
-    if column is None:
-        return Labels()
-    _check_column(table, column, LABEL)
-    values = table.columns[column]
-    kinds = _check_kinds(table, column, values)
-    declared = table.declared.get(column, ()) if STRINGS not in kinds else ()
-    if declared:
-        names = _declared_names(table, column, values, declared)
-    else:
-        names = [class_name(value) for value in values]
-        _check_present(table, column, [i for i, name in enumerate(names) if not name])
-    classes = list(known or declared or _in_order(set(names)))
-    position = {name: i for i, name in enumerate(classes)}
-    unknown = [i for i, name in enumerate(names) if name not in position]
-    if unknown:
-        raise SourceError(
-            f"{table.name}: column {column!r} has "
-            f"{len({names[i] for i in unknown})} class(es) that are not known, in "
-            f"{count(len(unknown), 'row')} ({table.where(unknown)}); known are "
-            f"{listed(classes)} ({LABEL})"
-        )
-    return Labels([position[name] for name in names], classes, column)
-
-
-def _check_kinds(table: Table, column: str, values: Iterable[Any]) -> set[str]:
-    """Refuse a column in which some value is no name, or not of the others' kind."""
-    kind = table.types.get(column, "")
-    if _NO_CLASSES.match(kind):
-        raise SourceError(
-            f"{table.name}: column {column!r} holds {kind}, not names of classes "
-            f"({LABEL})"
-        )
-    first: dict[str, int] = {}
-    missing = []
-    for i, value in enumerate(values):
-        if is_missing(value):
-            missing.append(i)
-        else:
-            first.setdefault(kind_of(value), i)
-    _check_present(table, column, missing)
-    wrong = [kind for kind in first if kind not in NAMING]
-    if wrong or len(first) > 1:
-        found = ", ".join(f"{kind} ({table.where([i])})" for kind, i in first.items())
-        raise SourceError(
-            f"{table.name}: column {column!r} holds {found}; a label is a string or a "
-            f"number, and all are of one kind ({LABEL})"
-        )
-    return set(first)
-
-
-def _check_present(table: Table, column: str, missing: Sequence[int]) -> None:
-    if missing:
-        raise SourceError(
-            f"{table.name}: column {column!r} has no label in "
-            f"{count(len(missing), 'row')}: {table.where(missing)}; remove them, or "
-            f"name another column ({LABEL})"
-        )
-
-
-def _declared_names(
-    table: Table, column: str, values: Iterable[Any], declared: Sequence[str]
-) -> list[str]:
-    numbers = [int(value) for value in values]
-    _check_present(table, column, [i for i, n in enumerate(numbers) if n == -1])
-    wrong = [i for i, n in enumerate(numbers) if not 0 <= n < len(declared)]
-    if wrong:
-        raise SourceError(
-            f"{table.name}: column {column!r} holds numbers of classes beyond "
-            f"the {len(declared)} that the file declares: {table.where(wrong)}"
-        )
-    return [declared[n] for n in numbers]
-
-
-def _in_order(names: set[str]) -> list[str]:
-    if all(NUMBER.fullmatch(name) for name in names):
-        return sorted(names, key=lambda name: (float(name), name))
-    return sorted(names)
 
 
 def _check_texts(table: Table, name: str) -> None:
@@ -275,7 +153,17 @@ def _check_header(table: Table, name: str) -> None:
         )
 
 
-def _check_column(table: Table, name: str, option: str) -> None:
+def check_column(table: Table, name: str, option: str) -> None:
+    """Refuse a column that is not there, or is there twice.
+
+    Args:
+        table: The table.
+        name: The column.
+        option: What names it on a command line.
+
+    Raises:
+        SourceError: If it is not there once.
+    """
     times = table.names.count(name)
     if times == 1:
         return

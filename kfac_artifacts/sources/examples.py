@@ -19,9 +19,9 @@ from typing_extensions import override
 
 from kfac_artifacts.artifact import DataInfo, Json, Named
 from kfac_artifacts.errors import SourceError
-from kfac_artifacts.sources.columns import Labels
 from kfac_artifacts.sources.description import Description
 from kfac_artifacts.sources.encode import ImageEncoder, TextEncoder
+from kfac_artifacts.sources.labels import Labels
 from kfac_artifacts.sources.tables import Table
 
 TOO_LARGE = Image.DecompressionBombError

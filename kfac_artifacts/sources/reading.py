@@ -7,16 +7,15 @@ from pathlib import Path
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources.columns import (
-    Labels,
     candidates,
     has_images,
     has_texts,
     image_column,
-    read_labels,
     text_columns,
 )
 from kfac_artifacts.sources.description import Description
 from kfac_artifacts.sources.folders import read_folder
+from kfac_artifacts.sources.labels import Labels, read_labels
 from kfac_artifacts.sources.tables import (
     ENDINGS,
     Layout,

@@ -5,10 +5,9 @@ The words are those of the ``kfac`` command: ``compute``, ``merge``, ``compress`
 imported when it is used, so that importing the package costs nothing.
 """
 
-import sys
-from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
     from kfac_artifacts.artifact import Artifact, Cotangents, Named
@@ -77,66 +76,46 @@ __all__ = [
     "verify",
 ]
 
-_HOMES = {
-    "Artifact": "artifact",
-    "Budget": "compress",
-    "Cotangents": "artifact",
-    "CurvatureOperator": "operator",
-    "Estimator": "estimate",
-    "EvaluationTask": "evaluate",
-    "Head": "task_vector",
-    "Job": "estimate",
-    "KfacError": "errors",
-    "KfacPenalty": "penalty",
-    "Named": "artifact",
-    "Network": "network",
-    "OutputMap": "network",
-    "Recipe": "compress",
-    "TaskVector": "task_vector",
-    "TensorExamples": "network",
-    "TrainSettings": "train",
-    "TrainingTask": "train",
-    "apply": "sources",
-    "compare": "compress",
-    "compute": "estimate",
-    "encode_texts": "sources",
-    "evaluate": "evaluate",
-    "fidelity": "fidelity",
-    "join": "merge",
-    "linearize": "linearize",
-    "load": "format",
-    "load_examples": "sources",
-    "load_network": "sources",
-    "make_head": "sources",
-    "merge": "merge",
-    "open_artifact": "format",
-    "pull": "hub",
-    "push": "hub",
-    "save_artifact": "format",
-    "save_compressed": "compress",
-    "train": "train",
-    "verify": "verify",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Keeps ``merge`` the function: importing the module of that name would hide it."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+export_lazily(
+    __name__,
+    {
+        "Artifact": "artifact",
+        "Budget": "compress",
+        "Cotangents": "artifact",
+        "CurvatureOperator": "operator",
+        "Estimator": "estimate",
+        "EvaluationTask": "evaluate",
+        "Head": "task_vector",
+        "Job": "estimate",
+        "KfacError": "errors",
+        "KfacPenalty": "penalty",
+        "Named": "artifact",
+        "Network": "network",
+        "OutputMap": "network",
+        "Recipe": "compress",
+        "TaskVector": "task_vector",
+        "TensorExamples": "network",
+        "TrainSettings": "train",
+        "TrainingTask": "train",
+        "apply": "sources",
+        "compare": "compress",
+        "compute": "estimate",
+        "encode_texts": "sources",
+        "evaluate": "evaluate",
+        "fidelity": "fidelity",
+        "join": "merge",
+        "linearize": "linearize",
+        "load": "format",
+        "load_examples": "sources",
+        "load_network": "sources",
+        "make_head": "sources",
+        "merge": "merge",
+        "open_artifact": "format",
+        "pull": "hub",
+        "push": "hub",
+        "save_artifact": "format",
+        "save_compressed": "compress",
+        "train": "train",
+        "verify": "verify",
+    },
+)

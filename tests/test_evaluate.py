@@ -20,7 +20,7 @@ from kfac_artifacts.linearize import tangent
 from kfac_artifacts.network import Network
 from kfac_artifacts.task_vector import TaskVector, combine
 from kfac_artifacts.train import TrainSettings, train
-from kfac_cli.evaluate import grid, split_pair
+from kfac_cli.evaluate import grid
 from tests.tiny_task import tiny_network, tiny_points, tiny_task
 
 ALPHAS = (0.0, 0.5, 1.0, -2.0)
@@ -175,10 +175,3 @@ def test_sweep_lists_both_ends() -> None:
     for wrong in ("", "1:2", "0:1:0", "1:0:0.1", "a:b:c", "0:1e9:0.1", "0:nan:1"):
         with pytest.raises(click.UsageError):
             grid(wrong)
-
-
-def test_pair_is_split_at_the_first_equals_sign() -> None:
-    assert split_pair("tau=data=1.csv") == ("tau", "data=1.csv")
-    for wrong in ("tau", "=data", "tau="):
-        with pytest.raises(click.UsageError):
-            split_pair(wrong)

@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from kfac_cli.compute_options import (
     estimator_options,
     job_options,
 )
+from kfac_cli.data import open_data, tell
 from kfac_cli.options import (
     NAMED,
     batch_size_option,
@@ -25,6 +26,9 @@ from kfac_cli.options import (
     storage_options,
     write_options,
 )
+
+if TYPE_CHECKING:
+    from kfac_artifacts.sources import Data
 
 
 @click.command("compute")
@@ -99,6 +103,8 @@ def command(
         kfac compute ./my-model mails.csv -o mails --estimator nearest
         torchrun --nproc-per-node 4 $(which kfac) compute ./my-model mails.csv -o mails
     """
+    _check_usage(engine, cotangents, draws, alone=not (resume or shard))
+    opened = open_data(model, data, sources)
     from kfac_artifacts.artifact import Cotangents
     from kfac_artifacts.estimate import (
         Estimator,
@@ -111,15 +117,12 @@ def command(
     from kfac_artifacts.format.files import check_free
     from kfac_cli.writing import check_choice, write
 
-    if cotangents == "exact" and draws is not None:
-        raise click.UsageError("--draws does not go with --cotangents exact")
-    if engine != "own" and (resume or shard):
-        raise click.UsageError("--resume and --shard go with the own engine")
     how = check_choice(recipe, storage)
     check_free(output, replace=force)
     main = _is_main(engine)
     started = time.perf_counter()
-    network, found = _open(model, data, **sources)
+    network, found = _open(model, opened, **sources)
+    account = tell(found, min(examples, len(found))) if main else {}
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     kind = cotangents or ("orthogonal" if engine == "own" else "mc")
     run = compute_with_curvlinops
@@ -153,7 +156,16 @@ def command(
     )
     if main:
         discard(checkpoint)
-        _report(output, time.perf_counter() - started, as_json=as_json)
+        _report(output, time.perf_counter() - started, account, as_json=as_json)
+
+
+def _check_usage(
+    engine: str, cotangents: str | None, draws: int | None, *, alone: bool
+) -> None:
+    if cotangents == "exact" and draws is not None:
+        raise click.UsageError("--draws does not go with --cotangents exact")
+    if engine != "own" and not alone:
+        raise click.UsageError("--resume and --shard go with the own engine")
 
 
 def _is_main(engine: str) -> bool:
@@ -184,28 +196,30 @@ def _tell_of(checkpoint: Path, *, resume: bool) -> None:
 
 def _open(
     model: str,
-    data: str,
+    data: "Data",
     *,
     output_map: str | None,
     device: str,
     dtype: str,
     model_id: str | None,
     data_id: str | None,
-    **columns: Any,
+    max_length: int | None,
 ) -> tuple[Any, Any]:
-    from kfac_artifacts.sources import load_examples, load_network
+    from kfac_artifacts.sources import encode_data, load_network
 
     network = load_network(
         model, output_map=output_map, device=device, dtype=dtype, model_id=model_id
     )
-    examples = load_examples(data, network, **columns)
+    examples = encode_data(data, network, max_length=max_length)
     if data_id is not None:
         description = replace(examples.description, id=data_id)
         examples = replace(examples, description=description)
     return network, examples
 
 
-def _report(output: Path, seconds: float, *, as_json: bool) -> None:
+def _report(
+    output: Path, seconds: float, account: dict[str, Any], *, as_json: bool
+) -> None:
     from kfac_artifacts.artifact import disclosure
     from kfac_artifacts.format import open_artifact
     from kfac_cli.inspect import overview
@@ -216,6 +230,7 @@ def _report(output: Path, seconds: float, *, as_json: bool) -> None:
     found = disclosure(artifact)
     summary["disclosure"] = asdict(found)
     console.warn(found.warnings)
+    summary["read"] = account
     if as_json:
         console.print_json(summary)
         return

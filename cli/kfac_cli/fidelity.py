@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfac_cli import console
+from kfac_cli.data import open_data, read, take_reading, tell
 from kfac_cli.options import (
     DIRECTORY,
     NAMED,
@@ -99,13 +100,10 @@ def command(
     memory: float,
     top: int,
     plot: Path | None,
-    split: str | None,
     output_map: str | None,
     device: str,
     dtype: str,
     as_json: bool,
-    text_columns: tuple[str, ...],
-    image_column: str | None,
     max_length: int | None,
     prompt: str | None,
     **choices: Any,
@@ -122,31 +120,30 @@ def command(
         kfac fidelity tickets sentence-transformers/all-MiniLM-L6-v2 tickets-test.csv
         kfac fidelity total ./my-model mails.csv --task-vector tau-mails --json
     """
+    if cotangents == "exact" and draws is not None:
+        raise click.UsageError("--draws does not go with --cotangents exact")
+    reading = take_reading(choices)
+    opened_data = open_data(model, data, dict(reading))
+    other = None
+    if directions_data is not None:
+        other = read(directions_data, **reading | {"split": None})
     from kfac_artifacts.evaluate.plot import check_plottable
     from kfac_artifacts.fidelity import fidelity, plot_fidelity, verdict
     from kfac_artifacts.format import open_artifact
-    from kfac_artifacts.sources import load_examples, load_network
+    from kfac_artifacts.sources import encode_data, load_network
 
-    if cotangents == "exact" and draws is not None:
-        raise click.UsageError("--draws does not go with --cotangents exact")
     if plot is not None:
         check_plottable(plot)
     opened = open_artifact(artifact)
     network = load_network(model, output_map=output_map, device=device, dtype=dtype)
-    load = partial(
-        load_examples,
-        network=network,
-        text_columns=text_columns,
-        image_column=image_column,
-        max_length=max_length,
-        prompt=prompt,
-    )
+    encode = partial(encode_data, network=network, max_length=max_length, prompt=prompt)
+    examples = encode(opened_data)
     found = fidelity(
         opened,
         network,
-        load(data, split=split),
+        examples,
         draws=None if cotangents == "exact" else draws or 1,
-        directions_data=None if directions_data is None else load(directions_data),
+        directions_data=None if other is None else encode(other),
         task_vectors=_load_all(task_vectors),
         memory=int(memory * 10**9),
         progress=partial(console.progress, unit="examples"),
@@ -154,10 +151,13 @@ def command(
     )
     if plot is not None:
         plot_fidelity(found, plot)
+    account = tell(examples, found.held_out.data.examples)
     if found.held_out.doubt is not None:
         click.echo(f"Warning: {found.held_out.doubt}", err=True)
     if as_json:
-        console.print_json({"verdict": verdict(found), **found.to_json()})
+        console.print_json(
+            {"verdict": verdict(found), **found.to_json(), "read": account}
+        )
     else:
         _print(found, top)
         click.echo()

@@ -43,7 +43,7 @@ def with_heads(
     return found
 
 
-def _say_made(name: str, kind: str) -> None:
+def _say_made(name: str, kind: str | None) -> None:
     what = "class texts"
     if kind == "prototypes":
         what = "means of the very examples that are scored: accuracies are too high"

@@ -123,31 +123,56 @@ tables_option = click.option(
     "of times that each token and each place occurs in the data.",
 )
 
-data_options = stacked(
+table_options = stacked(
     click.option("--split", help="Split of the dataset. [default: train]"),
     click.option(
         "--text-column",
         "text_columns",
         multiple=True,
         metavar="NAME",
-        help="Column with the text; twice for pairs. [default: found by name]",
+        help="Column with the text; twice for pairs. [default: text, sentence, ...]",
     ),
+    click.option(
+        "--no-header",
+        is_flag=True,
+        help="The first row of a csv or tsv is data; columns are called 1, 2, ...",
+    ),
+    click.option(
+        "--delimiter",
+        metavar="CHARACTER",
+        help="What divides the cells of a csv or tsv, such as ';' or tab. "
+        "[default: found out]",
+    ),
+    click.option(
+        "--encoding",
+        metavar="NAME",
+        help="Encoding of a text file, such as cp1252. "
+        "[default: by its byte order mark, or utf-8]",
+    ),
+)
+
+length_option = click.option(
+    "--max-length",
+    type=click.IntRange(min=1),
+    metavar="TOKENS",
+    help="Cut texts after so many tokens. [default: what the model takes]",
+)
+
+prompt_option = click.option(
+    "--prompt",
+    metavar="TEXT",
+    help="Put before every text. [default: what the model declares]",
+)
+
+data_options = stacked(
+    table_options,
     click.option(
         "--image-column",
         metavar="NAME",
         help="Column with the image. [default: found by type]",
     ),
-    click.option(
-        "--max-length",
-        type=click.IntRange(min=1),
-        metavar="TOKENS",
-        help="Cut texts after so many tokens. [default: what the model takes]",
-    ),
-    click.option(
-        "--prompt",
-        metavar="TEXT",
-        help="Put before every text. [default: what the model declares]",
-    ),
+    length_option,
+    prompt_option,
 )
 
 write_options = stacked(

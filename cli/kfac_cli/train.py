@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfac_cli import console
+from kfac_cli.data import read, take_reading, tell
 from kfac_cli.options import (
     NAMED,
     data_options,
@@ -26,6 +27,7 @@ from kfac_cli.train_options import (
 if TYPE_CHECKING:
     from kfac_artifacts.artifact import Artifact
     from kfac_artifacts.network import LabelledExamples, Network
+    from kfac_artifacts.sources import Data, ImageExamples, TextExamples
     from kfac_artifacts.task_vector import TaskVector
     from kfac_artifacts.train import Progress, TrainSettings
 
@@ -57,7 +59,7 @@ def command(
     restart: bool,
     curvatures: tuple[Path, ...],
     exclude_own: tuple[Path, ...],
-    head_kind: str,
+    head_kind: str | None,
     texts_file: Path | None,
     template: str,
     logit_scale: float | None,
@@ -80,29 +82,24 @@ def command(
             --curvature others -o tau-tickets
         accelerate launch $(which kfac) train ...
     """
+    _check_usage(options, curvatures, exclude_own, texts_file, head_kind)
+    reading = take_reading(options) | {"label_column": label_column}
+    found, held_out_data = _read(model, data, eval_data, eval_split, reading)
     from kfac_artifacts.format.files import check_free
-    from kfac_artifacts.sources import load_examples, load_network, make_head
+    from kfac_artifacts.sources import encode_data, load_network, make_head
     from kfac_artifacts.train import TrainingTask, train
 
-    _check_usage(options, curvatures, exclude_own, texts_file, head_kind)
     check_free(output, replace=force)
     curvature = _curvature(curvatures, exclude_own)
     sources = {name: options.pop(name) for name in ("output_map", "device", "dtype")}
     network = load_network(model, **sources)
-    columns = {
-        name: options.pop(name)
-        for name in ("text_columns", "image_column", "max_length", "prompt")
-    }
-    columns["label_column"] = label_column
-    split = options.pop("split")
-    examples = load_examples(data, network, split=split, **columns)
+    length, prompt = options.pop("max_length"), options.pop("prompt")
+    examples = encode_data(found, network, max_length=length, prompt=prompt)
     held_out = None
-    if eval_data is not None:
-        classes = examples.classes
-        held_out = load_examples(
-            eval_data, network, split=eval_split, classes=classes, **columns
-        )
+    if held_out_data is not None:
+        held_out = encode_data(held_out_data, network, max_length=length, prompt=prompt)
     settings = _settings(examples, options)
+    accounts = _tell(examples, held_out, settings)
     head = make_head(
         network,
         examples,
@@ -111,7 +108,7 @@ def command(
         template=template,
         logit_scale=logit_scale,
         indices=settings.choose(len(examples)),
-        prompt=columns["prompt"],
+        prompt=prompt,
     )
     started = time.perf_counter()
     with _bar(settings.steps) as report:
@@ -127,7 +124,38 @@ def command(
         )
     if _is_main():
         seconds = time.perf_counter() - started
-        _report(output, vector, network, curvature, seconds, as_json=as_json)
+        parts = (vector, network, curvature)
+        _report(output, *parts, seconds, accounts if as_json else None)
+
+
+def _read(
+    model: str,
+    data: str,
+    eval_data: str | None,
+    eval_split: str | None,
+    reading: dict[str, Any],
+) -> "tuple[Data, Data | None]":
+    from kfac_artifacts.sources import check_model
+
+    check_model(model)
+    found = read(data, **reading)
+    if eval_data is None:
+        return found, None
+    reading = reading | {"split": eval_split, "classes": found.labels.classes}
+    return found, read(eval_data, **reading)
+
+
+def _tell(
+    examples: "TextExamples | ImageExamples",
+    held_out: "TextExamples | ImageExamples | None",
+    settings: "TrainSettings",
+) -> dict[str, Any]:
+    if not _is_main():
+        return {}
+    accounts = {"read": tell(examples, len(settings.choose(len(examples))))}
+    if held_out is not None:
+        accounts["read_to_measure"] = tell(held_out, len(held_out))
+    return accounts
 
 
 def _check_usage(
@@ -135,7 +163,7 @@ def _check_usage(
     curvatures: tuple[Path, ...],
     exclude_own: tuple[Path, ...],
     texts_file: Path | None,
-    head_kind: str,
+    head_kind: str | None,
 ) -> None:
     if options["steps"] is not None and options["epochs"] is not None:
         raise click.UsageError("give --steps or --epochs, not both")
@@ -143,7 +171,7 @@ def _check_usage(
         raise click.UsageError("--exclude-own goes with --curvature")
     if options["module_weights"] and not curvatures:
         raise click.UsageError("--module-weight goes with --curvature")
-    if texts_file is not None and head_kind != "texts":
+    if texts_file is not None and head_kind == "prototypes":
         raise click.UsageError("--class-texts goes with --head texts")
 
 
@@ -203,15 +231,15 @@ def _report(
     network: "Network",
     curvature: "Artifact | None",
     seconds: float,
-    *,
-    as_json: bool,
+    accounts: dict[str, Any] | None,
 ) -> None:
+    """Print what was trained, as JSON with what was read if that is given."""
     sizes = {name: p.numel() for name, p in network.parameters().items()}
     trained = sum(sizes[name] for name in vector.tensors)
-    if as_json:
+    if accounts is not None:
         result = {"output": str(output), "parameters": trained, **vector.metrics}
         about = {"seconds": round(seconds, 1), "warnings": console.SPOKEN.said}
-        console.print_json({**result, **about})
+        console.print_json({**result, **about, **accounts})
         return
     click.echo(f"trained {trained:,} of {sum(sizes.values()):,} parameters")
     if curvature is None:

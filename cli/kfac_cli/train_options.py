@@ -81,9 +81,8 @@ head_options = stacked(
         "--head",
         "head_kind",
         type=click.Choice(["texts", "prototypes"]),
-        default="texts",
-        show_default=True,
-        help="Classify by encoded class texts, or by class means of the training set.",
+        help="Classify by encoded class texts, or by class means of the training set. "
+        "[default: texts, if the names of the classes are words]",
     ),
     click.option(
         "--class-texts",

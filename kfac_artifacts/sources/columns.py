@@ -1,33 +1,37 @@
-"""Which columns of a table hold the texts, the images and the classes."""
+"""Which columns of a table hold the texts and the images."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import datasets
+import difflib
+from collections.abc import Callable, Collection, Sequence
 
 from kfac_artifacts.errors import SourceError
+from kfac_artifacts.sources.tables.cells import STRINGS, is_unicode, kind_of
+from kfac_artifacts.sources.tables.table import Table, count
 
 USUAL_TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "question")
 USUAL_IMAGE_COLUMNS = ("image", "img")
-STRINGS = ("string", "large_string")
+TEXT, IMAGE, LABEL = "--text-column", "--image-column", "--label-column"
 
 
-@dataclass(frozen=True)
-class Labels:
-    """The class of every example, as an index into the names of the classes."""
+def candidates(asked: Collection[str]) -> Callable[[str], bool]:
+    """Say which columns may be used: those asked for, and those with usual names.
 
-    indices: Sequence[int] = ()
-    classes: Sequence[str] = ()
+    Args:
+        asked: Names of columns.
+
+    Returns:
+        A function of a name.
+    """
+    usual = {*USUAL_TEXT_COLUMNS, *USUAL_IMAGE_COLUMNS}
+    return lambda name: name in asked or name.casefold() in usual
 
 
 def text_columns(
-    features: Mapping[str, Any], asked: Sequence[str], label: str | None
+    table: Table, asked: Sequence[str], label: str | None
 ) -> tuple[str, ...]:
-    """Choose the columns of texts.
+    """Choose the columns of texts: those asked for, or the first with a usual name.
 
     Args:
-        features: The table's columns with their types.
+        table: The table.
         asked: The columns named by the user, if any.
         label: The column of labels, which is no candidate.
 
@@ -35,35 +39,32 @@ def text_columns(
         One column, or two that form a pair.
 
     Raises:
-        SourceError: If a named column is not there or holds no texts, or if none was
-            named and none is the obvious one.
+        SourceError: If a column is not there or does not hold a text in every row, or
+            if none was named and none has a usual name.
     """
-    found = [name for name in features if _is_text(features[name])]
     if len(asked) > 2:
-        raise SourceError(f"a model reads one text or a pair, not {len(asked)} columns")
-    for name in asked:
-        _check_column(features, name)
-        if name not in found:
-            raise SourceError(
-                f"column {name!r} holds no texts; columns of texts are {_listed(found)}"
-            )
-    if asked:
-        return tuple(asked)
-    candidates = [name for name in found if name != label]
-    usual = [name for name in USUAL_TEXT_COLUMNS if name in candidates]
-    if len(candidates) != 1 and not usual:
         raise SourceError(
-            "which column holds the texts? name it; columns of texts are "
-            f"{_listed(candidates)}, of {_listed(features)}"
+            f"a model reads one text or a pair, not {len(asked)} columns ({TEXT})"
         )
-    return ((usual or candidates)[0],)
+    chosen = tuple(asked) or _usual(table, USUAL_TEXT_COLUMNS, label)[:1]
+    if not chosen:
+        raise SourceError(
+            f"{table.name}: which column holds the texts? None is called "
+            f"{', '.join(USUAL_TEXT_COLUMNS)}; name it ({TEXT}): {table.listing()}"
+        )
+    for name in chosen:
+        check_column(table, name, TEXT)
+        if not asked:
+            _check_header(table, name)
+        _check_texts(table, name)
+    return chosen
 
 
-def image_column(features: Mapping[str, Any], asked: str | None) -> str:
-    """Choose the column of images.
+def image_column(table: Table, asked: str | None) -> str:
+    """Choose the column of images, by name or by type.
 
     Args:
-        features: The table's columns with their types.
+        table: The table.
         asked: The column named by the user, if any.
 
     Returns:
@@ -73,77 +74,109 @@ def image_column(features: Mapping[str, Any], asked: str | None) -> str:
         SourceError: If the named column is not there or holds no images, or if none was
             named and none is the obvious one.
     """
-    if asked is not None:
-        _check_column(features, asked)
-        if not (
-            isinstance(features[asked], datasets.Image) or _is_text(features[asked])
-        ):
-            raise SourceError(
-                f"column {asked!r} holds neither images nor paths to them"
-            )
-        return asked
-    found = [n for n, kind in features.items() if isinstance(kind, datasets.Image)]
-    usual = [name for name in USUAL_IMAGE_COLUMNS if name in features]
-    if len(found) != 1 and not usual:
+    usual = _usual(table, USUAL_IMAGE_COLUMNS, None)
+    found = table.images if len(table.images) == 1 else usual
+    chosen = found[0] if asked is None and found else asked
+    if chosen is None:
         raise SourceError(
-            f"which column holds the images? name it; columns are {_listed(features)}"
+            f"{table.name}: which column holds the images? name it ({IMAGE}): "
+            f"{table.listing()}"
         )
-    return found[0] if len(found) == 1 else usual[0]
+    check_column(table, chosen, IMAGE)
+    if asked is None and chosen not in table.images:
+        _check_header(table, chosen)
+    if chosen not in table.images:
+        paths = (kind_of(value) == STRINGS for value in table.columns[chosen])
+        if not all(paths):
+            raise SourceError(
+                f"{table.name}: column {chosen!r} holds neither images nor paths to "
+                f"them; name another ({IMAGE})"
+            )
+    return chosen
 
 
-def read_labels(rows: Any, column: str | None, known: Sequence[str]) -> Labels:
-    """Read the class of every example.
+def has_texts(table: Table, label: str | None) -> bool:
+    """Whether a column has a usual name for texts."""
+    return bool(_usual(table, USUAL_TEXT_COLUMNS, label))
+
+
+def has_images(table: Table) -> bool:
+    """Whether a column is one of images, by its type or its name."""
+    return bool(table.images or _usual(table, USUAL_IMAGE_COLUMNS, None))
+
+
+def _check_texts(table: Table, name: str) -> None:
+    """Refuse a column that does not hold a text in every row."""
+    values = table.columns[name]
+    empty = []
+    for i, value in enumerate(values):
+        if value is None:
+            empty.append(i)
+        elif kind_of(value) != STRINGS:
+            kind = table.types.get(name, kind_of(value))
+            raise SourceError(
+                f"{table.name}: column {name!r} holds {kind} ({table.where([i])}), not "
+                f"texts; name another ({TEXT})"
+            )
+        elif not value.strip():
+            empty.append(i)
+        elif not is_unicode(value):
+            raise SourceError(
+                f"{table.name}: the text of column {name!r} in {table.where([i])} has "
+                "half of a character in it (a lone surrogate)"
+            )
+    if empty:
+        raise SourceError(
+            f"{table.name}: column {name!r} has no text in "
+            f"{count(len(empty), 'row')}: {table.where(empty)}; remove them, or "
+            f"name another column ({TEXT})"
+        )
+
+
+def _usual(table: Table, usual: Sequence[str], label: str | None) -> tuple[str, ...]:
+    """Columns with a usual name, in the order of these."""
+    return tuple(
+        name
+        for word in usual
+        for name in dict.fromkeys(table.names)
+        if name.casefold() == word and name != label
+    )
+
+
+def _check_header(table: Table, name: str) -> None:
+    """Refuse a name that comes again below, as a class in a first row that is data."""
+    if table.headed and name in table.columns[name]:
+        raise SourceError(
+            f"{table.name}: a column is called {name!r}, and a row of it holds the "
+            f"same, so the first row may be no header: give --no-header, or {TEXT} "
+            f"{name} if it is one"
+        )
+
+
+def check_column(table: Table, name: str, option: str) -> None:
+    """Refuse a column that is not there, or is there twice.
 
     Args:
-        rows: The table.
-        column: The column of classes; None for no labels.
-        known: Names of all classes in order; none for the ones found.
-
-    Returns:
-        The labels. Classes are in the order of ``known``, else as the dataset declares
-        them, else sorted.
+        table: The table.
+        name: The column.
+        option: What names it on a command line.
 
     Raises:
-        SourceError: If there is no such column, a label is missing, or a class is not
-            among the known ones.
+        SourceError: If it is not there once.
     """
-    if column is None:
-        return Labels()
-    _check_column(rows.features, column)
-    values = rows[column][:]
-    feature = rows.features[column]
-    declared = list(feature.names) if isinstance(feature, datasets.ClassLabel) else []
-    absent = (None, -1) if declared else (None, "")
-    missing = [i for i, value in enumerate(values) if value in absent]
-    if missing:
+    times = table.names.count(name)
+    if times == 1:
+        return
+    if times:
         raise SourceError(
-            f"{len(missing)} examples have no label in column {column!r}, the first is "
-            f"number {missing[0]}"
+            f"{table.name}: {times} columns are called {name!r} ({option})"
         )
-    names = [declared[v] for v in values] if declared else [str(v) for v in values]
-    classes = list(known) or declared or [str(v) for v in sorted(set(values))]
-    unknown = sorted(set(names) - set(classes))
-    if unknown:
-        raise SourceError(
-            f"column {column!r} has classes that are not known: {_listed(unknown)}; "
-            f"known are {_listed(classes)}"
-        )
-    position = {name: i for i, name in enumerate(classes)}
-    return Labels([position[name] for name in names], classes)
-
-
-def _is_text(feature: Any) -> bool:
-    return getattr(feature, "dtype", None) in STRINGS
-
-
-def _check_column(features: Mapping[str, Any], name: str) -> None:
-    if name not in features:
-        raise SourceError(
-            f"there is no column {name!r}; columns are {_listed(features)}"
-        )
-
-
-def _listed(names: Any) -> str:
-    names = list(names)
-    few = ", ".join(map(str, names[:20])) or "none"
-    return few if len(names) <= 20 else f"{few} and {len(names) - 20} more"
+    likeness = 0.8 if table.named else 1.0  # what is like a name may be a cell
+    similar = difflib.get_close_matches(
+        name.casefold(), [n.casefold() for n in table.names], 1, likeness
+    )
+    meant = [n for n in table.names if n.casefold() in similar]
+    hint = f" did you mean {meant[0]!r}?" if meant else ""
+    raise SourceError(
+        f"{table.name} has no column {name!r} ({option});{hint} {table.listing()}"
+    )

@@ -14,42 +14,27 @@ from typing import Any
 
 from PIL import Image
 from torch import Tensor
+from typing_extensions import override
 
 from kfac_artifacts.artifact import DataInfo, Json, Named
 from kfac_artifacts.errors import SourceError
-from kfac_artifacts.sources.columns import Labels
+from kfac_artifacts.sources.description import Description
 from kfac_artifacts.sources.encode import ImageEncoder
+from kfac_artifacts.sources.labels import Labels
 from kfac_artifacts.sources.pixels import UnreadableImage, read_rgb
+from kfac_artifacts.sources.tables import Table
 from kfac_artifacts.sources.texts import TextEncoder
 
 
-@dataclass(frozen=True)
-class Description:
-    """What a dataset is called: its Hub id, or the name of a file or folder."""
+class _FromTable:
+    """What examples from a table say of it, and of their labels."""
 
-    id: str
-    config: str | None = None
-    split: str | None = None
-
-    def info(
-        self, digest: str, examples: int, size: int, preprocessing: Named
-    ) -> DataInfo:
-        """Say which examples were used, by fingerprint, and how."""
-        return DataInfo(
-            id=self.id,
-            config=self.config,
-            split=self.split,
-            fingerprint=digest,
-            examples=examples,
-            size=size,
-            preprocessing=preprocessing,
-        )
-
-
-class _Labelled:
-    """What examples say of their labels, if these were asked for."""
-
+    rows: Table
+    description: Description
     known_labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     @property
     def labels(self) -> Sequence[int]:
@@ -61,45 +46,54 @@ class _Labelled:
         """Name of every class."""
         return self.known_labels.classes
 
+    @property
+    def used_columns(self) -> tuple[str, ...]:
+        """The columns that are encoded."""
+        raise NotImplementedError
+
+    def account(self, used: int | None = None) -> str:
+        """Say what was read, and how many rows of it are used."""
+        return self.rows.account(self.used_columns, self.known_labels.column, used)
+
+    def _info(self, digest: str, examples: int, how: Named) -> DataInfo:
+        return DataInfo(
+            id=self.description.id,
+            config=self.description.config,
+            split=self.description.split,
+            fingerprint=digest,
+            examples=examples,
+            size=len(self),
+            preprocessing=how,
+        )
+
 
 @dataclass(frozen=True, eq=False)
-class TextExamples(_Labelled):
+class TextExamples(_FromTable):
     """Rows of texts, or of pairs of texts; all are there and none is empty.
 
     Attributes:
-        rows: A table of the ``datasets`` library.
+        rows: The table.
         columns: One column of texts, or two that form a pair.
         encoder: From texts to a batch.
         description: What the dataset is called.
         known_labels: Labels, if they were asked for.
     """
 
-    rows: Any
+    rows: Table
     columns: tuple[str, ...]
     encoder: TextEncoder
     description: Description
     known_labels: Labels = field(default_factory=Labels)
 
-    def __post_init__(self) -> None:
-        for column in self.columns:
-            empty = [
-                i
-                for i, t in enumerate(self.rows[column][:])
-                if t is None or not t.strip()
-            ]
-            if empty:
-                raise SourceError(
-                    f"{self.description.id}: {len(empty)} texts in column {column!r} "
-                    f"are empty, the first is number {empty[0]}; remove these rows"
-                )
-
-    def __len__(self) -> int:
-        return len(self.rows)
+    @property
+    @override
+    def used_columns(self) -> tuple[str, ...]:
+        return self.columns
 
     def texts(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
         """Read some rows, one text per column."""
-        chosen = self.rows[list(indices)]
-        return list(zip(*(chosen[column] for column in self.columns), strict=True))
+        columns = [self.rows.columns[name] for name in self.columns]
+        return [tuple(column[i] for column in columns) for i in indices]
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Encode some examples, padded on the right to the longest."""
@@ -112,15 +106,15 @@ class TextExamples(_Labelled):
             digest.update(f"{json.dumps([index, *row])}\n".encode())
         columns: list[Json] = list(self.columns)
         how = Named("text", {"columns": columns, **self.encoder.configuration})
-        return self.description.info(digest.hexdigest(), len(indices), len(self), how)
+        return self._info(digest.hexdigest(), len(indices), how)
 
 
 @dataclass(frozen=True, eq=False)
-class ImageExamples(_Labelled):
+class ImageExamples(_FromTable):
     """Images, read when they are used.
 
     Attributes:
-        rows: A table of the ``datasets`` library.
+        rows: The table.
         column: The column of images, or of paths to images.
         encoder: From images to a batch.
         description: What the dataset is called.
@@ -128,24 +122,22 @@ class ImageExamples(_Labelled):
         folder: What paths in the table are relative to.
     """
 
-    rows: Any
+    rows: Table
     column: str
     encoder: ImageEncoder
     description: Description
     known_labels: Labels = field(default_factory=Labels)
     folder: Path = Path()
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    @property
+    @override
+    def used_columns(self) -> tuple[str, ...]:
+        return (self.column,)
 
     def images(self, indices: Sequence[int]) -> list[Image.Image]:
         """Read some images as RGB; see ``pixels``."""
-        rows = self.rows.select_columns([self.column])
-        rows = rows.with_format("arrow")[list(indices)][self.column].to_pylist()
-        return [
-            self._decode(index, value)
-            for index, value in zip(indices, rows, strict=True)
-        ]
+        values = self.rows.columns[self.column]
+        return [self._decode(index, values[index]) for index in indices]
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Encode some examples."""
@@ -159,7 +151,7 @@ class ImageExamples(_Labelled):
             digest.update(f"{json.dumps([index, *image.size])}\n".encode())
             digest.update(image.tobytes())
         how = Named("image", {"column": self.column, **self.encoder.configuration})
-        return self.description.info(digest.hexdigest(), len(indices), len(self), how)
+        return self._info(digest.hexdigest(), len(indices), how)
 
     def _decode(self, index: int, value: Any) -> Image.Image:
         stored = value if isinstance(value, dict) else {"path": value}

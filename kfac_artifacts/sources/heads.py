@@ -1,6 +1,5 @@
 """Classifiers for the classes of a dataset: of class texts, or of class means."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from kfac_artifacts.network import LabelledExamples, Network
 from kfac_artifacts.sources.encode import encode_texts
 from kfac_artifacts.task_vector import Head
 from kfac_artifacts.train import (
+    check_names,
     class_texts,
     model_logit_scale,
     prototype_head,
@@ -16,15 +16,13 @@ from kfac_artifacts.train import (
     text_head,
 )
 
-logger = logging.getLogger(__name__)
-
 KINDS = ("texts", "prototypes")
 
 
 def make_head(
     network: Network,
     examples: LabelledExamples,
-    kind: str = "texts",
+    kind: str | None = None,
     *,
     texts: Sequence[str] | Path | None = None,
     template: str = "{}",
@@ -38,7 +36,8 @@ def make_head(
         network: The pretrained network.
         examples: Labelled examples.
         kind: ``texts`` classifies by encoded class texts, ``prototypes`` by the means
-            of the pretrained outputs of each class.
+            of the pretrained outputs of each class; None for texts, if the names of
+            the classes are words.
         texts: A text per class in their order, or a file with them (``read_texts``);
             None for the names of the classes.
         template: Text around the name of a class, with ``{}`` in its place.
@@ -52,7 +51,7 @@ def make_head(
     Raises:
         SettingsError: If there is no such kind, or it cannot tell the classes apart.
     """
-    if kind not in KINDS:
+    if kind not in {None, *KINDS}:
         raise SettingsError(f"head {kind!r} is unknown; use one of {', '.join(KINDS)}")
     scale = model_logit_scale(network) if logit_scale is None else logit_scale
     if kind == "prototypes":
@@ -66,17 +65,8 @@ def make_head(
     if isinstance(texts, Path):
         texts = read_texts(texts, classes)
     elif texts is None:
-        _warn_of_numbers(classes)
+        if kind is None and template == "{}":
+            check_names(classes)
         texts = class_texts(classes, template)
     embeddings = encode_texts(network, texts, prompt=prompt).float().cpu()
     return text_head(embeddings, classes, logit_scale=scale)
-
-
-def _warn_of_numbers(classes: Sequence[str]) -> None:
-    if all(name.strip().lstrip("+-").isdigit() for name in classes):
-        logger.warning(
-            "the classes are numbers (%s, ...), and their texts are these numbers: "
-            "give a text for each class (--class-texts), or classify by class means "
-            "(--head prototypes)",
-            classes[0],
-        )

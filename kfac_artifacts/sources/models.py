@@ -28,6 +28,7 @@ from kfac_artifacts.sources.layouts import (
     without_config,
     without_weights,
 )
+from kfac_artifacts.sources.locating import check_model
 from kfac_artifacts.sources.output_maps import output_map as find_output_map
 from kfac_artifacts.sources.quiet import quiet
 from kfac_artifacts.sources.sentence_transformers import read_declaration, read_json
@@ -131,6 +132,7 @@ def locate(model: str, files: Sequence[str] = DOWNLOADED) -> Location:
     Raises:
         SourceError: If there is neither such a directory nor such a Hub model.
     """
+    check_model(model)
     directory = Path(model).expanduser()
     if directory.is_dir():
         nameless = directory.name in {"", ".."}

@@ -2,6 +2,7 @@
 
 from kfac_artifacts.train.curvature import choose_parameters
 from kfac_artifacts.train.heads import (
+    check_names,
     class_texts,
     model_logit_scale,
     prototype_head,
@@ -16,6 +17,7 @@ __all__ = [
     "Progress",
     "TrainSettings",
     "TrainingTask",
+    "check_names",
     "choose_parameters",
     "class_texts",
     "model_logit_scale",

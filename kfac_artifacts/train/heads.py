@@ -1,6 +1,7 @@
 """Frozen heads: from the names of the classes, or from the training examples."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,27 @@ from kfac_artifacts.network import LabelledExamples, Network
 from kfac_artifacts.task_vector import Head
 
 USUAL_LOGIT_SCALE = 20.0
+NO_WORD = re.compile(
+    r"[+-]?[\d.,]+|(?=.*\d)([0-9a-f]{8,}|[0-9a-f]{4,}(-[0-9a-f]{4,})+)", re.IGNORECASE
+)
+
+
+def check_names(classes: Sequence[str]) -> None:
+    """Refuse names that say nothing, of which nobody would make texts.
+
+    Args:
+        classes: Names of classes.
+
+    Raises:
+        SettingsError: If all of them are numbers or hashes.
+    """
+    if classes and all(NO_WORD.fullmatch(name) for name in classes):
+        raise SettingsError(
+            f"the names of all {len(classes)} classes are bare numbers or codes, whose "
+            "texts would say nothing of what they mean: give a text per class "
+            "(--class-texts), or around the number (--template), or classify by class "
+            "means (--head prototypes); --head texts takes the names as they are"
+        )
 
 
 def class_texts(classes: Sequence[str], template: str = "{}") -> list[str]:
@@ -59,7 +81,7 @@ def read_texts(path: Path, classes: Sequence[str]) -> list[str]:
     if not len(texts) == len(value) == len(classes):
         raise SettingsError(
             f"{path} has no text for each of the {len(classes)} classes and nothing "
-            f"else; they are {', '.join(classes[:10])}"
+            f"else: {len(texts)} texts of classes were found in it"
         )
     return texts
 
@@ -88,13 +110,14 @@ def text_head(
     Raises:
         SettingsError: If two classes have the same embedding.
     """
-    known: dict[tuple[float, ...], str] = {}
-    for name, row in zip(classes, embeddings.tolist(), strict=True):
-        other = known.setdefault(tuple(row), name)
-        if other != name:
+    known: dict[tuple[float, ...], int] = {}
+    for number, row in enumerate(embeddings.tolist(), 1):
+        other = known.setdefault(tuple(row), number)
+        if other != number:
             raise SettingsError(
-                f"the model encodes the texts of {other!r} and {name!r} the same, so "
-                "they cannot be told apart; give other texts for the classes"
+                f"the model encodes the texts of classes {other} and {number} of "
+                f"{len(classes)} the same, so they cannot be told apart; give other "
+                "texts for the classes (--class-texts)"
             )
     return Head(embeddings, tuple(classes), logit_scale)
 
@@ -124,11 +147,11 @@ def prototype_head(
     """
     labels = torch.tensor([examples.labels[i] for i in indices])
     counts = torch.bincount(labels, minlength=len(examples.classes))
-    empty = [c for c, n in zip(examples.classes, counts, strict=True) if n == 0]
+    empty = int((counts == 0).sum())
     if empty:
         raise SettingsError(
-            f"no prototype for {len(empty)} classes without a training example, the "
-            f"first is {empty[0]!r}; take more examples, or texts for the classes"
+            f"no prototype for {empty} of {len(counts)} classes: none of the "
+            f"{len(indices)} examples is of them; take more, or texts for the classes"
         )
     outputs = []
     with torch.no_grad():

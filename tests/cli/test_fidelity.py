@@ -70,7 +70,9 @@ def test_json_has_every_module_and_adds_up(place: Place) -> None:
         "kinds",
         "directions",
         "modules",
+        "read",
     }
+    assert found["read"]["used"] == 8
     assert found["held_out"]["data"]["examples"] == 8
     assert found["cotangents"]["name"] == "mc"
     assert found["digest"] is not None

@@ -128,12 +128,12 @@ def test_a_tokenizer_without_padding_pads_with_the_end_token(
 @pytest.mark.parametrize(
     ("columns", "chosen"),
     [
-        ({"phrase": TEXTS, "number": [1, 2, 3, 4, 5]}, "phrase"),
-        ({"title": TEXTS, "sentence": TEXTS}, "sentence"),
-        ({"phrase": TEXTS, "label": KINDS}, "phrase"),
+        ({"text": TEXTS, "number": [1, 2, 3, 4, 5]}, "text"),
+        ({"title": TEXTS, "Sentence": TEXTS}, "Sentence"),
+        ({"question": TEXTS, "text": TEXTS, "label": KINDS}, "text"),
     ],
 )
-def test_the_obvious_column_of_texts_is_found(
+def test_a_column_of_texts_is_found_by_its_usual_name(
     tmp_path: Path, bert: Network, columns: dict[str, list[object]], chosen: str
 ) -> None:
     data = write_table(tmp_path / "a.csv", columns)
@@ -170,7 +170,10 @@ def test_classes_of_the_training_set_number_the_test_set(
     )
     examples = load_examples(data, bert, label_column="kind", classes=["w", "x", "y"])
     assert examples.labels == [2, 1]
-    with pytest.raises(SourceError, match="classes that are not known: y; known are x"):
+    with pytest.raises(
+        SourceError,
+        match=r"has 1 class.* not known, in 1 row \(line 2\); known are x",
+    ):
         load_examples(data, bert, label_column="kind", classes=["x"])
 
 
@@ -195,22 +198,34 @@ def test_the_users_cache_is_not_needed(
 @pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
-        (ROWS, {"text_columns": ["body"]}, "no column 'body'; columns are text, kind"),
-        (ROWS, {"label_column": "class"}, "no column 'class'; columns are text, kind"),
-        ({"n": [1, 2]}, {"text_columns": ["n"]}, "column 'n' holds no texts"),
-        ({"n": [1, 2]}, {}, "columns of texts are none, of n"),
+        (
+            ROWS,
+            {"text_columns": ["body"]},
+            "no column 'body' .--text-column.; columns are text, kind",
+        ),
+        (
+            ROWS,
+            {"label_column": "class"},
+            "no column 'class' .--label-column.; columns are text, kind",
+        ),
+        (
+            {"n": [1, 2]},
+            {"text_columns": ["n"]},
+            "column 'n' holds numbers .line 1., not texts",
+        ),
+        ({"n": [1, 2]}, {}, "which column holds the texts.*columns are n"),
         ({"a": TEXTS, "b": TEXTS}, {}, "which column .* are a, b"),
         (ROWS, {"text_columns": ["text"] * 3}, "not 3 columns"),
         (ROWS, {"split": "test"}, r"a\.jsonl is one file: it has no split 'test'"),
         (
             {"text": ["a", " ", None]},
             {},
-            "2 texts in column 'text' are empty.* number 1",
+            "column 'text' has no text in 2 rows: lines 2, 3; remove",
         ),
         (
             {"text": ["a", "the"], "kind": ["x", None]},
             {"text_columns": ["text"], "label_column": "kind"},
-            "1 examples have no label in column 'kind', the first is number 1",
+            "column 'kind' has no label in 1 row: line 2; remove",
         ),
         ({"text": ["a"]}, {}, r"a\.jsonl has 1 example\(s\); at least 2 are needed"),
         ({"text": []}, {}, r"a\.jsonl is empty"),
@@ -232,11 +247,15 @@ def test_a_table_that_cannot_be_used_is_one_line(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"", r"a\.csv cannot be read: No columns to parse"),
+        ("a.csv", b"", r"a\.csv is empty"),
         ("a.csv", b"text,label\n", r"a\.csv is empty"),
-        ("a.csv", b"text\n\xff\xfe\n", r"a\.csv cannot be read: 'utf-8'"),
-        ("a.csv", b'text,b\na,b\na,b,c,d\n"', r"a\.csv cannot be read: .*"),
-        ("a.jsonl", b'{"text": "a"\n', r"a\.jsonl cannot be read: JSON"),
+        (
+            "a.csv",
+            b"text\n\xff\xfe\n",
+            r"a\.csv is not in utf-8: line 2 .* 0xff; name .*--encoding",
+        ),
+        ("a.csv", b'text,b\na,b\na,b,c,d\n"', r"a\.csv: a quote .* in line 4"),
+        ("a.jsonl", b'{"text": "a"\n', r"a\.jsonl: line 1 is no JSON: .* character 13"),
         ("a.parquet", b"nothing", r"a\.parquet cannot be read: Parquet"),
         ("a.txt", b"text", r"a\.txt is no table; known endings are \.csv"),
     ],

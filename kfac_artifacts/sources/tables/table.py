@@ -1,0 +1,88 @@
+"""A table as it was read: the columns that may be used, and where its rows were."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Some columns of a table.
+
+    Attributes:
+        name: Name of the file or dataset.
+        names: Names of all columns in order, without spaces around them.
+        columns: The values of those that may be used.
+        numbers: Line or row of the file at which every row begins, from 1.
+        unit: What is counted there: ``line`` or ``row``.
+        blank: Number of blank lines that were skipped.
+        notes: How the file was understood, where it could be understood otherwise.
+        named: Whether the names are surely names, not cells of a file without header.
+        headed: Whether the names are what the first row of a csv or tsv holds.
+        types: Types that are declared in the file, by column.
+        declared: Names of classes that are declared in the file, by column.
+        images: Columns that are declared to hold images.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    columns: Mapping[str, Sequence[Any]]
+    numbers: Sequence[int]
+    unit: str = "row"
+    blank: int = 0
+    notes: tuple[str, ...] = ()
+    named: bool = True
+    headed: bool = False
+    types: Mapping[str, str] = field(default_factory=dict)
+    declared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    images: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def account(
+        self, columns: Sequence[str], label: str | None, used: int | None
+    ) -> str:
+        """Say how many rows were read, of which columns, and how many are used."""
+        blank = f"{count(self.blank, 'blank line')} skipped"
+        notes = [blank] * (self.blank > 0) + list(self.notes)
+        parts = [
+            f"{self.name}: {count(len(self), 'row')} read"
+            + f" ({', '.join(notes)})" * bool(notes),
+            f"column{'s' * (len(columns) > 1)} {' and '.join(map(repr, columns))}",
+        ]
+        if label is not None:
+            parts.append(f"labels of {label!r}")
+        if used is not None:
+            parts.append(f"{used:,} used")
+        return ", ".join(parts)
+
+    def where(self, indices: Sequence[int]) -> str:
+        """Say where some rows are: ``lines 2, 7 and 3 more``."""
+        shown = ", ".join(f"{self.numbers[i]:,}" for i in indices[:SHOWN])
+        more = f" and {len(indices) - SHOWN:,} more" if len(indices) > SHOWN else ""
+        return f"{self.unit}{'s' * (len(indices) > 1)} {shown}{more}"
+
+    def listing(self) -> str:
+        """List the columns, or count them if that might show cells."""
+        if not self.named:
+            return (
+                f"there are {len(self.names)} of them, whose names are not shown since "
+                "the first row may be no header; if it is none, give --no-header, and "
+                "a column by its number"
+            )
+        return f"columns are {listed(self.names)}"
+
+
+def count(number: int, what: str) -> str:
+    """Count things: ``1 row``, ``1,204 rows``."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """List some names."""
+    few = ", ".join(n if n.isprintable() else repr(n) for n in names[:most])
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (few or "none") + more

@@ -204,13 +204,14 @@ def _open(
     model_id: str | None,
     data_id: str | None,
     max_length: int | None,
+    prompt: str | None,
 ) -> tuple[Any, Any]:
     from kfac_artifacts.sources import encode_data, load_network
 
     network = load_network(
         model, output_map=output_map, device=device, dtype=dtype, model_id=model_id
     )
-    examples = encode_data(data, network, max_length=max_length)
+    examples = encode_data(data, network, max_length=max_length, prompt=prompt)
     if data_id is not None:
         description = replace(examples.description, id=data_id)
         examples = replace(examples, description=description)

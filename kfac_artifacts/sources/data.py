@@ -57,7 +57,8 @@ def load_examples(  # noqa: PLR0913 - as many arguments as there are choices
     layout = Layout(delimiter, encoding, header)
     found = read_data(data, split=split, columns=columns, layout=layout)
     examples = encode_data(found, network, max_length=max_length, prompt=prompt)
-    logger.info("%s", examples.account())
+    partly = found.table.unit == "image" and found.table.notes  # files were left out
+    logger.log(logging.WARNING if partly else logging.INFO, "%s", examples.account())
     return examples
 
 

@@ -58,7 +58,7 @@ def test_compute_takes_no_cell_for_a_name_of_a_column(
     assert "--no-header" in refused.output
     assert "secret" not in refused.output
     assert not (tmp_path / "o").exists()
-    done = run(*start, "--no-header", "--text-column", 1, "--json")
+    done = run(*start, "--no-header", "--text-column", 1, "--json", "--allow-few")
     assert done.exit_code == 0, done.output
     assert "t.csv: 3 rows read, column '1', 3 used\n" in done.stderr
     assert json.loads(done.stdout)["read"]["rows"] == 3
@@ -96,7 +96,8 @@ def test_fidelity_says_how_many_rows_it_uses(
     tmp_path: Path, saved_model: Callable[[str], Path]
 ) -> None:
     model, data = saved_model("bert"), table(tmp_path / "t.csv", "text,label")
-    assert run("compute", model, data, "-o", tmp_path / "o").exit_code == 0
+    computed = run("compute", model, data, "-o", tmp_path / "o", "--allow-few")
+    assert computed.exit_code == 0, computed.output
     other = tmp_path / "other.tsv"
     other.write_text("text\n" + "".join(f"{text} a cat\n" for text in TEXTS))
     done = run("fidelity", tmp_path / "o", model, other, "--examples", 3, "--json")

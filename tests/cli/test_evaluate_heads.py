@@ -70,19 +70,18 @@ def test_options_of_a_head_that_is_not_needed_are_refused(saved_model, place):
     assert "--head is for task vectors without a head" in result.output
 
 
-def test_classes_that_are_numbers_are_remarked(saved_model, place, caplog):
+def test_classes_that_are_numbers_are_no_texts_unless_asked(saved_model, place):
     rows = [
         ("text", "label"),
         *((text, str(i % 3)) for i, (text, _) in enumerate(TEXTS)),
     ]
     with (place / "data.csv").open("w") as file:
         csv.writer(file).writerows(rows)
-    with caplog.at_level("WARNING"):
-        evaluate(saved_model, place, "without")
-    assert "the classes are numbers (0, ...)" in caplog.text
-    caplog.clear()
-    evaluate(saved_model, place, "without", "--head", "prototypes")
-    assert not caplog.text
+    refused = evaluate(saved_model, place, "without")
+    assert refused.exit_code == 1
+    assert "--head prototypes" in refused.output
+    done = evaluate(saved_model, place, "without", "--head", "prototypes")
+    assert done.exit_code == 0, done.output
 
 
 def test_apply_says_what_it_wrote_and_what_it_left_out(saved_model, place):

@@ -356,7 +356,9 @@ def test_what_a_folder_leaves_out_is_said_once(
         "dog",
         "test",
     ]
-    said = "pets: 6 images; left out: 1 hidden; no images in new"
+    said = (
+        "pets: 6 images read (left out: 1 hidden, no images in new), labels of 'label'"
+    )
     assert [record.getMessage() for record in caplog.records] == [said]
 
 

@@ -16,7 +16,7 @@ class Table:
         names: Names of all columns in order, without spaces around them.
         columns: The values of those that may be used.
         numbers: Line or row of the file at which every row begins, from 1.
-        unit: What is counted there: ``line`` or ``row``.
+        unit: What is counted there: ``line``, ``row``, or ``image`` of a folder.
         blank: Number of blank lines that were skipped.
         notes: How the file was understood, where it could be understood otherwise.
         named: Whether the names are surely names, not cells of a file without header.
@@ -48,11 +48,14 @@ class Table:
         """Say how many rows were read, of which columns, and how many are used."""
         blank = f"{count(self.blank, 'blank line')} skipped"
         notes = [blank] * (self.blank > 0) + list(self.notes)
+        of_files = self.unit == "image"  # a folder has no columns to speak of
         parts = [
-            f"{self.name}: {count(len(self), 'row')} read"
+            f"{self.name}: {count(len(self), 'image' if of_files else 'row')} read"
             + f" ({', '.join(notes)})" * bool(notes),
-            f"column{'s' * (len(columns) > 1)} {' and '.join(map(repr, columns))}",
         ]
+        if not of_files:
+            named = " and ".join(map(repr, columns))
+            parts.append(f"column{'s' * (len(columns) > 1)} {named}")
         if label is not None:
             parts.append(f"labels of {label!r}")
         if used is not None:

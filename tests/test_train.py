@@ -22,6 +22,7 @@ from kfac_artifacts.errors import (
     FactorError,
     FormatError,
     MismatchError,
+    PlaceError,
     SettingsError,
 )
 from kfac_artifacts.factors import Dense
@@ -237,7 +238,7 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_taken_output_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "tau").mkdir()
     (tmp_path / "tau" / "file").touch()
-    with pytest.raises(FormatError, match="exists already"):
+    with pytest.raises(PlaceError, match="exists already"):
         train_tiny(output=tmp_path / "tau")
 
 

@@ -80,12 +80,15 @@ def command(
             --curvature others -o tau-tickets
         accelerate launch $(which kfac) train ...
     """
-    from kfac_artifacts.format.files import check_free
+    from kfac_artifacts.places import claimed
     from kfac_artifacts.sources import load_examples, load_network
     from kfac_artifacts.train import TrainingTask, train
 
     _check_usage(options, curvatures, exclude_own, texts_file, head_kind)
-    check_free(output, replace=force)
+    inputs = [model, data, *curvatures, *exclude_own, eval_data, texts_file]
+    click.get_current_context().with_resource(
+        claimed(output, replace=force, inputs=[i for i in inputs if i is not None])
+    )
     curvature = _curvature(curvatures, exclude_own)
     sources = {name: options.pop(name) for name in ("output_map", "device", "dtype")}
     network = load_network(model, **sources)

@@ -2,8 +2,13 @@
 
 from pathlib import Path
 
-from kfac_artifacts.errors import RegistryError
-from kfac_artifacts.hub.address import HubAddress, PlainAddress, parse
+from kfac_artifacts.errors import AddressError, RegistryError
+from kfac_artifacts.hub.address import (
+    HubAddress,
+    PlainAddress,
+    looks_like_hub,
+    parse,
+)
 from kfac_artifacts.hub.connection import Hub, client_output
 from kfac_artifacts.hub.content import Package
 from kfac_artifacts.hub.directory import pull_from_directory, push_to_directory
@@ -31,6 +36,7 @@ def push(
     private: bool = False,
     license: str | None = None,
     tag: str | None = None,
+    replace: bool = False,
     hub: Hub | None = None,
 ) -> Pushed:
     """Publish an artifact, after checking it.
@@ -42,6 +48,8 @@ def push(
         private: Whether a new repository on the Hub shall be private.
         license: Licence identifier for the model card, such as ``cc-by-4.0``.
         tag: Tag of the commit on the Hub; by default named by the artifact's digest.
+        replace: Whether an artifact of another base model or of other tasks that stands
+            in a plain directory may be replaced.
         hub: The Hub; by default the one of the environment.
 
     Returns:
@@ -49,15 +57,25 @@ def push(
 
     Raises:
         RegistryError: If the destination refuses it or cannot be reached.
+        AddressError: If it may be meant for the Hub, but reads like a directory.
+        PlaceError: If a directory is taken or cannot be written.
     """
     address = parse(destination)
     if isinstance(address, HubAddress):
+        if replace:
+            raise RegistryError(f"{address} keeps what was there: nothing to --force")
         package = Package.of(Path(directory), license)
         hub = hub or Hub()
         return push_to_hub(package, address, private=private, tag=tag, hub=hub)
     if private or tag:
         raise RegistryError(f"{address} is a directory: it cannot be private or tagged")
-    return push_to_directory(Package.of(Path(directory), license), address)
+    if meant := looks_like_hub(destination):
+        raise AddressError(
+            f"{destination} is no directory yet: did you mean {meant}? for a directory "
+            f"write ./{destination}"
+        )
+    package = Package.of(Path(directory), license)
+    return push_to_directory(package, address, replace=replace)
 
 
 def pull(
@@ -72,7 +90,7 @@ def pull(
     Args:
         source: ``hf://org/name[/path][@revision]``, or a directory with an artifact.
         directory: Where it shall be; it appears whole or not at all.
-        replace: Whether an artifact that is already there may be replaced.
+        replace: Whether what this package wrote there may be replaced.
         hub: The Hub; by default the one of the environment.
 
     Returns:

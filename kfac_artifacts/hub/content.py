@@ -3,23 +3,23 @@
 import re
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 from kfac_artifacts.artifact import Artifact
-from kfac_artifacts.errors import FormatError, RegistryError
+from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import check_hashes, load, open_artifact, read_manifest
 from kfac_artifacts.format.files import (
-    check_free,
     dump_json,
-    new_directory,
     read_json,
     sha256_file,
     write_durably,
 )
 from kfac_artifacts.format.manifest import MANIFEST, FileInfo, from_json
 from kfac_artifacts.hub.card import is_untouched, license_of, model_card
+from kfac_artifacts.places import new_directory
 
 CARD = "README.md"
 ORIGIN = "pulled.json"
@@ -127,21 +127,24 @@ def receive(
     Raises:
         DamagedFilesError: If files are not what the manifest says.
     """
-    files = read_manifest_only(source)
     with new_directory(directory, replace=replace) as temporary:
-        copy_files(source, temporary, [*files, MANIFEST, CARD])
+        copy_files(source, temporary, [MANIFEST, CARD])
+        files = read_manifest_only(temporary)
+        copy_files(source, temporary, files)
         damaged = [n for n, info in files.items() if not _is(temporary / n, info)]
+        if sha256_file(temporary / MANIFEST) != origin.digest:
+            damaged.append(MANIFEST)
         if damaged:
             raise DamagedFilesError(source, damaged)
         open_artifact(temporary)
         write_durably(temporary / ORIGIN, dump_json(asdict(origin)))
-    return sum(i.size for i in files.values()) + (source / MANIFEST).stat().st_size
+    return sum(i.size for i in files.values()) + (directory / MANIFEST).stat().st_size
 
 
 def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
     """Copy those of the files that exist, their content only."""
     for name in names:
-        if (source / name).is_file():
+        with suppress(FileNotFoundError):
             shutil.copyfile(source / name, target / name)
 
 
@@ -170,33 +173,6 @@ def read_manifest_only(directory: Path) -> dict[str, FileInfo]:
         return dict(from_json(read_json(file)).files)
     except FormatError as error:
         raise FormatError(f"{file} is not valid: {error}") from error
-
-
-def check_target(directory: Path, *, replace: bool) -> None:
-    """Refuse a place for an artifact before any work is done.
-
-    Args:
-        directory: Where an artifact shall be written.
-        replace: Whether an artifact that is already there may be replaced; anything
-            else that is there never is.
-
-    Raises:
-        RegistryError: If other files stand there, which would be lost.
-    """
-    check_free(directory, replace=replace)
-    if not directory.is_dir():
-        return
-    ours = {MANIFEST, CARD, ORIGIN}
-    others = sorted(
-        entry.name
-        for entry in directory.iterdir()
-        if entry.name not in ours and not TENSOR_FILE.fullmatch(entry.name)
-    )
-    if others:
-        raise RegistryError(
-            f"{directory} holds other things than an artifact ({', '.join(others[:3])})"
-            ", which would be lost; choose another place"
-        )
 
 
 def holds(directory: Path, digest: str) -> bool:

@@ -22,12 +22,12 @@ from kfac_artifacts.hub.content import (
     CARD,
     DamagedFilesError,
     Origin,
-    check_target,
     read_manifest_only,
     receive,
 )
 from kfac_artifacts.hub.explain import is_unreachable, some
 from kfac_artifacts.hub.result import Pulled
+from kfac_artifacts.places import check_free
 
 MAX_CARD_BYTES = 2**20
 ANSWER_SECONDS = 30.0
@@ -47,7 +47,7 @@ def pull_from_hub(
     Returns:
         What was done.
     """
-    check_target(directory, replace=replace)
+    check_free(directory, replace=replace)
     with hub.explained(address):
         commit, stale = _resolve(address, hub)
         pinned = with_changes(address, revision=commit)

@@ -15,6 +15,8 @@ class Pushed:
         tag: Tag under which it was pushed.
         changed: False if the destination was up to date already.
         card_kept: Whether a card edited at the destination was left as it is.
+        directory: The local directory that was written, or None if it is on the Hub.
+        replaced: Tag of the artifact that stood in that directory before, if any.
     """
 
     reference: str
@@ -23,6 +25,8 @@ class Pushed:
     tag: str
     changed: bool
     card_kept: bool
+    directory: Path | None = None
+    replaced: str | None = None
 
 
 @dataclass(frozen=True)

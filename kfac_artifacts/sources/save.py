@@ -5,8 +5,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from kfac_artifacts.format.files import new_directory
+from kfac_artifacts.format.files import dump_json, write_durably
 from kfac_artifacts.network import Network
+from kfac_artifacts.places import (
+    APPLIED_FORMAT,
+    APPLIED_MARKER,
+    contents_of,
+    new_directory,
+)
 from kfac_artifacts.sources.quiet import quiet
 
 COPIED = frozenset({".jinja", ".json", ".model", ".txt"})
@@ -14,7 +20,7 @@ WEIGHTS_INDEX = ".index.json"
 
 
 def save_model(
-    network: Network, source: Path, path: Path, *, replace: bool = False
+    network: Network, source: Path, path: str | Path, *, replace: bool = False
 ) -> None:
     """Write a directory that ``transformers`` loads, whole or not at all.
 
@@ -25,10 +31,10 @@ def save_model(
         network: A network of a ``transformers`` model.
         source: The directory that it was loaded from.
         path: The directory to write.
-        replace: Whether a directory that is already there may be replaced.
+        replace: Whether what this package wrote there may be replaced.
 
     Raises:
-        FormatError: If the place is taken.
+        PlaceError: If the place is taken or cannot be written.
     """
     module: Any = network.module
     with new_directory(path, replace=replace) as directory:
@@ -40,11 +46,15 @@ def save_model(
             (directory / folder).mkdir(parents=True, exist_ok=True)
         with quiet():
             module.save_pretrained(directory)
+        marker = {"format": APPLIED_FORMAT, "files": contents_of(directory)}
+        write_durably(directory / APPLIED_MARKER, dump_json(marker))
 
 
 def _kept(source: Path) -> list[Path]:
     """Small files at the top, and everything of the modules behind the encoder."""
-    files = [f for f in source.iterdir() if f.suffix in COPIED]
+    files = [
+        f for f in source.iterdir() if f.suffix in COPIED and f.name != APPLIED_MARKER
+    ]
     kept = [f for f in files if not f.name.endswith(WEIGHTS_INDEX)]
     for folder in _modules(source):
         kept += [f for f in (source / folder).rglob("*") if _is_safe(f)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kfac_artifacts.errors import FormatError
+from kfac_artifacts.errors import PlaceError
 from kfac_artifacts.sources import load_network
 from kfac_artifacts.sources.save import save_model
 
@@ -58,5 +58,5 @@ def test_what_belongs_to_the_model_is_kept_and_no_other_weights(
 
 def test_a_taken_place_is_refused(tmp_path: Path, source: Path) -> None:
     network = load_network(str(source), device="cpu")
-    with pytest.raises(FormatError, match="exists already"):
+    with pytest.raises(PlaceError, match="exists already"):
         save_model(network, source, source)

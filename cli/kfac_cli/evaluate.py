@@ -65,6 +65,7 @@ def command(
             --plot alphas.png
     """
     from kfac_artifacts.evaluate import MODES, evaluate, plot_evaluation
+    from kfac_artifacts.evaluate.plot import check_plottable
     from kfac_artifacts.sources import load_network
 
     if alpha is not None and sweep is not None:
@@ -73,6 +74,8 @@ def command(
     split = dict(split_pair(pair) for pair in pairs)
     if len(split) != len(pairs):
         raise click.UsageError("a task vector occurs twice; every TAU counts once")
+    if plot is not None:
+        check_plottable(plot, [model, *split, *split.values()])
     network = load_network(model, output_map=output_map, device=device, dtype=dtype)
     tasks = load_tasks(network, split, **columns)
     modes = MODES if mode == "both" else (mode,)

@@ -129,7 +129,8 @@ def command(
     if cotangents == "exact" and draws is not None:
         raise click.UsageError("--draws does not go with --cotangents exact")
     if plot is not None:
-        check_plottable(plot)
+        data_of = (data,) if directions_data is None else (data, directions_data)
+        check_plottable(plot, [artifact, model, *data_of, *task_vectors])
     opened = open_artifact(artifact)
     network = load_network(model, output_map=output_map, device=device, dtype=dtype)
     load = partial(

@@ -13,7 +13,7 @@ from kfac_artifacts.places.faults import plain_errors, tried
 from kfac_artifacts.places.inputs import check_apart
 from kfac_artifacts.places.leftovers import clear, mend, recover, turn_at
 from kfac_artifacts.places.locks import is_at, try_lock
-from kfac_artifacts.places.mounts import confined
+from kfac_artifacts.places.mounts import confined, may
 from kfac_artifacts.places.names import NEW, WORK, affixes, folder_of, settled
 from kfac_artifacts.places.owned import check_replaceable
 from kfac_artifacts.places.putting import put, sync_tree
@@ -115,7 +115,7 @@ def _check(place: Path, shown: Path, *, replace: bool) -> None:
         raise PlaceError(f"{shown} exists and is no directory; choose another place")
     if not place.is_dir():
         return
-    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+    if not may(place, os.R_OK | os.W_OK | os.X_OK):
         raise PlaceError(
             f"{shown} cannot be written: it is read-only for this user; choose another "
             "place"

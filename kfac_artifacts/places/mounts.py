@@ -7,6 +7,11 @@ from pathlib import Path
 MOUNTS = Path("/proc/self/mountinfo")
 
 
+def may(place: Path, mode: int) -> bool:
+    """Whether the user that this process acts for may do something there."""
+    return os.access(place, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
 def confined(place: Path) -> bool:
     """Whether nothing can be written beside a directory, or moved from there to it."""
     return place.is_dir() and (is_mount(place) or not _may_move(place))
@@ -43,7 +48,7 @@ def is_mount(place: Path) -> bool:
 def _may_move(place: Path) -> bool:
     """Whether we may rename a directory within its folder."""
     parent = place.parent
-    if not os.access(parent, os.W_OK | os.X_OK):
+    if not may(parent, os.W_OK | os.X_OK):
         return False
     about, user = parent.stat(), os.geteuid()
     sticky = about.st_mode & stat.S_ISVTX

@@ -48,9 +48,9 @@ TRAIN = ("train", "model", "labelled.csv", "--steps", 1)
 COMMANDS = {
     "compute": (("compute", "model", "one.csv"), ["model"]),
     "merge": (("merge", "one", "two"), ["one", "two"]),
-    "merge --exclude": (("merge", "one", "--exclude", "two"), ["two"]),
+    "merge --exclude": (("merge", "one", "two", "--exclude", "two"), ["two"]),
     "compress": (("compress", "one", "--task-vector", "tau"), ["one", "tau"]),
-    "join": (("join", "one", "two"), ["one", "two"]),
+    "join": (("join", "one"), ["one"]),
     "apply": (("apply", "model", "tau"), ["model", "tau"]),
     "train": (
         (*TRAIN, "--curvature", "one", "--curvature", "two", "--exclude-own", "two"),

@@ -30,10 +30,10 @@ def read(path: Path) -> str:
     return content
 
 
-def tree(path: Path) -> dict[str, str]:
+def tree(path: Path) -> dict[str, bytes]:
     """Every file under a directory with its content, and every empty directory."""
     return {
-        str(p.relative_to(path)): p.read_text() if p.is_file() else "/"
+        str(p.relative_to(path)): p.read_bytes() if p.is_file() else b"/"
         for p in path.rglob("*")
         if p.is_file() or not any(p.iterdir())
     }

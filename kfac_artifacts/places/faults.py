@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from kfac_artifacts.errors import KfacError, PlaceError
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
@@ -55,7 +56,7 @@ def tried(path: Path) -> Iterator[None]:
 
 @contextmanager
 def plain_errors(path: Path) -> Iterator[None]:
-    """Unwrap what ``safetensors`` says about a disk that is full or fails.
+    """Name the place where a disk is full, and unwrap what ``safetensors`` says of it.
 
     Args:
         path: What is being written.
@@ -75,3 +76,7 @@ def plain_errors(path: Path) -> Iterator[None]:
             raise
         code = int(found[1])
         raise OSError(code, os.strerror(code), str(path)) from error
+    except OSError as error:
+        if error.errno in FULL:  # it may name no file, or the one that was copied
+            error.filename, error.filename2 = str(path), None
+        raise

@@ -25,6 +25,9 @@ def made(tmp_path_factory, saved_model):
     for i, name in enumerate(("one", "two")):
         data = texts(root / f"{name}.csv", 5, shift=i)
         good("compute", root / "model", data, "-o", root / name, "--data-id", name)
+    for name, part in (("low", "--modules"), ("high", "--exclude")):
+        words = ("compute", root / "model", root / "one.csv", "-o", root / name)
+        good(*words, part, "*.layer.0.*")
     network = kfac.load_network(str(root / "model"), device="cpu")
     parameters = network.parameters()
     name = next(n for n in parameters if n.endswith("query.weight"))
@@ -50,7 +53,7 @@ COMMANDS = {
     "merge": (("merge", "one", "two"), ["one", "two"]),
     "merge --exclude": (("merge", "one", "two", "--exclude", "two"), ["two"]),
     "compress": (("compress", "one", "--task-vector", "tau"), ["one", "tau"]),
-    "join": (("join", "one"), ["one"]),
+    "join": (("join", "low", "high"), ["low", "high"]),
     "apply": (("apply", "model", "tau"), ["model", "tau"]),
     "train": (
         (*TRAIN, "--curvature", "one", "--curvature", "two", "--exclude-own", "two"),

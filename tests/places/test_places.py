@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -405,6 +406,18 @@ def test_a_full_disk_in_a_library_that_wraps_it_is_an_error_of_the_system(
     ):
         save_file({"x": torch.zeros(1000)}, directory / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_of_the_output_not_of_what_is_copied(tmp_path) -> None:
+    (tmp_path / "source").write_bytes(bytes(2000))
+    with (
+        pytest.raises(OSError, match="File too large") as failed,
+        file_size_limit(1000),
+        new_directory(tmp_path / "a") as directory,
+    ):
+        shutil.copyfile(tmp_path / "source", directory / "copy")
+    assert failed.value.filename == str(tmp_path / "a")
+    assert [p.name for p in tmp_path.iterdir()] == ["source"]
 
 
 def test_a_disk_that_fills_while_a_mount_point_is_filled_leaves_what_was(

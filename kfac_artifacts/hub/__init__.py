@@ -31,7 +31,7 @@ __all__ = [
 
 def push(
     directory: str | Path,
-    destination: str,
+    destination: str | Path,
     *,
     private: bool = False,
     license: str | None = None,
@@ -60,7 +60,7 @@ def push(
         AddressError: If it may be meant for the Hub, but reads like a directory.
         PlaceError: If a directory is taken or cannot be written.
     """
-    address = parse(destination)
+    address = parse(str(destination))
     if isinstance(address, HubAddress):
         if replace:
             raise RegistryError(f"{address} keeps what was there: nothing to --force")
@@ -69,7 +69,7 @@ def push(
         return push_to_hub(package, address, private=private, tag=tag, hub=hub)
     if private or tag:
         raise RegistryError(f"{address} is a directory: it cannot be private or tagged")
-    if meant := looks_like_hub(destination):
+    if isinstance(destination, str) and (meant := looks_like_hub(destination)):
         raise AddressError(
             f"{destination} is no directory yet: did you mean {meant}? for a directory "
             f"write ./{destination}"
@@ -79,7 +79,7 @@ def push(
 
 
 def pull(
-    source: str,
+    source: str | Path,
     directory: str | Path,
     *,
     replace: bool = False,
@@ -96,7 +96,7 @@ def pull(
     Returns:
         What was done, with the address pinned to what was found.
     """
-    address = parse(source)
+    address = parse(str(source))
     if isinstance(address, HubAddress):
         return pull_from_hub(
             address, Path(directory), replace=replace, hub=hub or Hub()

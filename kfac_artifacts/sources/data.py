@@ -46,7 +46,7 @@ class _Opened:
 
 
 def load_examples(
-    data: str,
+    data: str | Path,
     network: Network,
     *,
     split: str | None = None,
@@ -80,7 +80,7 @@ def load_examples(
     Raises:
         SourceError: If the data cannot be found or read, or do not fit the network.
     """
-    opened = _open(data, split)
+    opened = _open(str(data), split)
     rows = opened.rows
     if len(rows) < FEWEST_EXAMPLES:
         raise SourceError(

@@ -205,6 +205,15 @@ def test_python_gets_the_same_refusals(copy) -> None:
     assert [p.name for p in Path("c").iterdir()] != [".lock"]
 
 
+def test_every_function_takes_a_path_for_a_name(copy) -> None:
+    network = kfac.load_network(Path("model"), device="cpu")
+    assert network.base.id == "model"
+    examples = kfac.load_examples(Path("one.csv"), network)
+    assert examples.description.id == "one.csv"
+    kfac.push(Path("one"), Path("registry/one"))  # a path is nothing on the Hub
+    kfac.pull(Path("registry/one"), Path("pulled"))
+
+
 def test_every_function_takes_a_name_for_a_path(copy) -> None:
     artifact = kfac.open_artifact("one")
     kfac.save_artifact(artifact, "saved")

@@ -84,14 +84,26 @@ class StoredFactors(LazyFactors):
         if len(self._handles) > MAX_OPEN:
             self._handles.clear()
         if file not in self._handles:
-            handle = open_tensors(self._directory / file)
-            if identity(self._directory / file) != self._seen[file]:
-                raise FormatError(
-                    f"{self._directory / file} was replaced since it was opened; open "
-                    "the artifact again"
-                )
-            self._handles[file] = handle
+            self._handles[file] = self._open(self._directory / file)
         return self._handles[file]
+
+    def _open(self, file: Path) -> Any:
+        """Open a file, if it is still the one that was checked."""
+        handle, problem = None, None
+        try:
+            handle = open_tensors(file)
+            for key in handle.keys():  # noqa: SIM118 - it is no mapping
+                handle.get_tensor(key)  # the library maps the file at the first look
+                break
+        except (FormatError, RuntimeError) as error:
+            problem = FormatError(f"{file} cannot be read: {error}")
+        if identity(file) != self._seen[file.name]:
+            raise FormatError(
+                f"{file} was replaced since it was opened; open the artifact again"
+            ) from problem
+        if problem is not None:
+            raise problem
+        return handle
 
 
 def open_artifact(path: str | Path) -> Artifact:
@@ -154,15 +166,13 @@ def read_manifest(path: str | Path) -> Manifest:
 def _settled(path: Path, read: Callable[[Path], T]) -> T:
     """Read what belongs together: again, if another run has replaced it meanwhile."""
     for _ in range(LOOKS):
-        if not (path / MANIFEST).is_file():
-            recover(path)
         before = identity(path / MANIFEST)
+        moving = before is None and recover(path)
         try:
             found = read(path)
         except (FormatError, OSError):
-            if before is not None and identity(path / MANIFEST) == before:
-                raise
-            if before is None and not (path / MANIFEST).is_file():
+            same = identity(path / MANIFEST) == before
+            if same and not moving and (before is not None or not recover(path)):
                 raise
         else:
             if identity(path / MANIFEST) == before:

@@ -176,15 +176,12 @@ def pull_from_directory(
 def _digest(source: Path) -> str:
     """The sha256 of the manifest at a place."""
     for _ in range(LOOKS):
-        if not (source / MANIFEST).is_file():
-            recover(source)
+        moving = recover(source)
         try:
             return sha256_file(source / MANIFEST)
-        except FileNotFoundError:
-            if not source.is_dir():
-                break
         except OSError:
-            break
+            if not moving and not recover(source):
+                break
     raise RegistryError(
         f"there is no artifact at {source} (no {MANIFEST}); for a repository on "
         "the Hub write hf://org/name"

@@ -41,7 +41,7 @@ def check_free(
         check_apart(shown, inputs)
         place = settled(shown)
         recover(place)
-        _check(place, shown, replace=replace)
+        _check_again(place, shown, replace=replace)
         with _scratch(place, NEW, shown):
             pass  # it can be made
 
@@ -74,7 +74,7 @@ def new_directory(
     with tried(shown):
         place = settled(shown)
         recover(place)
-        _check(place, shown, replace=replace)
+        _check_again(place, shown, replace=replace)
     with _scratch(place, NEW, shown) as temporary:
         with tried(shown), turn_at(place):
             mend(place)
@@ -108,6 +108,21 @@ def workspace(path: str | Path) -> Iterator[Path]:
         place = settled(shown)
     with _scratch(place, WORK, shown) as directory, plain_errors(shown):
         yield directory
+
+
+def _check_again(place: Path, shown: Path, *, replace: bool) -> None:
+    """Check a place; if it is refused, once more when nobody is replacing it."""
+    try:
+        _check(place, shown, replace=replace)
+    except (PlaceError, FileNotFoundError) as refused:
+        try:
+            with turn_at(place):
+                mend(place)
+                _check(place, shown, replace=replace)
+        except PlaceError:
+            raise
+        except OSError:  # it cannot be locked, so nobody here can be replacing it
+            raise refused from None
 
 
 def _check(place: Path, shown: Path, *, replace: bool) -> None:

@@ -55,7 +55,7 @@ def turn_at(place: Path) -> Iterator[None]:
         ) from held
 
 
-def recover(path: str | Path) -> None:
+def recover(path: str | Path) -> bool:
     """Bring to an end what a killed run has left half done at a place, if anything.
 
     Readers call this where they find nothing: it also waits for a living run that is
@@ -64,22 +64,26 @@ def recover(path: str | Path) -> None:
     Args:
         path: A directory, which need not be there.
 
+    Returns:
+        Whether there was anything to wait for or to bring to an end.
+
     Raises:
         PlaceError: If another run does not come to an end.
     """
     place = settled(Path(path))
     deadline = time.monotonic() + GLANCE
-    while _is_half_done(place):
+    if not _is_half_done(place):
+        return False
+    while _is_half_done(place) and time.monotonic() < deadline:
         try:
             with turn_at(place):
                 mend(place)
-                return
+                break
         except PlaceError:
             raise
         except OSError:  # a reader may be allowed to look only
-            if time.monotonic() > deadline:
-                return
             time.sleep(PAUSE)
+    return True
 
 
 def mend(place: Path) -> None:

@@ -211,6 +211,24 @@ def test_an_artifact_can_replace_itself(tmp_path: Path) -> None:
     assert same(load(tmp_path / "a"), small())
 
 
+def test_an_artifact_that_is_replaced_is_not_mixed_with_the_new_one(tmp_path) -> None:
+    save_artifact(small(), tmp_path / "a")
+    early, late = load(tmp_path / "a"), load(tmp_path / "a")
+    first = early.factors["l/A"].to_dense()
+    other = replace(
+        small(),
+        factors={n: Dense(2 * f.to_dense()) for n, f in small().factors.items()},
+    )
+    save_artifact(other, tmp_path / "a", replace=True)
+    assert torch.equal(
+        early.factors["norm/G"].to_dense(), small().factors["norm/G"].to_dense()
+    )
+    assert torch.equal(first, small().factors["l/A"].to_dense())
+    with pytest.raises(FormatError, match="was replaced since it was opened"):
+        late.factors["l/A"]
+    assert not torch.equal(load(tmp_path / "a").factors["l/A"].to_dense(), first)
+
+
 def test_what_no_reader_could_read_is_not_written(tmp_path: Path) -> None:
     artifact = small()
     with pytest.raises(FormatError, match="number of sources"):

@@ -7,6 +7,7 @@ KfacError
 ├── CoverageError      a model has parameters that cannot be handled as asked
 ├── SourceError        a model or a dataset cannot be found or read
 ├── SettingsError      a number or a choice that cannot work
+├── PlaceError         a place to write to is taken, is an input, or cannot be written
 └── RegistryError      a Hub or a registry directory refused or failed
     ├── AddressError     an address of an artifact is not written as it must be
     ├── AccessError      no permission: log in, or ask for access
@@ -40,6 +41,10 @@ class SourceError(KfacError, ValueError):
 
 class SettingsError(KfacError, ValueError):
     """A number or a choice that cannot work."""
+
+
+class PlaceError(KfacError, OSError):
+    """A place to write to is taken, is an input, or cannot be written."""
 
 
 class RegistryError(KfacError, RuntimeError):

@@ -29,7 +29,7 @@ class Finding:
 
 
 def verify(
-    path: Path,
+    path: str | Path,
     base: BaseModel | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Finding]:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kfac_artifacts.artifact import Named
-from kfac_artifacts.errors import FormatError, MismatchError
+from kfac_artifacts.errors import FormatError, MismatchError, PlaceError
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.task_vector import Head, TaskVector, combine
 
@@ -175,7 +175,7 @@ def test_a_plain_safetensors_reader_finds_the_changes(tmp_path: Path) -> None:
 def test_a_taken_place_is_refused_unless_replaced(tmp_path: Path) -> None:
     vector = _full(_network())
     vector.save(tmp_path / "a")
-    with pytest.raises(FormatError, match="exists already"):
+    with pytest.raises(PlaceError, match="exists already"):
         vector.save(tmp_path / "a")
     vector.save(tmp_path / "a", replace=True)
 

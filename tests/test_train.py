@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +19,7 @@ from kfac_artifacts.errors import (
     FactorError,
     FormatError,
     MismatchError,
+    PlaceError,
     SettingsError,
 )
 from kfac_artifacts.factors import Dense
@@ -38,6 +36,7 @@ from kfac_artifacts.train import (
 )
 from kfac_cli.main import main
 from tests.computed import COMPUTE
+from tests.running import PATIENCE, Process, finish
 from tests.tiny_task import (
     SETTINGS,
     tiny_curvature,
@@ -47,7 +46,6 @@ from tests.tiny_task import (
     train_tiny,
 )
 
-ROOT = Path(__file__).parent.parent
 FILES = ("task_vector.json", "task_vector.safetensors")
 
 
@@ -240,7 +238,7 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_taken_output_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "tau").mkdir()
     (tmp_path / "tau" / "file").touch()
-    with pytest.raises(FormatError, match="exists already"):
+    with pytest.raises(PlaceError, match="exists already"):
         train_tiny(output=tmp_path / "tau")
 
 
@@ -258,23 +256,23 @@ train_tiny(output=Path(sys.argv[1]), report=report)
 
 
 def test_killed_training_goes_on_to_the_same_files(tmp_path: Path) -> None:
-    def run(*arguments: str) -> "subprocess.Popen[bytes]":
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", SCRIPT, *arguments]
-        return subprocess.Popen(command, env=environment)
+    def run(*arguments: str) -> Process:
+        return Process(["-c", SCRIPT, *arguments])
 
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     victim = run(str(cut), "to be killed")
     # a process of its own, too: other numbers of threads may round otherwise
-    assert run(str(whole)).wait(120) == 0
-    deadline = time.monotonic() + 120
+    ((status, _, stderr),) = finish([run(str(whole))])
+    assert status == 0, stderr
+    deadline = time.monotonic() + PATIENCE
     while not (tmp_path / "cut.checkpoint" / "checkpoint.json").exists():
         assert time.monotonic() < deadline
         assert victim.poll() is None
         time.sleep(0.05)
-    victim.send_signal(signal.SIGKILL)
-    assert victim.wait() == -signal.SIGKILL
-    assert run(str(cut)).wait(120) == 0
+    victim.stop()
+    assert victim.returncode == -signal.SIGKILL
+    ((status, _, stderr),) = finish([run(str(cut))])
+    assert status == 0, stderr
     _assert_same_files(whole, cut)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cut", "whole"]
 

@@ -54,7 +54,7 @@ def command(
         kfac apply sentence-transformers/all-MiniLM-L6-v2 tau-a tau-b -o merged
         kfac apply openai/clip-vit-base-patch32 tau --alpha 0.5 -o half
     """
-    from kfac_artifacts.format.files import check_free
+    from kfac_artifacts.places import check_free
     from kfac_artifacts.sources import apply
     from kfac_artifacts.task_vector import TaskVector
 
@@ -63,7 +63,7 @@ def command(
             f"{len(vectors)} task vectors need one --alpha or {len(vectors)}, found "
             f"{len(alphas)}"
         )
-    check_free(output, replace=force)
+    check_free(output, replace=force, inputs=[model, *vectors])
     factors = (
         alphas if len(alphas) == len(vectors) else [*(alphas or (1.0,))] * len(vectors)
     )

@@ -90,11 +90,11 @@ def command(
     """
     from kfac_artifacts.compress import compare
     from kfac_artifacts.format import load, open_artifact
-    from kfac_artifacts.format.files import check_free
+    from kfac_artifacts.places import check_free
     from kfac_cli.writing import write
 
     how = _how(recipe, max_size, max_error)
-    check_free(output, replace=force)
+    check_free(output, replace=force, inputs=[artifact, *task_vectors])
     before = load(artifact)
     taus = [_changes(path, before) for path in task_vectors]
     write(

@@ -109,21 +109,24 @@ def command(
     from kfac_artifacts.estimate import (
         Estimator,
         Job,
+        Workers,
         compute,
         compute_with_curvlinops,
         discard,
+        hold_together,
         save_together,
     )
-    from kfac_artifacts.format.files import check_free
+    from kfac_artifacts.places import claimed
     from kfac_cli.writing import check_choice, write
 
     how = check_choice(recipe, storage)
-    check_free(output, replace=force)
+    until_the_end = click.get_current_context().with_resource
+    checkpoint = until_the_end(claimed(output, replace=force, inputs=[model, data]))
     main = _is_main(engine)
+    until_the_end(hold_together(checkpoint, Workers.gather("cpu")))
     started = time.perf_counter()
     network, found = _open(model, opened, **sources)
     account = tell(found, min(examples, len(found))) if main else {}
-    checkpoint = output.with_name(f"{output.name}.checkpoint")
     kind = cotangents or ("orthogonal" if engine == "own" else "mc")
     run = compute_with_curvlinops
     if engine == "own":

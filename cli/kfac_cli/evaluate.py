@@ -109,6 +109,10 @@ def command(
     split = dict(split_pair(pair) for pair in pairs)
     if len(split) != len(pairs):
         raise click.UsageError("a task vector occurs twice; every TAU counts once")
+    if plot is not None:
+        from kfac_artifacts.evaluate.plot import check_plottable
+
+        check_plottable(plot, [model, *split, *split.values()])
     length, prompt = columns.pop("max_length"), columns.pop("prompt")
     found_data = read_all(model, split, **columns)
     from kfac_artifacts.evaluate import MODES, evaluate, plot_evaluation

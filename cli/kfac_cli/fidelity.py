@@ -133,7 +133,8 @@ def command(
     from kfac_artifacts.sources import encode_data, load_network
 
     if plot is not None:
-        check_plottable(plot)
+        data_of = (data,) if directions_data is None else (data, directions_data)
+        check_plottable(plot, [artifact, model, *data_of, *task_vectors])
     opened = open_artifact(artifact)
     network = load_network(model, output_map=output_map, device=device, dtype=dtype)
     encode = partial(encode_data, network=network, max_length=max_length, prompt=prompt)
@@ -155,14 +156,10 @@ def command(
     if found.held_out.doubt is not None:
         click.echo(f"Warning: {found.held_out.doubt}", err=True)
     if as_json:
-        console.print_json(
-            {"verdict": verdict(found), **found.to_json(), "read": account}
-        )
+        said = {"verdict": verdict(found), "read": account}
+        console.print_json({**said, **found.to_json()})
     else:
         _print(found, top)
-        click.echo()
-        for sentence in verdict(found):
-            click.echo(sentence)
 
 
 def _load_all(paths: tuple[Path, ...]) -> dict[str, Any]:
@@ -176,6 +173,8 @@ def _load_all(paths: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _print(found: "Fidelity", top: int) -> None:
+    from kfac_artifacts.fidelity import verdict
+
     held = found.held_out
     left_out = f" ({held.known} seen by the artifact left out)" if held.known else ""
     click.echo(
@@ -191,6 +190,9 @@ def _print(found: "Fidelity", top: int) -> None:
         click.echo(f"and {len(found.modules) - len(shown)} modules with less error")
     if found.directions:
         _print_directions(found)
+    click.echo()
+    for sentence in verdict(found):
+        click.echo(sentence)
 
 
 def _print_directions(found: "Fidelity") -> None:

@@ -33,12 +33,12 @@ def command(
         kfac join low high -o mails
     """
     from kfac_artifacts.format import load, open_artifact
-    from kfac_artifacts.format.files import check_free
     from kfac_artifacts.merge import join
+    from kfac_artifacts.places import check_free
     from kfac_cli.inspect import overview
     from kfac_cli.writing import write
 
-    check_free(output, replace=force)
+    check_free(output, replace=force, inputs=artifacts)
     joined = join([load(path) for path in artifacts])
     write(
         joined,

@@ -57,12 +57,12 @@ def command(
         kfac merge total --exclude tickets -o others
     """
     from kfac_artifacts.format import load, open_artifact
-    from kfac_artifacts.format.files import check_free
     from kfac_artifacts.merge import merge
+    from kfac_artifacts.places import check_free
     from kfac_cli.writing import check_choice, write
 
     how = check_choice(recipe, storage)
-    check_free(output, replace=force)
+    check_free(output, replace=force, inputs=[*artifacts, *exclude])
     added, removed = [load(p) for p in artifacts], [load(p) for p in exclude]
     with console.progress("comparing", len(added[0].blocks), "modules") as advance:
         merged = merge(

@@ -15,6 +15,11 @@ from kfac_cli.options import NAMED, hub_options, json_option
 @click.option("--private", is_flag=True, help="Make a new repository private.")
 @click.option("--license", help="Licence for the model card, such as cc-by-4.0.")
 @click.option("--tag", help="Tag of the commit.  [default: named by the digest]")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace an artifact of other tasks in a plain directory, too.",
+)
 @hub_options
 @json_option
 def command(
@@ -23,6 +28,7 @@ def command(
     private: bool,
     license: str | None,
     tag: str | None,
+    force: bool,
     endpoint: str | None,
     retries: int,
     as_json: bool,
@@ -38,7 +44,7 @@ def command(
     \b
     Example:
       kfac push mnli-curvature hf://my-org/minilm-kfac/mnli --license cc-by-4.0
-      kfac push mnli-curvature registry/mnli
+      kfac push mnli-curvature ./registry/mnli
     """
     from kfac_artifacts.hub import Hub, client_output, push
 
@@ -51,15 +57,24 @@ def command(
             private=private,
             license=license,
             tag=tag,
+            replace=force,
             hub=Hub(endpoint=endpoint, retries=retries),
         )
     if not pushed.changed:
         click.echo(f"{destination} is already up to date", err=True)
     if pushed.card_kept:
         click.echo("its edited README.md was kept as it is", err=True)
+    if pushed.replaced is not None:
+        click.echo(f"replaced {pushed.replaced}", err=True)
     if pushed.changed:
         tagged = f"tagged {pushed.tag}" if pushed.tag else "not tagged"
-        click.echo(f"pushed {size(pushed.size)}, {tagged}", err=True)
+        where = f"pushed {size(pushed.size)}, {tagged}"
+        if pushed.directory is not None:
+            where = (
+                f"wrote {size(pushed.size)} into the local directory "
+                f"{pushed.directory}, as {pushed.tag}"
+            )
+        click.echo(where, err=True)
     if pushed.untagged:
         click.echo(
             f"warning: the tag could not be set, push again to set it: "
@@ -67,7 +82,8 @@ def command(
             err=True,
         )
     if as_json:
-        print_json(pushed.__dict__)
+        place = None if pushed.directory is None else str(pushed.directory)
+        print_json({**pushed.__dict__, "directory": place})
     else:
         click.echo(pushed.reference)
 

@@ -1,7 +1,6 @@
 """Compressing artifacts, one factor in memory at a time."""
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,15 +16,15 @@ from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import MAX_SHARD_BYTES, StoredFactors, save_artifact
 from kfac_artifacts.format.factor_info import FactorInfo
-from kfac_artifacts.format.files import check_free
 from kfac_artifacts.format.tensors import write_tensors
+from kfac_artifacts.places import check_free, workspace
 
 Progress = Callable[[int], None]
 
 
 def save_compressed(
     artifact: Artifact,
-    path: Path,
+    path: str | Path,
     how: Recipe | Mapping[str, Recipe] | Budget | str,
     *,
     max_shard_bytes: int = MAX_SHARD_BYTES,
@@ -36,28 +35,26 @@ def save_compressed(
 
     Args:
         artifact: What to compress; its factors are asked for one at a time.
-        path: The directory to write.
+        path: The directory to write; links are followed.
         how: A recipe, its name, one for every factor, or a budget that chooses them.
         max_shard_bytes: Size in bytes above which several tensor files are written.
-        replace: Whether a directory that is already there may be replaced.
+        replace: Whether what this package wrote there may be replaced.
         progress: Told after every factor, once for a recipe and twice for a budget.
 
     Raises:
-        FormatError: If the place is taken, or a value does not fit the storage.
+        PlaceError: If the place is taken or cannot be written.
+        FormatError: If a value does not fit the storage.
         SettingsError: If there is no such recipe, or the budget cannot be kept.
     """
     check_free(path, replace=replace)
     recipe = Recipe.parse(how) if isinstance(how, str) else how
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=path.parent, prefix=f".{path.name}.factors."
-    ) as workspace:
+    with workspace(path) as directory:
         compressed = compress(
             artifact,
             choose(artifact, recipe, progress)
             if isinstance(recipe, Budget)
             else recipe,
-            Path(workspace),
+            directory,
             progress,
         )
         save_artifact(

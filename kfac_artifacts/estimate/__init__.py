@@ -7,7 +7,7 @@ from kfac_artifacts.estimate.options import Estimator, Job
 from kfac_artifacts.estimate.planning.plan import Effort, Plan, plan
 from kfac_artifacts.estimate.processes.dealt import DealtFactors, save_together
 from kfac_artifacts.estimate.processes.workers import Workers
-from kfac_artifacts.estimate.saver import discard, kept_in
+from kfac_artifacts.estimate.saver import discard, hold_together, kept_in
 from kfac_artifacts.format.manifest import ESTIMATORS
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "compute",
     "compute_with_curvlinops",
     "discard",
+    "hold_together",
     "kept_in",
     "plan",
     "save_together",

@@ -87,6 +87,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         MismatchError: If there is a checkpoint of another job to go on from, or other
             processes were given another job.
         FormatError: If a checkpoint is damaged.
+        PlaceError: If another run has the checkpoint.
         KfacError: If the network's output is not finite, or another process failed.
     """
     ct.check(cotangents)
@@ -120,8 +121,9 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     settings = _settings(base, network, source, estimator, workers)
     workers.require_alike({**settings, "checkpoint": job, "batch size": batch_size})
     place = sharded(network, used, coverage, pair, workers) if split else nullcontext()
-    with requiring_gradients(used, wanted=False), tensor_cores(), place:
-        found = estimate(run, estimator, Saver(job, workers, settings))
+    saver = Saver(job, workers, settings)
+    with saver.held(), requiring_gradients(used, wanted=False), tensor_cores(), place:
+        found = estimate(run, estimator, saver)
         factors = {n: f.to("cpu") for n, f in found.all_factors().items()}
     provenance = Provenance(
         base=base,

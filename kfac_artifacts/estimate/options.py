@@ -72,10 +72,15 @@ class Job:
         shard: Whether, with several processes, each factor lives on one of them alone.
     """
 
-    checkpoint: Path | None = None
+    checkpoint: str | Path | None = None
     resume: bool = False
     every: int = 4
     shard: bool = False
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory of the checkpoint, or None."""
+        return None if self.checkpoint is None else Path(self.checkpoint)
 
 
 ALONE = Job()

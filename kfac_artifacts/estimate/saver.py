@@ -7,7 +7,8 @@ ahead of others, but never two.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from kfac_artifacts.errors import FormatError
 from kfac_artifacts.estimate.options import Job
 from kfac_artifacts.estimate.processes.workers import Workers
 from kfac_artifacts.format.checkpoint import MANIFEST, Checkpoint, State
+from kfac_artifacts.places import hold
 
 SUMS, REFINING = "summing up", "refining"
 """The stages of an estimation, in order; the ``stage`` of a state's details."""
@@ -55,17 +57,22 @@ class Saver:
             MismatchError: If it is of another job.
             KfacError: If another process failed at this.
         """
-        if self.job.checkpoint is None:
+        if self.job.directory is None:
             return None
         with self.workers.together():
             if self.job.resume:
-                for place in kept_in(self.job.checkpoint):
+                for place in kept_in(self.job.directory):
                     Checkpoint(place, self.settings, AFRESH).peek()
             elif self.workers.main:
-                discard(self.job.checkpoint)
+                discard(self.job.directory)
         if not self.job.resume:
             return None
         return self._load_own() if self.workers.sharded else self._load_shared()
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keep other runs from the checkpoint, if there is to be one."""
+        path = self.job.directory
+        return nullcontext() if path is None else hold_together(path, self.workers)
 
     def offer(
         self,
@@ -83,7 +90,7 @@ class Saver:
             details: What else is needed, with the ``stage``.
             every: Every how many offers to save at most; None for the job's choice.
         """
-        if self.job.checkpoint is None:
+        if self.job.directory is None:
             return
         self._batches += 1
         waited = time.monotonic() - self._since
@@ -108,7 +115,7 @@ class Saver:
 
     def _slots(self) -> list[Checkpoint]:
         """Where the states of this process are kept: two places if sharded."""
-        path = self.job.checkpoint
+        path = self.job.directory
         assert path is not None  # noqa: S101 - narrows
         if self.workers.size > 1:
             path /= f"process-{self.workers.rank}"
@@ -140,7 +147,7 @@ class Saver:
             if max(counts) < 2 and min(counts) == 0:
                 return None  # the first time was not over
             raise FormatError(
-                f"the processes have no state in common in {self.job.checkpoint}, but "
+                f"the processes have no state in common in {self.job.directory}, but "
                 f"{told}; {AFRESH}"
             )
         number = moments.index(max(common))
@@ -154,7 +161,29 @@ def _moment(state: State | None) -> tuple[bool, int] | None:
     return None if state is None else (state.details["stage"] == REFINING, state.step)
 
 
-def kept_in(path: Path) -> list[Path]:
+@contextmanager
+def hold_together(path: str | Path, workers: Workers) -> Iterator[None]:
+    """Keep other runs from a checkpoint; the main process does it for its fellows.
+
+    Args:
+        path: The directory.
+        workers: The processes; all of them call this.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        PlaceError: If another run has it.
+        KfacError: On the other processes, then.
+    """
+    with ExitStack() as stack:
+        with workers.together():
+            if workers.main:
+                stack.enter_context(hold(path))
+        yield
+
+
+def kept_in(path: str | Path) -> list[Path]:
     """Find the checkpoints, of whatever job, in a job's directory.
 
     Args:
@@ -163,12 +192,12 @@ def kept_in(path: Path) -> list[Path]:
     Returns:
         The directories that hold a state.
     """
-    return [place for place in _places(path) if (place / MANIFEST).is_file()]
+    return [place for place in _places(Path(path)) if (place / MANIFEST).is_file()]
 
 
-def discard(path: Path) -> None:
+def discard(path: str | Path) -> None:
     """Remove a job's checkpoints; anything else in the directory stays there."""
-    for place in reversed(_places(path)):
+    for place in reversed(_places(Path(path))):
         Checkpoint(place, {}, AFRESH).remove()
 
 

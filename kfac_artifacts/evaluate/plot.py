@@ -1,21 +1,25 @@
 """A picture of an evaluation: accuracies at one α, or along a sweep."""
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.evaluate.results import Evaluation, ModeScores
 from kfac_artifacts.format.files import write_durably
+from kfac_artifacts.places import check_file_free
 
 # Okabe and Ito: distinguishable for the colour-blind
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DPI = 150
+MARK = "drawn by kfac-artifacts"
+"""Stands in every figure, so that one of somebody else is not written over."""
 FORMATS = {  # with what tells the time of writing
-    ".png": ("Software",),
-    ".pdf": ("CreationDate", "Creator", "Producer"),
-    ".svg": ("Date",),
+    ".png": {"Software": None, "Comment": MARK},
+    ".pdf": {"CreationDate": None, "Creator": MARK, "Producer": None},
+    ".svg": {"Date": None, "Description": MARK},
 }
 
 
@@ -42,19 +46,24 @@ def plot_evaluation(evaluation: Evaluation, path: str | Path) -> None:
     save_figure(figure, path)
 
 
-def check_plottable(path: str | Path) -> None:
+def check_plottable(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
     """Refuse a file that no figure can be written to; best before long work.
 
     Args:
         path: The file; its ending says the format: png, pdf or svg.
+        inputs: What is read: the file may not be or lie in one of them.
 
     Raises:
         SettingsError: If the ending is another one.
+        PlaceError: If the file cannot be written, is an input, or is no figure of ours.
     """
     if Path(path).suffix not in FORMATS:
         raise SettingsError(
             f"cannot plot to {path}: end its name with {', '.join(FORMATS)}"
         )
+    check_file_free(
+        path, inputs=inputs, is_ours=lambda content: MARK.encode() in content
+    )
 
 
 def new_figure(path: str | Path, width: float, height: float) -> Any:
@@ -80,9 +89,7 @@ def new_figure(path: str | Path, width: float, height: float) -> Any:
 def save_figure(figure: Any, path: str | Path) -> None:
     """Write a figure, without time and version: same input, same bytes."""
     content, suffix = io.BytesIO(), Path(path).suffix
-    figure.savefig(
-        content, format=suffix[1:], dpi=DPI, metadata=dict.fromkeys(FORMATS[suffix])
-    )
+    figure.savefig(content, format=suffix[1:], dpi=DPI, metadata=FORMATS[suffix])
     write_durably(Path(path), content.getvalue())
 
 

@@ -19,6 +19,7 @@ from kfac_artifacts.format.files import (
     sync,
     write_durably,
 )
+from kfac_artifacts.places import plain_errors
 
 FORMAT = "kfac-checkpoint"
 VERSION = 2
@@ -55,12 +56,29 @@ class Checkpoint:
     afresh: str
 
     def save(self, state: State) -> None:
-        """Write a state; until that is whole, the one before stays valid."""
+        """Write a state; until that is whole, the one before stays valid.
+
+        Args:
+            state: What is done so far.
+
+        Raises:
+            OSError: If the disk is full or fails; what was half written is removed.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         file = self.path / f"step-{state.step}.safetensors"
-        save_file({n: t.contiguous() for n, t in state.tensors.items()}, file)
-        with file.open("rb") as written:
-            sync(written.fileno())
+        part = file.with_suffix(".part")
+        try:
+            with plain_errors(file):
+                tensors = {n: t.contiguous() for n, t in state.tensors.items()}
+                save_file(tensors, part)
+            with part.open("rb") as written:
+                sync(written.fileno())
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        if file.exists():  # of another stage: its manifest must not name these tensors
+            (self.path / MANIFEST).unlink(missing_ok=True)
+        part.replace(file)
         manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -107,7 +125,7 @@ class Checkpoint:
 
     def _files(self) -> list[Path]:
         """What belongs to a checkpoint, half-written files too."""
-        patterns = ("step-*.safetensors", MANIFEST, f".{MANIFEST}.*")
+        patterns = ("step-*.safetensors", "step-*.part", MANIFEST, f".{MANIFEST}.*")
         return [file for pattern in patterns for file in self.path.glob(pattern)]
 
     def _read(self) -> tuple[int, dict[str, Any], str] | None:

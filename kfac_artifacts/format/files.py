@@ -1,12 +1,9 @@
-"""Files that may be hostile or half-written: JSON, hashes, whole directories."""
+"""Files that may be hostile or half-written: JSON, hashes, whole files."""
 
 import hashlib
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +42,15 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def identity(path: Path) -> tuple[int, ...] | None:
+    """Tell a file from one that took its place later; None if there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+
+
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file beside its place, flush it to disk, and rename it."""
     with tempfile.NamedTemporaryFile(
@@ -53,6 +59,7 @@ def write_durably(path: Path, content: bytes) -> None:
         temporary = Path(file.name)
         try:
             file.write(content)
+            file.flush()
             sync(file.fileno())
             temporary.chmod(0o644)
             temporary.replace(path)
@@ -64,78 +71,3 @@ def write_durably(path: Path, content: bytes) -> None:
 def sync(descriptor: int) -> None:
     """Flush an open file to disk."""
     os.fsync(descriptor)
-
-
-@contextmanager
-def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Fill a directory beside its place; it appears there whole, or not at all.
-
-    Args:
-        path: Where the directory shall be.
-        replace: Whether a directory that is already there may be replaced.
-
-    Yields:
-        A temporary directory next to ``path``; fill it and leave the block.
-
-    Raises:
-        FormatError: If ``path`` exists, is not an empty directory, and ``replace`` is
-            off, or if it is a file.
-    """
-    check_free(path, replace=replace)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        _sync_tree(temporary)
-        _swap(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def check_free(path: Path, *, replace: bool = False) -> None:
-    """Refuse a place that is taken, before any work is done.
-
-    Args:
-        path: Where a directory shall be written.
-        replace: Whether a directory that is already there may be replaced.
-
-    Raises:
-        FormatError: If the place is taken.
-    """
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise FormatError(f"{path} exists and is no directory; choose another place")
-    if not replace and path.is_dir() and any(path.iterdir()):
-        raise FormatError(f"{path} exists already; choose another place, or --force")
-
-
-def _swap(new: Path, path: Path) -> None:
-    if not path.exists():
-        new.rename(path)
-    else:
-        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-        path.rename(old)  # an empty directory may be renamed over
-        try:
-            new.rename(path)
-        except BaseException:
-            old.rename(path)
-            raise
-        shutil.rmtree(old)
-    _sync_directory(path.parent)
-
-
-def _sync_tree(root: Path) -> None:
-    for path in root.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                sync(file.fileno())
-    _sync_directory(root)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        sync(descriptor)
-    finally:
-        os.close(descriptor)

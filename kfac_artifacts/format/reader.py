@@ -1,8 +1,8 @@
 """Reading an artifact: the manifest and headers at once, each factor when asked for."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from typing_extensions import override
 
@@ -12,14 +12,19 @@ from kfac_artifacts.factors import FACTORS, STORED_ASYMMETRY, Factor, check_fact
 from kfac_artifacts.format.consistency import INDEX, SINGLE
 from kfac_artifacts.format.factor_info import FactorInfo
 from kfac_artifacts.format.fields import Fields
-from kfac_artifacts.format.files import read_json, sha256_file
+from kfac_artifacts.format.files import identity, read_json, sha256_file
 from kfac_artifacts.format.manifest import MANIFEST, Manifest, from_json
 from kfac_artifacts.format.storage import TensorInfo
 from kfac_artifacts.format.tensors import check_tensors, open_tensors
 from kfac_artifacts.format.writer import stored
+from kfac_artifacts.places import recover
+
+T = TypeVar("T")
 
 MAX_OPEN = 64
 """Files that are open at the same time."""
+LOOKS = 50
+"""How often to look again at a place that other runs are replacing."""
 
 
 class StoredFactors(LazyFactors):
@@ -34,6 +39,7 @@ class StoredFactors(LazyFactors):
         self.infos = infos
         self._directory = directory
         self._files = files
+        self._seen = {name: identity(directory / name) for name in files.values()}
         self._handles: dict[str, Any] = {}
         self._last: tuple[str, Factor] | None = None
 
@@ -90,11 +96,29 @@ class StoredFactors(LazyFactors):
         if len(self._handles) > MAX_OPEN:
             self._handles.clear()
         if file not in self._handles:
-            self._handles[file] = open_tensors(self._directory / file)
+            self._handles[file] = self._open(self._directory / file)
         return self._handles[file]
 
+    def _open(self, file: Path) -> Any:
+        """Open a file, if it is still the one that was checked."""
+        handle, problem = None, None
+        try:
+            handle = open_tensors(file)
+            for key in handle.keys():  # noqa: SIM118 - it is no mapping
+                handle.get_tensor(key)  # the library maps the file at the first look
+                break
+        except (FormatError, RuntimeError) as error:
+            problem = FormatError(f"{file} cannot be read: {error}")
+        if identity(file) != self._seen[file.name]:
+            raise FormatError(
+                f"{file} was replaced since it was opened; open the artifact again"
+            ) from problem
+        if problem is not None:
+            raise problem
+        return handle
 
-def open_artifact(path: Path) -> Artifact:
+
+def open_artifact(path: str | Path) -> Artifact:
     """Open an artifact: check the manifest, sizes and headers; read no tensor.
 
     Args:
@@ -106,11 +130,7 @@ def open_artifact(path: Path) -> Artifact:
     Raises:
         FormatError: If anything breaks ``spec/format.md``; hashes are not looked at.
     """
-    manifest = read_manifest(path)
-    files = _check_files(path, manifest)
-    factors = StoredFactors(path, manifest.factors, files)
-    digest = sha256_file(path / MANIFEST)
-    return Artifact(manifest.provenance, manifest.blocks, factors, digest)
+    return _settled(Path(path), _open)
 
 
 def load(path: str | Path) -> Artifact:
@@ -125,12 +145,10 @@ def load(path: str | Path) -> Artifact:
     Raises:
         FormatError: If anything breaks ``spec/format.md``, or a hash is wrong.
     """
-    artifact = open_artifact(Path(path))
-    check_hashes(Path(path))
-    return artifact
+    return _settled(Path(path), _load)
 
 
-def check_hashes(path: Path) -> None:
+def check_hashes(path: str | Path) -> None:
     """Compare every file with the size and hash in the manifest.
 
     Args:
@@ -139,15 +157,10 @@ def check_hashes(path: Path) -> None:
     Raises:
         FormatError: If one differs; the first one is named.
     """
-    for name, info in read_manifest(path).files.items():
-        if sha256_file(path / name) != info.sha256:
-            raise FormatError(
-                f"{path / name} was damaged or changed: its sha256 is not the one in "
-                f"{MANIFEST}; fetch it again"
-            )
+    _settled(Path(path), _check_hashes)
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: str | Path) -> Manifest:
     """Read and check the manifest, and that every file has its size.
 
     Args:
@@ -159,6 +172,50 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         FormatError: If it is not a manifest of this version, or a file is missing.
     """
+    return _settled(Path(path), _read_manifest)
+
+
+def _settled(path: Path, read: Callable[[Path], T]) -> T:
+    """Read what belongs together: again, if another run has replaced it meanwhile."""
+    for _ in range(LOOKS):
+        before = identity(path / MANIFEST)
+        moving = before is None and recover(path)
+        try:
+            found = read(path)
+        except (FormatError, OSError):
+            same = identity(path / MANIFEST) == before
+            if same and not moving and (before is not None or not recover(path)):
+                raise
+        else:
+            if identity(path / MANIFEST) == before:
+                return found
+    raise FormatError(f"{path} is being replaced again and again; try again later")
+
+
+def _open(path: Path) -> Artifact:
+    manifest = _read_manifest(path)
+    files = _check_files(path, manifest)
+    factors = StoredFactors(path, manifest.factors, files)
+    digest = sha256_file(path / MANIFEST)
+    return Artifact(manifest.provenance, manifest.blocks, factors, digest)
+
+
+def _load(path: Path) -> Artifact:
+    artifact = _open(path)
+    _check_hashes(path)
+    return artifact
+
+
+def _check_hashes(path: Path) -> None:
+    for name, info in _read_manifest(path).files.items():
+        if sha256_file(path / name) != info.sha256:
+            raise FormatError(
+                f"{path / name} was damaged or changed: its sha256 is not the one in "
+                f"{MANIFEST}; fetch it again"
+            )
+
+
+def _read_manifest(path: Path) -> Manifest:
     if not (path / MANIFEST).is_file():
         raise FormatError(f"{path} is no artifact: there is no {MANIFEST} in it")
     manifest = from_json(read_json(path / MANIFEST))

@@ -9,13 +9,7 @@ from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format.consistency import INDEX, shard_names
 from kfac_artifacts.format.factor_info import FactorInfo, factor_info
-from kfac_artifacts.format.files import (
-    check_free,
-    dump_json,
-    new_directory,
-    sha256_file,
-    write_durably,
-)
+from kfac_artifacts.format.files import dump_json, sha256_file, write_durably
 from kfac_artifacts.format.manifest import (
     MANIFEST,
     FileInfo,
@@ -25,6 +19,7 @@ from kfac_artifacts.format.manifest import (
 )
 from kfac_artifacts.format.storage import Storage, TensorInfo
 from kfac_artifacts.format.tensors import write_tensors
+from kfac_artifacts.places import check_free, new_directory
 
 MAX_SHARD_BYTES = 5 * 10**9
 DEFAULT = "symmetric-float32"
@@ -32,7 +27,7 @@ DEFAULT = "symmetric-float32"
 
 def save_artifact(
     artifact: Artifact,
-    path: Path,
+    path: str | Path,
     *,
     storage: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
@@ -43,15 +38,16 @@ def save_artifact(
 
     Args:
         artifact: What to write; its factors are asked for one at a time.
-        path: The directory.
+        path: The directory; links are followed.
         storage: One of ``STORAGES``; a factor without a symmetric matrix takes the
             plain form. None keeps what factors are stored as, or else is ``DEFAULT``.
         max_shard_bytes: Size in bytes above which several tensor files are written.
-        replace: Whether a directory that is already there may be replaced.
+        replace: Whether what this package wrote there may be replaced.
         progress: Told after every factor how many bytes were written.
 
     Raises:
-        FormatError: If the place is taken, or a value does not fit the storage.
+        PlaceError: If the place is taken or cannot be written.
+        FormatError: If a value does not fit the storage.
     """
     check_free(path, replace=replace)
     infos = _factor_infos(artifact, storage)

@@ -4,8 +4,13 @@ import logging
 from pathlib import Path
 
 from kfac_artifacts.artifact import disclosure
-from kfac_artifacts.errors import RegistryError
-from kfac_artifacts.hub.address import HubAddress, PlainAddress, parse
+from kfac_artifacts.errors import AddressError, RegistryError
+from kfac_artifacts.hub.address import (
+    HubAddress,
+    PlainAddress,
+    looks_like_hub,
+    parse,
+)
 from kfac_artifacts.hub.connection import Hub
 from kfac_artifacts.hub.content import Package
 from kfac_artifacts.hub.directory import pull_from_directory, push_to_directory
@@ -31,11 +36,12 @@ logger = logging.getLogger(__name__)
 
 def push(
     directory: str | Path,
-    destination: str,
+    destination: str | Path,
     *,
     private: bool = False,
     license: str | None = None,
     tag: str | None = None,
+    replace: bool = False,
     hub: Hub | None = None,
 ) -> Pushed:
     """Publish an artifact, after checking it.
@@ -50,6 +56,8 @@ def push(
         private: Whether a new repository on the Hub shall be private.
         license: Licence identifier for the model card, such as ``cc-by-4.0``.
         tag: Tag of the commit on the Hub; by default named by the artifact's digest.
+        replace: Whether an artifact of another base model or of other tasks that stands
+            in a plain directory may be replaced.
         hub: The Hub; by default the one of the environment.
 
     Returns:
@@ -57,15 +65,25 @@ def push(
 
     Raises:
         RegistryError: If the destination refuses it or cannot be reached.
+        AddressError: If it may be meant for the Hub, but reads like a directory.
+        PlaceError: If a directory is taken or cannot be written.
     """
-    address = parse(destination)
+    address = parse(str(destination))
     if isinstance(address, HubAddress):
+        if replace:
+            raise RegistryError(f"{address} keeps what was there: nothing to --force")
         package = _checked(directory, license)
         hub = hub or Hub()
         return push_to_hub(package, address, private=private, tag=tag, hub=hub)
     if private or tag:
         raise RegistryError(f"{address} is a directory: it cannot be private or tagged")
-    return push_to_directory(_checked(directory, license), address)
+    if isinstance(destination, str) and (meant := looks_like_hub(destination)):
+        raise AddressError(
+            f"{destination} is no directory yet: did you mean {meant}? for a directory "
+            f"write ./{destination}"
+        )
+    package = _checked(directory, license)
+    return push_to_directory(package, address, replace=replace)
 
 
 def _checked(directory: str | Path, license: str | None) -> Package:
@@ -77,7 +95,7 @@ def _checked(directory: str | Path, license: str | None) -> Package:
 
 
 def pull(
-    source: str,
+    source: str | Path,
     directory: str | Path,
     *,
     replace: bool = False,
@@ -88,13 +106,13 @@ def pull(
     Args:
         source: ``hf://org/name[/path][@revision]``, or a directory with an artifact.
         directory: Where it shall be; it appears whole or not at all.
-        replace: Whether an artifact that is already there may be replaced.
+        replace: Whether what this package wrote there may be replaced.
         hub: The Hub; by default the one of the environment.
 
     Returns:
         What was done, with the address pinned to what was found.
     """
-    address = parse(source)
+    address = parse(str(source))
     if isinstance(address, HubAddress):
         return pull_from_hub(
             address, Path(directory), replace=replace, hub=hub or Hub()

@@ -79,6 +79,25 @@ def parse(text: str) -> HubAddress | PlainAddress:
     return PlainAddress(Path(text))
 
 
+def looks_like_hub(text: str) -> str | None:
+    """Guess whether a directory that is not there is meant to be on the Hub.
+
+    Args:
+        text: A destination as the user wrote it.
+
+    Returns:
+        The address on the Hub, if it reads like ``org/name[/path]`` and neither it nor
+        its first folder exists; else None.
+    """
+    first = text.split("/", maxsplit=1)[0]
+    if not NAME.fullmatch(first) or Path(first).exists():
+        return None
+    try:
+        return str(_hub_address(SCHEME + text))
+    except AddressError:
+        return None
+
+
 def tag_of(digest: str) -> str:
     """The tag of an artifact: ``kfac-`` and the first 12 digits of its digest."""
     return f"kfac-{digest[:12]}"

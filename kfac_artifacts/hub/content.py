@@ -3,18 +3,17 @@
 import re
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
 from kfac_artifacts.artifact import Artifact
-from kfac_artifacts.errors import FormatError, RegistryError
+from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import check_hashes, load, open_artifact
 from kfac_artifacts.format.files import (
-    check_free,
     dump_json,
-    new_directory,
     sha256_file,
     write_durably,
 )
@@ -22,6 +21,7 @@ from kfac_artifacts.format.json_text import parse_json
 from kfac_artifacts.format.manifest import MANIFEST, FileInfo, from_json
 from kfac_artifacts.hub.card import is_untouched, license_of, model_card
 from kfac_artifacts.hub.plain_files import check_plain, read_plain
+from kfac_artifacts.places import new_directory
 
 CARD = "README.md"
 ORIGIN = "pulled.json"
@@ -202,7 +202,7 @@ def publish(
 def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
     """Copy those of the files that exist, their content only."""
     for name in names:
-        if (source / name).is_file():
+        with suppress(FileNotFoundError):
             shutil.copyfile(source / name, target / name)
 
 
@@ -232,33 +232,6 @@ def files_of(manifest: bytes, where: Path) -> dict[str, FileInfo]:
         return dict(from_json(parse_json(manifest, MANIFEST)).files)
     except FormatError as error:
         raise FormatError(f"{where} is not valid: {error}") from error
-
-
-def check_target(directory: Path, *, replace: bool) -> None:
-    """Refuse a place for an artifact before any work is done.
-
-    Args:
-        directory: Where an artifact shall be written.
-        replace: Whether an artifact that is already there may be replaced; anything
-            else that is there never is.
-
-    Raises:
-        RegistryError: If other files stand there, which would be lost.
-    """
-    check_free(directory, replace=replace)
-    if not directory.is_dir():
-        return
-    ours = {MANIFEST, CARD, ORIGIN}
-    others = sorted(
-        entry.name
-        for entry in directory.iterdir()
-        if entry.name not in ours and not TENSOR_FILE.fullmatch(entry.name)
-    )
-    if others:
-        raise RegistryError(
-            f"{directory} holds other things than an artifact ({', '.join(others[:3])})"
-            ", which would be lost; choose another place"
-        )
 
 
 def holds(directory: Path, digest: str) -> bool:

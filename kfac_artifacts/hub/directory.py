@@ -5,58 +5,135 @@ user's to arrange. Its version is its tag, ``kfac-`` and the start of its digest
 pulling ``PATH@kfac-...`` fails if another artifact stands there by now.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from kfac_artifacts.errors import AddressError, RegistryError
-from kfac_artifacts.format import check_hashes
-from kfac_artifacts.format.files import new_directory, sha256_file, write_durably
+from kfac_artifacts.artifact import Artifact
+from kfac_artifacts.errors import AddressError, FormatError, PlaceError, RegistryError
+from kfac_artifacts.format import check_hashes, open_artifact
+from kfac_artifacts.format.files import identity, sha256_file, write_durably
 from kfac_artifacts.format.manifest import MANIFEST
 from kfac_artifacts.hub.address import PlainAddress, contradicts, tag_of
 from kfac_artifacts.hub.content import (
     CARD,
     Origin,
     Package,
-    check_target,
     copy_files,
     holds,
     read_card,
     receive,
 )
 from kfac_artifacts.hub.result import Pulled, Pushed
+from kfac_artifacts.places import check_free, new_directory, recover
+
+LOOKS = 50
+"""How often to look again at an artifact that others are replacing."""
 
 
-def push_to_directory(package: Package, address: PlainAddress) -> Pushed:
+@dataclass
+class _Push:
+    """A push into a directory, and what it finds there when its turn comes."""
+
+    package: Package
+    target: Path
+    force: bool
+    replaced: str | None = None
+    card_kept: bool = False
+
+    def is_needed(self) -> bool:
+        """Whether the place may hold this, and does not yet, whole and with a card."""
+        self._check_successor()
+        existing = read_card(self.target)
+        card = self.package.card(str(self.target), existing)
+        self.card_kept = card is None
+        changed = card is not None and card != existing
+        return changed or not holds(self.target, self.package.digest)
+
+    def finish(self, directory: Path) -> None:
+        """Look at what there is by now, and write the card accordingly."""
+        self._check_successor()
+        existing = read_card(self.target)
+        card = self.package.card(str(self.target), existing)
+        self.card_kept = card is None
+        text = existing if card is None else card
+        write_durably(directory / CARD, (text or "").encode())
+
+    def _check_successor(self) -> None:
+        """Refuse to take the place of what has nothing to do with this artifact."""
+        self.replaced = None
+        manifest = self.target / MANIFEST
+        if not manifest.is_file() or sha256_file(manifest) == self.package.digest:
+            return
+        tag = tag_of(sha256_file(manifest))
+        why = _unrelated(self.target, self.package.artifact)
+        if why is not None and not self.force:
+            raise PlaceError(
+                f"{self.target} holds another artifact, {tag}: {why}; push to another "
+                "place, or --force"
+            )
+        self.replaced = tag
+
+
+def push_to_directory(
+    package: Package, address: PlainAddress, *, replace: bool = False
+) -> Pushed:
     """Copy an artifact into an embedded registry, whole or not at all.
+
+    An earlier version, of the same base model and with tasks in common, is replaced.
 
     Args:
         package: The artifact.
         address: Where it shall stand.
+        replace: Whether an artifact of another base model or of other tasks may be
+            replaced, too.
 
     Returns:
         What was done.
 
     Raises:
         AddressError: If the address is pinned.
+        PlaceError: If the place is taken by something else, or cannot be written.
     """
     if address.revision is not None:
         raise AddressError(f"{address} is pinned; push to {address.directory} instead")
-    target = address.directory
-    check_target(target, replace=True)
-    existing = read_card(target)
-    card = package.card(str(target), existing)
-    tag = tag_of(package.digest)
-    changed = not holds(target, package.digest) or card not in (None, existing)
+    push = _Push(package, address.directory, replace)
+    check_free(push.target, replace=True, inputs=[package.directory])
+    changed = push.is_needed()
     if changed:
-        with new_directory(target, replace=True) as temporary:
+        with new_directory(push.target, replace=True, before=push.finish) as temporary:
             copy_files(package.directory, temporary, package.files)
             (temporary / MANIFEST).write_bytes(package.manifest)  # as it was checked
-            text = existing if card is None else card
-            write_durably(temporary / CARD, (text or "").encode())
             check_hashes(temporary)
-    reference = str(PlainAddress(target, tag))
     return Pushed(
-        reference, package.digest, package.size, tag, changed, card_kept=card is None
+        reference=str(PlainAddress(push.target, tag_of(package.digest))),
+        digest=package.digest,
+        size=package.size,
+        tag=tag_of(package.digest),
+        changed=changed,
+        card_kept=push.card_kept,
+        directory=push.target,
+        replaced=push.replaced,
     )
+
+
+def _unrelated(place: Path, artifact: Artifact) -> str | None:
+    """Say why what stands at a place is no earlier version of an artifact."""
+    try:
+        there = open_artifact(place).provenance
+    except FormatError as error:
+        return f"it cannot be compared ({error})"
+    new = artifact.provenance
+    common = new.base.restrict(there.base.parameters.keys())
+    differences = common.differences(there.base.restrict(common.parameters.keys()))
+    if not common.parameters or differences:
+        return f"it is of another base model, {there.base.id}"
+    tasks, others = (
+        {source.data.id for source in sources}
+        for sources in (new.sources, there.sources)
+    )
+    if not tasks & others:
+        return f"it is of other tasks, {', '.join(sorted(others)[:3])}"
+    return None
 
 
 def pull_from_directory(
@@ -67,28 +144,46 @@ def pull_from_directory(
     Args:
         address: Where it stands.
         directory: Where it shall be.
-        replace: Whether an artifact that is already there may be replaced.
+        replace: Whether what this package wrote there may be replaced.
 
     Returns:
         What was done.
 
     Raises:
+        FormatError: If it is damaged.
         RegistryError: If there is none, or another than the pinned one.
     """
-    check_target(directory, replace=replace)
     source = address.directory
-    if not (source / MANIFEST).is_file():
-        raise RegistryError(
-            f"there is no artifact at {source} (no {MANIFEST}); for a repository on "
-            "the Hub write hf://org/name"
-        )
-    digest = sha256_file(source / MANIFEST)
-    reference = PlainAddress(source, tag_of(digest))
-    if contradicts(address.revision, digest):
-        raise RegistryError(
-            f"{source} holds {reference.revision} by now, not {address.revision}; pull "
-            f"{reference} if that will do"
-        )
-    origin = Origin(str(address), str(reference), digest)
-    size = receive(source, directory, origin, replace=replace)
-    return Pulled(directory, str(reference), digest, size)
+    check_free(directory, replace=replace, inputs=[source])
+    for _ in range(LOOKS):
+        seen, digest = identity(source / MANIFEST), _digest(source)
+        reference = PlainAddress(source, tag_of(digest))
+        if contradicts(address.revision, digest):
+            raise RegistryError(
+                f"{source} holds {reference.revision} by now, not {address.revision}; "
+                f"pull {reference} if that will do"
+            )
+        origin = Origin(str(address), str(reference), digest)
+        try:
+            size = receive(source, directory, origin, replace=replace)
+        except FormatError:
+            if identity(source / MANIFEST) == seen:
+                raise
+        else:
+            return Pulled(directory, str(reference), digest, size)
+    raise RegistryError(f"{source} is being replaced again and again; try again later")
+
+
+def _digest(source: Path) -> str:
+    """The sha256 of the manifest at a place."""
+    for _ in range(LOOKS):
+        moving = recover(source)
+        try:
+            return sha256_file(source / MANIFEST)
+        except OSError:
+            if not moving and not recover(source):
+                break
+    raise RegistryError(
+        f"there is no artifact at {source} (no {MANIFEST}); for a repository on "
+        "the Hub write hf://org/name"
+    )

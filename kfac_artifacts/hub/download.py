@@ -26,13 +26,13 @@ from kfac_artifacts.hub.content import (
     MAX_CARD_BYTES,
     DamagedFilesError,
     Origin,
-    check_target,
     files_of,
     publish,
 )
 from kfac_artifacts.hub.explain import explain
 from kfac_artifacts.hub.result import Pulled
 from kfac_artifacts.hub.words import some
+from kfac_artifacts.places import check_free
 
 DEFAULT_BRANCH = "main"
 REPAIRS = 2
@@ -82,7 +82,7 @@ def pull_from_hub(
     Returns:
         What was done.
     """
-    check_target(directory, replace=replace)
+    check_free(directory, replace=replace)
     with hub.explained(address):
         pull = _Pull(address, hub)
         found = pull.find()

@@ -16,6 +16,8 @@ class Pushed:
         changed: False if the destination was up to date already.
         card_kept: Whether a card edited at the destination was left as it is.
         untagged: Why there is no tag, or None.
+        directory: The local directory that was written, or None if it is on the Hub.
+        replaced: Tag of the artifact that stood in that directory before, if any.
     """
 
     reference: str
@@ -25,6 +27,8 @@ class Pushed:
     changed: bool
     card_kept: bool
     untagged: str | None = None
+    directory: Path | None = None
+    replaced: str | None = None
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import BaseModel
 from kfac_artifacts.errors import MismatchError
-from kfac_artifacts.format.files import check_free, dump_json, new_directory
+from kfac_artifacts.format.files import dump_json
 from kfac_artifacts.network import parameter_info
+from kfac_artifacts.places import check_free, new_directory
 from kfac_artifacts.sources.checkpoint import (
     MARKER,
     Belongings,
@@ -104,7 +105,7 @@ def apply(
         )
     number_type = None if dtype is None else number_type_of(dtype)
     target = Path(path)
-    check_free(target, replace=replace)
+    check_free(target, replace=replace, inputs=[model])
     location = locate(str(model), FILES)
     folder = encoder_folder(location.directory)
     encoder = Location(folder, location.id, location.revision)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_examples(  # noqa: PLR0913 - as many arguments as there are choices
-    data: str,
+    data: str | Path,
     network: Network,
     *,
     split: str | None = None,
@@ -55,7 +56,7 @@ def load_examples(  # noqa: PLR0913 - as many arguments as there are choices
     """
     columns = Columns(tuple(text_columns), image_column, label_column, classes)
     layout = Layout(delimiter, encoding, header)
-    found = read_data(data, split=split, columns=columns, layout=layout)
+    found = read_data(str(data), split=split, columns=columns, layout=layout)
     examples = encode_data(found, network, max_length=max_length, prompt=prompt)
     partly = found.table.unit == "image" and found.table.notes  # files were left out
     logger.log(logging.WARNING if partly else logging.INFO, "%s", examples.account())

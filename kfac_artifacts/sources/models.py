@@ -67,7 +67,7 @@ class Location:
 
 
 def load_network(
-    model: str,
+    model: str | Path,
     *,
     output_map: str | None = None,
     device: str = "auto",
@@ -94,7 +94,7 @@ def load_network(
     """
     number_type = number_type_of(dtype)
     place = _device(device)
-    location = locate(model)
+    location = locate(str(model))
     module = _load_module(location)
     _check_finite(module, location.id)
     chosen = find_output_map(module, output_map)

@@ -14,13 +14,13 @@ from kfac_artifacts.artifact import BaseModel, Json, Named
 from kfac_artifacts.errors import FormatError, MismatchError
 from kfac_artifacts.format.files import (
     dump_json,
-    new_directory,
     read_json,
     sha256_file,
     write_durably,
 )
 from kfac_artifacts.format.tensors import check_tensors, open_tensors, write_tensors
 from kfac_artifacts.network import Network, parameter_info
+from kfac_artifacts.places import new_directory, recover
 from kfac_artifacts.task_vector.head import Head
 from kfac_artifacts.task_vector.manifest import (
     MANIFEST,
@@ -162,18 +162,19 @@ class TaskVector:
         """Write a directory that appears whole or not at all; numbers as float32.
 
         Args:
-            path: The directory.
-            replace: Whether a directory that is already there may be replaced.
+            path: The directory; links are followed.
+            replace: Whether what this package wrote there may be replaced.
 
         Raises:
-            FormatError: If the place is taken, or a number is not finite.
+            PlaceError: If the place is taken or cannot be written.
+            FormatError: If a number is not finite.
         """
         head = _describe(self.head)
         tensors = {f"tau/{n}": t for n, t in sorted(self.tensors.items())}
         if self.head is not None:
             tensors["head/embeddings"] = self.head.embeddings
         stored = {name: _storable(name, tensor) for name, tensor in tensors.items()}
-        with new_directory(Path(path), replace=replace) as directory:
+        with new_directory(path, replace=replace) as directory:
             infos = announced(self.base, head)
             file = write_tensors(directory / TENSORS, infos, stored.items())
             manifest = Manifest(
@@ -195,6 +196,8 @@ class TaskVector:
             FormatError: If anything breaks ``spec/task_vector.md``.
         """
         directory = Path(path)
+        if not (directory / MANIFEST).is_file():
+            recover(directory)
         if not (directory / MANIFEST).is_file():
             raise FormatError(f"{path} is no task vector: there is no {MANIFEST} in it")
         manifest = from_json(read_json(directory / MANIFEST))

@@ -57,7 +57,7 @@ def class_texts(classes: Sequence[str], template: str = "{}") -> list[str]:
     return [template.replace("{}", name) for name in names]
 
 
-def read_texts(path: Path, classes: Sequence[str]) -> list[str]:
+def read_texts(path: str | Path, classes: Sequence[str]) -> list[str]:
     """Read a text per class: json by class or in order, else one per line.
 
     Args:
@@ -70,6 +70,7 @@ def read_texts(path: Path, classes: Sequence[str]) -> list[str]:
     Raises:
         SettingsError: If the file does not have one text for every class.
     """
+    path = Path(path)
     try:
         content = path.read_text("utf-8")
         value = json.loads(content) if path.suffix == ".json" else content.splitlines()

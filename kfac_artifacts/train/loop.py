@@ -2,22 +2,24 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from kfac_artifacts.artifact import Artifact, Json
-from kfac_artifacts.errors import FactorError, SettingsError
+from kfac_artifacts.errors import FactorError, PlaceError, SettingsError
 from kfac_artifacts.format.checkpoint import Checkpoint, State
-from kfac_artifacts.format.files import check_free
 from kfac_artifacts.linearize import linearize
 from kfac_artifacts.network import Network
+from kfac_artifacts.places import check_free, checkpoint_beside, hold
 from kfac_artifacts.task_vector import TaskVector
 from kfac_artifacts.train.checkpoint import capture, restore
 from kfac_artifacts.train.curvature import (
@@ -71,6 +73,11 @@ class Run:
     recent: list[tuple[float, float]] = dataclasses.field(default_factory=list)
 
     @property
+    def main(self) -> bool:
+        """Whether this process reports and writes."""
+        return bool(self.accelerator.is_main_process)
+
+    @property
     def progress(self) -> Progress:
         """How far the run is."""
         loss, accuracy = (
@@ -85,7 +92,7 @@ def train(
     settings: TrainSettings | None = None,
     *,
     curvature: Artifact | None = None,
-    output: Path | None = None,
+    output: str | Path | None = None,
     replace: bool = False,
     restart: bool = False,
     report: Callable[[Progress], None] = lambda _: None,
@@ -102,7 +109,7 @@ def train(
         settings: How; None for the usual settings.
         curvature: Curvature of the other tasks; None trains without penalty.
         output: Directory for the task vector; None only returns it.
-        replace: Whether a directory that is already at the output may be replaced.
+        replace: Whether what this package wrote at the output may be replaced.
         restart: Whether to ignore the checkpoint of an interrupted run.
         report: Told after every step how far the training is, in the main process.
 
@@ -115,7 +122,8 @@ def train(
         CoverageError: If nothing of what was asked for can be trained.
         SettingsError: If the settings do not work, or training diverges.
         FactorError: If the curvature is clearly indefinite, and must not be.
-        FormatError: If the output is taken.
+        PlaceError: If the output is taken or cannot be written, or another run has its
+            checkpoint.
     """
     settings = settings or TrainSettings()
     if output is not None:
@@ -123,29 +131,46 @@ def train(
     accelerator = Accelerator(device_placement=False)
     if accelerator.num_processes > 1:
         network.to(accelerator.device)
-    run = _prepare(accelerator, network, task, settings, curvature)
-    described = describe(task, settings, run.indices, curvature)
-    base = network.base.restrict(set(run.tau))
-    checkpoint = None
-    if output is not None:
-        path = output.with_name(f"{output.name}.checkpoint")
-        shared = {**described, "base": base.sha256}
-        checkpoint = Checkpoint(path, shared, "begin with --restart")
-        _resume(run, checkpoint, report, restart=restart)
-    _loop(run, checkpoint, report)
-    vector = TaskVector(
-        tensors={n: t.detach().cpu().clone() for n, t in run.tau.items()},
-        base=base,
-        output_map=network.output_map.info,
-        head=task.head,
-        settings=described,
-        metrics=_metrics(run, network),
-    )
-    if output is not None and checkpoint is not None and accelerator.is_main_process:
-        vector.save(output, replace=replace)
-        checkpoint.remove()
-    accelerator.wait_for_everyone()
+    place = None if output is None else checkpoint_beside(output)
+    with _held(accelerator, place):
+        run = _prepare(accelerator, network, task, settings, curvature)
+        described = describe(task, settings, run.indices, curvature)
+        base = network.base.restrict(set(run.tau))
+        checkpoint = None
+        if place is not None:
+            shared = {**described, "base": base.sha256}
+            checkpoint = Checkpoint(place, shared, "begin with --restart")
+            _resume(run, checkpoint, report, restart=restart)
+        _loop(run, checkpoint, report)
+        vector = TaskVector(
+            tensors={n: t.detach().cpu().clone() for n, t in run.tau.items()},
+            base=base,
+            output_map=network.output_map.info,
+            head=task.head,
+            settings=described,
+            metrics=_metrics(run, network),
+        )
+        if checkpoint is not None and output is not None and run.main:
+            vector.save(output, replace=replace)
+            checkpoint.remove()
+        accelerator.wait_for_everyone()
     return vector
+
+
+@contextmanager
+def _held(accelerator: Accelerator, checkpoint: Path | None) -> Iterator[None]:
+    """Keep other runs from the checkpoint; the main process does it for its fellows."""
+    with ExitStack() as stack:
+        refused = None
+        if checkpoint is not None and accelerator.is_main_process:
+            try:
+                stack.enter_context(hold(checkpoint))
+            except PlaceError as error:
+                refused = str(error)
+        for message in gather_object([refused]):  # all fail, or none
+            if message is not None:
+                raise PlaceError(message)
+        yield
 
 
 def _prepare(
@@ -205,8 +230,7 @@ def _resume(
     *,
     restart: bool,
 ) -> None:
-    main = run.accelerator.is_main_process
-    if restart and main:
+    if restart and run.main:
         checkpoint.remove()
     run.accelerator.wait_for_everyone()
     state = checkpoint.load()
@@ -216,14 +240,14 @@ def _resume(
     run.step = state.step
     recent: Any = state.details["recent"]
     run.recent = [(loss, score) for loss, score in recent]
-    if main:
+    if run.main:
         report(dataclasses.replace(run.progress, resumed=True))
 
 
 def _loop(
     run: Run, checkpoint: Checkpoint | None, report: Callable[[Progress], None]
 ) -> None:
-    saved, main = time.monotonic(), run.accelerator.is_main_process
+    saved, main = time.monotonic(), run.main
     while run.step < run.settings.steps:
         _step(run)
         if main:

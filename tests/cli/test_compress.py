@@ -168,7 +168,7 @@ def test_without_a_report_nothing_is_compared(made, tmp_path):
 def test_what_is_there_is_replaced_only_by_force(made, tmp_path):
     shutil.copytree(made / "total", tmp_path / "a")
     command_line = ("compress", made / "total", "-o", tmp_path / "a")
-    assert "exists already" in bad(*command_line, code=3)
+    assert "exists already" in bad(*command_line)
     assert contents(tmp_path / "a") == contents(made / "total")
     good(*command_line, "--force")
     assert contents(tmp_path / "a") != contents(made / "total")
@@ -240,7 +240,8 @@ def test_a_damaged_artifact_is_refused(made, tmp_path):
     file.write_bytes(content)
     message = bad("compress", tmp_path / "bad", "-o", tmp_path / "a", code=3)
     assert "factors.safetensors was damaged" in message
-    message = bad("compress", tmp_path, "-o", tmp_path / "a", code=3)
+    (tmp_path / "empty").mkdir()
+    message = bad("compress", tmp_path / "empty", "-o", tmp_path / "a", code=3)
     assert "is no artifact" in message
     options = ("--task-vector", made / "total")
     message = bad("compress", made / "total", "-o", tmp_path / "a", *options, code=3)

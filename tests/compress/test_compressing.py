@@ -11,7 +11,7 @@ import torch
 from kfac_artifacts.artifact import GramianBlock, KroneckerBlock, Layout, LazyFactors
 from kfac_artifacts.compress import Budget, Recipe, compress, save_compressed
 from kfac_artifacts.compress.originals import originals
-from kfac_artifacts.errors import FormatError, SettingsError
+from kfac_artifacts.errors import FormatError, PlaceError, SettingsError
 from kfac_artifacts.factors import Dense, Diagonal
 from kfac_artifacts.format import open_artifact, save_artifact
 from kfac_artifacts.verify import verify
@@ -142,7 +142,7 @@ def test_a_place_that_is_taken_is_refused_before_any_work(tmp_path, how):
     (tmp_path / "a" / "mine.txt").write_text("mine")
     before = on_disk(plain(), tmp_path / "before")
     counting = Counting(before)
-    with pytest.raises(FormatError, match="exists already"):
+    with pytest.raises(PlaceError, match="exists already"):
         save_compressed(replace(before, factors=counting), tmp_path / "a", how)
     assert not counting.asked
     assert contents(tmp_path / "a") == {"mine.txt": b"mine"}

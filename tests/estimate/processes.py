@@ -5,9 +5,7 @@
 
 import gc
 import json
-import os
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -25,8 +23,9 @@ from kfac_artifacts.estimate.sums import Sums
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
 from tests.computed import compute
+from tests.running import Process, finish
 
-ROOT = Path(__file__).parents[2]
+__all__ = ["finish"]
 KFAC = ["-c", "from kfac_cli.main import main; main()"]
 """The command, to be started by the interpreter."""
 
@@ -108,39 +107,20 @@ SHARDED = {
 CASES = PLAIN | SHARDED
 
 
-def start(arguments: Sequence[str], size: int = 2) -> "list[subprocess.Popen[str]]":
+def start(arguments: Sequence[str], size: int = 2) -> list[Process]:
     """Start processes as a launcher would; ``arguments`` follow the interpreter."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     shared = {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}",
-        "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "localhost",
         "MASTER_PORT": str(port),
         "WORLD_SIZE": str(size),
     }
     return [
-        subprocess.Popen(
-            [sys.executable, *arguments],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        Process(arguments, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(size)
     ]
-
-
-def finish(processes: "list[subprocess.Popen[str]]") -> list[tuple[int, str, str]]:
-    """Exit status, stdout and stderr of each."""
-    try:
-        found = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(p.returncode, *texts) for p, texts in zip(processes, found, strict=True)]
 
 
 def _main(output: Path, names: Sequence[str]) -> None:

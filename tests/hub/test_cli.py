@@ -125,7 +125,7 @@ def test_an_artifact_there_is_replaced_with_force(
     artifact: Path, tmp_path: Path
 ) -> None:
     place = write_artifact(tmp_path / "place", seed=1)
-    assert run("pull", artifact, place).exit_code == 3
+    assert run("pull", artifact, place).exit_code == 1
     assert run("pull", artifact, place, "--force").exit_code == 0
     assert contents(place) == contents(artifact)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kfac_artifacts.errors import AddressError, FormatError, RegistryError
+from kfac_artifacts.errors import AddressError, FormatError, PlaceError, RegistryError
 from kfac_artifacts.hub import pull, push
 from tests.hub.conftest import contents, write_artifact
 
@@ -59,7 +59,7 @@ def test_a_directory_with_other_things_is_not_replaced(
     artifact: Path, tmp_path: Path
 ) -> None:
     push(artifact, str(tmp_path / "registry" / "mnli"))
-    with pytest.raises(RegistryError, match=r"holds other things.*mnli"):
+    with pytest.raises(PlaceError, match=r"holds other things.*mnli"):
         push(artifact, str(tmp_path / "registry"))
     assert contents(tmp_path / "registry" / "mnli") == contents(artifact)
 

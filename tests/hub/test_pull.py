@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from kfac_artifacts.errors import FormatError, RegistryError
+from kfac_artifacts.errors import FormatError, PlaceError, RegistryError
 from kfac_artifacts.format import load
 from kfac_artifacts.hub import Hub, pull, push
 from tests.hub.conftest import contents, write_artifact
@@ -92,7 +92,7 @@ def test_an_artifact_is_replaced_on_request_only(
 ) -> None:
     target = write_artifact(tmp_path / "target", seed=3)
     before = contents(target)
-    with pytest.raises(FormatError, match="exists already"):
+    with pytest.raises(PlaceError, match="exists already"):
         pull(reference, target, hub=hub)
     assert contents(target) == before
     pull(reference, target, replace=True, hub=hub)
@@ -105,7 +105,7 @@ def test_other_things_are_never_replaced(
     target = tmp_path / "target"
     target.mkdir()
     (target / "thesis.tex").write_text("years of work")
-    with pytest.raises(RegistryError, match=r"holds other things.*thesis\.tex"):
+    with pytest.raises(PlaceError, match=r"holds other things.*thesis\.tex"):
         pull(reference, target, replace=True, hub=hub)
     assert only(target) == ["thesis.tex"]
 

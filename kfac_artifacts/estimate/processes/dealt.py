@@ -126,7 +126,7 @@ def _described(factor: Factor) -> tuple[str, dict[str, tuple[Any, torch.dtype]]]
 
 def save_together(
     artifact: Artifact,
-    path: Path,
+    path: str | Path,
     save: Callable[..., None] = save_artifact,
     **options: Any,
 ) -> None:
@@ -142,7 +142,8 @@ def save_together(
         options: Those of ``save``.
 
     Raises:
-        FormatError: If the place is taken, or a value does not fit the storage.
+        PlaceError: If the place is taken or cannot be written.
+        FormatError: If a value does not fit the storage.
         KfacError: On the other processes, if the main one has failed.
     """
     workers = Workers.gather(torch.device("cpu"))

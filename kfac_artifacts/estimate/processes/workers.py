@@ -53,7 +53,7 @@ class Workers:
     device: torch.device | str = "cpu"
 
     @classmethod
-    def gather(cls, device: torch.device) -> "Workers":
+    def gather(cls, device: torch.device | str) -> "Workers":
         """Find the processes that ``torchrun`` or ``accelerate launch`` has started."""
         if not dist.is_available():
             return cls(device=device)

@@ -1,0 +1,30 @@
+"""Places that are written: tried before the work, replaced in one step, never by force.
+
+Whatever this package writes is written through here. A directory appears whole or not
+at all, only what this package wrote itself (told by its content) or an empty directory
+is ever replaced, and no input is ever written to.
+"""
+
+from kfac_artifacts.places.checkpoints import checkpoint_beside, claimed, hold
+from kfac_artifacts.places.directories import check_free, new_directory, workspace
+from kfac_artifacts.places.faults import plain_errors
+from kfac_artifacts.places.files import check_file_free
+from kfac_artifacts.places.inputs import check_apart
+from kfac_artifacts.places.leftovers import recover
+from kfac_artifacts.places.owned import APPLIED_FORMAT, APPLIED_MARKER, contents_of
+
+__all__ = [
+    "APPLIED_FORMAT",
+    "APPLIED_MARKER",
+    "check_apart",
+    "check_file_free",
+    "check_free",
+    "checkpoint_beside",
+    "claimed",
+    "contents_of",
+    "hold",
+    "new_directory",
+    "plain_errors",
+    "recover",
+    "workspace",
+]

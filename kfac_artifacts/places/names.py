@@ -1,0 +1,73 @@
+"""Names of what is hidden beside or within a place while it is written."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+LONGEST = 200
+"""Bytes of a name that is kept readable; file systems take 255 with what is added."""
+READY, FILLING = ".kfac.ready", ".kfac.filling"
+CHECKPOINT = ".kfac.checkpoint"
+NEW, OLD, WORK = "new", "old", "work"
+INTERNAL = re.compile(
+    r"\.kfac\.(lock|ready|filling|checkpoint|(new|old|work)\.[a-z0-9_]{8})"
+)
+FOREIGN_TO_ALL = frozenset({"lost+found"})
+"""What a file system itself keeps in its root."""
+
+
+def settled(path: Path) -> Path:
+    """Resolve links and dots: where a place really is, whether it is there or not."""
+    return Path(os.path.realpath(path))
+
+
+def folder_of(place: Path, *, within: bool) -> Path:
+    """Where hidden directories of a place stand."""
+    return place if within else place.parent
+
+
+def affixes(place: Path, kind: str, *, within: bool) -> tuple[str, str]:
+    """Beginning and end of the name of a hidden directory."""
+    if within:
+        return f".kfac.{kind}.", ""
+    return f".{_stem(place)}.{kind}.", ".kfac"
+
+
+def lock_of(place: Path, *, within: bool) -> Path:
+    """The lock that orders the runs that write a place."""
+    name = ".kfac.lock" if within else f".{_stem(place)}.lock.kfac"
+    return folder_of(place, within=within) / name
+
+
+def hidden(place: Path, kind: str, *, within: bool) -> list[Path]:
+    """List the hidden directories of one kind, whoever they belong to."""
+    start, end = affixes(place, kind, within=within)
+    pattern = re.compile(re.escape(start) + r"[a-z0-9_]{8}" + re.escape(end))
+    try:
+        with os.scandir(folder_of(place, within=within)) as entries:
+            found = [
+                Path(entry.path)
+                for entry in entries
+                if pattern.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+            ]
+    except OSError:
+        return []
+    return sorted(found)
+
+
+def own_entries(directory: Path) -> list[str]:
+    """Names in a directory, but for what is hidden there while it is written."""
+    names = os.listdir(directory)  # noqa: PTH208 - names are what is wanted
+    return sorted(
+        name
+        for name in names
+        if name not in FOREIGN_TO_ALL and not INTERNAL.fullmatch(name)
+    )
+
+
+def _stem(place: Path) -> str:
+    name = os.fsencode(place.name)
+    if len(name) <= LONGEST:
+        return place.name
+    return hashlib.sha256(name).hexdigest()[:32]

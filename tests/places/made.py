@@ -1,0 +1,39 @@
+"""What this package writes, in a few bytes, for tests of where it is written."""
+
+import json
+from pathlib import Path
+
+from kfac_artifacts.places import new_directory
+
+
+def fill(directory: Path, content: str) -> None:
+    """Write what is told to be an artifact: two files that name the same content."""
+    (directory / "factors.safetensors").write_text(content)
+    manifest = {"format": "kfac-artifact", "content": content}
+    (directory / "kfac.json").write_text(json.dumps(manifest))
+
+
+def write(path: Path, content: str, *, meanwhile=lambda: None, **options) -> None:
+    with new_directory(path, **options) as directory:
+        fill(directory, content)
+        meanwhile()
+
+
+def read(path: Path) -> str:
+    """The content of a whole directory; fails if it is not whole."""
+    content = json.loads((path / "kfac.json").read_text())["content"]
+    assert (path / "factors.safetensors").read_text() == content
+    assert {p.name for p in path.iterdir() if not p.name.startswith(".")} == {
+        "kfac.json",
+        "factors.safetensors",
+    }
+    return content
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    """Every file under a directory with its content, and every empty directory."""
+    return {
+        str(p.relative_to(path)): p.read_bytes() if p.is_file() else b"/"
+        for p in path.rglob("*")
+        if p.is_file() or not any(p.iterdir())
+    }

@@ -18,5 +18,10 @@ def check_model(model: str) -> None:
     if model.startswith("hf://"):
         return
     path = Path(model).expanduser()
-    if path.is_file() or (is_path and not path.exists()):
+    if path.is_file():
+        raise SourceError(
+            f"model {model!r} is no directory: it is a file; give the directory that "
+            "it is in"
+        )
+    if is_path and not path.exists():
         raise SourceError(f"model {model!r} is neither a directory nor a Hub id")

@@ -140,11 +140,7 @@ def locate(model: str, files: Sequence[str] = DOWNLOADED) -> Location:
         return Location(directory, named.name)
     name = HUB_ID.fullmatch(model)
     if name is None or directory.exists():
-        is_file = " it is a file; give the directory that it is in"
-        raise SourceError(
-            f"model {model!r} is neither a directory nor a Hub id"
-            f"{':' + is_file if directory.is_file() else ''}"
-        )
+        raise SourceError(f"model {model!r} is neither a directory nor a Hub id")
     found = download("model", name["id"], name["revision"], files)
     return Location(found, name["id"], found.name)
 

@@ -13,6 +13,7 @@ import kfac_artifacts as kfac
 from kfac_artifacts.errors import PlaceError
 from kfac_artifacts.places import hold
 from tests.cli.test_artifacts import bad, good, texts
+from tests.computed import COMPUTE
 from tests.places.made import tree
 from tests.places.test_places import mounted
 
@@ -24,9 +25,9 @@ def made(tmp_path_factory, saved_model):
     shutil.copytree(saved_model("bert"), root / "model")
     for i, name in enumerate(("one", "two")):
         data = texts(root / f"{name}.csv", 5, shift=i)
-        good("compute", root / "model", data, "-o", root / name, "--data-id", name)
+        good(*COMPUTE, root / "model", data, "-o", root / name, "--data-id", name)
     for name, part in (("low", "--modules"), ("high", "--exclude")):
-        words = ("compute", root / "model", root / "one.csv", "-o", root / name)
+        words = (*COMPUTE, root / "model", root / "one.csv", "-o", root / name)
         good(*words, part, "*.layer.0.*")
     network = kfac.load_network(str(root / "model"), device="cpu")
     parameters = network.parameters()
@@ -49,7 +50,7 @@ def copy(made, tmp_path, monkeypatch):
 
 TRAIN = ("train", "model", "labelled.csv", "--steps", 1)
 COMMANDS = {
-    "compute": (("compute", "model", "one.csv"), ["model"]),
+    "compute": ((*COMPUTE, "model", "one.csv"), ["model"]),
     "merge": (("merge", "one", "two"), ["one", "two"]),
     "merge --exclude": (("merge", "one", "two", "--exclude", "two"), ["two"]),
     "compress": (("compress", "one", "--task-vector", "tau"), ["one", "tau"]),
@@ -122,16 +123,16 @@ def test_photos_that_are_given_stay(copy) -> None:
     (copy / "photos").mkdir()
     (copy / "photos" / "1.png").touch()
     for output in ("photos", "photos/out"):
-        bad("compute", "model", "photos", "-o", output, "--force")
+        bad(*COMPUTE, "model", "photos", "-o", output, "--force")
     assert [p.name for p in (copy / "photos").iterdir()] == ["1.png"]
 
 
 def test_pull_and_push_follow_the_same_rule(copy) -> None:
     before = tree(copy)
-    assert "is the input" in bad("push", "one", "./one")
-    assert "lies in the input" in bad("push", "one", "./one/copy")
+    assert "is the input" in refused("push", "one", "./one")
+    assert "lies in the input" in refused("push", "one", "./one/copy")
     assert "is the input" in bad("pull", "one", "one", "--force")
-    assert "would be lost" in bad("push", "one", "./model", "--force")
+    assert "would be lost" in refused("push", "one", "./model", "--force")
     assert "would be lost" in bad("pull", "one", "model", "--force")
     assert tree(copy) == before
 
@@ -157,7 +158,7 @@ def test_a_plot_is_written_over_no_input_and_no_picture_of_others(copy) -> None:
 def test_the_working_directory_and_mount_points_are_written(copy, monkeypatch) -> None:
     (copy / "here").mkdir()
     monkeypatch.chdir(copy / "here")
-    good("compute", "../model", "../one.csv", "-o", ".")
+    good(*COMPUTE, "../model", "../one.csv", "-o", ".")
     good("verify", ".")
     monkeypatch.chdir(copy)
     with mounted(copy / "volume", "-t", "tmpfs", "tmpfs"):
@@ -183,12 +184,12 @@ with hold("out.checkpoint"):
     ) as other:
         assert other.stdout
         assert other.stdout.readline() == "held\n"
-        for words in (("compute", "model", "one.csv"), TRAIN):
+        for words in ((*COMPUTE, "model", "one.csv"), TRAIN):
             said = bad(*words, "-o", "out", "--force")
             assert f"process {other.pid} on" in said
             assert len(said.splitlines()) == 1
         other.kill()
-    good("compute", "model", "one.csv", "-o", "out")
+    good(*COMPUTE, "model", "one.csv", "-o", "out")
     assert not (copy / "out.checkpoint").exists()
 
 
@@ -201,7 +202,7 @@ def test_python_gets_the_same_refusals(copy) -> None:
         kfac.save_compressed(kfac.load("one"), "model", "tiny", replace=True)
     job = kfac.Job(checkpoint="c", every=1)
     with hold("d"):
-        kfac.compute(network, examples, count=2, job=job)
+        kfac.compute(network, examples, count=2, job=job, allow_few=True)
     assert [p.name for p in Path("c").iterdir()] != [".lock"]
 
 
@@ -231,10 +232,10 @@ def test_a_push_says_where_it_went_and_what_it_replaced(copy) -> None:
     said = good_err("push", "one", "./registry/a")
     assert "into the local directory registry/a, as kfac-" in said
     assert "tagged" not in said
-    good("compute", "model", "one.csv", "-o", "newer", "--data-id", "one", "--seed", 1)
+    good(*COMPUTE, "model", "one.csv", "-o", "newer", "--data-id", "one", "--seed", 1)
     tag = "kfac-" + json.loads(good("push", "one", "./registry/a", "--json"))["tag"][5:]
     assert f"replaced {tag}" in good_err("push", "newer", "./registry/a")
-    said = bad("push", "two", "./registry/a")
+    said = refused("push", "two", "./registry/a")
     assert "another artifact" in said
     assert "of other tasks, one" in said
     good("push", "two", "./registry/a", "--force")
@@ -242,10 +243,19 @@ def test_a_push_says_where_it_went_and_what_it_replaced(copy) -> None:
 
 def test_what_looks_like_a_name_on_the_hub_is_asked_about(copy) -> None:
     for name in ("owner/name", "owner/name/mnli"):
-        said = bad("push", "one", name, code=2)
+        said = refused("push", "one", name, code=2)
         assert f"did you mean hf://{name}? for a directory write ./{name}" in said
     (copy / "owner").mkdir()
     good("push", "one", "owner/name")
+
+
+def refused(*words, code=1):
+    """The error of a push, behind what is said of the artifact."""
+    from tests.cli.test_artifacts import kfac as run
+
+    result = run(*words)
+    assert result.exit_code == code, result.output
+    return result.stderr.strip().splitlines()[-1]
 
 
 def good_err(*words):

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from kfac_artifacts.artifact import Named
 from kfac_artifacts.errors import CoverageError, SettingsError
-from kfac_artifacts.estimate import compute, compute_with_curvlinops
 from kfac_artifacts.network import Batch, Network, OutputMap, TensorExamples
 from kfac_artifacts.sources import load_examples, load_network, output_map
 from tests import models
+from tests.computed import compute, compute_with_curvlinops
 from tests.models import text_batch
 
 TEXTS = ["the cat sits on a red bird", "a dog", "white", "the bird sings green"]

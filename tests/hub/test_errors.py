@@ -1,5 +1,6 @@
 """Every error of the client becomes one sentence that says what to do."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,7 +232,13 @@ def test_a_tag_that_exists_by_the_time_it_is_set(
         push(artifact, ADDRESS, tag="v1", hub=hub)
 
 
-def test_a_disk_without_room(published: Server, hub: Hub) -> None:
-    with pytest.raises(RegistryError, match="bytes, but /proc/self has only 0 free"):
-        pull(ADDRESS, "/proc/self/copy", hub=hub)
+def test_a_disk_without_room(
+    published: Server, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, full = shutil.disk_usage, shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: full if path == tmp_path else real(path)
+    )
+    with pytest.raises(RegistryError, match=f"bytes, but {tmp_path} has only 0 free"):
+        pull(ADDRESS, tmp_path / "copy", hub=hub)
     assert published.store.count("GET /storage") == 0

@@ -15,7 +15,7 @@ from sentence_transformers.sentence_transformer import modules as st
 from torch import nn
 
 from kfac_artifacts.errors import SourceError
-from kfac_artifacts.estimate import compute, plan
+from kfac_artifacts.estimate import plan
 from kfac_artifacts.sources import (
     blank_examples,
     encode_texts,
@@ -24,6 +24,7 @@ from kfac_artifacts.sources import (
     load_skeleton,
 )
 from kfac_artifacts.sources.texts import load_text_encoder
+from tests.computed import compute
 
 TEXTS = [
     "the good bird sings and the cat sits on a black fish in it",

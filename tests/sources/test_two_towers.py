@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from kfac_artifacts.errors import CoverageError, SourceError
-from kfac_artifacts.estimate import compute
 from kfac_artifacts.sources import encode_texts, load_examples, load_network
 from kfac_artifacts.sources.texts import load_text_encoder
+from tests.computed import compute
 from tests.models import END, IMAGE_SIZE, PAD, START, VOCABULARY, tiny_tokenizer
 
 TEXTS = ["the cat sits on a red bird", "a dog", "white", "the bird sings green"]

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from kfac_artifacts.artifact import disclosure
-from kfac_artifacts.errors import AddressError, RegistryError
+from kfac_artifacts.errors import RegistryError
 from kfac_artifacts.hub.address import (
     HubAddress,
     PlainAddress,
@@ -65,7 +65,6 @@ def push(
 
     Raises:
         RegistryError: If the destination refuses it or cannot be reached.
-        AddressError: If it may be meant for the Hub, but reads like a directory.
         PlaceError: If a directory is taken or cannot be written.
     """
     address = parse(str(destination))
@@ -78,9 +77,10 @@ def push(
     if private or tag:
         raise RegistryError(f"{address} is a directory: it cannot be private or tagged")
     if isinstance(destination, str) and (meant := looks_like_hub(destination)):
-        raise AddressError(
-            f"{destination} is no directory yet: did you mean {meant}? for a directory "
-            f"write ./{destination}"
+        logger.warning(
+            "%s is written as a local directory; for the Hub write %s",
+            destination,
+            meant,
         )
     package = _checked(directory, license)
     return push_to_directory(package, address, replace=replace)

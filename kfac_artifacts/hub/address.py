@@ -80,7 +80,7 @@ def parse(text: str) -> HubAddress | PlainAddress:
 
 
 def looks_like_hub(text: str) -> str | None:
-    """Guess whether a directory that is not there is meant to be on the Hub.
+    """Guess whether a directory that is not there may be meant to be on the Hub.
 
     Args:
         text: A destination as the user wrote it.

@@ -241,12 +241,12 @@ def test_a_push_says_where_it_went_and_what_it_replaced(copy) -> None:
     good("push", "two", "./registry/a", "--force")
 
 
-def test_what_looks_like_a_name_on_the_hub_is_asked_about(copy) -> None:
-    for name in ("owner/name", "owner/name/mnli"):
-        said = refused("push", "one", name, code=2)
-        assert f"did you mean hf://{name}? for a directory write ./{name}" in said
-    (copy / "owner").mkdir()
-    good("push", "one", "owner/name")
+def test_what_looks_like_a_name_on_the_hub_is_said_to_be_a_directory(copy) -> None:
+    said = good_err("push", "one", "owner/name")
+    assert "owner/name is written as a local directory" in said
+    assert "for the Hub write hf://owner/name" in said
+    assert "hf://" not in good_err("push", "two", "owner/other")  # it is there now
+    assert "hf://" not in good_err("push", "two", "./another/name")
 
 
 def refused(*words, code=1):

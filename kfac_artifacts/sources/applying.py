@@ -21,7 +21,6 @@ from kfac_artifacts.sources.checkpoint import (
     Checkpoint,
     Place,
     belongings,
-    encoder_folder,
     find_places,
     module_folders,
     open_checkpoint,
@@ -107,13 +106,12 @@ def apply(
     target = Path(path)
     check_free(target, replace=replace, inputs=[model])
     location = locate(str(model), FILES)
-    folder = encoder_folder(location.directory)
-    encoder = Location(folder, location.id, location.revision)
-    read_config(encoder)  # refuses what is no model
-    checkpoint = open_checkpoint(encoder.directory, location.id)
+    read_config(location)  # refuses what is no model
+    folder = location.encoder
+    checkpoint = open_checkpoint(folder, location.id)
     kept = belongings(location.directory, folder, {*checkpoint.files})
     names = {name for vector in vectors for name in vector.tensors}
-    places = find_places(encoder, checkpoint, names)
+    places = find_places(location, checkpoint, names)
     _check_base(location, vectors, checkpoint, places)
     with new_directory(target, replace=replace) as directory:
         written = directory / folder.relative_to(location.directory)

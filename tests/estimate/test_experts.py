@@ -7,6 +7,7 @@ from torch.func import jacrev
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kfac_artifacts.artifact import KroneckerBlock, Named
+from kfac_artifacts.estimate import Estimator, Job, saver
 from kfac_artifacts.estimate.sites.routing import Places, Tokens
 from kfac_artifacts.format import load, save_artifact
 from kfac_artifacts.merge import merge
@@ -132,6 +133,26 @@ def test_an_expert_that_no_token_has_reached_has_a_block_of_zeros():
             block = artifact.blocks[f"{FIRST}.experts.{stack}.{e}"]
             norms = [artifact.factors[f].to_dense().norm() for f in block.factors]
             assert all(n == 0 for n in norms) == (e in unreached)
+
+
+@pytest.mark.parametrize("terms", [1, 2])
+def test_the_nearest_products_of_an_unreached_expert_are_saved_on_the_way(
+    tmp_path, monkeypatch, terms
+):
+    monkeypatch.setattr(saver, "SHARE", float("inf"))  # save at every chance
+    network = network_of("gpt-oss")
+    with torch.no_grad():
+        network.module.get_submodule(f"{FIRST}.router").bias[3] = -1000
+    job = Job(tmp_path / "checkpoint", every=1)
+    estimator = Estimator("nearest", terms, shrinkage=False)
+    artifact = compute(
+        network, texts(), cotangents=EXACT, estimator=estimator, job=job
+    )
+    block = artifact.blocks[f"{FIRST}.experts.down_proj.3"]
+    assert len(set(block.factors)) == 2 * terms
+    assert all(artifact.factors[f].to_dense().norm() == 0 for f in block.factors)
+    save_artifact(artifact, tmp_path / "saved")
+    assert load(tmp_path / "saved").blocks == artifact.blocks
 
 
 def test_a_batch_may_leave_an_expert_out_that_another_batch_reaches():

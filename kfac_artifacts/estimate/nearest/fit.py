@@ -249,8 +249,9 @@ class Fit:
     def terms(self) -> list[tuple[Factor, Factor]]:
         """The pairs ``(A, B)``; the first A has the trace that KFAC gives it."""
         if self._whole.square == 0:
-            start = self._start  # there is nothing
-            return [(_factor(start[0]), _factor(start[1]))] * self._terms
+            a, b = self._start  # there is nothing; copies, so that each can be saved
+            scales = [1.0] + [0.0] * (self._terms - 1)
+            return [(_factor(a * scale), _factor(b * scale)) for scale in scales]
         scale = 1.0 if self._scale is None else self._scale
         A, B = _principal(self._whole.A, [scale * b for b in self._whole.B])
         trace = _trace(self._start[0]) / _trace(A[0])

@@ -4,7 +4,6 @@ from kfac_artifacts.sources.checkpoint.kept import (
     MARKER,
     Belongings,
     belongings,
-    encoder_folder,
     module_folders,
 )
 from kfac_artifacts.sources.checkpoint.places import Place
@@ -17,7 +16,6 @@ __all__ = [
     "Checkpoint",
     "Place",
     "belongings",
-    "encoder_folder",
     "find_places",
     "module_folders",
     "open_checkpoint",

@@ -4,12 +4,12 @@ A directory may hold other weights (that would stay as they were before a change
 pickles, caches and private files. Only what is known to describe a model is kept.
 """
 
-import json
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from kfac_artifacts.errors import SourceError
+from kfac_artifacts.sources.sentence_transformers import read_declaration
 
 TEXTS = frozenset(
     {".bpe", ".codes", ".jinja", ".json", ".md", ".model", ".spm", ".tiktoken", ".txt"}
@@ -67,30 +67,17 @@ def belongings(directory: Path, encoder: Path, weights: Set[Path]) -> Belongings
     return Belongings(tuple(kept), left_out)
 
 
-def encoder_folder(directory: Path) -> Path:
-    """Where the encoder's files are: in older ``sentence-transformers`` a folder."""
-    folders = module_folders(directory)
-    if not (directory / "config.json").is_file() and folders:
-        return directory / folders[0]
-    return directory
-
-
 def module_folders(directory: Path) -> list[str]:
     """Folders of the modules of ``sentence-transformers``, as ``modules.json`` says."""
-    listing = directory / "modules.json"
-    if not listing.is_file():
-        return []
-    try:
-        folders = [module["path"] for module in json.loads(listing.read_text("utf-8"))]
-    except (ValueError, KeyError, TypeError) as error:
-        raise SourceError(f"{listing} is not a list of modules") from error
-    return [f for f in folders if f and _is_inside(directory, f)]
+    declaration = read_declaration(directory)
+    steps = () if declaration is None else declaration.steps
+    folders = (Path(step.folder).as_posix() for step in steps if step.folder)
+    return [f for f in folders if f != "." and _is_inside(directory, f)]
 
 
 def _is_inside(directory: Path, folder: str) -> bool:
-    parts = Path(folder).parts
-    plain = all(part not in {"..", "/"} and part[0] != "." for part in parts)
-    return plain and (directory / folder).is_dir()
+    hidden = any(part.startswith(".") for part in Path(folder).parts)
+    return not hidden and (directory / folder).is_dir()
 
 
 def _walk(directory: Path, entered: Set[str]) -> Iterator[Path]:

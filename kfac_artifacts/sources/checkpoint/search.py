@@ -61,7 +61,7 @@ def _readers(location: Location, built: PreTrainedModel, probe: Probe) -> list[A
     """Load the probe as the network of f, and as the class that saved the model."""
     readers = [probe.load(type(built), built.config)]
     with quiet():
-        config = AutoConfig.from_pretrained(str(location.directory))
+        config = AutoConfig.from_pretrained(str(location.encoder))
     name = (getattr(config, "architectures", None) or [None])[0]
     own: Any = getattr(transformers, name, None) if isinstance(name, str) else None
     is_model = isinstance(own, type) and issubclass(own, PreTrainedModel)

@@ -10,10 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kfac_artifacts.artifact import BaseModel
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.format.files import dump_json
-from kfac_artifacts.network import parameter_info
 from kfac_artifacts.places import check_free, new_directory
 from kfac_artifacts.sources.checkpoint import (
     MARKER,
@@ -21,6 +19,7 @@ from kfac_artifacts.sources.checkpoint import (
     Checkpoint,
     Place,
     belongings,
+    check_base,
     find_places,
     module_folders,
     open_checkpoint,
@@ -112,7 +111,7 @@ def apply(
     kept = belongings(location.directory, folder, {*checkpoint.files})
     names = {name for vector in vectors for name in vector.tensors}
     places = find_places(location, checkpoint, names)
-    _check_base(location, vectors, checkpoint, places)
+    check_base(location, vectors, checkpoint, places)
     with new_directory(target, replace=replace) as directory:
         written = directory / folder.relative_to(location.directory)
         _copy_files(location.directory, directory, kept)
@@ -135,37 +134,6 @@ def apply(
         tuple(files),
         kept.left_out,
     )
-
-
-def _check_base(
-    location: Location,
-    vectors: Sequence[TaskVector],
-    checkpoint: Checkpoint,
-    places: Mapping[str, Place],
-) -> None:
-    """Hold the stored numbers against the hashes of the pretrained parameters.
-
-    Equal hashes prove as well that they were found in the right place.
-
-    Raises:
-        MismatchError: If they are other numbers, or nothing can be added to them.
-    """
-    infos = {n: parameter_info(p.read(checkpoint)) for n, p in places.items()}
-    found = BaseModel(location.id, location.revision, infos)
-    for vector in vectors:
-        differences = vector.base.differences(found)
-        if differences:
-            raise MismatchError(
-                f"the task vector belongs to {vector.base.id}, and {location.id} is "
-                f"another model: {'; '.join(differences)}"
-            )
-    for name, place in places.items():
-        stored = [n for n in place.names if checkpoint.dtype(n) is None]
-        if stored:
-            raise MismatchError(
-                f"nothing can be added to {name}: {stored[0]} does not hold plain real "
-                "numbers"
-            )
 
 
 def _sums(

@@ -5,7 +5,7 @@ Weights are read from safetensors only, in float32, and no code of a repository 
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import nn
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
 )
@@ -95,7 +96,7 @@ def load_network(
     number_type = number_type_of(dtype)
     place = _device(device)
     location = locate(str(model))
-    module = _load_module(location)
+    module = load_module(location)
     _check_finite(module, location.id)
     chosen = find_output_map(module, output_map)
     network = Network(module, chosen, model_id or location.id, location.revision)
@@ -145,20 +146,37 @@ def locate(model: str, files: Sequence[str] = DOWNLOADED) -> Location:
     return Location(found, name["id"], found.name)
 
 
-def _load_module(location: Location) -> nn.Module:
-    kind = model_class(read_config(location), location.id)
+def load_module(location: Location) -> nn.Module:
+    """Load the module of a model on the processor, in float32.
+
+    Args:
+        location: Where the model is.
+
+    Returns:
+        The module, in evaluation mode.
+
+    Raises:
+        SourceError: If it cannot be read, or lacks weights.
+    """
+    config = read_config(location)
+    kind = model_class(config, location.id)
     if not any((location.encoder / name).exists() for name in WEIGHTS):
         raise SourceError(
             f"{location.id} has no safetensors weights ({' or '.join(WEIGHTS)}): "
             f"{without_weights(location.encoder)}"
         )
-    module, missing = _from_pretrained(kind, location)
+    options = config_options(kind, config)
+    module, missing = _from_pretrained(kind, location, **options)
     if _may_lack_pooler(module, missing):
-        module, missing = _from_pretrained(kind, location, add_pooling_layer=False)
+        options["add_pooling_layer"] = False
+        module, missing = _from_pretrained(kind, location, **options)
     if missing:
+        saved = (config.get("architectures") or ["another class"])[0]
         raise SourceError(
-            f"{location.id} lacks {len(missing)} weights of a {type(module).__name__}, "
-            f"the first is {min(missing)}; they would be random"
+            f"{location.id}, saved as {saved}, lacks {len(missing)} weights of the "
+            f"{type(module).__name__} that f is of; the first is {min(missing)}, and "
+            "they would be random. If it has them within another model, save that part "
+            "by itself with save_pretrained"
         )
     return module.eval()
 
@@ -216,11 +234,30 @@ def model_class(config: dict[str, Any], model_id: str) -> Any:
     if config["model_type"] in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES:
         return transformers.AutoModelForTextEncoding  # of T5, only the encoder
     if config.get("is_encoder_decoder"):
+        family = CONFIG_MAPPING_NAMES[config["model_type"]].removesuffix("Config")
+        encoder = getattr(transformers, f"{family}EncoderModel", None)
+        if encoder is not None:
+            return encoder
         raise SourceError(
             f"{model_id} is an encoder-decoder ({config['model_type']}), of which "
-            "transformers has no encoder by itself"
+            "transformers has no encoder by itself; in Python, "
+            "kfac.Network(model.get_encoder(), ...) takes the encoder as a module"
         )
     return transformers.AutoModel
+
+
+def config_options(kind: Any, config: Mapping[str, Any]) -> dict[str, bool]:
+    """What to change in a configuration, so that an encoder is built by itself.
+
+    Args:
+        kind: What ``model_class`` chose.
+        config: The content of ``config.json``.
+
+    Returns:
+        Keyword arguments of ``from_pretrained``.
+    """
+    both = kind is transformers.AutoModelForTextEncoding and "decoder" in config
+    return {"is_encoder_decoder": False} if both else {}
 
 
 def _from_pretrained(

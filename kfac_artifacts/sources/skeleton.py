@@ -15,6 +15,7 @@ from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources.models import (
     Location,
+    config_options,
     first_line,
     locate,
     model_class,
@@ -114,13 +115,16 @@ def build_module(location: Location) -> Any:
     Raises:
         SourceError: If the architecture is unknown or nothing can be built.
     """
-    kind = model_class(read_config(location), location.id)
+    content = read_config(location)
+    kind = model_class(content, location.id)
     explicit = issubclass(kind, PreTrainedModel)
     configuration = kind.config_class if explicit else AutoConfig
     build = kind._from_config if explicit else kind.from_config
     try:
         with quiet(), no_kernels(), META:
-            config = configuration.from_pretrained(str(location.encoder))
+            config = configuration.from_pretrained(
+                str(location.encoder), **config_options(kind, content)
+            )
             return build(config)
     except Exception as error:  # a wrong configuration may fail anywhere
         raise SourceError(

@@ -145,9 +145,7 @@ def test_the_nearest_products_of_an_unreached_expert_are_saved_on_the_way(
         network.module.get_submodule(f"{FIRST}.router").bias[3] = -1000
     job = Job(tmp_path / "checkpoint", every=1)
     estimator = Estimator("nearest", terms, shrinkage=False)
-    artifact = compute(
-        network, texts(), cotangents=EXACT, estimator=estimator, job=job
-    )
+    artifact = compute(network, texts(), cotangents=EXACT, estimator=estimator, job=job)
     block = artifact.blocks[f"{FIRST}.experts.down_proj.3"]
     assert len(set(block.factors)) == 2 * terms
     assert all(artifact.factors[f].to_dense().norm() == 0 for f in block.factors)

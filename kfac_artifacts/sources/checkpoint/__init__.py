@@ -1,5 +1,6 @@
 """A pretrained model's directory as files: its weights, and what belongs to them."""
 
+from kfac_artifacts.sources.checkpoint.base import check_base
 from kfac_artifacts.sources.checkpoint.kept import (
     MARKER,
     Belongings,
@@ -16,6 +17,7 @@ __all__ = [
     "Checkpoint",
     "Place",
     "belongings",
+    "check_base",
     "find_places",
     "module_folders",
     "open_checkpoint",

@@ -199,6 +199,8 @@ def pull_back(
     moved = [values[name].requires_grad_() for name in names]
     with torch.enable_grad():
         output = network.call_with(values, batch)
+    if not output.requires_grad:
+        return {name: torch.zeros_like(values[name]) for name in names}
     pulled = torch.autograd.grad(output, moved, s.to(output), materialize_grads=True)
     dense = (p.to_dense() if p.is_sparse else p for p in pulled)  # of sparse tables
     return dict(zip(names, dense, strict=True))

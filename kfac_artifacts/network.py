@@ -51,13 +51,17 @@ class OutputMap:
         """
         output = self.apply(module, batch)
         count = len(next(iter(batch.values())))
-        tensor = isinstance(output, Tensor)
-        if tensor and output.ndim == 2 and len(output) == count:
-            return output
-        found = f"shape {list(output.shape)}" if tensor else type(output).__name__
+        if isinstance(output, Tensor):
+            matrix = output.ndim == 2 and len(output) == count and output.shape[1]
+            if matrix and output.is_floating_point():
+                return output
+            kind = str(output.dtype).removeprefix("torch.")
+            found = f"a tensor {list(output.shape)} of {kind}"
+        else:
+            found = f"a {type(output).__name__}"
         raise SettingsError(
             f"the output map {self.info.name!r} gives {found} for {count} examples; it "
-            "must give one tensor [examples, outputs], for example "
+            "must give one tensor [examples, outputs] of real numbers, for example "
             "module(**batch).last_hidden_state.mean(1)"
         )
 

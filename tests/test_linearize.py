@@ -310,6 +310,18 @@ def test_other_errors_of_the_model_pass_through() -> None:
         linearize(network, ["weight"])({"x": torch.ones(3, 5)})
 
 
+def test_a_parameter_that_no_example_reaches_does_not_move_the_output() -> None:
+    f = OutputMap(Named("test"), lambda m, b: m[0](b["x"]))
+    network = Network(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), f, "two")
+    model, x = linearize(network, ["1.weight"]), torch.ones(3, 4)
+    output = model({"x": x})
+    torch.testing.assert_close(output, network({"x": x}))
+    output.sum().backward()
+    (tau,) = model.parameters()
+    assert tau.grad is not None
+    assert not tau.grad.any()
+
+
 def test_unknown_parameter_is_refused() -> None:
     with pytest.raises(CoverageError, match=r"tiny-bert in nope"):
         linearize(_network("bert"), ["nope"])

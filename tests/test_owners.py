@@ -170,7 +170,7 @@ def test_merging_tasks_of_other_inputs_is_told(caplog):
             ("text", {"columns": ["b"]}),
             ["texts per example 2, not 1"],
         ),
-        (("text", {"prompt": "q: "}), ("text", {}), ["prompt q: , not unknown"]),
+        (("text", {"prompt": "q: "}), ("text", {}), ["prompt 'q: ', not ''"]),
         (("text", {}), ("image", {"column": "image"}), ["text, not image"]),
         (
             ("image", {"column": "a", "size": {"height": 8}}),

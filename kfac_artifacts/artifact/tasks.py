@@ -1,9 +1,12 @@
 """What tells the tasks of an artifact apart: their names, and their inputs."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kfac_artifacts.artifact.provenance import Named, Source
+
+USUAL = {"prompt": "", "lower_case": False, "padding": "longest"}
+"""What is not recorded where nothing special was done."""
 
 
 def task_names(sources: Sequence[Source]) -> list[str]:
@@ -48,10 +51,15 @@ def preprocessing_differences(theirs: Named, ours: Named) -> list[str]:
         return [f"{theirs.name}, not {ours.name}"]
     one, other = _settings(theirs), _settings(ours)
     return [
-        f"{key} {one.get(key, 'unknown')}, not {other.get(key, 'unknown')}"
+        f"{key} {_shown(key, one)}, not {_shown(key, other)}"
         for key in sorted(one.keys() | other.keys())
         if one.get(key) != other.get(key)
     ]
+
+
+def _shown(key: str, settings: Mapping[str, object]) -> str:
+    value = settings.get(key, USUAL.get(key, "unknown"))
+    return repr(value) if key == "prompt" else str(value)
 
 
 def _settings(way: Named) -> dict[str, object]:

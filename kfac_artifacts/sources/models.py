@@ -15,7 +15,6 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import nn
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
 )
@@ -234,7 +233,8 @@ def model_class(config: dict[str, Any], model_id: str) -> Any:
     if config["model_type"] in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES:
         return transformers.AutoModelForTextEncoding  # of T5, only the encoder
     if config.get("is_encoder_decoder"):
-        family = CONFIG_MAPPING_NAMES[config["model_type"]].removesuffix("Config")
+        family = transformers.CONFIG_MAPPING[config["model_type"]].__name__
+        family = family.removesuffix("Config")
         encoder = getattr(transformers, f"{family}EncoderModel", None)
         if encoder is not None:
             return encoder

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kfac_artifacts.artifact import Named
-from kfac_artifacts.errors import CoverageError, SettingsError
+from kfac_artifacts.errors import CoverageError, KfacError, SettingsError
 from kfac_artifacts.network import Batch, Network, OutputMap, TensorExamples
 from kfac_artifacts.sources import load_examples, load_network, output_map
 from tests import models
@@ -87,13 +87,25 @@ def test_one_example_alone_has_nothing_to_depend_on():
 
 
 WRONG_OUTPUTS = {
-    "a dataclass": (lambda m, b: m(**b), "gives BaseModelOutputWithPool"),
-    "a tuple": (lambda m, b: (m(**b)[0][:, 0],), "gives tuple for 3 examples"),
-    "None": (lambda m, b: None, "gives NoneType"),
-    "three axes": (lambda m, b: m(**b)[0], r"gives shape \[3, 5, 8\] for 3"),
-    "one axis": (lambda m, b: m(**b)[0][:, 0, 0], r"gives shape \[3\] for 3 examples"),
-    "one number": (lambda m, b: m(**b)[0].sum(), r"gives shape \[\] for 3"),
-    "one row": (lambda m, b: m(**b)[0].mean((0, 1))[None], r"gives shape \[1, 8\]"),
+    "a dataclass": (lambda m, b: m(**b), "gives a BaseModelOutputWithPool"),
+    "a tuple": (lambda m, b: (m(**b)[0][:, 0],), "gives a tuple for 3 examples"),
+    "None": (lambda m, b: None, "gives a NoneType"),
+    "three axes": (
+        lambda m, b: m(**b)[0],
+        r"gives a tensor \[3, 5, 8\] of float32 for 3",
+    ),
+    "one axis": (lambda m, b: m(**b)[0][:, 0, 0], r"gives a tensor \[3\] of"),
+    "one number": (lambda m, b: m(**b)[0].sum(), r"gives a tensor \[\] of"),
+    "one row": (lambda m, b: m(**b)[0].mean((0, 1))[None], r"gives a tensor \[1, 8\]"),
+    "classes": (
+        lambda m, b: m(**b)[0][:, 0].argmax(1, keepdim=True),
+        r"gives a tensor \[3, 1\] of int64",
+    ),
+    "complex": (
+        lambda m, b: torch.fft.fft(m(**b)[0][:, 0]),
+        r"gives a tensor \[3, 8\] of complex64",
+    ),
+    "no outputs": (lambda m, b: m(**b)[0][:, 0, :0], r"gives a tensor \[3, 0\]"),
 }
 
 
@@ -106,6 +118,13 @@ def test_an_output_map_that_gives_no_matrix_is_one_clear_error(kind):
     with pytest.raises(SettingsError, match=f"output map 'mine' {message}"):
         network.call_with({}, text_batch())
     with pytest.raises(SettingsError, match="output map 'mine' gives"):
+        compute(network, TensorExamples(text_batch(), "x"))
+
+
+def test_an_output_that_is_not_finite_is_told_as_that():
+    f = OutputMap(Named("mine"), lambda m, b: m(**b)[0][:, 0] / 0)
+    network = Network(models.tiny_bert(), f, "bert")
+    with pytest.raises(KfacError, match="output is not finite"):
         compute(network, TensorExamples(text_batch(), "x"))
 
 

@@ -25,6 +25,18 @@ CLIP = {
 }
 EXPERTS = {"num_experts": 4, "moe_intermediate_size": 6}
 DISTIL = {"dim": 8, "hidden_dim": 12, "n_layers": 2, "n_heads": 2, "vocab_size": 28}
+LONG_T5 = T5 | {"local_radius": 3}
+SWITCH = T5 | {"num_experts": 3, "num_sparse_encoder_layers": 1}
+T5_GEMMA = {"encoder": DECODER, "decoder": DECODER | {"is_decoder": True}}
+BART = TOKENS | {
+    "d_model": 8,
+    "max_position_embeddings": 16,
+    "decoder_start_token_id": 2,
+    **{f"{side}_layers": 1 for side in ("encoder", "decoder")},
+    **{f"{side}_ffn_dim": 12 for side in ("encoder", "decoder")},
+    **{f"{side}_attention_heads": 2 for side in ("encoder", "decoder")},
+}
+CHINESE_CLIP = {"projection_dim": 6, "text_config": TEXT, "vision_config": IMAGE}
 GPT2 = {"n_embd": 8, "n_inner": 12, "n_layer": 2, "n_head": 2, "vocab_size": 28}
 SWIN = {"image_size": 16, "patch_size": 2, "embed_dim": 8, "window_size": 2}
 
@@ -37,6 +49,9 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "Gemma3ForCausalLM": ("Gemma3TextConfig", DECODER),
     "GPT2LMHeadModel": ("GPT2Config", GPT2),
     "T5ForConditionalGeneration": ("T5Config", T5),
+    "LongT5ForConditionalGeneration": ("LongT5Config", LONG_T5),
+    "SwitchTransformersForConditionalGeneration": ("SwitchTransformersConfig", SWITCH),
+    "T5GemmaForConditionalGeneration": ("T5GemmaConfig", T5_GEMMA),
     "T5EncoderModel": ("T5Config", T5),
     "MixtralForCausalLM": ("MixtralConfig", DECODER | {"num_local_experts": 3}),
     "Qwen3MoeForCausalLM": ("Qwen3MoeConfig", DECODER | EXPERTS),
@@ -59,12 +74,18 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "BartModel": ("BartConfig", BART),
+    "ChineseCLIPModel": ("ChineseCLIPConfig", CHINESE_CLIP),
+}
+"""Classes that are not taken as they are."""
+
 
 def build(name: str, **options: Any) -> nn.Module:
     """Build a model of a class; every parameter and buffer is drawn at random."""
     import transformers
 
-    kind, settings = CLASSES[name]
+    kind, settings = (CLASSES | OTHERS)[name]
     config = getattr(transformers, kind)(**settings | options)
     model = getattr(transformers, name)(config)
     generator = torch.Generator().manual_seed(0)

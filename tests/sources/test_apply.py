@@ -256,6 +256,28 @@ def test_another_model_is_refused_and_nothing_is_written(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "other", "third"]
 
 
+def test_numbers_that_loading_replaces_are_not_taken_for_another_model(tmp_path):
+    source = families.save(tmp_path / "model", families.build("ChineseCLIPModel"))
+    name = "text_model.embeddings.word_embeddings.weight"
+    assert stored(source)[name][0].all()
+    vector = vector_of(source)
+    with pytest.raises(MismatchError, match=rf"8 numbers of {name}: transformers sets"):
+        apply(source, [vector], tmp_path / "applied")
+    assert not (tmp_path / "applied").exists()
+    vector.tensors[name][0] = 0  # the padding token's, as training leaves it
+    apply(source, [vector], tmp_path / "applied")
+    before, after = load_network(source), load_network(tmp_path / "applied")
+    for name, value in after.parameters().items():
+        expected = before.parameters()[name] + vector.tensors[name]
+        torch.testing.assert_close(value, expected)
+    with torch.no_grad():
+        other = families.build("ChineseCLIPModel")
+        other.text_model.embeddings.word_embeddings.weight[1] += 1
+    third = families.save(tmp_path / "third", other)
+    with pytest.raises(MismatchError, match="another model: third has other values"):
+        apply(third, [vector], tmp_path / "none")
+
+
 def test_vectors_of_different_parameters_are_added(tmp_path):
     model = families.build("Qwen3MoeForCausalLM")
     source = families.save(tmp_path / "model", model)
@@ -428,6 +450,7 @@ def test_an_encoder_in_a_folder_of_its_own_stays_there(tmp_path, source):
     listing[0]["path"] = "0_Transformer"
     (old / "modules.json").write_text(json.dumps(listing))
     (old / "0_Transformer" / "model.fp16.safetensors").write_bytes(b"x")
+    shutil.copyfile(old / "0_Transformer" / "config.json", old / "config.json")
     done = apply(old, [vector], tmp_path / "applied")
     assert [*done.left_out] == ["0_Transformer/model.fp16.safetensors"]
     name = "0_Transformer/model.safetensors"

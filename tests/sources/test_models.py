@@ -8,11 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from kfac_artifacts.artifact import Named
 from kfac_artifacts.errors import SourceError
-from kfac_artifacts.network import Network
-from kfac_artifacts.sources import load_network, output_map
+from kfac_artifacts.network import Network, OutputMap, TensorExamples
+from kfac_artifacts.sources import load_network, load_skeleton, output_map
 from tests import models
+from tests.computed import compute
 from tests.models import MODELS, TEXT_MODELS, image_batch, text_batch
+from tests.sources import families
 
 
 def _edit_config(directory: Path, **entries: object) -> None:
@@ -76,12 +79,45 @@ def test_of_an_encoder_decoder_t5_the_encoder_is_loaded(tmp_path: Path) -> None:
     assert network(text_batch()).shape == (3, 8)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LongT5ForConditionalGeneration",
+        "SwitchTransformersForConditionalGeneration",
+        "T5GemmaForConditionalGeneration",
+    ],
+)
+def test_of_other_encoder_decoders_the_encoder_is_loaded(
+    tmp_path: Path, name: str
+) -> None:
+    path = families.save(tmp_path / "both", families.build(name))
+    network = load_network(str(path), device="cpu")
+    assert not any("decoder" in name for name in network.parameters())
+    assert network(text_batch()).shape == (3, 8)
+    assert load_skeleton(str(path)).shapes == network.shapes
+
+
+def test_an_encoder_decoder_without_an_encoder_class_says_what_takes_it(
+    tmp_path: Path,
+) -> None:
+    path = families.save(tmp_path / "bart", families.build("BartModel"))
+    with pytest.raises(SourceError, match=r"kfac\.Network\(model\.get_encoder\(\)"):
+        load_network(str(path))
+    encoder = families.build("BartModel").get_encoder()
+    f = OutputMap(Named("first"), lambda m, b: m(**b).last_hidden_state[:, 0])
+    network = Network(encoder, f, "bart")
+    assert compute(network, TensorExamples(text_batch(), "x")).blocks
+
+
 def test_weights_that_are_not_there_are_not_made_up(tmp_path: Path) -> None:
     directory = models.save_tiny_bert(tmp_path / "bert")
     weights = load_file(directory / "model.safetensors")
     del weights["encoder.layer.1.output.dense.bias"]
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
-    message = "lacks 1 weights of a BertModel, the first is encoder.layer.1.output"
+    message = (
+        "bert, saved as BertModel, lacks 1 weights of the BertModel that f is of; the "
+        "first is encoder.layer.1.output"
+    )
     with pytest.raises(SourceError, match=message):
         load_network(str(directory))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kfac_artifacts.errors import CoverageError
+from kfac_artifacts.errors import CoverageError, KfacError
 from kfac_artifacts.estimate.coverage.settle import drop_unfit, settle
 from kfac_artifacts.estimate.passes.single import Pass, requiring_gradients
 from kfac_artifacts.estimate.passes.visits import Visit
@@ -135,8 +135,14 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
 
     Raises:
         CoverageError: If none is left.
+        KfacError: If f is not finite.
     """
     f, s, true = true_gradients(network, inventory, batch)
+    if not bool(f.isfinite().all()):
+        raise KfacError(
+            "the model's output is not finite for the first examples; try --dtype "
+            "float32 (dtype=), or look at the output map and at the data"
+        )
     sizes = {name: gradient.norm().item() for name, gradient in true.items()}
     reached = {name for name, size in sizes.items() if size or bool(true[name].any())}
     largest = max(sizes.values(), default=0.0)

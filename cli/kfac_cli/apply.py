@@ -88,7 +88,9 @@ def _print(done: "Applied", vectors: int) -> None:
         f"in {', '.join(done.dtypes)}"
     )
     if done.lost > 0:
-        click.echo(f"rounding takes {100 * done.lost:.2g} % of what was added")
+        percent = 100 * done.lost
+        shown = f"{percent:.0f}" if percent >= 10 else f"{percent:.2g}"
+        click.echo(f"rounding takes {shown} % of what was added")
     for name, reason in [*done.left_out.items()][:MOST_SHOWN]:
         shown = name if name.isprintable() else ascii(name)
         click.echo(f"left out: {shown}, {reason}")

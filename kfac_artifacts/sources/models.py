@@ -5,7 +5,7 @@ Weights are read from safetensors only, in float32, and no code of a repository 
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +15,10 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import nn
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
-)
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network
+from kfac_artifacts.sources.architectures import config_options, model_class
 from kfac_artifacts.sources.hub import download
 from kfac_artifacts.sources.layouts import (
     WEIGHTS,
@@ -204,60 +202,17 @@ def read_config(location: Location) -> dict[str, Any]:
             f"{location.id} is a model of timm ({config['architecture']}): give the "
             "same model in the layout of transformers"
         )
-    if config.get("model_type") not in transformers.CONFIG_MAPPING:
+    if "model_type" not in config:
+        found = without_config(location.directory)
+        raise SourceError(f"{location.id}: its config.json is of no model: {found}")
+    if config["model_type"] not in transformers.CONFIG_MAPPING:
         raise SourceError(
-            f"{location.id} is of architecture {config.get('model_type')!r}, which "
+            f"{location.id} is of architecture {config['model_type']!r}, which "
             f"transformers {transformers.__version__} does not have; models that bring "
             "code of their own are not run"
         )
     check_config(config, location.id)
     return config
-
-
-def model_class(config: dict[str, Any], model_id: str) -> Any:
-    """Choose what builds a model: a class of ``transformers``, or an Auto class.
-
-    Args:
-        config: The content of ``config.json``.
-        model_id: What to call the model in the error.
-
-    Returns:
-        A class with ``from_pretrained``.
-
-    Raises:
-        SourceError: If it is an encoder-decoder without an encoder by itself.
-    """
-    name = (config.get("architectures") or [""])[0]
-    if name.endswith(("VisionModelWithProjection", "TextModelWithProjection")):
-        return getattr(transformers, name)
-    if config["model_type"] in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES:
-        return transformers.AutoModelForTextEncoding  # of T5, only the encoder
-    if config.get("is_encoder_decoder"):
-        family = transformers.CONFIG_MAPPING[config["model_type"]].__name__
-        family = family.removesuffix("Config")
-        encoder = getattr(transformers, f"{family}EncoderModel", None)
-        if encoder is not None:
-            return encoder
-        raise SourceError(
-            f"{model_id} is an encoder-decoder ({config['model_type']}), of which "
-            "transformers has no encoder by itself; in Python, "
-            "kfac.Network(model.get_encoder(), ...) takes the encoder as a module"
-        )
-    return transformers.AutoModel
-
-
-def config_options(kind: Any, config: Mapping[str, Any]) -> dict[str, bool]:
-    """What to change in a configuration, so that an encoder is built by itself.
-
-    Args:
-        kind: What ``model_class`` chose.
-        config: The content of ``config.json``.
-
-    Returns:
-        Keyword arguments of ``from_pretrained``.
-    """
-    both = kind is transformers.AutoModelForTextEncoding and "decoder" in config
-    return {"is_encoder_decoder": False} if both else {}
 
 
 def _from_pretrained(

@@ -13,12 +13,11 @@ from transformers import AutoConfig, PreTrainedModel
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network
+from kfac_artifacts.sources.architectures import config_options, model_class
 from kfac_artifacts.sources.models import (
     Location,
-    config_options,
     first_line,
     locate,
-    model_class,
     number_type_of,
     read_config,
 )

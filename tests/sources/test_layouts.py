@@ -123,6 +123,19 @@ def test_weights_that_are_not_read_are_named(
         load_network(str(tmp_path / "m"))
 
 
+def test_a_first_module_whose_settings_are_no_model_is_named(tmp_path: Path) -> None:
+    kind = "sentence_transformers.models.BoW"
+    files = {
+        "modules.json": [{"path": "", "type": kind}],
+        "config.json": {"vocab": ["a"]},
+    }
+    with pytest.raises(SourceError, match="its first module is a BoW"):
+        load_network(str(_write(tmp_path / "bow", files)))
+    plain = _write(tmp_path / "plain", {"config.json": {"vocab": ["a"]}})
+    with pytest.raises(SourceError, match="its config.json is of no model"):
+        load_network(str(plain))
+
+
 def test_a_model_of_timm_is_named(tmp_path: Path) -> None:
     _write(tmp_path / "m", {"config.json": {"architecture": "vit_base_patch16_224"}})
     with pytest.raises(SourceError, match=r"a model of timm \(vit_base_patch16_224\)"):

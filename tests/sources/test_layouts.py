@@ -132,7 +132,7 @@ def test_a_first_module_whose_settings_are_no_model_is_named(tmp_path: Path) -> 
     with pytest.raises(SourceError, match="its first module is a BoW"):
         load_network(str(_write(tmp_path / "bow", files)))
     plain = _write(tmp_path / "plain", {"config.json": {"vocab": ["a"]}})
-    with pytest.raises(SourceError, match="its config.json is of no model"):
+    with pytest.raises(SourceError, match=r"its config\.json is of no model"):
         load_network(str(plain))
 
 

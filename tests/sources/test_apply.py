@@ -440,6 +440,15 @@ def test_a_module_that_is_pickled_only_is_refused(tmp_path, source):
     assert not (tmp_path / "applied").exists()
 
 
+def test_a_linked_folder_of_a_module_is_refused(tmp_path, source):
+    vector = vector_of(source)
+    (source / "1_Pooling").rename(tmp_path / "pooling")
+    (source / "1_Pooling").symlink_to(tmp_path / "pooling")
+    with pytest.raises(SourceError, match=r"1_Pooling, where a module .* is a link"):
+        apply(source, [vector], tmp_path / "applied")
+    assert not (tmp_path / "applied").exists()
+
+
 def test_an_encoder_in_a_folder_of_its_own_stays_there(tmp_path, source):
     vector = vector_of(source)
     old = tmp_path / "old"

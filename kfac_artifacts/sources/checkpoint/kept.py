@@ -45,8 +45,8 @@ def belongings(directory: Path, encoder: Path, weights: Set[Path]) -> Belongings
         What is kept and what is not.
 
     Raises:
-        SourceError: If a module of ``sentence-transformers`` has pickled weights only,
-            or the configuration lies outside the directory.
+        SourceError: If a module of ``sentence-transformers`` has pickled weights only
+            or is a linked folder, or the configuration lies outside the directory.
     """
     folders = module_folders(directory)
     inner = encoder.relative_to(directory).as_posix()
@@ -133,7 +133,13 @@ def _check_config(path: Path, directory: Path) -> None:
 
 
 def _check_modules(directory: Path, folders: Set[str], kept: Sequence[Path]) -> None:
-    """Refuse a module whose weights would be missing in what is written."""
+    """Refuse a module that would be missing in what is written, or its weights."""
+    for folder in sorted(folders):
+        if (directory / folder).is_symlink():
+            raise SourceError(
+                f"{folder}, where a module of {directory} is, is a link to a folder, "
+                "which is not copied; put the folder itself there"
+            )
     safe = {name.parent.as_posix() for name in kept if name.suffix == ".safetensors"}
     for folder in sorted(folders - safe):
         pickled = [f for f in (directory / folder).iterdir() if f.suffix in PICKLES]

@@ -225,20 +225,20 @@ def _report(
     output: Path, seconds: float, account: dict[str, Any], *, as_json: bool
 ) -> None:
     from kfac_artifacts.artifact import disclosure
-    from kfac_artifacts.format import open_artifact
+    from kfac_artifacts.format import open_artifact, read_header
     from kfac_cli.inspect import overview
 
-    artifact = open_artifact(output)
-    summary = overview(artifact)
+    header = read_header(output)
+    summary = overview(header)
     summary["seconds"] = round(seconds, 1)
-    found = disclosure(artifact)
+    found = disclosure(open_artifact(output))
     summary["disclosure"] = asdict(found)
     console.warn(found.warnings)
     summary["read"] = account
     if as_json:
         console.print_json(summary)
         return
-    console.print_uncovered(artifact.provenance.uncovered)
+    console.print_uncovered(header.provenance.uncovered)
     click.echo(str(found))
     click.echo(
         f"{output}: {summary['modules']} modules, {summary['parameters']:,} parameters "

@@ -32,7 +32,7 @@ def command(
         kfac compute ./model mails.csv --exclude '*.layer.[0-5].*' -o high
         kfac join low high -o mails
     """
-    from kfac_artifacts.format import load, open_artifact
+    from kfac_artifacts.format import load, read_header
     from kfac_artifacts.merge import join
     from kfac_artifacts.places import check_free
     from kfac_cli.inspect import overview
@@ -49,7 +49,7 @@ def command(
         max_shard_bytes=int(max_shard_size * 10**9),
         replace=force,
     )
-    summary = overview(open_artifact(output))
+    summary = overview(read_header(output))
     if as_json:
         console.print_json(summary)
         return

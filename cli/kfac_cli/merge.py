@@ -16,6 +16,7 @@ from kfac_cli.options import (
 
 if TYPE_CHECKING:
     from kfac_artifacts.artifact import Artifact
+    from kfac_artifacts.format import Header
 
 
 @click.command("merge")
@@ -56,7 +57,7 @@ def command(
         kfac merge tickets mails chats -o total
         kfac merge total --exclude tickets -o others
     """
-    from kfac_artifacts.format import load, open_artifact
+    from kfac_artifacts.format import load, read_header
     from kfac_artifacts.merge import merge
     from kfac_artifacts.places import check_free
     from kfac_cli.writing import check_choice, write
@@ -86,7 +87,7 @@ def command(
         max_shard_bytes=int(max_shard_size * 10**9),
         replace=force,
     )
-    _report(output, open_artifact(output), as_json=as_json)
+    _report(output, read_header(output), as_json=as_json)
 
 
 def _described(artifact: "Artifact") -> str:
@@ -102,7 +103,7 @@ def _described(artifact: "Artifact") -> str:
     return ", ".join(tasks[:10]) + more
 
 
-def _report(output: Path, merged: "Artifact", *, as_json: bool) -> None:
+def _report(output: Path, merged: "Header", *, as_json: bool) -> None:
     from kfac_artifacts.merge import weights
     from kfac_cli.inspect import overview
 

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from kfac_artifacts.artifact import BaseModel, Json, Named
 from kfac_artifacts.format.fields import Fields, check_name
 from kfac_artifacts.format.manifest import (
@@ -52,11 +50,11 @@ class Manifest:
 def announced(base: BaseModel, head: HeadInfo | None) -> dict[str, TensorInfo]:
     """Name and describe the stored tensors: changes first, then class embeddings."""
     infos = {
-        f"tau/{n}": TensorInfo(torch.float32, s) for n, s in sorted(base.shapes.items())
+        f"tau/{n}": TensorInfo("float32", s) for n, s in sorted(base.shapes.items())
     }
     if head is not None:
         shape = (len(head.classes), head.dim)
-        infos["head/embeddings"] = TensorInfo(torch.float32, shape)
+        infos["head/embeddings"] = TensorInfo("float32", shape)
     return infos
 
 

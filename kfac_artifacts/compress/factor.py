@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Loss, Named
+from kfac_artifacts.compress.forming import apply
 from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.definite import lowest
@@ -52,7 +53,7 @@ def compress_factor(original: Original, recipe: Recipe) -> Compressed:
     exact = original.factor
     candidate = exact
     if not isinstance(exact, Diagonal):
-        candidate = recipe.form.apply(original)
+        candidate = apply(recipe.form, original)
         smaller = _info(candidate, codec).nbytes < _info(exact, codec).nbytes
         candidate = candidate if smaller else exact
     found = _rounded(candidate, original, codec)

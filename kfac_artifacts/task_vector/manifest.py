@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from kfac_artifacts.artifact import BaseModel, Json, Named
+from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format.fields import Fields, check_name
+from kfac_artifacts.format.files import read_json
 from kfac_artifacts.format.manifest import (
     FileInfo,
     base_from_json,
@@ -14,6 +17,7 @@ from kfac_artifacts.format.manifest import (
     file_info,
 )
 from kfac_artifacts.format.storage import TensorInfo
+from kfac_artifacts.places import recover
 
 FORMAT = "kfac-task-vector"
 VERSION = 1
@@ -103,6 +107,33 @@ def from_json(value: object) -> Manifest:
         metrics=metrics,
         file=files[TENSORS],
     )
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read and check the manifest of a task vector, and the size of its file.
+
+    Args:
+        path: The task vector's directory.
+
+    Returns:
+        The manifest; no tensor is read, and the hash not looked at.
+
+    Raises:
+        FormatError: If anything of it breaks ``spec/task_vector.md``.
+    """
+    directory = Path(path)
+    if not (directory / MANIFEST).is_file():
+        recover(directory)
+    if not (directory / MANIFEST).is_file():
+        raise FormatError(f"{path} is no task vector: there is no {MANIFEST} in it")
+    manifest = from_json(read_json(directory / MANIFEST))
+    file = directory / TENSORS
+    if not file.is_file() or file.stat().st_size != manifest.file.size:
+        raise FormatError(
+            f"{file} is missing or does not have the {manifest.file.size} bytes that "
+            f"{MANIFEST} says; fetch it again"
+        )
+    return manifest
 
 
 def _named(value: object) -> Named:

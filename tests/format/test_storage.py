@@ -67,8 +67,9 @@ def test_writing_again_what_was_read_changes_nothing(
     storage, field = Storage.parse(name), Field(tuple(values.shape), role)
     stored = encode(storage, values, field)
     announced = storage.tensors(field)
-    assert {k: (t.dtype, tuple(t.shape)) for k, t in stored.items()} == {
-        k: (info.dtype, info.shape) for k, info in announced.items()
+    assert {k: (t.dtype, tuple(t.shape), t.nbytes) for k, t in stored.items()} == {
+        k: (getattr(torch, info.dtype), info.shape, info.nbytes)
+        for k, info in announced.items()
     }
     again = encode(storage, decode(storage, stored, field), field)
     assert all(torch.equal(again[key], tensor) for key, tensor in stored.items())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfac_cli import console
+from kfac_cli.given import check_artifacts, check_vectors
 from kfac_cli.options import (
     DIRECTORY,
     Share,
@@ -17,12 +18,13 @@ from kfac_cli.options import (
     shard_option,
     write_options,
 )
+from kfac_cli.writing import write
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kfac_artifacts.artifact import Artifact
-    from kfac_artifacts.compress import Budget, Recipe, Report
+    from kfac_artifacts.compress import Recipe, Report
     from kfac_artifacts.format import Header
 
 
@@ -89,14 +91,17 @@ def command(
         kfac compress total --max-size 20MB -o fits
         kfac compress total --max-error 1% --task-vector tau-mine -o close --json
     """
-    from kfac_artifacts.compress import compare
-    from kfac_artifacts.format import dense_bytes, load, open_artifact, read_header
     from kfac_artifacts.places import check_free
-    from kfac_cli.writing import write
 
-    how = _how(recipe, max_size, max_error)
+    named = _named(recipe, max_size, max_error)
     check_free(output, replace=force, inputs=[artifact, *task_vectors])
-    before = load(artifact)
+    check_artifacts([artifact])
+    check_vectors(task_vectors)
+    from kfac_artifacts.compress import Budget, compare
+    from kfac_artifacts.format import dense_bytes, load, open_artifact, read_header
+
+    how = named or Budget(max_size, max_error)
+    before, large = load(artifact), read_header(artifact).nbytes
     taus = [_changes(path, before) for path in task_vectors]
     write(
         before,
@@ -107,7 +112,7 @@ def command(
         replace=force,
     )
     after = read_header(output)
-    sizes = (read_header(artifact).nbytes, after.nbytes, dense_bytes(before))
+    sizes = (large, after.nbytes, dense_bytes(before))
     found = None
     if report:
         with console.progress("comparing", len(before.blocks), "modules") as advance:
@@ -118,16 +123,17 @@ def command(
         _print(output, sizes, after, found, task_vectors)
 
 
-def _how(
+def _named(
     recipe: str | None, max_size: int | None, max_error: float | None
-) -> "Recipe | Budget":
-    from kfac_artifacts.compress import Budget, Recipe
+) -> "Recipe | None":
+    """Read the recipe; there is none where a budget chooses."""
+    from kfac_artifacts.compress import Recipe
 
     if sum(x is not None for x in (recipe, max_size, max_error)) > 1:
         raise click.UsageError("give one of --recipe, --max-size and --max-error")
     if max_size is None and max_error is None:
         return Recipe.parse(recipe or "small")
-    return Budget(max_size, max_error)
+    return None
 
 
 def _changes(path: Path, artifact: "Artifact") -> "Mapping[str, Tensor]":

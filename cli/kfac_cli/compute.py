@@ -26,6 +26,7 @@ from kfac_cli.options import (
     storage_options,
     write_options,
 )
+from kfac_cli.writing import check_choice, write
 
 if TYPE_CHECKING:
     from kfac_artifacts.sources import Data
@@ -103,7 +104,12 @@ def command(
         kfac compute ./my-model mails.csv -o mails --estimator nearest
         torchrun --nproc-per-node 4 $(which kfac) compute ./my-model mails.csv -o mails
     """
+    from kfac_artifacts.places import claimed
+
     _check_usage(engine, cotangents, draws, alone=not (resume or shard))
+    how = check_choice(recipe, storage)
+    until_the_end = click.get_current_context().with_resource
+    checkpoint = until_the_end(claimed(output, replace=force, inputs=[model, data]))
     opened = open_data(model, data, sources)
     from kfac_artifacts.artifact import Cotangents
     from kfac_artifacts.estimate import (
@@ -116,12 +122,7 @@ def command(
         hold_together,
         save_together,
     )
-    from kfac_artifacts.places import claimed
-    from kfac_cli.writing import check_choice, write
 
-    how = check_choice(recipe, storage)
-    until_the_end = click.get_current_context().with_resource
-    checkpoint = until_the_end(claimed(output, replace=force, inputs=[model, data]))
     main = _is_main(engine)
     until_the_end(hold_together(checkpoint, Workers.gather("cpu")))
     started = time.perf_counter()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kfac_cli import console
+from kfac_cli.given import check_artifacts
 from kfac_cli.options import (
     DIRECTORY,
     json_option,
@@ -13,6 +14,7 @@ from kfac_cli.options import (
     storage_options,
     write_options,
 )
+from kfac_cli.writing import check_choice, write
 
 if TYPE_CHECKING:
     from kfac_artifacts.artifact import Artifact
@@ -57,13 +59,14 @@ def command(
         kfac merge tickets mails chats -o total
         kfac merge total --exclude tickets -o others
     """
-    from kfac_artifacts.format import load, read_header
-    from kfac_artifacts.merge import merge
     from kfac_artifacts.places import check_free
-    from kfac_cli.writing import check_choice, write
 
     how = check_choice(recipe, storage)
     check_free(output, replace=force, inputs=[*artifacts, *exclude])
+    check_artifacts([*artifacts, *exclude])
+    from kfac_artifacts.format import load, read_header
+    from kfac_artifacts.merge import merge
+
     added, removed = [load(p) for p in artifacts], [load(p) for p in exclude]
     with console.progress("comparing", len(added[0].blocks), "modules") as advance:
         merged = merge(

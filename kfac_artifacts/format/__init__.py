@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from kfac_artifacts.format.header import (
         Header,
         check_hashes,
-        check_present,
         read_header,
         read_manifest,
     )
@@ -23,7 +22,6 @@ __all__ = [
     "Storage",
     "StoredFactors",
     "check_hashes",
-    "check_present",
     "dense_bytes",
     "load",
     "open_artifact",
@@ -41,7 +39,6 @@ export_lazily(
         "Storage": "storage",
         "StoredFactors": "reader",
         "check_hashes": "header",
-        "check_present": "header",
         "dense_bytes": "writer",
         "load": "reader",
         "open_artifact": "reader",

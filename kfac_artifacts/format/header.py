@@ -94,18 +94,6 @@ def read_manifest(path: str | Path) -> Manifest:
     return settled(Path(path), _read_manifest)
 
 
-def check_present(path: str | Path) -> None:
-    """Refuse a place where no artifact is, before anything is done for it.
-
-    Args:
-        path: The artifact's directory.
-
-    Raises:
-        FormatError: If there is no manifest in it.
-    """
-    settled(Path(path), _check_present)
-
-
 def stored(name: str, info: FactorInfo) -> Iterator[tuple[str, TensorInfo]]:
     """Name and describe the stored tensors of a factor: ``<factor>/<field>``."""
     for key, tensor in info.tensors.items():
@@ -159,13 +147,9 @@ def compare_hashes(path: Path) -> None:
             )
 
 
-def _check_present(path: Path) -> None:
+def _read_manifest(path: Path) -> Manifest:
     if not (path / MANIFEST).is_file():
         raise FormatError(f"{path} is no artifact: there is no {MANIFEST} in it")
-
-
-def _read_manifest(path: Path) -> Manifest:
-    _check_present(path)
     manifest = from_json(read_json(path / MANIFEST))
     for name, info in manifest.files.items():
         file = path / name

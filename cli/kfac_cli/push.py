@@ -47,6 +47,9 @@ def command(
       kfac push mnli-curvature hf://my-org/minilm-kfac/mnli --license cc-by-4.0
       kfac push mnli-curvature ./registry/mnli
     """
+    from kfac_artifacts.hub import parse
+
+    parse(destination)
     check_artifacts([directory])
     from kfac_artifacts.hub import Hub, client_output, push
 

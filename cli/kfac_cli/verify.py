@@ -29,9 +29,11 @@ def command(artifact: Path, model: str | None, as_json: bool) -> None:
     total = len(read_manifest(artifact).factors)
     base = None
     if model is not None:
-        from kfac_artifacts.sources import check_model, load_network
+        from kfac_artifacts.sources import check_model
 
         check_model(model)
+        from kfac_artifacts.sources import load_network
+
         base = load_network(model, device="cpu").base
     from kfac_artifacts.verify import verify
 

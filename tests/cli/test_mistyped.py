@@ -51,6 +51,8 @@ MISTYPED = {
     "compress good -o taken": (1, TAKEN),
     "train M t.csv --curvature nope -o x": (3, NO_ARTIFACT),
     "train M t.csv --curvature good --exclude-own nope -o x": (3, NO_ARTIFACT),
+    "train M t.csv --class-texts nope -o x": (2, "'nope' does not exist"),
+    "evaluate M nope=t.csv --class-texts nope": (2, "'nope' does not exist"),
     "train M nope.csv -o x": (1, NO_FILE),
     "train M t.csv --eval-data nope.csv -o x": (1, NO_FILE),
     "train M t.csv --label-column nope -o x": (1, "has no column 'nope'"),

@@ -91,5 +91,5 @@ def open_tensors(path: Path) -> Any:
     """
     try:
         return safe_open(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:  # torch maps it, too
         raise FormatError(f"{path} is not a valid safetensors file: {error}") from error

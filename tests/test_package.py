@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,6 +37,29 @@ def test_functions_are_not_hidden_by_the_modules_that_hold_them() -> None:
     found = json.loads(fresh(code))
     assert all(found.values()), found
     assert set(found) == set(kfac.__all__)
+
+
+LAZY = [
+    f"kfac_artifacts.{path.parent.name}"
+    for path in sorted(Path(kfac.__file__).parent.glob("*/__init__.py"))
+    if "export_lazily" in path.read_text("utf-8")
+]
+
+
+def test_what_a_package_lists_can_be_imported_from_it() -> None:
+    """After all of its modules: none of them hides a function."""
+    code = (
+        "import importlib, pkgutil, types\n"
+        f"for name in {LAZY}:\n"
+        "    package = importlib.import_module(name)\n"
+        "    for module in pkgutil.iter_modules(package.__path__):\n"
+        "        importlib.import_module(f'{name}.{module.name}')\n"
+        "    for public in package.__all__:\n"
+        "        if isinstance(getattr(package, public), types.ModuleType):\n"
+        "            print(name, public)"
+    )
+    assert len(LAZY) >= 8
+    assert fresh(code) == ""
 
 
 def test_every_public_name_is_listed() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kfac_cli import console
+from kfac_cli.given import check_vectors
 from kfac_cli.options import DIRECTORY, NAMED, json_option, write_options
 
 if TYPE_CHECKING:
@@ -55,15 +56,19 @@ def command(
         kfac apply openai/clip-vit-base-patch32 tau --alpha 0.5 -o half
     """
     from kfac_artifacts.places import check_free
-    from kfac_artifacts.sources import apply
-    from kfac_artifacts.task_vector import TaskVector
+    from kfac_artifacts.sources import check_model
 
     if len(alphas) not in {0, 1, len(vectors)}:
         raise click.UsageError(
             f"{len(vectors)} task vectors need one --alpha or {len(vectors)}, found "
             f"{len(alphas)}"
         )
+    check_model(model)
     check_free(output, replace=force, inputs=[model, *vectors])
+    check_vectors(vectors)
+    from kfac_artifacts.sources import apply
+    from kfac_artifacts.task_vector import TaskVector
+
     factors = (
         alphas if len(alphas) == len(vectors) else [*(alphas or (1.0,))] * len(vectors)
     )

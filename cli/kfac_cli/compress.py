@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfac_cli import console
+from kfac_cli.given import check_artifacts, check_vectors
 from kfac_cli.options import (
     DIRECTORY,
     Share,
@@ -17,12 +18,14 @@ from kfac_cli.options import (
     shard_option,
     write_options,
 )
+from kfac_cli.writing import write
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kfac_artifacts.artifact import Artifact
-    from kfac_artifacts.compress import Budget, Recipe, Report
+    from kfac_artifacts.compress import Recipe, Report
+    from kfac_artifacts.format import Header
 
 
 @click.command("compress")
@@ -88,14 +91,17 @@ def command(
         kfac compress total --max-size 20MB -o fits
         kfac compress total --max-error 1% --task-vector tau-mine -o close --json
     """
-    from kfac_artifacts.compress import compare
-    from kfac_artifacts.format import load, open_artifact
     from kfac_artifacts.places import check_free
-    from kfac_cli.writing import write
 
-    how = _how(recipe, max_size, max_error)
+    named = _named(recipe, max_size, max_error)
     check_free(output, replace=force, inputs=[artifact, *task_vectors])
-    before = load(artifact)
+    check_artifacts([artifact])
+    check_vectors(task_vectors)
+    from kfac_artifacts.compress import Budget, compare
+    from kfac_artifacts.format import dense_bytes, load, open_artifact, read_header
+
+    how = named or Budget(max_size, max_error)
+    before, large = load(artifact), read_header(artifact).nbytes
     taus = [_changes(path, before) for path in task_vectors]
     write(
         before,
@@ -105,27 +111,29 @@ def command(
         max_shard_bytes=int(max_shard_size * 10**9),
         replace=force,
     )
-    after = open_artifact(output)
+    after = read_header(output)
+    sizes = (large, after.nbytes, dense_bytes(before))
     found = None
     if report:
         with console.progress("comparing", len(before.blocks), "modules") as advance:
-            found = compare(before, after, taus, advance)
+            found = compare(before, open_artifact(output), taus, advance)
     if as_json:
-        console.print_json(_as_json(output, before, after, found, task_vectors))
+        console.print_json(_as_json(output, sizes, after, found, task_vectors))
     else:
-        _print(output, before, after, found, task_vectors)
+        _print(output, sizes, after, found, task_vectors)
 
 
-def _how(
+def _named(
     recipe: str | None, max_size: int | None, max_error: float | None
-) -> "Recipe | Budget":
-    from kfac_artifacts.compress import Budget, Recipe
+) -> "Recipe | None":
+    """Read the recipe; there is none where a budget chooses."""
+    from kfac_artifacts.compress import Recipe
 
     if sum(x is not None for x in (recipe, max_size, max_error)) > 1:
         raise click.UsageError("give one of --recipe, --max-size and --max-error")
     if max_size is None and max_error is None:
         return Recipe.parse(recipe or "small")
-    return Budget(max_size, max_error)
+    return None
 
 
 def _changes(path: Path, artifact: "Artifact") -> "Mapping[str, Tensor]":
@@ -146,29 +154,16 @@ def _changes(path: Path, artifact: "Artifact") -> "Mapping[str, Tensor]":
     return vector.tensors
 
 
-def _sizes(before: "Artifact", after: "Artifact") -> tuple[int, int, int]:
-    """Bytes of all tensors before and after, and of dense float32 matrices."""
-    from kfac_artifacts.format import StoredFactors, dense_bytes
-
-    def total(artifact: "Artifact") -> int:
-        stored = artifact.factors
-        if not isinstance(stored, StoredFactors):
-            raise TypeError("only an artifact on disk has sizes")
-        return sum(info.nbytes for info in stored.infos.values())
-
-    return total(before), total(after), dense_bytes(before)
-
-
 def _as_json(
     output: Path,
-    before: "Artifact",
-    after: "Artifact",
+    sizes: tuple[int, int, int],
+    after: "Header",
     found: "Report | None",
     task_vectors: tuple[Path, ...],
 ) -> dict[str, Any]:
     from kfac_cli.inspect import rows
 
-    large, small, dense = _sizes(before, after)
+    large, small, dense = sizes
     result: dict[str, Any] = {
         "output": str(output),
         "bytes_before": large,
@@ -187,8 +182,8 @@ def _as_json(
 
 def _print(
     output: Path,
-    before: "Artifact",
-    after: "Artifact",
+    sizes: tuple[int, int, int],
+    after: "Header",
     found: "Report | None",
     task_vectors: tuple[Path, ...],
 ) -> None:
@@ -225,7 +220,7 @@ def _print(
         click.echo(f"\nall blocks together: relative Frobenius error {found.error:.4f}")
         for name, value in zip(names, found.directions, strict=True):
             click.echo(f"penalty along {name}: {_ratio(value)} of what it was")
-    large, small, dense = _sizes(before, after)
+    large, small, dense = sizes
     counted = Counter(kind for row in rows(after) for kind in _kinds(row))
     kinds = ", ".join(f"{count} {kind}" for kind, count in counted.most_common())
     click.echo(

@@ -26,6 +26,7 @@ from kfac_cli.options import (
     storage_options,
     write_options,
 )
+from kfac_cli.writing import check_choice, write
 
 if TYPE_CHECKING:
     from kfac_artifacts.sources import Data
@@ -103,7 +104,12 @@ def command(
         kfac compute ./my-model mails.csv -o mails --estimator nearest
         torchrun --nproc-per-node 4 $(which kfac) compute ./my-model mails.csv -o mails
     """
+    from kfac_artifacts.places import claimed
+
     _check_usage(engine, cotangents, draws, alone=not (resume or shard))
+    how = check_choice(recipe, storage)
+    until_the_end = click.get_current_context().with_resource
+    checkpoint = until_the_end(claimed(output, replace=force, inputs=[model, data]))
     opened = open_data(model, data, sources)
     from kfac_artifacts.artifact import Cotangents
     from kfac_artifacts.estimate import (
@@ -116,12 +122,7 @@ def command(
         hold_together,
         save_together,
     )
-    from kfac_artifacts.places import claimed
-    from kfac_cli.writing import check_choice, write
 
-    how = check_choice(recipe, storage)
-    until_the_end = click.get_current_context().with_resource
-    checkpoint = until_the_end(claimed(output, replace=force, inputs=[model, data]))
     main = _is_main(engine)
     until_the_end(hold_together(checkpoint, Workers.gather("cpu")))
     started = time.perf_counter()
@@ -225,20 +226,20 @@ def _report(
     output: Path, seconds: float, account: dict[str, Any], *, as_json: bool
 ) -> None:
     from kfac_artifacts.artifact import disclosure
-    from kfac_artifacts.format import open_artifact
+    from kfac_artifacts.format import open_artifact, read_header
     from kfac_cli.inspect import overview
 
-    artifact = open_artifact(output)
-    summary = overview(artifact)
+    header = read_header(output)
+    summary = overview(header)
     summary["seconds"] = round(seconds, 1)
-    found = disclosure(artifact)
+    found = disclosure(open_artifact(output))
     summary["disclosure"] = asdict(found)
     console.warn(found.warnings)
     summary["read"] = account
     if as_json:
         console.print_json(summary)
         return
-    console.print_uncovered(artifact.provenance.uncovered)
+    console.print_uncovered(header.provenance.uncovered)
     click.echo(str(found))
     click.echo(
         f"{output}: {summary['modules']} modules, {summary['parameters']:,} parameters "

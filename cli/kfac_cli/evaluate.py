@@ -9,6 +9,7 @@ import click
 
 from kfac_cli import console
 from kfac_cli.data import of_task, read, tell
+from kfac_cli.given import check_vectors
 from kfac_cli.heads import with_heads
 from kfac_cli.options import (
     NAMED,
@@ -113,6 +114,7 @@ def command(
         from kfac_artifacts.evaluate.plot import check_plottable
 
         check_plottable(plot, [model, *split, *split.values()])
+    check_vectors(map(Path, split))
     length, prompt = columns.pop("max_length"), columns.pop("prompt")
     found_data = read_all(model, split, **columns)
     from kfac_artifacts.evaluate import MODES, evaluate, plot_evaluation

@@ -8,6 +8,7 @@ import click
 
 from kfac_cli import console
 from kfac_cli.data import open_data, read, take_reading, tell
+from kfac_cli.given import check_artifacts, check_vectors
 from kfac_cli.options import (
     DIRECTORY,
     NAMED,
@@ -122,19 +123,17 @@ def command(
     """
     if cotangents == "exact" and draws is not None:
         raise click.UsageError("--draws does not go with --cotangents exact")
+    data_of = (data,) if directions_data is None else (data, directions_data)
+    _check_paths(artifact, task_vectors, plot, [model, *data_of])
     reading = take_reading(choices)
     opened_data = open_data(model, data, dict(reading))
     other = None
     if directions_data is not None:
         other = read(directions_data, **reading | {"split": None})
-    from kfac_artifacts.evaluate.plot import check_plottable
     from kfac_artifacts.fidelity import fidelity, plot_fidelity, verdict
     from kfac_artifacts.format import open_artifact
     from kfac_artifacts.sources import encode_data, load_network
 
-    if plot is not None:
-        data_of = (data,) if directions_data is None else (data, directions_data)
-        check_plottable(plot, [artifact, model, *data_of, *task_vectors])
     opened = open_artifact(artifact)
     network = load_network(model, output_map=output_map, device=device, dtype=dtype)
     encode = partial(encode_data, network=network, max_length=max_length, prompt=prompt)
@@ -160,6 +159,18 @@ def command(
         console.print_json({**said, **found.to_json()})
     else:
         _print(found, top)
+
+
+def _check_paths(
+    artifact: Path, task_vectors: tuple[Path, ...], plot: Path | None, others: list[str]
+) -> None:
+    """Refuse what is mistyped before anything slow is imported."""
+    check_artifacts([artifact])
+    check_vectors(task_vectors)
+    if plot is not None:
+        from kfac_artifacts.evaluate.plot import check_plottable
+
+        check_plottable(plot, [artifact, *task_vectors, *others])
 
 
 def _load_all(paths: tuple[Path, ...]) -> dict[str, Any]:

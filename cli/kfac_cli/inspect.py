@@ -11,7 +11,7 @@ from kfac_cli import console, inspect_vector
 from kfac_cli.options import DIRECTORY, json_option
 
 if TYPE_CHECKING:
-    from kfac_artifacts.artifact import Artifact
+    from kfac_artifacts.format import Header
 
 
 @click.command("inspect")
@@ -31,26 +31,26 @@ def command(artifact: Path, as_json: bool) -> None:
     if (artifact / inspect_vector.MANIFEST).is_file():
         inspect_vector.show(artifact, as_json=as_json)
         return
-    from kfac_artifacts.format import open_artifact
+    from kfac_artifacts.format import read_header
 
-    opened = open_artifact(artifact)
+    header = read_header(artifact)
     if as_json:
-        details = overview(opened)
-        details["modules"] = rows(opened)
-        details["excluded"] = list(opened.provenance.excluded)
-        details["uncovered"] = dict(opened.provenance.uncovered)
+        details = overview(header)
+        details["modules"] = rows(header)
+        details["excluded"] = list(header.provenance.excluded)
+        details["uncovered"] = dict(header.provenance.uncovered)
         console.print_json(details)
         return
-    _print(artifact, opened)
+    _print(artifact, header)
 
 
-def overview(artifact: "Artifact") -> dict[str, Any]:
+def overview(header: "Header") -> dict[str, Any]:
     """Summarise an artifact: what it is of, and how large."""
     from kfac_artifacts.artifact import task_names
 
-    provenance = artifact.provenance
+    provenance = header.provenance
     names = task_names(provenance.sources)
-    shapes = artifact.parameters
+    shapes = header.parameters
     return {
         "base_model": provenance.base.id,
         "revision": provenance.base.revision,
@@ -76,28 +76,23 @@ def overview(artifact: "Artifact") -> dict[str, Any]:
             }
             for name, s in zip(names, provenance.sources, strict=True)
         ],
-        "modules": len(artifact.blocks),
+        "modules": len(header.blocks),
         "tensors": len(shapes),
         "parameters": sum(math.prod(shape) for shape in shapes.values()),
-        "bytes": sum(row["bytes"] for row in rows(artifact)),
-        "digest": artifact.digest,
+        "bytes": header.nbytes,
+        "digest": header.digest,
     }
 
 
-def rows(artifact: "Artifact") -> list[dict[str, Any]]:
+def rows(header: "Header") -> list[dict[str, Any]]:
     """Describe every block; a shared factor counts where it is used first."""
-    from kfac_artifacts.format import StoredFactors
-
-    stored = artifact.factors
-    if not isinstance(stored, StoredFactors):
-        raise TypeError("only an artifact on disk has sizes")
-    shapes, seen = artifact.parameters, set[str]()
+    shapes, infos, seen = header.parameters, header.factors, set[str]()
     found = []
-    for name, block in artifact.blocks.items():
+    for name, block in header.blocks.items():
         fresh = [f for f in dict.fromkeys(block.factors) if f not in seen]
         seen.update(fresh)
-        error = artifact.provenance.merge_errors.get(name)
-        losses = artifact.provenance.losses
+        error = header.provenance.merge_errors.get(name)
+        losses = header.provenance.losses
         found.append(
             {
                 "name": name,
@@ -105,24 +100,24 @@ def rows(artifact: "Artifact") -> list[dict[str, Any]]:
                 "parameters": {p: list(shapes[p]) for p in block.parameters},
                 "factors": {
                     f: {
-                        "dim": stored.infos[f].dim,
-                        "structure": stored.infos[f].structure.name,
-                        "configuration": stored.infos[f].structure.configuration,
-                        "storage": stored.infos[f].storage.name,
+                        "dim": infos[f].dim,
+                        "structure": infos[f].structure.name,
+                        "configuration": infos[f].structure.configuration,
+                        "storage": infos[f].storage.name,
                         "loss": None if f not in losses else losses[f].error,
                     }
                     for f in block.factors
                 },
                 "shared": [f for f in block.factors if f not in fresh],
-                "bytes": sum(stored.infos[f].nbytes for f in fresh),
+                "bytes": sum(infos[f].nbytes for f in fresh),
                 "merge_error": None if error is None else error.relative,
             }
         )
     return found
 
 
-def _print(path: Path, artifact: "Artifact") -> None:
-    summary = overview(artifact)
+def _print(path: Path, header: "Header") -> None:
+    summary = overview(header)
     click.echo(f"{path}: curvature of {summary['base_model']}, {summary['output_map']}")
     for source in summary["sources"]:
         draws = f" x {source['draws']}" if source["draws"] else ""
@@ -130,8 +125,8 @@ def _print(path: Path, artifact: "Artifact") -> None:
             f"  {source['task']}: {source['examples']} of {source['size']} examples, "
             f"{source['cotangents']}{draws}, weight {source['weight']:.3f}"
         )
-    table, compressed = [], bool(artifact.provenance.losses)
-    for row in rows(artifact):
+    table, compressed = [], bool(header.provenance.losses)
+    for row in rows(header):
         dims = " ".join(
             f"{f.rsplit('.', 1)[-1]} {info['dim']}"
             + ("*" if f in row["shared"] else "")
@@ -144,15 +139,15 @@ def _print(path: Path, artifact: "Artifact") -> None:
         line = [row["name"], row["kind"], dims, storage, row["bytes"]]
         table.append([*line, f"{lost:.3f}"] if compressed else line)
     click.echo()
-    header = ["module", "block", "factors", "storage", "bytes"]
-    console.print_table([*header, "loss"] if compressed else header, table)
+    titles = ["module", "block", "factors", "storage", "bytes"]
+    console.print_table([*titles, "loss"] if compressed else titles, table)
     click.echo(
         f"\n{summary['modules']} modules, {summary['parameters']:,} parameters, "
         f"{console.size(summary['bytes'])} (* is shared with a module above)"
     )
-    console.print_uncovered(artifact.provenance.uncovered)
-    if artifact.provenance.excluded:
-        click.echo(f"excluded on request: {len(artifact.provenance.excluded)}")
+    console.print_uncovered(header.provenance.uncovered)
+    if header.provenance.excluded:
+        click.echo(f"excluded on request: {len(header.provenance.excluded)}")
 
 
 def kind(factor: Mapping[str, Any]) -> str:

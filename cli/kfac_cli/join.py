@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 
 from kfac_cli import console
+from kfac_cli.given import check_artifacts
 from kfac_cli.options import DIRECTORY, json_option, storage_options, write_options
+from kfac_cli.writing import write
 
 
 @click.command("join")
@@ -32,13 +34,14 @@ def command(
         kfac compute ./model mails.csv --exclude '*.layer.[0-5].*' -o high
         kfac join low high -o mails
     """
-    from kfac_artifacts.format import load, open_artifact
-    from kfac_artifacts.merge import join
     from kfac_artifacts.places import check_free
-    from kfac_cli.inspect import overview
-    from kfac_cli.writing import write
 
     check_free(output, replace=force, inputs=artifacts)
+    check_artifacts(artifacts)
+    from kfac_artifacts.format import load, read_header
+    from kfac_artifacts.merge import join
+    from kfac_cli.inspect import overview
+
     joined = join([load(path) for path in artifacts])
     write(
         joined,
@@ -49,7 +52,7 @@ def command(
         max_shard_bytes=int(max_shard_size * 10**9),
         replace=force,
     )
-    summary = overview(open_artifact(output))
+    summary = overview(read_header(output))
     if as_json:
         console.print_json(summary)
         return

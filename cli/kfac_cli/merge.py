@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kfac_cli import console
+from kfac_cli.given import check_artifacts
 from kfac_cli.options import (
     DIRECTORY,
     json_option,
@@ -13,9 +14,11 @@ from kfac_cli.options import (
     storage_options,
     write_options,
 )
+from kfac_cli.writing import check_choice, write
 
 if TYPE_CHECKING:
     from kfac_artifacts.artifact import Artifact
+    from kfac_artifacts.format import Header
 
 
 @click.command("merge")
@@ -56,13 +59,14 @@ def command(
         kfac merge tickets mails chats -o total
         kfac merge total --exclude tickets -o others
     """
-    from kfac_artifacts.format import load, open_artifact
-    from kfac_artifacts.merge import merge
     from kfac_artifacts.places import check_free
-    from kfac_cli.writing import check_choice, write
 
     how = check_choice(recipe, storage)
     check_free(output, replace=force, inputs=[*artifacts, *exclude])
+    check_artifacts([*artifacts, *exclude])
+    from kfac_artifacts.format import load, read_header
+    from kfac_artifacts.merge import merge
+
     added, removed = [load(p) for p in artifacts], [load(p) for p in exclude]
     with console.progress("comparing", len(added[0].blocks), "modules") as advance:
         merged = merge(
@@ -86,7 +90,7 @@ def command(
         max_shard_bytes=int(max_shard_size * 10**9),
         replace=force,
     )
-    _report(output, open_artifact(output), as_json=as_json)
+    _report(output, read_header(output), as_json=as_json)
 
 
 def _described(artifact: "Artifact") -> str:
@@ -102,7 +106,7 @@ def _described(artifact: "Artifact") -> str:
     return ", ".join(tasks[:10]) + more
 
 
-def _report(output: Path, merged: "Artifact", *, as_json: bool) -> None:
+def _report(output: Path, merged: "Header", *, as_json: bool) -> None:
     from kfac_artifacts.merge import weights
     from kfac_cli.inspect import overview
 

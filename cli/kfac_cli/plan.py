@@ -99,11 +99,14 @@ def command(
         kfac plan openai/clip-vit-base-patch32 --modules 'vision_model.*' --measure
         kfac plan ./my-model --json | jq .memory
     """
-    from kfac_artifacts.estimate import Effort, plan
-    from kfac_artifacts.sources import blank_examples, load_skeleton
+    from kfac_artifacts.sources import check_model
 
     if measure and gflops is not None:
         raise click.UsageError("--gflops and --measure are two ways to say the same")
+    check_model(model)
+    from kfac_artifacts.estimate import Effort, plan
+    from kfac_artifacts.sources import blank_examples, load_skeleton
+
     network = load_skeleton(model, output_map=output_map, dtype=dtype)
     batch = blank_examples(
         network, EXAMPLES_TRACED, tokens=tokens, image_size=image_size

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from kfac_cli.console import print_json, size
+from kfac_cli.given import check_artifacts
 from kfac_cli.options import NAMED, hub_options, json_option
 
 
@@ -46,6 +47,10 @@ def command(
       kfac push mnli-curvature hf://my-org/minilm-kfac/mnli --license cc-by-4.0
       kfac push mnli-curvature ./registry/mnli
     """
+    from kfac_artifacts.hub import parse
+
+    parse(destination)
+    check_artifacts([directory])
     from kfac_artifacts.hub import Hub, client_output, push
 
     _tell(directory)

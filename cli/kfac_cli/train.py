@@ -11,6 +11,7 @@ import click
 
 from kfac_cli import console
 from kfac_cli.data import read, take_reading, tell
+from kfac_cli.given import check_artifacts
 from kfac_cli.options import (
     NAMED,
     data_options,
@@ -83,16 +84,18 @@ def command(
         accelerate launch $(which kfac) train ...
     """
     _check_usage(options, curvatures, exclude_own, texts_file, head_kind)
-    reading = take_reading(options) | {"label_column": label_column}
-    found, held_out_data = _read(model, data, eval_data, eval_split, reading)
     from kfac_artifacts.places import claimed
-    from kfac_artifacts.sources import encode_data, load_network, make_head
-    from kfac_artifacts.train import TrainingTask, train
 
     inputs = [model, data, *curvatures, *exclude_own, eval_data, texts_file]
     click.get_current_context().with_resource(
         claimed(output, replace=force, inputs=[i for i in inputs if i is not None])
     )
+    check_artifacts([*curvatures, *exclude_own])
+    reading = take_reading(options) | {"label_column": label_column}
+    found, held_out_data = _read(model, data, eval_data, eval_split, reading)
+    from kfac_artifacts.sources import encode_data, load_network, make_head
+    from kfac_artifacts.train import TrainingTask, train
+
     curvature = _curvature(curvatures, exclude_own)
     sources = {name: options.pop(name) for name in ("output_map", "device", "dtype")}
     network = load_network(model, **sources)

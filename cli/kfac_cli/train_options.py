@@ -87,7 +87,7 @@ head_options = stacked(
     click.option(
         "--class-texts",
         "texts_file",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
         help="A text per class: json (class to text, or a list) or one per line, in "
         "the order of the classes. [default: their names]",
     ),

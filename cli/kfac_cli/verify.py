@@ -25,14 +25,18 @@ def command(artifact: Path, model: str | None, as_json: bool) -> None:
         kfac verify tickets --model sentence-transformers/all-MiniLM-L6-v2
     """
     from kfac_artifacts.format import read_manifest
-    from kfac_artifacts.verify import verify
 
+    total = len(read_manifest(artifact).factors)
     base = None
     if model is not None:
+        from kfac_artifacts.sources import check_model
+
+        check_model(model)
         from kfac_artifacts.sources import load_network
 
         base = load_network(model, device="cpu").base
-    total = len(read_manifest(artifact).factors)
+    from kfac_artifacts.verify import verify
+
     with console.progress("verifying", total, "factors") as advance:
         findings = verify(artifact, base, advance)
     if as_json:

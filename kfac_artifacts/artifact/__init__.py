@@ -10,44 +10,64 @@ Conventions (one block per module, n examples, f the output map, J its Jacobian)
   (TAK, Eq. 8), so a Kronecker block is T times the weighted mean: ``Block.scale``.
 """
 
-from kfac_artifacts.artifact.blocks import (
-    Block,
-    GramianBlock,
-    KroneckerBlock,
-    Layout,
-    terms_of,
-)
-from kfac_artifacts.artifact.disclosure import (
-    ENOUGH_EXAMPLES,
-    Disclosure,
-    disclosure,
-)
-from kfac_artifacts.artifact.provenance import (
-    BaseModel,
-    Cotangents,
-    DataInfo,
-    Json,
-    Loss,
-    MergeError,
-    Named,
-    ParameterInfo,
-    Provenance,
-    Source,
-)
-from kfac_artifacts.artifact.tasks import preprocessing_differences, task_names
-from kfac_artifacts.artifact.whole import Artifact, LazyFactors
+from typing import TYPE_CHECKING
+
+from kfac_artifacts.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from kfac_artifacts.artifact.block_info import (
+        BlockInfo,
+        GramianInfo,
+        KroneckerInfo,
+        Layout,
+    )
+    from kfac_artifacts.artifact.blocks import (
+        Block,
+        GramianBlock,
+        KroneckerBlock,
+        block_of,
+        terms_of,
+    )
+    from kfac_artifacts.artifact.disclosure import (
+        ENOUGH_EXAMPLES,
+        Disclosure,
+        disclosure,
+    )
+    from kfac_artifacts.artifact.provenance import (
+        BaseModel,
+        Cotangents,
+        DataInfo,
+        Json,
+        Loss,
+        MergeError,
+        Named,
+        ParameterInfo,
+        Provenance,
+        Source,
+    )
+    from kfac_artifacts.artifact.tasks import (
+        preprocessing_differences,
+        task_names,
+    )
+    from kfac_artifacts.artifact.whole import (
+        Artifact,
+        LazyFactors,
+    )
 
 __all__ = [
     "ENOUGH_EXAMPLES",
     "Artifact",
     "BaseModel",
     "Block",
+    "BlockInfo",
     "Cotangents",
     "DataInfo",
     "Disclosure",
     "GramianBlock",
+    "GramianInfo",
     "Json",
     "KroneckerBlock",
+    "KroneckerInfo",
     "Layout",
     "LazyFactors",
     "Loss",
@@ -56,8 +76,41 @@ __all__ = [
     "ParameterInfo",
     "Provenance",
     "Source",
+    "block_of",
     "disclosure",
     "preprocessing_differences",
     "task_names",
     "terms_of",
 ]
+
+export_lazily(
+    __name__,
+    {
+        "ENOUGH_EXAMPLES": "disclosure",
+        "Artifact": "whole",
+        "BaseModel": "provenance",
+        "Block": "blocks",
+        "BlockInfo": "block_info",
+        "Cotangents": "provenance",
+        "DataInfo": "provenance",
+        "Disclosure": "disclosure",
+        "GramianBlock": "blocks",
+        "GramianInfo": "block_info",
+        "Json": "provenance",
+        "KroneckerBlock": "blocks",
+        "KroneckerInfo": "block_info",
+        "Layout": "block_info",
+        "LazyFactors": "whole",
+        "Loss": "provenance",
+        "MergeError": "provenance",
+        "Named": "provenance",
+        "ParameterInfo": "provenance",
+        "Provenance": "provenance",
+        "Source": "provenance",
+        "block_of": "blocks",
+        "disclosure": "disclosure",
+        "preprocessing_differences": "tasks",
+        "task_names": "tasks",
+        "terms_of": "blocks",
+    },
+)

@@ -1,67 +1,31 @@
-"""Blocks: which parameters one module's curvature covers, and how it acts on them."""
+"""Blocks: how the curvature of one module acts on its part of a task vector."""
 
-import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import ClassVar, final
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
+from kfac_artifacts.artifact.block_info import (
+    BlockInfo,
+    GramianInfo,
+    KroneckerInfo,
+    Layout,
+)
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import Factor
 
 
-class Layout(StrEnum):
-    """How a parameter of any rank becomes the matrix ``W`` of a linear map."""
-
-    ROWS = "rows"
-    """``weight.reshape(shape[0], -1)``: Linear, and Conv2d on unfolded patches."""
-
-    COLUMNS = "columns"
-    """``weight.reshape(-1, shape[-1])`` transposed: ``Conv1D``, tables of vectors."""
-
-    def matrix(self, weight: Tensor) -> Tensor:
-        """View ``weight`` as ``W``, of shape ``[d_out, d_in]``."""
-        if self is Layout.ROWS:
-            return weight.reshape(weight.shape[0], -1)
-        return weight.reshape(-1, weight.shape[-1]).mT
-
-    def dims(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """``(d_out, d_in)`` of a parameter of this shape, without a bias."""
-        d_out = shape[0] if self is Layout.ROWS else shape[-1]
-        return d_out, math.prod(shape) // d_out
-
-
-class Block(ABC):
-    """The curvature of one module: which parameters it covers, and by which factors.
-
-    Factors are referred to by name, because modules with the same input share one.
-    """
-
-    kind: ClassVar[str]
-
-    @property
-    @abstractmethod
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the covered parameters, weight first."""
-
-    @property
-    @abstractmethod
-    def factors(self) -> tuple[str, ...]:
-        """Names of the factors, in the order of the terms."""
+class Block(BlockInfo):
+    """The curvature of one module, with what can be computed from it."""
 
     @abstractmethod
     def with_factors(self, names: Sequence[str]) -> "Block":
         """The same block, its factors called otherwise, in the order of the terms."""
-
-    @abstractmethod
-    def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, int]]:
-        """Each factor with the size it must have, from the parameters' shapes."""
 
     @abstractmethod
     def gather(self, tau: Mapping[str, Tensor]) -> Float[Tensor, "d_out d_in"]:
@@ -85,37 +49,17 @@ def terms_of(block: Block) -> list[tuple[str, ...]]:
     return [names[i : i + size] for i in range(0, len(names), size)]
 
 
+def as_matrix(weight: Tensor, layout: Layout) -> Tensor:
+    """View a weight as ``W``, of shape ``[d_out, d_in]``."""
+    if layout is Layout.ROWS:
+        return weight.reshape(weight.shape[0], -1)
+    return weight.reshape(-1, weight.shape[-1]).mT
+
+
 @final
 @dataclass(frozen=True)
-class KroneckerBlock(Block):
-    """A linear map ``z = W a (+ b)``: ``Σ_r B_r ⊗ A_r`` (TAK, Eq. 6).
-
-    Attributes:
-        weight: Name of the weight.
-        bias: Name of the bias, the last column of ``W``, or None.
-        layout: How the weight becomes ``W``.
-        terms: Names of ``(A, B)`` for each term; one is the ordinary case.
-        part: Of a stacked weight, and bias, the slice ``weight[part]`` alone, as of
-            one expert of many; None for the whole.
-    """
-
-    kind: ClassVar[str] = "kronecker"
-
-    weight: str
-    bias: str | None
-    layout: Layout
-    terms: tuple[tuple[str, str], ...]
-    part: int | None = None
-
-    @property
-    @override
-    def parameters(self) -> tuple[str, ...]:
-        return (self.weight,) if self.bias is None else (self.weight, self.bias)
-
-    @property
-    @override
-    def factors(self) -> tuple[str, ...]:
-        return tuple(name for term in self.terms for name in term)
+class KroneckerBlock(KroneckerInfo, Block):
+    """A linear map ``z = W a (+ b)``: ``Σ_r B_r ⊗ A_r`` (TAK, Eq. 6)."""
 
     @override
     def with_factors(self, names: Sequence[str]) -> "KroneckerBlock":
@@ -123,18 +67,11 @@ class KroneckerBlock(Block):
         return replace(self, terms=tuple(pairs))
 
     @override
-    def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, int]]:
-        shape = shapes[self.weight]
-        d_out, d_in = self.layout.dims(shape if self.part is None else shape[1:])
-        d_in += self.bias is not None
-        return [size for a, b in self.terms for size in ((a, d_in), (b, d_out))]
-
-    @override
     def gather(self, tau: Mapping[str, Tensor]) -> Float[Tensor, "d_out d_in"]:
         own = [tau[name] for name in self.parameters]
         if self.part is not None:
             own = [stack[self.part] for stack in own]
-        W = self.layout.matrix(own[0])
+        W = as_matrix(own[0], self.layout)
         if self.bias is None:
             return W
         return torch.cat([W, own[1][:, None]], dim=1)
@@ -161,36 +98,12 @@ class KroneckerBlock(Block):
 
 @final
 @dataclass(frozen=True)
-class GramianBlock(Block):
-    """A small parameter with its whole Gramian: no approximation.
-
-    Attributes:
-        parameter: Name of the parameter; its entries flattened are the rows.
-        terms: Names of the matrices whose sum is the Gramian; one is usual.
-    """
-
-    kind: ClassVar[str] = "gramian"
-
-    parameter: str
-    terms: tuple[str, ...]
-
-    @property
-    @override
-    def parameters(self) -> tuple[str, ...]:
-        return (self.parameter,)
-
-    @property
-    @override
-    def factors(self) -> tuple[str, ...]:
-        return self.terms
+class GramianBlock(GramianInfo, Block):
+    """A small parameter with its whole Gramian: no approximation."""
 
     @override
     def with_factors(self, names: Sequence[str]) -> "GramianBlock":
         return replace(self, terms=tuple(names))
-
-    @override
-    def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, int]]:
-        return [(name, math.prod(shapes[self.parameter])) for name in self.terms]
 
     @override
     def gather(self, tau: Mapping[str, Tensor]) -> Float[Tensor, "d_out d_in"]:
@@ -213,3 +126,13 @@ class GramianBlock(Block):
     @override
     def scale(self, tasks: int) -> float:
         return 1.0
+
+
+BLOCKS: dict[str, type[KroneckerBlock | GramianBlock]] = {
+    block.kind: block for block in (KroneckerBlock, GramianBlock)
+}
+
+
+def block_of(info: BlockInfo) -> Block:
+    """The block that a manifest describes."""
+    return BLOCKS[info.kind](**vars(info))

@@ -5,12 +5,8 @@
 
 from dataclasses import dataclass
 
-from kfac_artifacts.artifact.blocks import (
-    Block,
-    KroneckerBlock,
-    Layout,
-    terms_of,
-)
+from kfac_artifacts.artifact.block_info import Layout
+from kfac_artifacts.artifact.blocks import Block, KroneckerBlock, terms_of
 from kfac_artifacts.artifact.whole import Artifact
 from kfac_artifacts.factors import Diagonal
 

@@ -4,10 +4,15 @@ A *form* chooses the structure, a storage the number type; a *recipe* is both, a
 *budget* chooses a recipe for every factor. Whatever is chosen stays semidefinite.
 """
 
-from kfac_artifacts.compress.budget import Budget
-from kfac_artifacts.compress.compressing import compress, save_compressed
-from kfac_artifacts.compress.recipes import PRESETS, Recipe
-from kfac_artifacts.compress.report import ModuleReport, Report, compare
+from typing import TYPE_CHECKING
+
+from kfac_artifacts.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from kfac_artifacts.compress.budget import Budget
+    from kfac_artifacts.compress.compressing import compress, save_compressed
+    from kfac_artifacts.compress.recipes import PRESETS, Recipe
+    from kfac_artifacts.compress.report import ModuleReport, Report, compare
 
 __all__ = [
     "PRESETS",
@@ -19,3 +24,17 @@ __all__ = [
     "compress",
     "save_compressed",
 ]
+
+export_lazily(
+    __name__,
+    {
+        "PRESETS": "recipes",
+        "Budget": "budget",
+        "ModuleReport": "report",
+        "Recipe": "recipes",
+        "Report": "report",
+        "compare": "report",
+        "compress": "compressing",
+        "save_compressed": "compressing",
+    },
+)

@@ -15,6 +15,7 @@ from kfac_artifacts.compress.originals import originals
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import MAX_SHARD_BYTES, StoredFactors, save_artifact
+from kfac_artifacts.format.coding import encode_factor
 from kfac_artifacts.format.factor_info import FactorInfo
 from kfac_artifacts.format.tensors import write_tensors
 from kfac_artifacts.places import check_free, workspace
@@ -96,7 +97,7 @@ def compress(
         announced = {
             f"{name}/{key}": about for key, about in found.info.tensors.items()
         }
-        encoded = found.info.encode(found.factor)
+        encoded = encode_factor(found.info, found.factor)
         tensors = ((f"{name}/{key}", tensor) for key, tensor in encoded)
         files |= dict.fromkeys(announced, f"{number}.safetensors")
         write_tensors(workspace / f"{number}.safetensors", announced, tensors)

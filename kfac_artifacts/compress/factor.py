@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Loss, Named
+from kfac_artifacts.compress.forming import apply
 from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.definite import lowest
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import Diagonal, Factor, LowRank, eigenvalue_ratio
 from kfac_artifacts.format import Storage
+from kfac_artifacts.format.coding import rounded
 from kfac_artifacts.format.factor_info import FactorInfo, factor_info
 
 NEGATIVE = 1e-5
@@ -51,7 +53,7 @@ def compress_factor(original: Original, recipe: Recipe) -> Compressed:
     exact = original.factor
     candidate = exact
     if not isinstance(exact, Diagonal):
-        candidate = recipe.form.apply(original)
+        candidate = apply(recipe.form, original)
         smaller = _info(candidate, codec).nbytes < _info(exact, codec).nbytes
         candidate = candidate if smaller else exact
     found = _rounded(candidate, original, codec)
@@ -70,14 +72,14 @@ def _info(factor: Factor, codec: Storage) -> FactorInfo:
 def _rounded(candidate: Factor, original: Original, codec: Storage) -> Factor:
     """Round, and let the diagonal of what is left take up the rounding as well."""
     if not isinstance(candidate, LowRank) or candidate.remainder is None:
-        return codec.rounded(candidate)
+        return rounded(candidate, codec)
     if not isinstance(candidate.vectors, Tensor):
-        return codec.rounded(candidate)  # it was rounded before
-    kept = codec.rounded(LowRank(candidate.vectors, candidate.values))
+        return rounded(candidate, codec)  # it was rounded before
+    kept = rounded(LowRank(candidate.vectors, candidate.values), codec)
     if not isinstance(kept, LowRank):
         raise FactorError(f"a low-rank factor was read again as {kept.name}")
     diagonal = original.matrix.diagonal()
-    return codec.rounded(kept.completed(diagonal, definite=original.definite))
+    return rounded(kept.completed(diagonal, definite=original.definite), codec)
 
 
 def _same(found: Factor, exact: Factor) -> bool:
@@ -104,7 +106,7 @@ def _lifted(
     while original.definite and low < -NEGATIVE * high:
         lift -= low * step
         step *= 2  # rounding may eat up a small one
-        found = codec.rounded(candidate.lifted(lift))
+        found = rounded(candidate.lifted(lift), codec)
         low, high = found.eigenvalue_range()
     return found, ratio, lift
 

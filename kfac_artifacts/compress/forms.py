@@ -1,15 +1,14 @@
-"""Structures that a factor can be brought into, and how much of it each keeps."""
+"""Structures that a factor can be brought into, and how much of it each keeps.
+
+A name is read without importing torch; ``compress/forming.py`` does what it says.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from torch import Tensor
 from typing_extensions import override
 
-from kfac_artifacts.compress.grouping import by_correlation, even_sizes
-from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.factors import BlockDiagonal, Diagonal, Factor, LowRank, Pruned
 
 
 class Form(ABC):
@@ -20,10 +19,6 @@ class Form(ABC):
     def name(self) -> str:
         """What ``Recipe.parse`` reads."""
 
-    @abstractmethod
-    def apply(self, original: Original) -> Factor:
-        """Compress a factor that is not diagonal."""
-
 
 @dataclass(frozen=True)
 class Keep(Form):
@@ -33,10 +28,6 @@ class Keep(Form):
     @override
     def name(self) -> str:
         return "keep"
-
-    @override
-    def apply(self, original: Original) -> Factor:
-        return original.factor
 
 
 @dataclass(frozen=True)
@@ -54,15 +45,6 @@ class Blocks(Form):
     @override
     def name(self) -> str:
         return f"block-{self.count}" + ("-correlated" if self.correlated else "")
-
-    @override
-    def apply(self, original: Original) -> Factor:
-        matrix = original.matrix
-        sizes = even_sizes(len(matrix), self.count, bias=original.bias)
-        order = by_correlation(matrix, sizes) if self.correlated else None
-        if order is not None and bool((order.diff() == 1).all()):
-            order = None  # it is the order that there was
-        return BlockDiagonal.of_dense(matrix, sizes, order)
 
 
 @dataclass(frozen=True)
@@ -89,26 +71,6 @@ class Leading(Form):
         trace = "-trace" if self.of == "trace" else ""
         return f"{kind}{trace}-{percent(self.amount)}%"
 
-    @override
-    def apply(self, original: Original) -> Factor:
-        few = self.of == "rank"
-        values, vectors = original.leading(int(self.amount)) if few else original.eigen
-        definite = original.definite
-        kept = LowRank.of_eigen(values, vectors, self._rank(values), definite=definite)
-        if not self.remainder:
-            return kept
-        return kept.completed(original.matrix.diagonal(), definite=definite)
-
-    def _rank(self, values: Tensor) -> int:
-        if self.of == "rank":
-            return min(int(self.amount), len(values))
-        if self.of == "share":
-            return max(1, round(self.amount * len(values)))
-        sizes = values.abs().double().sort(descending=True).values
-        kept = sizes.cumsum(0)
-        short = kept < self.amount * sizes.sum() * (1 - 1e-9)
-        return min(int(short.sum()) + 1, len(values))
-
 
 @dataclass(frozen=True)
 class Prune(Form):
@@ -121,12 +83,6 @@ class Prune(Form):
     def name(self) -> str:
         return f"prune-{percent(self.share)}%"
 
-    @override
-    def apply(self, original: Original) -> Factor:
-        matrix = original.matrix
-        entries = len(matrix) * (len(matrix) - 1) // 2
-        return Pruned.of_dense(matrix, round(self.share * entries))
-
 
 @dataclass(frozen=True)
 class OnlyDiagonal(Form):
@@ -136,10 +92,6 @@ class OnlyDiagonal(Form):
     @override
     def name(self) -> str:
         return "diagonal"
-
-    @override
-    def apply(self, original: Original) -> Factor:
-        return Diagonal(original.matrix.diagonal().clone())
 
 
 def share(percent: str, what: str) -> float:

@@ -1,8 +1,13 @@
 """Accuracy of task vectors alone and added together."""
 
-from kfac_artifacts.evaluate.plot import plot_evaluation
-from kfac_artifacts.evaluate.results import Evaluation, ModeScores, TaskScores
-from kfac_artifacts.evaluate.score import MODES, EvaluationTask, evaluate
+from typing import TYPE_CHECKING
+
+from kfac_artifacts.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from kfac_artifacts.evaluate.plot import plot_evaluation
+    from kfac_artifacts.evaluate.results import Evaluation, ModeScores, TaskScores
+    from kfac_artifacts.evaluate.score import MODES, EvaluationTask, evaluate
 
 __all__ = [
     "MODES",
@@ -13,3 +18,16 @@ __all__ = [
     "evaluate",
     "plot_evaluation",
 ]
+
+export_lazily(
+    __name__,
+    {
+        "MODES": "score",
+        "Evaluation": "results",
+        "EvaluationTask": "score",
+        "ModeScores": "results",
+        "TaskScores": "results",
+        "evaluate": "score",
+        "plot_evaluation": "plot",
+    },
+)

@@ -1,33 +1,33 @@
 """Symmetric factor matrices, one module per structure."""
 
-from kfac_artifacts.factors.base import Factor, eigenvalue_ratio
-from kfac_artifacts.factors.block_diagonal import BlockDiagonal
-from kfac_artifacts.factors.check import (
-    MAX_ASYMMETRY,
-    STORED_ASYMMETRY,
-    check_factor,
-    largest,
-    relative_asymmetry,
-)
-from kfac_artifacts.factors.dense import Dense
-from kfac_artifacts.factors.diagonal import Diagonal
-from kfac_artifacts.factors.fields import Configuration, Field, Role
-from kfac_artifacts.factors.inner import inner
-from kfac_artifacts.factors.int8 import Int8Entries, Int8Matrix, Leaf, floats
-from kfac_artifacts.factors.low_rank import LowRank
-from kfac_artifacts.factors.pruned import Pruned
+from typing import TYPE_CHECKING
 
-FACTORS: dict[str, type[Factor]] = {
-    "dense": Dense,
-    "block_diagonal": BlockDiagonal,
-    "low_rank": LowRank,
-    "pruned": Pruned,
-    "diagonal": Diagonal,
-}
+from kfac_artifacts.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from kfac_artifacts.factors.base import Factor, eigenvalue_ratio
+    from kfac_artifacts.factors.block_diagonal import BlockDiagonal
+    from kfac_artifacts.factors.check import (
+        MAX_ASYMMETRY,
+        STORED_ASYMMETRY,
+        check_factor,
+        largest,
+        relative_asymmetry,
+    )
+    from kfac_artifacts.factors.dense import Dense
+    from kfac_artifacts.factors.diagonal import Diagonal
+    from kfac_artifacts.factors.fields import Configuration, Field, Role
+    from kfac_artifacts.factors.inner import inner
+    from kfac_artifacts.factors.int8 import Int8Entries, Int8Matrix, Leaf, floats
+    from kfac_artifacts.factors.low_rank import LowRank
+    from kfac_artifacts.factors.pruned import Pruned
+    from kfac_artifacts.factors.shapes import SHAPES
+    from kfac_artifacts.factors.structures import FACTORS
 
 __all__ = [
     "FACTORS",
     "MAX_ASYMMETRY",
+    "SHAPES",
     "STORED_ASYMMETRY",
     "BlockDiagonal",
     "Configuration",
@@ -48,3 +48,31 @@ __all__ = [
     "largest",
     "relative_asymmetry",
 ]
+
+export_lazily(
+    __name__,
+    {
+        "FACTORS": "structures",
+        "MAX_ASYMMETRY": "check",
+        "SHAPES": "shapes",
+        "STORED_ASYMMETRY": "check",
+        "BlockDiagonal": "block_diagonal",
+        "Configuration": "fields",
+        "Dense": "dense",
+        "Diagonal": "diagonal",
+        "Factor": "base",
+        "Field": "fields",
+        "Int8Entries": "int8",
+        "Int8Matrix": "int8",
+        "Leaf": "int8",
+        "LowRank": "low_rank",
+        "Pruned": "pruned",
+        "Role": "fields",
+        "check_factor": "check",
+        "eigenvalue_ratio": "base",
+        "floats": "int8",
+        "inner": "inner",
+        "largest": "check",
+        "relative_asymmetry": "check",
+    },
+)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kfac_artifacts.factors.fields import Configuration, Field
 from kfac_artifacts.factors.int8 import Leaf, moved, parts
+from kfac_artifacts.factors.shapes import SHAPES
 
 
 def eigenvalue_ratio(low: float, high: float) -> float:
@@ -30,13 +31,20 @@ class Factor(ABC):
     """The structure's name in the manifest."""
 
     @classmethod
-    @abstractmethod
     def fields(cls, dim: int, configuration: Configuration) -> dict[str, Field]:
         """Give shape and role of every field of a ``dim x dim`` factor.
+
+        Args:
+            dim: Number of rows.
+            configuration: What fixes the shapes beside it.
+
+        Returns:
+            The fields by name, in order.
 
         Raises:
             FactorError: If there is no such configuration.
         """
+        return SHAPES[cls.name](dim, configuration)
 
     @classmethod
     def of_leaves(

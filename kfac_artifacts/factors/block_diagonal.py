@@ -1,6 +1,6 @@
 """Block-diagonal factor: coordinates in groups, nothing kept between two groups."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar, final
@@ -14,13 +14,7 @@ from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors.base import Factor
 from kfac_artifacts.factors.dense import extremes, lift
 from kfac_artifacts.factors.fields import (
-    MAX_DIM,
     Configuration,
-    Field,
-    Role,
-    check_keys,
-    true_or_false,
-    whole_number,
 )
 from kfac_artifacts.factors.int8 import Int8Matrix, Leaf, floats
 
@@ -76,18 +70,6 @@ class BlockDiagonal(Factor):
                 start += size
             runs.append(torch.stack(stack))
         return cls(tuple(runs), permutation)
-
-    @classmethod
-    @override
-    def fields(cls, dim: int, configuration: Configuration) -> dict[str, Field]:
-        check_keys(configuration, "blocks", "permuted")
-        found = {
-            f"blocks_{i}": Field((count, size, size), Role.MATRIX)
-            for i, (count, size) in enumerate(_runs(configuration["blocks"], dim))
-        }
-        if true_or_false(configuration["permuted"], "permuted"):
-            found["permutation"] = Field((dim,), Role.INDICES)
-        return found
 
     @classmethod
     @override
@@ -175,24 +157,6 @@ class BlockDiagonal(Factor):
 
 def _shaped(run: Tensor | Int8Matrix) -> Tensor:
     return run if isinstance(run, Tensor) else run.codes
-
-
-def _runs(value: object, dim: int) -> Iterator[tuple[int, int]]:
-    """Check the runs, before anything is made of their sizes."""
-    if not isinstance(value, list) or not value:
-        raise FactorError("blocks must be an array of [count, size], not empty")
-    total, last = 0, 0
-    for pair in value:
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise FactorError("blocks must be an array of [count, size]")
-        count = whole_number(pair[0], "a count of blocks", 1, MAX_DIM)
-        size = whole_number(pair[1], "a size of blocks", 1, MAX_DIM)
-        if size == last:
-            raise FactorError(f"two runs of blocks of size {size} follow each other")
-        total, last = total + count * size, size
-        yield count, size
-    if total != dim:
-        raise FactorError(f"the blocks have {total} coordinates, not {dim}")
 
 
 def _check_permutation(permutation: Tensor) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.factors.base import Factor
-from kfac_artifacts.factors.fields import Configuration, Field, Role, check_keys
 from kfac_artifacts.factors.int8 import Int8Matrix, floats
 
 
@@ -21,12 +20,6 @@ class Dense(Factor):
     name: ClassVar[str] = "dense"
 
     matrix: Float[Tensor, "d d"] | Int8Matrix
-
-    @classmethod
-    @override
-    def fields(cls, dim: int, configuration: Configuration) -> dict[str, Field]:
-        check_keys(configuration)
-        return {"matrix": Field((dim, dim), Role.MATRIX)}
 
     @property
     @override

@@ -9,7 +9,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.factors.base import Factor
-from kfac_artifacts.factors.fields import Configuration, Field, Role, check_keys
 from kfac_artifacts.factors.int8 import Int8Entries, floats
 
 
@@ -21,12 +20,6 @@ class Diagonal(Factor):
     name: ClassVar[str] = "diagonal"
 
     values: Float[Tensor, " d"] | Int8Entries
-
-    @classmethod
-    @override
-    def fields(cls, dim: int, configuration: Configuration) -> dict[str, Field]:
-        check_keys(configuration)
-        return {"values": Field((dim,), Role.ENTRIES)}
 
     @property
     @override

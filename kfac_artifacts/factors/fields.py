@@ -10,6 +10,8 @@ from kfac_artifacts.errors import FactorError
 Configuration: TypeAlias = Mapping[str, Any]
 """What fixes the shapes of a structure beside its size; JSON (``spec/structures/``)."""
 MAX_DIM = 2**31 - 1
+ROW = 64
+"""Entries that share a scale where they are kept as int8 and have one axis."""
 
 
 class Role(StrEnum):
@@ -37,6 +39,11 @@ class Field:
 
     shape: tuple[int, ...]
     role: Role
+
+
+def scales_of(shape: tuple[int, ...]) -> int:
+    """Number of scales of entries of a shape that are kept as int8."""
+    return shape[0] if len(shape) > 1 else -(-shape[0] // ROW)
 
 
 def check_keys(configuration: Configuration, *keys: str) -> None:

@@ -15,9 +15,8 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from kfac_artifacts.errors import FactorError
+from kfac_artifacts.factors.fields import ROW
 
-ROW = 64
-"""Entries of a row, where a field has one axis."""
 ROWS = 128
 """Rows of a matrix that are float at the same time."""
 LARGEST = 127
@@ -48,11 +47,6 @@ class Int8Entries:
         rows = _rows(values.to(torch.float32))
         codes, scales = _quantised(rows)
         return cls(codes.reshape(-1)[: values.numel()].view(values.shape), scales)
-
-    @staticmethod
-    def count(shape: tuple[int, ...]) -> int:
-        """Number of scales of entries of a shape."""
-        return shape[0] if len(shape) > 1 else -(-shape[0] // ROW)
 
     def floats(self) -> Float[Tensor, "*shape"]:
         """The numbers that the codes stand for, in the scales' number type."""

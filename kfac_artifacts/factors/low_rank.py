@@ -11,11 +11,6 @@ from typing_extensions import override
 from kfac_artifacts.factors.base import Factor
 from kfac_artifacts.factors.fields import (
     Configuration,
-    Field,
-    Role,
-    check_keys,
-    true_or_false,
-    whole_number,
 )
 from kfac_artifacts.factors.int8 import Int8Entries, Leaf, floats
 
@@ -97,19 +92,6 @@ class LowRank(Factor):
         return LowRank(
             self.vectors, self.values, rest.clamp(min=0) if definite else rest
         )
-
-    @classmethod
-    @override
-    def fields(cls, dim: int, configuration: Configuration) -> dict[str, Field]:
-        check_keys(configuration, "rank", "diagonal")
-        rank = whole_number(configuration["rank"], "rank", 1, dim)
-        found = {
-            "vectors": Field((rank, dim), Role.ENTRIES),
-            "values": Field((rank,), Role.WEIGHTS),
-        }
-        if true_or_false(configuration["diagonal"], "diagonal"):
-            found["diagonal"] = Field((dim,), Role.WEIGHTS)
-        return found
 
     @classmethod
     @override

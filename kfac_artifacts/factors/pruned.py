@@ -17,10 +17,6 @@ from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors.base import Factor
 from kfac_artifacts.factors.fields import (
     Configuration,
-    Field,
-    Role,
-    check_keys,
-    whole_number,
 )
 from kfac_artifacts.factors.int8 import Int8Entries, Leaf, floats
 
@@ -64,18 +60,6 @@ class Pruned(Factor):
         kept_here[order[:kept]] = True
         mask = _packed(kept_here)
         return cls(mask, entries[kept_here], matrix.diagonal().clone())
-
-    @classmethod
-    @override
-    def fields(cls, dim: int, configuration: Configuration) -> dict[str, Field]:
-        check_keys(configuration, "kept")
-        entries = dim * (dim - 1) // 2
-        kept = whole_number(configuration["kept"], "kept", 0, entries)
-        return {
-            "mask": Field((-(-entries // 8),), Role.BITS),
-            "values": Field((kept,), Role.ENTRIES),
-            "diagonal": Field((dim,), Role.WEIGHTS),
-        }
 
     @classmethod
     @override

@@ -1,24 +1,49 @@
 """The artifact on disk: ``spec/format.md`` in code."""
 
-from kfac_artifacts.format.reader import (
-    StoredFactors,
-    check_hashes,
-    load,
-    open_artifact,
-    read_manifest,
-)
-from kfac_artifacts.format.storage import STORAGES, Storage
-from kfac_artifacts.format.writer import MAX_SHARD_BYTES, dense_bytes, save_artifact
+from typing import TYPE_CHECKING
+
+from kfac_artifacts.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from kfac_artifacts.format.header import (
+        Header,
+        check_hashes,
+        read_header,
+        read_manifest,
+    )
+    from kfac_artifacts.format.reader import StoredFactors, load, open_artifact
+    from kfac_artifacts.format.storage import STORAGES, Storage
+    from kfac_artifacts.format.writer import MAX_SHARD_BYTES, dense_bytes, save_artifact
 
 __all__ = [
     "MAX_SHARD_BYTES",
     "STORAGES",
+    "Header",
     "Storage",
     "StoredFactors",
     "check_hashes",
     "dense_bytes",
     "load",
     "open_artifact",
+    "read_header",
     "read_manifest",
     "save_artifact",
 ]
+
+export_lazily(
+    __name__,
+    {
+        "MAX_SHARD_BYTES": "writer",
+        "STORAGES": "storage",
+        "Header": "header",
+        "Storage": "storage",
+        "StoredFactors": "reader",
+        "check_hashes": "header",
+        "dense_bytes": "writer",
+        "load": "reader",
+        "open_artifact": "reader",
+        "read_header": "header",
+        "read_manifest": "header",
+        "save_artifact": "writer",
+    },
+)

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-from kfac_artifacts.artifact import Block, KroneckerBlock, Provenance
+from kfac_artifacts.artifact import BlockInfo, KroneckerInfo, Provenance
 from kfac_artifacts.format.fields import Fields
 
 SINGLE = "factors.safetensors"
@@ -36,7 +36,7 @@ def check_file_names(found: Collection[str]) -> None:
     Fields({}, "files").require(set(found) == allowed, message)
 
 
-def check_provenance(provenance: Provenance, blocks: Mapping[str, Block]) -> None:
+def check_provenance(provenance: Provenance, blocks: Mapping[str, BlockInfo]) -> None:
     """Check counts, and that every parameter is covered once or left out.
 
     Args:
@@ -68,8 +68,8 @@ def check_provenance(provenance: Provenance, blocks: Mapping[str, Block]) -> Non
     whole.require(errors <= set(blocks), "merge_errors names no block")
 
 
-def _part(block: Block) -> int | None:
-    return block.part if isinstance(block, KroneckerBlock) else None
+def _part(block: BlockInfo) -> int | None:
+    return block.part if isinstance(block, KroneckerInfo) else None
 
 
 def _check_parts(
@@ -88,7 +88,7 @@ def _check_parts(
 
 
 def check_factors(
-    provenance: Provenance, blocks: Mapping[str, Block], dims: Mapping[str, int]
+    provenance: Provenance, blocks: Mapping[str, BlockInfo], dims: Mapping[str, int]
 ) -> None:
     """Check that every factor is there, has the size its blocks need, and is used.
 
@@ -104,7 +104,7 @@ def check_factors(
     used: set[str] = set()
     for name, block in blocks.items():
         where = Fields({}, f"blocks[{name!r}]")
-        if isinstance(block, KroneckerBlock):
+        if isinstance(block, KroneckerInfo):
             _check_shapes(block, shapes, where)
         for factor, dim in block.sizes(shapes):
             where.require(factor in dims, f"no factor {factor!r}")
@@ -116,7 +116,7 @@ def check_factors(
 
 
 def _check_shapes(
-    block: KroneckerBlock, shapes: Mapping[str, tuple[int, ...]], where: Fields
+    block: KroneckerInfo, shapes: Mapping[str, tuple[int, ...]], where: Fields
 ) -> None:
     stacked = block.part is not None
     weight = shapes[block.weight][stacked:]

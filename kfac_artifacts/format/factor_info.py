@@ -1,15 +1,12 @@
 """How a factor is stored, as the manifest says it (``spec/format.md``, 7.6)."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
-
 from kfac_artifacts.artifact import Loss, Named
-from kfac_artifacts.errors import FactorError, FormatError
-from kfac_artifacts.factors import FACTORS, Factor, Field, check_factor
+from kfac_artifacts.errors import FactorError
+from kfac_artifacts.factors import SHAPES, Field
 from kfac_artifacts.format.fields import Fields, dimension, named
 from kfac_artifacts.format.storage import DTYPES, INT8, Storage, TensorInfo
 
@@ -25,8 +22,8 @@ class FactorInfo:
     @cached_property
     def fields(self) -> dict[str, Field]:
         """Shape and role of every field, before storage."""
-        structure = FACTORS[self.structure.name]
-        return structure.fields(self.dim, self.structure.configuration)
+        shapes = SHAPES[self.structure.name]
+        return shapes(self.dim, self.structure.configuration)
 
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
@@ -37,27 +34,6 @@ class FactorInfo:
             for suffix, info in self.storage.tensors(field).items()
         }
 
-    def encode(self, factor: Factor) -> Iterator[tuple[str, Tensor]]:
-        """Turn a factor into what is stored of it, tensor by tensor.
-
-        Args:
-            factor: A factor of this structure and size.
-
-        Yields:
-            The tensors that ``tensors`` describes, in that order.
-
-        Raises:
-            FormatError: If a value does not fit the storage, or no reader would take
-                the factor.
-        """
-        try:
-            check_factor(factor)
-        except FactorError as error:
-            raise FormatError(str(error)) from error
-        for name, leaf in factor.leaves().items():
-            for suffix, tensor in self.storage.encode(leaf, self.fields[name]).items():
-                yield name + suffix, tensor
-
     @property
     def nbytes(self) -> int:
         """Size on disk, in bytes."""
@@ -66,7 +42,7 @@ class FactorInfo:
 
 def factor_info(structure: Named, dim: int, codec: Storage) -> FactorInfo:
     """Say how a factor is stored: by the codec, or its plain form if no matrix."""
-    fields = FACTORS[structure.name].fields(dim, structure.configuration)
+    fields = SHAPES[structure.name](dim, structure.configuration)
     return FactorInfo(structure, dim, codec.for_fields(fields))
 
 
@@ -97,8 +73,8 @@ def factor_from_json(value: object, where: str) -> tuple[FactorInfo, Loss | None
     fields = Fields(value, where)
     dim = dimension(fields.take("dim", int), f"{where}.dim")
     structure = named(fields.take("structure", dict), f"{where}.structure")
-    known = structure.name in FACTORS
-    names = ", ".join(FACTORS)
+    known = structure.name in SHAPES
+    names = ", ".join(SHAPES)
     fields.require(known, f"structure {structure.name!r} is not one of {names}")
     storage = _storage(fields.take("storage", dict), f"{where}.storage")
     loss = _loss(fields.optional("loss", dict), f"{where}.loss")

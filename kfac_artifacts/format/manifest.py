@@ -6,11 +6,11 @@ from typing import Any
 
 from kfac_artifacts.artifact import (
     BaseModel,
-    Block,
+    BlockInfo,
     Cotangents,
     DataInfo,
-    GramianBlock,
-    KroneckerBlock,
+    GramianInfo,
+    KroneckerInfo,
     Layout,
     MergeError,
     ParameterInfo,
@@ -50,7 +50,7 @@ class Manifest:
     """Everything about an artifact but the numbers in its factors."""
 
     provenance: Provenance
-    blocks: Mapping[str, Block]
+    blocks: Mapping[str, BlockInfo]
     factors: Mapping[str, FactorInfo]
     files: Mapping[str, FileInfo]
 
@@ -94,8 +94,8 @@ def base_to_json(base: BaseModel) -> dict[str, Any]:
     }
 
 
-def _block_to_json(block: Block) -> dict[str, Any]:
-    if isinstance(block, KroneckerBlock):
+def _block_to_json(block: BlockInfo) -> dict[str, Any]:
+    if isinstance(block, KroneckerInfo):
         part = {} if block.part is None else {"part": block.part}
         return {
             "kind": block.kind,
@@ -236,20 +236,20 @@ def _merge_error(value: object, where: str) -> MergeError:
     return error
 
 
-def _block(value: object, where: str) -> Block:
+def _block(value: object, where: str) -> BlockInfo:
     fields = Fields(value, where)
     kind = fields.take("kind", str)
     fields.require(kind in ("kronecker", "gramian"), f"kind {kind!r} is not known")
-    block: Block
+    block: BlockInfo
     if kind == "kronecker":
         weight, bias = fields.name("weight"), fields.maybe_name("bias")
         layout = fields.take("layout", str)
         fields.require(layout in list(Layout), f"layout {layout!r} is not known")
         terms = fields.list_of("terms", _kronecker_term)
         part = fields.optional_count("part")
-        block = KroneckerBlock(weight, bias, Layout(layout), terms, part)
+        block = KroneckerInfo(weight, bias, Layout(layout), terms, part)
     else:
-        block = GramianBlock(
+        block = GramianInfo(
             fields.name("parameter"), fields.list_of("terms", _gramian_term)
         )
     fields.require(len(block.factors) > 0, "terms must not be empty")

@@ -1,30 +1,22 @@
 """Reading an artifact: the manifest and headers at once, each factor when asked for."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Artifact, LazyFactors, Named
+from kfac_artifacts.artifact import Artifact, LazyFactors, Named, block_of
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import FACTORS, STORED_ASYMMETRY, Factor, check_factor
-from kfac_artifacts.format.consistency import INDEX, SINGLE
+from kfac_artifacts.format.coding import decode
 from kfac_artifacts.format.factor_info import FactorInfo
-from kfac_artifacts.format.fields import Fields
-from kfac_artifacts.format.files import identity, read_json, sha256_file
-from kfac_artifacts.format.manifest import MANIFEST, Manifest, from_json
-from kfac_artifacts.format.storage import TensorInfo
-from kfac_artifacts.format.tensors import check_tensors, open_tensors
-from kfac_artifacts.format.writer import stored
-from kfac_artifacts.places import recover
-
-T = TypeVar("T")
+from kfac_artifacts.format.files import identity
+from kfac_artifacts.format.header import compare_hashes, header_in, settled
+from kfac_artifacts.format.tensors import open_tensors
 
 MAX_OPEN = 64
 """Files that are open at the same time."""
-LOOKS = 50
-"""How often to look again at a place that other runs are replacing."""
 
 
 class StoredFactors(LazyFactors):
@@ -86,7 +78,7 @@ class StoredFactors(LazyFactors):
             for suffix in info.storage.tensors(about):
                 key = f"{name}/{field}{suffix}"
                 tensors[suffix] = self._handle(self._files[key]).get_tensor(key)
-            leaves[field] = info.storage.decode(tensors, about)
+            leaves[field] = decode(info.storage, tensors, about)
         structure = info.structure
         factor = FACTORS[structure.name].of_leaves(leaves, structure.configuration)
         check_factor(factor, STORED_ASYMMETRY)
@@ -130,7 +122,7 @@ def open_artifact(path: str | Path) -> Artifact:
     Raises:
         FormatError: If anything breaks ``spec/format.md``; hashes are not looked at.
     """
-    return _settled(Path(path), _open)
+    return settled(Path(path), _open)
 
 
 def load(path: str | Path) -> Artifact:
@@ -145,119 +137,19 @@ def load(path: str | Path) -> Artifact:
     Raises:
         FormatError: If anything breaks ``spec/format.md``, or a hash is wrong.
     """
-    return _settled(Path(path), _load)
-
-
-def check_hashes(path: str | Path) -> None:
-    """Compare every file with the size and hash in the manifest.
-
-    Args:
-        path: The artifact's directory.
-
-    Raises:
-        FormatError: If one differs; the first one is named.
-    """
-    _settled(Path(path), _check_hashes)
-
-
-def read_manifest(path: str | Path) -> Manifest:
-    """Read and check the manifest, and that every file has its size.
-
-    Args:
-        path: The artifact's directory.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        FormatError: If it is not a manifest of this version, or a file is missing.
-    """
-    return _settled(Path(path), _read_manifest)
-
-
-def _settled(path: Path, read: Callable[[Path], T]) -> T:
-    """Read what belongs together: again, if another run has replaced it meanwhile."""
-    for _ in range(LOOKS):
-        before = identity(path / MANIFEST)
-        moving = before is None and recover(path)
-        try:
-            found = read(path)
-        except (FormatError, OSError):
-            same = identity(path / MANIFEST) == before
-            if same and not moving and (before is not None or not recover(path)):
-                raise
-        else:
-            if identity(path / MANIFEST) == before:
-                return found
-    raise FormatError(f"{path} is being replaced again and again; try again later")
+    return settled(Path(path), _load)
 
 
 def _open(path: Path) -> Artifact:
-    manifest = _read_manifest(path)
-    files = _check_files(path, manifest)
-    factors = StoredFactors(path, manifest.factors, files)
-    digest = sha256_file(path / MANIFEST)
-    return Artifact(manifest.provenance, manifest.blocks, factors, digest)
+    header = header_in(path)
+    for file in sorted(set(header.files.values())):
+        open_tensors(path / file)  # the library may refuse what passed our own checks
+    factors = StoredFactors(path, header.factors, header.files)
+    blocks = {name: block_of(info) for name, info in header.blocks.items()}
+    return Artifact(header.provenance, blocks, factors, header.digest)
 
 
 def _load(path: Path) -> Artifact:
     artifact = _open(path)
-    _check_hashes(path)
+    compare_hashes(path)
     return artifact
-
-
-def _check_hashes(path: Path) -> None:
-    for name, info in _read_manifest(path).files.items():
-        if sha256_file(path / name) != info.sha256:
-            raise FormatError(
-                f"{path / name} was damaged or changed: its sha256 is not the one in "
-                f"{MANIFEST}; fetch it again"
-            )
-
-
-def _read_manifest(path: Path) -> Manifest:
-    if not (path / MANIFEST).is_file():
-        raise FormatError(f"{path} is no artifact: there is no {MANIFEST} in it")
-    manifest = from_json(read_json(path / MANIFEST))
-    for name, info in manifest.files.items():
-        file = path / name
-        if not file.is_file():
-            raise FormatError(f"{path} is incomplete: there is no {name}")
-        if file.stat().st_size != info.size:
-            raise FormatError(
-                f"{file} has {file.stat().st_size} bytes, but the manifest says "
-                f"{info.size}; fetch it again"
-            )
-    return manifest
-
-
-def _check_files(path: Path, manifest: Manifest) -> dict[str, str]:
-    """Check every header against the manifest; tell which file holds which tensor."""
-    announced = {k: t for n, f in manifest.factors.items() for k, t in stored(n, f)}
-    if len(manifest.files) == 1:
-        check_tensors(path / SINGLE, announced)
-        return dict.fromkeys(announced, SINGLE)
-    files = _read_index(path, announced, manifest)
-    for file in sorted(set(manifest.files) - {INDEX}):
-        here = {key: info for key, info in announced.items() if files[key] == file}
-        check_tensors(path / file, here)
-    return files
-
-
-def _read_index(
-    path: Path, announced: Mapping[str, TensorInfo], manifest: Manifest
-) -> dict[str, str]:
-    index = Fields(read_json(path / INDEX), str(path / INDEX))
-    metadata = Fields(index.take("metadata", dict), f"{index.where}: metadata")
-    total = sum(info.nbytes for info in announced.values())
-    same = metadata.count("total_size") == total
-    metadata.require(same, "total_size is not the sum over the tensors")
-    metadata.finish()
-    files = index.take("weight_map", dict)
-    index.finish()
-    same = files.keys() == announced.keys()
-    index.require(same, "it does not map the tensors of the manifest")
-    named = {file if isinstance(file, str) else None for file in files.values()}
-    same = named == set(manifest.files) - {INDEX}
-    index.require(same, "it does not map to the files of the manifest")
-    return files

@@ -15,22 +15,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format.fields import Fields
 from kfac_artifacts.format.files import sync
-from kfac_artifacts.format.json_text import parse_json
-from kfac_artifacts.format.manifest import MAX_AXES, FileInfo
+from kfac_artifacts.format.manifest import FileInfo
 from kfac_artifacts.format.storage import TensorInfo
-
-MAX_HEADER_BYTES = 64 * 2**20
-DTYPES = {
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "I32": torch.int32,
-}
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+from kfac_artifacts.format.tensor_header import NAMES, check_header
 
 
 def write_tensors(
@@ -84,25 +72,8 @@ def _header(infos: Mapping[str, TensorInfo]) -> bytes:
 
 
 def check_tensors(path: Path, infos: Mapping[str, TensorInfo]) -> None:
-    """Check a file's header against what the manifest announces; reads no tensor.
-
-    Args:
-        path: A safetensors file.
-        infos: The tensors that must be in it, and no others.
-
-    Raises:
-        FormatError: If the header is malformed or says anything else.
-    """
-    found = _read_header(path)
-    missing, extra = sorted(infos.keys() - found), sorted(found.keys() - infos.keys())
-    if missing or extra:
-        raise FormatError(
-            f"{path} does not hold what the manifest says: missing {missing[:3]}, "
-            f"unexpected {extra[:3]}"
-        )
-    for name, info in infos.items():
-        if found[name] != info:
-            raise FormatError(f"{path}: {name} is {found[name]}, expected {info}")
+    """Check a file's header, and that the library takes it; see ``check_header``."""
+    check_header(path, infos)
     open_tensors(path)
 
 
@@ -120,34 +91,5 @@ def open_tensors(path: Path) -> Any:
     """
     try:
         return safe_open(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:  # torch maps it, too
         raise FormatError(f"{path} is not a valid safetensors file: {error}") from error
-
-
-def _read_header(path: Path) -> dict[str, TensorInfo]:
-    """Read a header strictly: the library lets duplicates and unknown fields pass."""
-    where = f"the header of {path}"
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(MAX_HEADER_BYTES, path.stat().st_size - 8):
-            raise FormatError(f"{path} has an impossible header of {length} bytes")
-        text = file.read(length)
-    header = parse_json(text, where)
-    if not isinstance(header, dict) or not text.startswith(b"{"):
-        raise FormatError(f"{where} must be an object")
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or len(metadata) > 1:
-        raise FormatError(f"{where} must have one key in __metadata__ at most")
-    return {
-        name: _tensor_info(value, f"{path}: {name}") for name, value in header.items()
-    }
-
-
-def _tensor_info(value: object, where: str) -> TensorInfo:
-    fields = Fields(value, where)
-    dtype, shape = fields.take("dtype", str), fields.take("shape", list)
-    fields.take("data_offsets", list)  # the library checks that they leave no hole
-    fields.finish()
-    fields.require(len(shape) <= MAX_AXES, f"shape has more than {MAX_AXES} axes")
-    fields.require(dtype in DTYPES, f"dtype {dtype!r} is not one of {[*DTYPES]}")
-    return TensorInfo(DTYPES[dtype], tuple(shape))

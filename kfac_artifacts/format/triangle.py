@@ -7,12 +7,6 @@ from kfac_artifacts.errors import FormatError
 from kfac_artifacts.factors import MAX_ASYMMETRY, relative_asymmetry
 
 
-def triangle_shape(shape: tuple[int, ...], above: int) -> tuple[int, ...]:
-    """Shape of packed matrices ``[..., s, s]``, from the ``above``-th diagonal on."""
-    size = shape[-1] - above
-    return (*shape[:-2], size * (size + 1) // 2)
-
-
 def to_triangle(matrices: Tensor, above: int) -> Tensor:
     """Pack what is on and above the ``above``-th diagonal of ``[..., s, s]``."""
     return matrices[..., _places(matrices.shape[-1], above)].contiguous()

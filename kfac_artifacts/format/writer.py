@@ -7,9 +7,11 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import FormatError
+from kfac_artifacts.format.coding import encode_factor
 from kfac_artifacts.format.consistency import INDEX, shard_names
 from kfac_artifacts.format.factor_info import FactorInfo, factor_info
 from kfac_artifacts.format.files import dump_json, sha256_file, write_durably
+from kfac_artifacts.format.header import stored
 from kfac_artifacts.format.manifest import (
     MANIFEST,
     FileInfo,
@@ -17,7 +19,7 @@ from kfac_artifacts.format.manifest import (
     from_json,
     to_json,
 )
-from kfac_artifacts.format.storage import Storage, TensorInfo
+from kfac_artifacts.format.storage import Storage
 from kfac_artifacts.format.tensors import write_tensors
 from kfac_artifacts.places import check_free, new_directory
 
@@ -66,12 +68,6 @@ def save_artifact(
         value = to_json(manifest)
         from_json(value)  # what is written can be read
         write_durably(directory / MANIFEST, dump_json(value))
-
-
-def stored(name: str, info: FactorInfo) -> Iterator[tuple[str, TensorInfo]]:
-    """Name and describe the stored tensors of a factor: ``<factor>/<field>``."""
-    for key, tensor in info.tensors.items():
-        yield f"{name}/{key}", tensor
 
 
 def weight_map(shards: dict[str, dict[str, FactorInfo]]) -> dict[str, object]:
@@ -139,7 +135,7 @@ def _tensors(
 ) -> Iterator[tuple[str, Tensor]]:
     for name, info in factors.items():
         try:
-            for key, tensor in info.encode(artifact.factors[name]):
+            for key, tensor in encode_factor(info, artifact.factors[name]):
                 yield f"{name}/{key}", tensor
         except FormatError as error:
             raise FormatError(f"{name}: {error}") from error

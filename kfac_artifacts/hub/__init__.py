@@ -1,23 +1,16 @@
 """Publishing and fetching artifacts, on the Hub or in a plain directory."""
 
-import logging
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kfac_artifacts.artifact import disclosure
-from kfac_artifacts.errors import RegistryError
-from kfac_artifacts.hub.address import (
-    HubAddress,
-    PlainAddress,
-    looks_like_hub,
-    parse,
-)
-from kfac_artifacts.hub.connection import Hub
-from kfac_artifacts.hub.content import Package
-from kfac_artifacts.hub.directory import pull_from_directory, push_to_directory
-from kfac_artifacts.hub.download import pull_from_hub
-from kfac_artifacts.hub.output import client_output
-from kfac_artifacts.hub.result import Pulled, Pushed
-from kfac_artifacts.hub.upload import push_to_hub
+from kfac_artifacts.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from kfac_artifacts.hub.address import HubAddress, PlainAddress, parse
+    from kfac_artifacts.hub.connection import Hub
+    from kfac_artifacts.hub.fetching import pull
+    from kfac_artifacts.hub.output import client_output
+    from kfac_artifacts.hub.publishing import push
+    from kfac_artifacts.hub.result import Pulled, Pushed
 
 __all__ = [
     "Hub",
@@ -31,90 +24,17 @@ __all__ = [
     "push",
 ]
 
-logger = logging.getLogger(__name__)
-
-
-def push(
-    directory: str | Path,
-    destination: str | Path,
-    *,
-    private: bool = False,
-    license: str | None = None,
-    tag: str | None = None,
-    replace: bool = False,
-    hub: Hub | None = None,
-) -> Pushed:
-    """Publish an artifact, after checking it.
-
-    What it gives away of its data is in its card (``spec/privacy.md``); of exact counts
-    and few examples a warning is logged.
-
-    Args:
-        directory: The artifact.
-        destination: ``hf://org/name[/path][@branch]``, or a plain directory: the place
-            in an embedded registry where the artifact itself shall stand.
-        private: Whether a new repository on the Hub shall be private.
-        license: Licence identifier for the model card, such as ``cc-by-4.0``.
-        tag: Tag of the commit on the Hub; by default named by the artifact's digest.
-        replace: Whether an artifact of another base model or of other tasks that stands
-            in a plain directory may be replaced.
-        hub: The Hub; by default the one of the environment.
-
-    Returns:
-        What was done, with a pinned address that :func:`pull` takes.
-
-    Raises:
-        RegistryError: If the destination refuses it or cannot be reached.
-        PlaceError: If a directory is taken or cannot be written.
-    """
-    address = parse(str(destination))
-    if isinstance(address, HubAddress):
-        if replace:
-            raise RegistryError(f"{address} keeps what was there: nothing to --force")
-        package = _checked(directory, license)
-        hub = hub or Hub()
-        return push_to_hub(package, address, private=private, tag=tag, hub=hub)
-    if private or tag:
-        raise RegistryError(f"{address} is a directory: it cannot be private or tagged")
-    if isinstance(destination, str) and (meant := looks_like_hub(destination)):
-        logger.warning(
-            "%s is written as a local directory; for the Hub write %s",
-            destination,
-            meant,
-        )
-    package = _checked(directory, license)
-    return push_to_directory(package, address, replace=replace)
-
-
-def _checked(directory: str | Path, license: str | None) -> Package:
-    """Check an artifact that shall be pushed, and warn of what it gives away."""
-    package = Package.of(Path(directory), license)
-    for sentence in disclosure(package.artifact).warnings:
-        logger.warning("%s", sentence)
-    return package
-
-
-def pull(
-    source: str | Path,
-    directory: str | Path,
-    *,
-    replace: bool = False,
-    hub: Hub | None = None,
-) -> Pulled:
-    """Fetch an artifact and verify every byte of it.
-
-    Args:
-        source: ``hf://org/name[/path][@revision]``, or a directory with an artifact.
-        directory: Where it shall be; it appears whole or not at all.
-        replace: Whether what this package wrote there may be replaced.
-        hub: The Hub; by default the one of the environment.
-
-    Returns:
-        What was done, with the address pinned to what was found.
-    """
-    address = parse(str(source))
-    if isinstance(address, HubAddress):
-        return pull_from_hub(
-            address, Path(directory), replace=replace, hub=hub or Hub()
-        )
-    return pull_from_directory(address, Path(directory), replace=replace)
+export_lazily(
+    __name__,
+    {
+        "Hub": "connection",
+        "HubAddress": "address",
+        "PlainAddress": "address",
+        "Pulled": "result",
+        "Pushed": "result",
+        "client_output": "output",
+        "parse": "address",
+        "pull": "fetching",
+        "push": "publishing",
+    },
+)

@@ -7,6 +7,8 @@ from pathlib import Path
 from kfac_artifacts.errors import AddressError
 
 SCHEME = "hf://"
+LIBRARY = "kfac"
+"""What the Hub is told that files are of and requests come from."""
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")
 FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*")

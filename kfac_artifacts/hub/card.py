@@ -18,9 +18,9 @@ from kfac_artifacts.artifact import (
     disclosure,
     task_names,
 )
+from kfac_artifacts.hub.address import LIBRARY
 
 TAGS = ["kfac", "curvature", "task-arithmetic"]
-LIBRARY = "kfac"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 LICENSE = re.compile(r'^license: ("[^"\n]*")$', re.MULTILINE)
 MEASURED = (

@@ -5,13 +5,11 @@ import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
-from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format import check_hashes, load, open_artifact
+from kfac_artifacts.format import check_hashes, read_header
 from kfac_artifacts.format.files import (
     dump_json,
     sha256_file,
@@ -19,7 +17,6 @@ from kfac_artifacts.format.files import (
 )
 from kfac_artifacts.format.json_text import parse_json
 from kfac_artifacts.format.manifest import MANIFEST, FileInfo, from_json
-from kfac_artifacts.hub.card import is_untouched, license_of, model_card
 from kfac_artifacts.hub.plain_files import check_plain, read_plain
 from kfac_artifacts.places import new_directory
 
@@ -56,82 +53,6 @@ class Origin:
     source: str
     reference: str
     digest: str
-
-
-@dataclass(frozen=True)
-class Package:
-    """An artifact that was checked and is to be pushed.
-
-    Attributes:
-        directory: Where it stands.
-        artifact: The artifact.
-        manifest: The bytes of its manifest, as they were checked.
-        license: Licence to be named in its card; None keeps what an earlier card named.
-    """
-
-    directory: Path
-    artifact: Artifact
-    manifest: bytes
-    license: str | None = None
-
-    @classmethod
-    def of(cls, directory: Path, license: str | None) -> "Package":
-        """Check an artifact with its hashes, and take it.
-
-        Tensor files may be links, to another disk for example: their hashes tell that
-        they are the artifact's own. Nothing else may.
-
-        Args:
-            directory: Where it stands.
-            license: Licence to be named in its card.
-
-        Returns:
-            The package.
-
-        Raises:
-            FormatError: If it is damaged, or one of its files is a link.
-        """
-        check_plain(directory, (MANIFEST, CARD, ORIGIN))
-        artifact = load(directory)
-        manifest = read_plain(directory / MANIFEST)
-        if sha256(manifest).hexdigest() != artifact.digest:
-            raise FormatError(CHANGED.format(directory / MANIFEST))
-        return cls(directory, artifact, manifest, license)
-
-    @cached_property
-    def digest(self) -> str:
-        """The sha256 of the manifest."""
-        return sha256(self.manifest).hexdigest()
-
-    @cached_property
-    def files(self) -> dict[str, FileInfo]:
-        """Every file of the artifact but its card, the manifest last."""
-        own = FileInfo(len(self.manifest), self.digest)
-        return {**files_of(self.manifest, self.directory / MANIFEST), MANIFEST: own}
-
-    @property
-    def size(self) -> int:
-        """Size of those files in bytes."""
-        return sum(info.size for info in self.files.values())
-
-    def card(self, place: str, existing: str | None) -> str | None:
-        """Choose the card for a place.
-
-        Args:
-            place: Address that the card tells people to pull from.
-            existing: The card that is there already, or None.
-
-        Returns:
-            The card to write, or None to keep the one that somebody edited: an edited
-            card is never overwritten, a generated one follows the artifact.
-        """
-        if existing is not None and not is_untouched(existing):
-            return None
-        own = read_card(self.directory)
-        if own is not None and not is_untouched(own):
-            return own
-        license = self.license or license_of(existing) or license_of(own)
-        return model_card(self.artifact, self.size, place, license)
 
 
 def receive(
@@ -194,7 +115,7 @@ def publish(
         damaged = [n for n, info in files.items() if not _is(temporary / n, info)]
         if damaged:
             raise DamagedFilesError(source, damaged)
-        open_artifact(temporary)
+        read_header(temporary)
         write_durably(temporary / ORIGIN, dump_json(asdict(origin)))
     return sum(info.size for info in files.values()) + len(manifest)
 

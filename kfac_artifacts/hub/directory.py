@@ -9,25 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfac_artifacts.artifact import Artifact
-from kfac_artifacts.errors import AddressError, FormatError, PlaceError, RegistryError
-from kfac_artifacts.format import check_hashes, open_artifact
-from kfac_artifacts.format.files import identity, sha256_file, write_durably
+from kfac_artifacts.errors import AddressError, FormatError, PlaceError
+from kfac_artifacts.format import check_hashes, read_header
+from kfac_artifacts.format.files import sha256_file, write_durably
 from kfac_artifacts.format.manifest import MANIFEST
-from kfac_artifacts.hub.address import PlainAddress, contradicts, tag_of
+from kfac_artifacts.hub.address import PlainAddress, tag_of
 from kfac_artifacts.hub.content import (
     CARD,
-    Origin,
-    Package,
     copy_files,
     holds,
     read_card,
-    receive,
 )
-from kfac_artifacts.hub.result import Pulled, Pushed
-from kfac_artifacts.places import check_free, new_directory, recover
-
-LOOKS = 50
-"""How often to look again at an artifact that others are replacing."""
+from kfac_artifacts.hub.package import Package
+from kfac_artifacts.hub.result import Pushed
+from kfac_artifacts.places import check_free, new_directory
 
 
 @dataclass
@@ -119,7 +114,7 @@ def push_to_directory(
 def _unrelated(place: Path, artifact: Artifact) -> str | None:
     """Say why what stands at a place is no earlier version of an artifact."""
     try:
-        there = open_artifact(place).provenance
+        there = read_header(place).provenance
     except FormatError as error:
         return f"it cannot be compared ({error})"
     new = artifact.provenance
@@ -134,56 +129,3 @@ def _unrelated(place: Path, artifact: Artifact) -> str | None:
     if not tasks & others:
         return f"it is of other tasks, {', '.join(sorted(others)[:3])}"
     return None
-
-
-def pull_from_directory(
-    address: PlainAddress, directory: Path, *, replace: bool
-) -> Pulled:
-    """Copy an artifact out of an embedded registry, and verify it.
-
-    Args:
-        address: Where it stands.
-        directory: Where it shall be.
-        replace: Whether what this package wrote there may be replaced.
-
-    Returns:
-        What was done.
-
-    Raises:
-        FormatError: If it is damaged.
-        RegistryError: If there is none, or another than the pinned one.
-    """
-    source = address.directory
-    check_free(directory, replace=replace, inputs=[source])
-    for _ in range(LOOKS):
-        seen, digest = identity(source / MANIFEST), _digest(source)
-        reference = PlainAddress(source, tag_of(digest))
-        if contradicts(address.revision, digest):
-            raise RegistryError(
-                f"{source} holds {reference.revision} by now, not {address.revision}; "
-                f"pull {reference} if that will do"
-            )
-        origin = Origin(str(address), str(reference), digest)
-        try:
-            size = receive(source, directory, origin, replace=replace)
-        except FormatError:
-            if identity(source / MANIFEST) == seen:
-                raise
-        else:
-            return Pulled(directory, str(reference), digest, size)
-    raise RegistryError(f"{source} is being replaced again and again; try again later")
-
-
-def _digest(source: Path) -> str:
-    """The sha256 of the manifest at a place."""
-    for _ in range(LOOKS):
-        moving = recover(source)
-        try:
-            return sha256_file(source / MANIFEST)
-        except OSError:
-            if not moving and not recover(source):
-                break
-    raise RegistryError(
-        f"there is no artifact at {source} (no {MANIFEST}); for a repository on "
-        "the Hub write hf://org/name"
-    )

@@ -10,7 +10,7 @@ from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format.manifest import MANIFEST, FileInfo
 from kfac_artifacts.hub.address import HubAddress
 from kfac_artifacts.hub.answers import Entry
-from kfac_artifacts.hub.content import Package
+from kfac_artifacts.hub.package import Package
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,22 @@
 """Task vectors: what fine-tuning changed, as something that can be added and saved."""
 
-from kfac_artifacts.task_vector.head import Head
-from kfac_artifacts.task_vector.vector import TaskVector, combine
+from typing import TYPE_CHECKING
 
-__all__ = ["Head", "TaskVector", "combine"]
+from kfac_artifacts.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from kfac_artifacts.task_vector.head import Head
+    from kfac_artifacts.task_vector.manifest import read_manifest
+    from kfac_artifacts.task_vector.vector import TaskVector, combine
+
+__all__ = ["Head", "TaskVector", "combine", "read_manifest"]
+
+export_lazily(
+    __name__,
+    {
+        "Head": "head",
+        "TaskVector": "vector",
+        "combine": "vector",
+        "read_manifest": "manifest",
+    },
+)

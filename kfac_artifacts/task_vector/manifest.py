@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-
 from kfac_artifacts.artifact import BaseModel, Json, Named
+from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format.fields import Fields, check_name
+from kfac_artifacts.format.files import read_json
 from kfac_artifacts.format.manifest import (
     FileInfo,
     base_from_json,
@@ -16,6 +17,7 @@ from kfac_artifacts.format.manifest import (
     file_info,
 )
 from kfac_artifacts.format.storage import TensorInfo
+from kfac_artifacts.places import recover
 
 FORMAT = "kfac-task-vector"
 VERSION = 1
@@ -52,11 +54,11 @@ class Manifest:
 def announced(base: BaseModel, head: HeadInfo | None) -> dict[str, TensorInfo]:
     """Name and describe the stored tensors: changes first, then class embeddings."""
     infos = {
-        f"tau/{n}": TensorInfo(torch.float32, s) for n, s in sorted(base.shapes.items())
+        f"tau/{n}": TensorInfo("float32", s) for n, s in sorted(base.shapes.items())
     }
     if head is not None:
         shape = (len(head.classes), head.dim)
-        infos["head/embeddings"] = TensorInfo(torch.float32, shape)
+        infos["head/embeddings"] = TensorInfo("float32", shape)
     return infos
 
 
@@ -105,6 +107,33 @@ def from_json(value: object) -> Manifest:
         metrics=metrics,
         file=files[TENSORS],
     )
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read and check the manifest of a task vector, and the size of its file.
+
+    Args:
+        path: The task vector's directory.
+
+    Returns:
+        The manifest; no tensor is read, and the hash not looked at.
+
+    Raises:
+        FormatError: If anything of it breaks ``spec/task_vector.md``.
+    """
+    directory = Path(path)
+    if not (directory / MANIFEST).is_file():
+        recover(directory)
+    if not (directory / MANIFEST).is_file():
+        raise FormatError(f"{path} is no task vector: there is no {MANIFEST} in it")
+    manifest = from_json(read_json(directory / MANIFEST))
+    file = directory / TENSORS
+    if not file.is_file() or file.stat().st_size != manifest.file.size:
+        raise FormatError(
+            f"{file} is missing or does not have the {manifest.file.size} bytes that "
+            f"{MANIFEST} says; fetch it again"
+        )
+    return manifest
 
 
 def _named(value: object) -> Named:

@@ -14,13 +14,12 @@ from kfac_artifacts.artifact import BaseModel, Json, Named
 from kfac_artifacts.errors import FormatError, MismatchError
 from kfac_artifacts.format.files import (
     dump_json,
-    read_json,
     sha256_file,
     write_durably,
 )
 from kfac_artifacts.format.tensors import check_tensors, open_tensors, write_tensors
 from kfac_artifacts.network import Network, parameter_info
-from kfac_artifacts.places import new_directory, recover
+from kfac_artifacts.places import new_directory
 from kfac_artifacts.task_vector.head import Head
 from kfac_artifacts.task_vector.manifest import (
     MANIFEST,
@@ -28,7 +27,7 @@ from kfac_artifacts.task_vector.manifest import (
     HeadInfo,
     Manifest,
     announced,
-    from_json,
+    read_manifest,
     to_json,
 )
 
@@ -196,11 +195,7 @@ class TaskVector:
             FormatError: If anything breaks ``spec/task_vector.md``.
         """
         directory = Path(path)
-        if not (directory / MANIFEST).is_file():
-            recover(directory)
-        if not (directory / MANIFEST).is_file():
-            raise FormatError(f"{path} is no task vector: there is no {MANIFEST} in it")
-        manifest = from_json(read_json(directory / MANIFEST))
+        manifest = read_manifest(directory)
         tensors = _read(directory / TENSORS, manifest)
         info, embeddings = manifest.head, tensors.pop("head/embeddings", None)
         head = None
@@ -270,12 +265,7 @@ def _storable(name: str, tensor: Tensor) -> Tensor:
 
 
 def _read(path: Path, manifest: Manifest) -> dict[str, Tensor]:
-    """Read all tensors, after checking size, hash and header of their file."""
-    if not path.is_file() or path.stat().st_size != manifest.file.size:
-        raise FormatError(
-            f"{path} is missing or does not have the {manifest.file.size} bytes that "
-            f"{MANIFEST} says; fetch it again"
-        )
+    """Read all tensors, after checking hash and header of their file."""
     if sha256_file(path) != manifest.file.sha256:
         raise FormatError(
             f"{path} was damaged or changed: its sha256 is not the one in {MANIFEST}; "

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from kfac_artifacts.artifact import Cotangents, KroneckerBlock, Named
+from kfac_artifacts.artifact.blocks import as_matrix
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate import Estimator
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
@@ -55,7 +56,7 @@ def gramian(network, examples, block):
     shapes = network.shapes
     weight = J[block.weight]
     rows = weight.reshape(-1, *shapes[block.weight])
-    W = torch.stack([block.layout.matrix(w) for w in rows])
+    W = torch.stack([as_matrix(w, block.layout) for w in rows])
     if block.bias is not None:
         W = torch.cat([W, J[block.bias].reshape(len(W), -1, 1)], dim=2)
     flat = W.flatten(1)

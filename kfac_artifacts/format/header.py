@@ -1,0 +1,195 @@
+"""What an artifact says of itself, read without torch: manifest, index and headers."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from kfac_artifacts.artifact import BlockInfo, Provenance
+from kfac_artifacts.errors import FormatError
+from kfac_artifacts.format.consistency import INDEX, SINGLE
+from kfac_artifacts.format.factor_info import FactorInfo
+from kfac_artifacts.format.fields import Fields
+from kfac_artifacts.format.files import identity, read_json, sha256_file
+from kfac_artifacts.format.manifest import MANIFEST, Manifest, from_json
+from kfac_artifacts.format.storage import TensorInfo
+from kfac_artifacts.format.tensor_header import check_header
+from kfac_artifacts.places import recover
+
+T = TypeVar("T")
+
+LOOKS = 50
+"""How often to look again at a place that other runs are replacing."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """Everything about an artifact on disk but the numbers in its factors.
+
+    Attributes:
+        provenance: Where it comes from.
+        blocks: What its blocks cover, by name.
+        factors: How its factors are stored, by name.
+        files: Name of the file that holds a tensor, by the tensor's name.
+        digest: sha256 of the manifest.
+    """
+
+    provenance: Provenance
+    blocks: Mapping[str, BlockInfo]
+    factors: Mapping[str, FactorInfo]
+    files: Mapping[str, str]
+    digest: str
+
+    @property
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """Every covered parameter with its shape."""
+        return self.provenance.base.shapes
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all tensors, in bytes."""
+        return sum(info.nbytes for info in self.factors.values())
+
+
+def read_header(path: str | Path) -> Header:
+    """Check the manifest, sizes and headers of an artifact; read no tensor.
+
+    Args:
+        path: The artifact's directory.
+
+    Returns:
+        What it says of itself.
+
+    Raises:
+        FormatError: If anything breaks ``spec/format.md``; hashes and numbers are not
+            looked at.
+    """
+    return settled(Path(path), header_in)
+
+
+def check_hashes(path: str | Path) -> None:
+    """Compare every file with the size and hash in the manifest.
+
+    Args:
+        path: The artifact's directory.
+
+    Raises:
+        FormatError: If one differs; the first one is named.
+    """
+    settled(Path(path), compare_hashes)
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read and check the manifest, and that every file has its size.
+
+    Args:
+        path: The artifact's directory.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        FormatError: If it is not a manifest of this version, or a file is missing.
+    """
+    return settled(Path(path), _read_manifest)
+
+
+def stored(name: str, info: FactorInfo) -> Iterator[tuple[str, TensorInfo]]:
+    """Name and describe the stored tensors of a factor: ``<factor>/<field>``."""
+    for key, tensor in info.tensors.items():
+        yield f"{name}/{key}", tensor
+
+
+def settled(path: Path, read: Callable[[Path], T]) -> T:
+    """Read what belongs together: again, if another run has replaced it meanwhile.
+
+    Args:
+        path: The artifact's directory.
+        read: Reads it.
+
+    Returns:
+        What was read.
+
+    Raises:
+        FormatError: If the artifact is never at rest, or it is of ``read``.
+        OSError: If it is of ``read``.
+    """
+    for _ in range(LOOKS):
+        before = identity(path / MANIFEST)
+        moving = before is None and recover(path)
+        try:
+            found = read(path)
+        except (FormatError, OSError):
+            same = identity(path / MANIFEST) == before
+            if same and not moving and (before is not None or not recover(path)):
+                raise
+        else:
+            if identity(path / MANIFEST) == before:
+                return found
+    raise FormatError(f"{path} is being replaced again and again; try again later")
+
+
+def header_in(path: Path) -> Header:
+    """Read a header once; see ``read_header``."""
+    manifest = _read_manifest(path)
+    files = _check_files(path, manifest)
+    digest = sha256_file(path / MANIFEST)
+    return Header(manifest.provenance, manifest.blocks, manifest.factors, files, digest)
+
+
+def compare_hashes(path: Path) -> None:
+    """Compare hashes once; see ``check_hashes``."""
+    for name, info in _read_manifest(path).files.items():
+        if sha256_file(path / name) != info.sha256:
+            raise FormatError(
+                f"{path / name} was damaged or changed: its sha256 is not the one in "
+                f"{MANIFEST}; fetch it again"
+            )
+
+
+def _read_manifest(path: Path) -> Manifest:
+    if not (path / MANIFEST).is_file():
+        raise FormatError(f"{path} is no artifact: there is no {MANIFEST} in it")
+    manifest = from_json(read_json(path / MANIFEST))
+    for name, info in manifest.files.items():
+        file = path / name
+        if not file.is_file():
+            raise FormatError(f"{path} is incomplete: there is no {name}")
+        if file.stat().st_size != info.size:
+            raise FormatError(
+                f"{file} has {file.stat().st_size} bytes, but the manifest says "
+                f"{info.size}; fetch it again"
+            )
+    return manifest
+
+
+def _check_files(path: Path, manifest: Manifest) -> dict[str, str]:
+    """Check every header against the manifest; tell which file holds which tensor."""
+    announced = {k: t for n, f in manifest.factors.items() for k, t in stored(n, f)}
+    if len(manifest.files) == 1:
+        check_header(path / SINGLE, announced)
+        return dict.fromkeys(announced, SINGLE)
+    files = _read_index(path, announced, manifest)
+    for file in sorted(set(manifest.files) - {INDEX}):
+        here = {key: info for key, info in announced.items() if files[key] == file}
+        check_header(path / file, here)
+    return files
+
+
+def _read_index(
+    path: Path, announced: Mapping[str, TensorInfo], manifest: Manifest
+) -> dict[str, str]:
+    index = Fields(read_json(path / INDEX), str(path / INDEX))
+    metadata = Fields(index.take("metadata", dict), f"{index.where}: metadata")
+    total = sum(info.nbytes for info in announced.values())
+    same = metadata.count("total_size") == total
+    metadata.require(same, "total_size is not the sum over the tensors")
+    metadata.finish()
+    files = index.take("weight_map", dict)
+    index.finish()
+    same = files.keys() == announced.keys()
+    index.require(same, "it does not map the tensors of the manifest")
+    named = {file if isinstance(file, str) else None for file in files.values()}
+    same = named == set(manifest.files) - {INDEX}
+    index.require(same, "it does not map to the files of the manifest")
+    return files

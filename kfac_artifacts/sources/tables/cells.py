@@ -5,6 +5,7 @@ digits that it was written with, so ``1``, ``1.0`` and ``"1"`` are the classes `
 ``1.0`` and ``1``, and ``true`` is ``true`` as in a csv.
 """
 
+import unicodedata
 from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
@@ -48,9 +49,13 @@ def is_missing(value: Any) -> bool:
 
 
 def class_name(value: Any) -> str:
-    """Name the class that a value stands for, without spaces around it."""
+    """Name the class that a value stands for, without spaces around it.
+
+    Of letters that can be written in two ways (é as one character or as two) one is
+    taken, because nobody can see a difference between such classes.
+    """
     if isinstance(value, str):
-        return value.strip()
+        return unicodedata.normalize("NFC", value.strip())
     if isinstance(value, bool):
         return str(value).lower()
     return str(value)

@@ -80,8 +80,9 @@ class Table:
 
 
 def count(number: int, what: str) -> str:
-    """Count things: ``1 row``, ``1,204 rows``."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
+    """Count things: ``1 row``, ``1,204 rows``, ``2 classes``."""
+    plural = "es" if what.endswith("s") else "s"
+    return f"{number:,} {what}{plural * (number != 1)}"
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:

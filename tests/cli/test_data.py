@@ -73,7 +73,7 @@ def test_train_and_evaluate_say_what_they_read_of_every_table(
     tau, result = trained
     said = (
         "t.csv: 4 rows read (1 blank line skipped, divided by semicolon), "
-        "column 'text', labels of 'label', 4 used\n"
+        "column 'text', labels of 'label' (2 classes), 4 used\n"
     )
     assert result.stderr.count(said) == 2
     assert json.loads(result.stdout)["read"]["notes"] == ["divided by semicolon"]

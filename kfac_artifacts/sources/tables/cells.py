@@ -49,12 +49,9 @@ def is_missing(value: Any) -> bool:
 
 
 def class_name(value: Any) -> str:
-    """Name the class that a value stands for, without spaces around it.
-
-    Of letters that can be written in two ways (é as one character or as two) one is
-    taken, because nobody can see a difference between such classes.
-    """
+    """Name the class that a value stands for, without spaces around it."""
     if isinstance(value, str):
+        # nobody can see whether é is written as one character or as two
         return unicodedata.normalize("NFC", value.strip())
     if isinstance(value, bool):
         return str(value).lower()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources.tables.dialect import (
+    EXCELS_OWN,
     NAMES,
     find_delimiter,
     is_quoted,
@@ -36,7 +37,7 @@ class _Rows:
 
     def add(self, line: int, row: Sequence[str]) -> None:
         """Take the names of the columns, and then the cells that may be used."""
-        if not row or (len(row) == 1 and row[0].isspace()):
+        if not any(cell.strip() for cell in row):  # as spreadsheets end a table
             self.blank += 1
         elif self.names:
             self._add_cells(line, row)
@@ -58,7 +59,7 @@ class _Rows:
     def check(self) -> None:
         """Refuse a file without a row, and rows that are not as wide as the first."""
         if not self.names:
-            raise SourceError(f"{self.path.name} is empty")
+            raise SourceError(f"{self.path.name} is empty: it has no row")
         if not self.uneven:
             return
         line, width = self.uneven[0]
@@ -141,7 +142,7 @@ def _records(
             ) from error
         if row is None:
             return
-        if begin > 1 or not (row and row[0].startswith("sep=") and len(row) < 3):
+        if begin > 1 or not EXCELS_OWN.fullmatch(mark.join(row)):
             yield begin, row
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from kfac_artifacts.errors import SourceError
@@ -62,7 +63,7 @@ def read_labels(table: Table, column: str | None, known: Sequence[str]) -> Label
         names = _declared_names(table, column, values, declared)
     else:
         names = [class_name(value) for value in values]
-        _check_names(table, column, names)
+    _check_names(table, column, names)
     classes = list(known or declared or _in_order(set(names)))
     position = {class_name(name): i for i, name in enumerate(classes)}
     unknown = [i for i, name in enumerate(names) if name not in position]
@@ -128,6 +129,17 @@ def _check_names(table: Table, column: str, names: Sequence[str]) -> None:
 def _declared_names(
     table: Table, column: str, values: Iterable[Any], declared: Sequence[str]
 ) -> list[str]:
+    if len({class_name(name) for name in declared}) < len(declared):
+        raise SourceError(
+            f"{table.name}: two classes of column {column!r} are declared by one name "
+            f"({LABEL})"
+        )
+    broken = [i for i, value in enumerate(values) if not _is_whole(value)]
+    if broken:
+        raise SourceError(
+            f"{table.name}: column {column!r} is declared to hold numbers of classes, "
+            f"and holds something else: {table.where(broken)} ({LABEL})"
+        )
     numbers = [int(value) for value in values]
     _check_present(table, column, [i for i, n in enumerate(numbers) if n == -1])
     wrong = [i for i, n in enumerate(numbers) if not 0 <= n < len(declared)]
@@ -137,6 +149,10 @@ def _declared_names(
             f"the {len(declared)} that the file declares: {table.where(wrong)}"
         )
     return [class_name(declared[n]) for n in numbers]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | float | Decimal) and value == int(value)
 
 
 def _in_order(names: set[str]) -> list[str]:

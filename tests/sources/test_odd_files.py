@@ -10,6 +10,8 @@ import json
 import tarfile
 import unicodedata
 import zipfile
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -111,6 +113,7 @@ def packed(kind: str) -> bytes:
         ("t", PLAIN, r"is no table.*call it \.csv or \.tsv"),
         ("t.db", b"x", "is no table.*export the table"),
         ("t.csv", "text^label\na^x\n", "are not|is not shown.*--delimiter"),
+        ("t.csv", "|text|label|\n|:--|---|\n|secret|x|\n", "a table of Markdown"),
         ("t.csv", "text,label\n", "no row below the header"),
         ("t.jsonl", '{"data": [\n{"text": "secret"}]}', "in no other object"),
         ("t.jsonl", '{"text": "sec\tret"}', "Invalid control character at character"),
@@ -190,6 +193,42 @@ def test_a_class_that_no_task_vector_can_hold_is_told_before_the_work(
     with pytest.raises(SourceError, match=r"1 class that cannot be.*line 2") as caught:
         read(path)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "message"),
+    [
+        (["x", "y"], [0.0, 0.5], "row 2"),
+        (["x", "y"], [Decimal("1.5"), Decimal(1)], "row 1"),
+        (["x", "y"], [date(2024, 1, 2)] * 2, "something else: rows 1, 2"),
+        (["x", "x "], [0, 1], "by one name"),
+        (["x", "secret\n"], [0, 2], "beyond the 2"),
+        (["x", "secret\nline"], [0, 1], "1 class that cannot be named"),
+    ],
+)
+def test_declared_classes_that_are_none_are_told(
+    tmp_path: Path, names: list[str], values: list[object], message: str
+) -> None:
+    path = tmp_path / "t.parquet"
+    write_declared(path, names, values)
+    with pytest.raises(SourceError, match=message) as caught:
+        read(path)
+    assert "secret" not in str(caught.value)
+
+
+def write_declared(path: Path, names: object, values: list[object]) -> None:
+    features = {"label": {"_type": "ClassLabel", "names": names}}
+    about = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table({"text": ["a", "b"], "label": values})
+    pq.write_table(table.replace_schema_metadata(about), path)
+
+
+def test_a_declaration_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    for names in (5, {"0": "x"}, [1, 2], None):
+        write_declared(tmp_path / "t.parquet", names, [0, 1])
+        assert read(tmp_path / "t.parquet")[1] == ["0", "1"]
+    write_declared(tmp_path / "t.parquet", ["x", "y"], [1.0, 0.0])
+    assert read(tmp_path / "t.parquet")[1] == ["y", "x"]
 
 
 def test_one_class_is_told_to_who_trains(tmp_path: Path) -> None:

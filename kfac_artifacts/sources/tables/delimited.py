@@ -1,6 +1,7 @@
 """Tables of csv and tsv: every cell is the text that it was written as."""
 
 import csv
+import re
 from array import array
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from kfac_artifacts.sources.tables.dialect import (
 from kfac_artifacts.sources.tables.lines import MOST_CHARACTERS, Lines
 from kfac_artifacts.sources.tables.table import Table, count
 
+RULE = re.compile(":?-+:?")
 USUAL = {".csv": ",", ".tsv": "\t"}
 
 
@@ -52,6 +54,11 @@ class _Rows:
         if len(row) != len(self.names):
             self.uneven.append((line, len(row)))
             return
+        if not self.begins and self.header and _is_rule(row, self.delimiter):
+            raise SourceError(
+                f"{self.path.name} is a table of Markdown: line {line:,} is a rule, no "
+                "row; write it as csv"
+            )
         for place, cells in self.kept.items():
             cells.append(row[place])
         self.begins.append(line)
@@ -144,6 +151,11 @@ def _records(
             return
         if begin > 1 or not EXCELS_OWN.fullmatch(mark.join(row)):
             yield begin, row
+
+
+def _is_rule(row: Sequence[str], mark: str) -> bool:
+    cells = [cell.strip() for cell in row if cell.strip()]
+    return mark == "|" and all(RULE.fullmatch(cell) for cell in cells)
 
 
 @contextmanager

@@ -143,7 +143,7 @@ def read_data(
         reason = error.strerror or str(error)
         raise SourceError(f"{data!r} cannot be read: {reason}") from error
     if not len(table):
-        below = " below the header" if table.headed else ""
+        below = " below the header (is that a row? --no-header)" if table.headed else ""
         raise SourceError(f"{description.id} is empty: it has no row{below}")
     labels = read_labels(table, columns.label, columns.classes)
     found = Data(table, description, columns, labels, folder)

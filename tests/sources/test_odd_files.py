@@ -114,6 +114,8 @@ def packed(kind: str) -> bytes:
         ("t.db", b"x", "is no table.*export the table"),
         ("t.csv", "text^label\na^x\n", "are not|is not shown.*--delimiter"),
         ("t.csv", "|text|label|\n|:--|---|\n|secret|x|\n", "a table of Markdown"),
+        ("t.csv", "text,label\na,x\n\ufefftext,label\nb,y\n", "line 3 is the same"),
+        ("t.tsv", "text\tlabel\na\tx\ntext\tlabel\n", "line 3 is .*--no-header"),
         ("t.csv", "text,label\n", "no row below the header"),
         ("t.jsonl", '{"data": [\n{"text": "secret"}]}', "in no other object"),
         ("t.jsonl", '{"text": "sec\tret"}', "Invalid control character at character"),
@@ -248,6 +250,13 @@ def test_every_file_has_a_name_that_a_manifest_can_hold() -> None:
     assert is_name(data_name(Path(f"/{'a' * 250}/{'data' * 60}/data/train.csv")))
     assert as_name("a\nb é") == "a_b é"
     assert not is_name("")
+
+
+@pytest.mark.parametrize("columns", [("text", "text"), ("label",), ("text", "label")])
+def test_a_column_is_not_used_twice(tmp_path: Path, columns: tuple[str, ...]) -> None:
+    (tmp_path / "t.csv").write_bytes(PLAIN)
+    with pytest.raises(SourceError, match=r"twice.*--text-column"):
+        read_data(str(tmp_path / "t.csv"), columns=Columns(columns, label="label"))
 
 
 def test_columns_may_be_numbers_or_one_string(tmp_path: Path, bert: Network) -> None:

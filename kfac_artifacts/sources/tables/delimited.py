@@ -59,9 +59,20 @@ class _Rows:
                 f"{self.path.name} is a table of Markdown: line {line:,} is a rule, no "
                 "row; write it as csv"
             )
+        if self.header and row[-1].strip() == self.names[-1]:
+            self._check_repeated(line, row)
         for place, cells in self.kept.items():
             cells.append(row[place])
         self.begins.append(line)
+
+    def _check_repeated(self, line: int, row: Sequence[str]) -> None:
+        """Refuse a header within the rows, as in files that were put together."""
+        cells = [cell.strip().lstrip("\ufeff") for cell in row]
+        if cells == self.names and cells[1:]:
+            raise SourceError(
+                f"{self.path.name}: line {line:,} is the same as the first row; if "
+                "that is the header, remove this one; if it is a row, give --no-header"
+            )
 
     def check(self) -> None:
         """Refuse a file without a row, and rows that are not as wide as the first."""

@@ -67,6 +67,7 @@ def tell(
         "blank_lines": examples.rows.blank,
         "columns": list(examples.used_columns),
         "label_column": examples.known_labels.column,
+        "classes": len(set(examples.labels)),
         "notes": list(examples.rows.notes),
         "used": used,
     }

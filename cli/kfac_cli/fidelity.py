@@ -21,6 +21,7 @@ from kfac_cli.options import (
 
 if TYPE_CHECKING:
     from kfac_artifacts.fidelity import Comparison, Fidelity, ModuleFidelity
+    from kfac_artifacts.sources import ImageExamples, TextExamples
 
 
 @click.command("fidelity")
@@ -138,12 +139,13 @@ def command(
     network = load_network(model, output_map=output_map, device=device, dtype=dtype)
     encode = partial(encode_data, network=network, max_length=max_length, prompt=prompt)
     examples = encode(opened_data)
+    directions = None if other is None else encode(other)
     found = fidelity(
         opened,
         network,
         examples,
         draws=None if cotangents == "exact" else draws or 1,
-        directions_data=None if other is None else encode(other),
+        directions_data=directions,
         task_vectors=_load_all(task_vectors),
         memory=int(memory * 10**9),
         progress=partial(console.progress, unit="examples"),
@@ -151,12 +153,10 @@ def command(
     )
     if plot is not None:
         plot_fidelity(found, plot)
-    account = tell(examples, found.held_out.data.examples)
-    if found.held_out.doubt is not None:
-        click.echo(f"Warning: {found.held_out.doubt}", err=True)
+    accounts = _tell(found, examples, directions)
     if as_json:
-        said = {"verdict": verdict(found), "read": account}
-        console.print_json({**said, **found.to_json()})
+        said = {"verdict": verdict(found)}
+        console.print_json({**said, **accounts, **found.to_json()})
     else:
         _print(found, top)
 
@@ -171,6 +171,19 @@ def _check_paths(
         from kfac_artifacts.evaluate.plot import check_plottable
 
         check_plottable(plot, [artifact, *task_vectors, *others])
+
+
+def _tell(
+    found: "Fidelity",
+    examples: "TextExamples | ImageExamples",
+    directions: "TextExamples | ImageExamples | None",
+) -> dict[str, Any]:
+    accounts = {"read": tell(examples, found.held_out.data.examples)}
+    if directions is not None:
+        accounts["read_for_directions"] = tell(directions)
+    if found.held_out.doubt is not None:
+        click.echo(f"Warning: {found.held_out.doubt}", err=True)
+    return accounts
 
 
 def _load_all(paths: tuple[Path, ...]) -> dict[str, Any]:

@@ -145,6 +145,7 @@ def _read(
 
     check_model(model)
     found = read(data, **reading)
+    found.check_classes()
     if eval_data is None:
         return found, None
     reading = reading | {"split": eval_split, "classes": found.labels.classes}

@@ -7,13 +7,10 @@ from typing import Any, NoReturn, TypeVar
 from kfac_artifacts.artifact import Named
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format.json_text import MAX_NUMBER
+from kfac_artifacts.names import WHAT_NAMES_ARE, is_name
 
 T = TypeVar("T")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-NAME = re.compile(  # no controls, nothing invisible, no change of writing direction
-    r"[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    r"\ud800-\udfff\ufeff\ufff0-\uffff]{1,512}"
-)
 
 
 class Fields:
@@ -156,9 +153,9 @@ def check_name(value: object, where: str) -> str:
     Raises:
         FormatError: If it is no such string.
     """
-    if isinstance(value, str) and NAME.fullmatch(value):
+    if isinstance(value, str) and is_name(value):
         return value
-    raise FormatError(f"{where} must be a name of 1 to 512 printable characters")
+    raise FormatError(f"{where} must be {WHAT_NAMES_ARE}")
 
 
 def dimension(value: object, where: str) -> int:

@@ -46,6 +46,11 @@ def text_columns(
         raise SourceError(
             f"a model reads one text or a pair, not {len(asked)} columns ({TEXT})"
         )
+    if len(set(asked)) < len(asked) or label in asked:
+        raise SourceError(
+            f"{table.name}: a column is asked for twice, as texts ({TEXT}) or as texts "
+            f"and classes ({LABEL}): {', '.join(map(repr, asked))}"
+        )
     chosen = tuple(asked) or _usual(table, USUAL_TEXT_COLUMNS, label)[:1]
     if not chosen:
         raise SourceError(

@@ -21,9 +21,9 @@ def load_examples(  # noqa: PLR0913 - as many arguments as there are choices
     network: Network,
     *,
     split: str | None = None,
-    text_columns: Sequence[str] = (),
+    text_columns: str | Sequence[str | int] = (),
     image_column: str | None = None,
-    label_column: str | None = None,
+    label_column: str | int | None = None,
     classes: Sequence[str] = (),
     max_length: int | None = None,
     prompt: str | None = None,
@@ -38,7 +38,7 @@ def load_examples(  # noqa: PLR0913 - as many arguments as there are choices
         network: A network whose module was loaded by ``from_pretrained``.
         split: Split of a Hub dataset or an image folder.
         text_columns: One column of texts, or two that form a pair; none for one with a
-            usual name, such as ``text``.
+            usual name, such as ``text``. Without a header they are numbers.
         image_column: Column of images; None for the obvious one.
         label_column: Column of classes; None if labels are not needed.
         classes: Names of all classes in order, for example those of the training set;
@@ -54,7 +54,9 @@ def load_examples(  # noqa: PLR0913 - as many arguments as there are choices
     Returns:
         The examples. Without a label column their ``labels`` are empty.
     """
-    columns = Columns(tuple(text_columns), image_column, label_column, classes)
+    texts = [text_columns] if isinstance(text_columns, str) else text_columns
+    label = None if label_column is None else str(label_column)
+    columns = Columns(tuple(map(str, texts)), image_column, label, classes)
     layout = Layout(delimiter, encoding, header)
     found = read_data(str(data), split=split, columns=columns, layout=layout)
     examples = encode_data(found, network, max_length=max_length, prompt=prompt)

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from kfac_artifacts.errors import SourceError
+from kfac_artifacts.names import WHAT_NAMES_ARE, is_name
+
 
 @dataclass(frozen=True)
 class Description:
@@ -10,3 +13,9 @@ class Description:
     id: str
     config: str | None = None
     split: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no manifest can hold, before anything is computed."""
+        for what, name in (("data", self.id), ("a split", self.split)):
+            if name is not None and not is_name(name):
+                raise SourceError(f"{name!r} cannot name {what}: give {WHAT_NAMES_ARE}")

@@ -53,7 +53,9 @@ class _FromTable:
 
     def account(self, used: int | None = None) -> str:
         """Say what was read, and how many rows of it are used."""
-        return self.rows.account(self.used_columns, self.known_labels.column, used)
+        labels = self.known_labels
+        found = len(set(labels.indices))
+        return self.rows.account(self.used_columns, labels.column, used, found)
 
     def _info(self, digest: str, examples: int, how: Named) -> DataInfo:
         return DataInfo(

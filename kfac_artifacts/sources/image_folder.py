@@ -1,7 +1,8 @@
 """Folders of images, with a subfolder per class or none: what is read, and what not.
 
 Links are followed, but not back to where they come from. Hidden files and folders and
-those that systems leave behind are no data. A file is an image by its ending.
+those that systems leave behind are no data. A file is an image by its ending. A class
+is a folder at the top, and what lies below belongs to it.
 """
 
 import os
@@ -14,8 +15,10 @@ from pathlib import Path
 from PIL import Image
 
 from kfac_artifacts.errors import SourceError
+from kfac_artifacts.sources.tables.table import count
 
-SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
+TRAIN = ("train", "training")
+SPLITS = {*TRAIN, "test", "testing", "val", "valid", "validation", "dev", "eval"}
 LEFT_BEHIND = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"}
 NOT_STILL = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "IPTC"}
 """Formats that PIL names and does not decode, or not everywhere."""
@@ -27,6 +30,7 @@ UNREAD = {
 }
 """Endings of images that are not read, or not by every build of PIL."""
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt", ".arrow"}
 SHOWN = 3
 
 
@@ -75,7 +79,10 @@ def list_images(path: Path, split: str | None, *, labelled: bool) -> ImageFolder
     notes += found.notes()
     if not files:
         rest = f" ({'; '.join(notes)})" if notes else ""
-        raise SourceError(f"there are no images in the folder {root.name}{rest}")
+        raise SourceError(
+            f"there are no images in the folder {root.name}{rest}{found.advice()}"
+        )
+    _check_contents(root, files)
     names = [file.relative_to(root) for file in files]
     stray = [name.name for name in names if len(name.parts) == 1]
     classes = [name.parts[0] for name in names if len(name.parts) > 1]
@@ -87,12 +94,49 @@ def list_images(path: Path, split: str | None, *, labelled: bool) -> ImageFolder
                 "into a folder, or away"
             )
         notes.append(f"{problem}, so there are no classes")
+    if labelled:
+        _check_classes(root, names, notes)
+    deep = sum(len(name.parts) > 2 for name in names)
+    if deep and not stray:
+        notes.append(
+            f"{count(deep, 'image')} in folders within those at the top, of whose "
+            "class they are"
+        )
     empty = found.visited - set(classes)
     if empty and not stray:
         notes.append(f"no images in {_listed(sorted(empty))}")
     return ImageFolder(
         root, split, [str(name) for name in names], () if stray else classes, notes
     )
+
+
+def _check_contents(root: Path, files: Sequence[Path]) -> None:
+    """Refuse files without content, as a download that failed leaves behind."""
+    hollow = [str(f.relative_to(root)) for f in files if not f.stat().st_size]
+    if hollow:
+        raise SourceError(
+            f"{root.name} has {_counted(hollow, 'image')} of 0 bytes; fetch them "
+            "again, or remove them"
+        )
+
+
+def _check_classes(root: Path, names: Sequence[Path], notes: Sequence[str]) -> None:
+    """Refuse images of no class, and those that are all in one folder of classes."""
+    top = {name.parts[:-1][:1] for name in names}
+    below = sorted({name.parts[1] for name in names if len(name.parts) > 2})
+    rest = f" ({'; '.join(notes)})" if notes else ""
+    if top == {()}:
+        raise SourceError(
+            f"{root.name} has no folders of classes: its images lie beside one another"
+            f"{rest}"
+        )
+    if len(top) == 1 and below[1:]:
+        ((only,),) = top
+        raise SourceError(
+            f"all images of {root.name} are in its one folder {_listed([only])}, so "
+            f"there is one class; if the classes are {_listed(below)}, give "
+            "that folder as the data"
+        )
 
 
 def _root(path: Path, split: str | None) -> tuple[Path, str | None, list[str]]:
@@ -103,8 +147,15 @@ def _root(path: Path, split: str | None) -> tuple[Path, str | None, list[str]]:
         if child.is_dir() and not _is_left_behind(child.name)
     )
     splits = [name for name in folders if name.lower() in SPLITS]
-    if split is None and "train" in folders and (splits[1:] or folders == splits):
-        split = "train"  # else it is a class, beside cars and ships
+    train = [name for name in splits if name.lower() in TRAIN]
+    if split is None and len(train) == 1 and (splits[1:] or folders == splits):
+        split = train[0]  # else it is a class, beside cars and ships
+    elif split is None and folders == splits and len(splits) == 1:
+        split = splits[0]
+    elif split is None and splits[1:] and folders == splits:
+        raise SourceError(
+            f"{path.name} has the splits {_listed(splits)}; choose one (--split)"
+        )
     if split is None:
         return path, None, []
     if split not in folders:
@@ -160,7 +211,7 @@ class _Found:
         notes = [f"{n} {what}" for what, n in sorted(self.left_out.items())]
         if self.endings:
             kinds = _listed([kind for kind, _ in self.endings.most_common()])
-            notes.append(f"{self.endings.total()} other files ({kinds})")
+            notes.append(f"{count(self.endings.total(), 'other file')} ({kinds})")
         said = [f"left out: {', '.join(notes)}"] if notes else []
         if self.metadata:
             said.append(
@@ -168,6 +219,15 @@ class _Found:
                 "data and its column of names as that of images"
             )
         return said
+
+    def advice(self) -> str:
+        """Say how texts are given, if what is there may be texts."""
+        if TABLES.isdisjoint(self.endings):
+            return ""
+        return (
+            "; a folder is one of images, and texts are given as one file: csv, tsv, "
+            "jsonl or parquet, with a row per text"
+        )
 
 
 @cache
@@ -186,7 +246,7 @@ def _is_left_behind(name: str) -> bool:
 
 
 def _counted(names: Sequence[str], what: str) -> str:
-    return f"{len(names)} {what}{'s' * (len(names) != 1)} ({_listed(names)})"
+    return f"{count(len(names), what)} ({_listed(names)})"
 
 
 def _listed(names: Sequence[str]) -> str:

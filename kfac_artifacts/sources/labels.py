@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from kfac_artifacts.errors import SourceError
+from kfac_artifacts.names import MOST_CHARACTERS, is_name
 from kfac_artifacts.sources.columns import LABEL, check_column
 from kfac_artifacts.sources.tables.cells import (
     NAMING,
@@ -61,9 +63,9 @@ def read_labels(table: Table, column: str | None, known: Sequence[str]) -> Label
         names = _declared_names(table, column, values, declared)
     else:
         names = [class_name(value) for value in values]
-        _check_present(table, column, [i for i, name in enumerate(names) if not name])
+    _check_names(table, column, names)
     classes = list(known or declared or _in_order(set(names)))
-    position = {name: i for i, name in enumerate(classes)}
+    position = {class_name(name): i for i, name in enumerate(classes)}
     unknown = [i for i, name in enumerate(names) if name not in position]
     if unknown:
         raise SourceError(
@@ -110,9 +112,34 @@ def _check_present(table: Table, column: str, missing: Sequence[int]) -> None:
         )
 
 
+def _check_names(table: Table, column: str, names: Sequence[str]) -> None:
+    """Refuse what no task vector can hold, such as a whole text for a class."""
+    _check_present(table, column, [i for i, name in enumerate(names) if not name])
+    bad = {name for name in set(names) if not is_name(name)}
+    if bad:
+        rows = [i for i, name in enumerate(names) if name in bad]
+        raise SourceError(
+            f"{table.name}: column {column!r} has {count(len(bad), 'class')} that "
+            f"cannot be named in {count(len(rows), 'row')}: {table.where(rows)}; a "
+            f"name has at most {MOST_CHARACTERS} characters, none of them invisible "
+            f"or a line break ({LABEL})"
+        )
+
+
 def _declared_names(
     table: Table, column: str, values: Iterable[Any], declared: Sequence[str]
 ) -> list[str]:
+    if len({class_name(name) for name in declared}) < len(declared):
+        raise SourceError(
+            f"{table.name}: two classes of column {column!r} are declared by one name "
+            f"({LABEL})"
+        )
+    broken = [i for i, value in enumerate(values) if not _is_whole(value)]
+    if broken:
+        raise SourceError(
+            f"{table.name}: column {column!r} is declared to hold numbers of classes, "
+            f"and holds something else: {table.where(broken)} ({LABEL})"
+        )
     numbers = [int(value) for value in values]
     _check_present(table, column, [i for i, n in enumerate(numbers) if n == -1])
     wrong = [i for i, n in enumerate(numbers) if not 0 <= n < len(declared)]
@@ -121,7 +148,11 @@ def _declared_names(
             f"{table.name}: column {column!r} holds numbers of classes beyond "
             f"the {len(declared)} that the file declares: {table.where(wrong)}"
         )
-    return [declared[n] for n in numbers]
+    return [class_name(declared[n]) for n in numbers]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | float | Decimal) and value == int(value)
 
 
 def _in_order(names: set[str]) -> list[str]:

@@ -9,6 +9,8 @@ import os
 import re
 from pathlib import Path
 
+from kfac_artifacts.names import as_name
+
 GENERIC = re.compile(
     r"(my|the|raw|clean(ed)?|unlabell?ed|labell?ed)?[-_ ]?"
     r"(all|data(set)?|dev|documents?|downloads?|eval|examples?|export|file|files|full|"
@@ -42,7 +44,7 @@ def data_name(path: Path) -> str:
             break
         parts.insert(0, place.name)
     folder = len(parts) > 1 and path.expanduser().is_dir()
-    return "/".join(parts) + "/" * folder
+    return as_name("/".join(parts) + "/" * folder)
 
 
 def _is_private(folder: Path) -> bool:

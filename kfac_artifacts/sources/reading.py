@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources.columns import (
+    LABEL,
     candidates,
     has_images,
     has_texts,
@@ -24,8 +25,9 @@ from kfac_artifacts.sources.tables import (
     ending,
     read_table,
 )
+from kfac_artifacts.sources.tables.table import count
 
-HUB_ID = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^:/]+))?")
+HUB_ID = re.compile(r"(?P<id>\w[\w.-]*(?:/\w[\w.-]*)?)(?::(?P<config>[^:/]+))?")
 AS_FOUND = Layout()
 FEWEST_EXAMPLES = 2  # of one example there is no mean to speak of
 
@@ -84,9 +86,31 @@ class Data:
         label = self.columns.label
         return replace(self, labels=read_labels(self.table, label, classes))
 
+    def check_classes(self) -> None:
+        """Refuse a single class, of which nothing can be learnt.
+
+        Raises:
+            SourceError: If there is one.
+        """
+        if len(self.labels.classes) == 1:
+            raise SourceError(
+                f"{self.table.name}: all rows are of one class, and training needs "
+                f"two; is {self.columns.label!r} the column of classes ({LABEL})?"
+            )
+
     def images(self) -> str:
-        """Choose the column of images; see ``columns.image_column``."""
-        return image_column(self.table, self.columns.image)
+        """Choose the column of images, and see whether their files are there."""
+        column = image_column(self.table, self.columns.image)
+        if self.table.unit != "image" and column not in self.table.images:
+            values = self.table.columns[column]
+            lost = [i for i, v in enumerate(values) if not (self.folder / v).is_file()]
+            if lost:
+                raise SourceError(
+                    f"{self.table.name}: column {column!r} names "
+                    f"{count(len(lost), 'file')} that cannot be found beside the table "
+                    f"or where the whole path says: {self.table.where(lost)}"
+                )
+        return column
 
 
 def read_data(
@@ -119,7 +143,8 @@ def read_data(
         reason = error.strerror or str(error)
         raise SourceError(f"{data!r} cannot be read: {reason}") from error
     if not len(table):
-        raise SourceError(f"{description.id} is empty: it has no row")
+        below = " below the header (is that a row? --no-header)" if table.headed else ""
+        raise SourceError(f"{description.id} is empty: it has no row{below}")
     labels = read_labels(table, columns.label, columns.classes)
     found = Data(table, description, columns, labels, folder)
     of_images = columns.image is not None or has_images(table)
@@ -140,6 +165,8 @@ def read_data(
 def _open(
     data: str, split: str | None, columns: Columns, layout: Layout
 ) -> tuple[Table, Description, Path]:
+    if not data.strip():
+        raise SourceError("no data are named: give a file, a folder or a Hub id")
     path = Path(data).expanduser()
     wanted = candidates(columns.asked)
     if path.is_file():
@@ -153,8 +180,10 @@ def _open(
         found = list_images(path, split, labelled=columns.label is not None)
         description = Description(data_name(path), None, found.split)
         return _of_images(found, description.id), description, found.root
-    if path.exists():
+    if path.exists() or data == "-":
         raise SourceError(f"{data!r} is no file that can be read twice, as is needed")
+    if path.is_symlink():
+        raise SourceError(f"{data!r} is a link to what is not there")
     name = HUB_ID.fullmatch(data)
     if name is None or ending(path) in ENDINGS:
         raise SourceError(f"there is no file or folder {data!r}")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,12 +73,14 @@ def read_texts(path: str | Path, classes: Sequence[str]) -> list[str]:
     """
     path = Path(path)
     try:
-        content = path.read_text("utf-8")
-        value = json.loads(content) if path.suffix == ".json" else content.splitlines()
+        content = path.read_text("utf-8-sig")
+        lines = [line for line in content.split("\n") if line.strip()]
+        value = json.loads(content) if path.suffix == ".json" else lines
     except ValueError as error:
         raise SettingsError(f"{path} cannot be read: {error}") from error
     if isinstance(value, dict):
-        value = [value[name] for name in classes if name in value]
+        by_name = {_plain(name): text for name, text in value.items()}
+        value = [by_name[_plain(c)] for c in classes if _plain(c) in by_name]
     texts = [text for text in value if isinstance(text, str) and text.strip()]
     if not len(texts) == len(value) == len(classes):
         raise SettingsError(
@@ -85,6 +88,11 @@ def read_texts(path: str | Path, classes: Sequence[str]) -> list[str]:
             f"else: {len(texts)} texts of classes were found in it"
         )
     return texts
+
+
+def _plain(name: str) -> str:
+    """The name of a class as labels are read: é is one character."""
+    return unicodedata.normalize("NFC", name.strip())
 
 
 def model_logit_scale(network: Network) -> float:

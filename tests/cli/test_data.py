@@ -73,7 +73,7 @@ def test_train_and_evaluate_say_what_they_read_of_every_table(
     tau, result = trained
     said = (
         "t.csv: 4 rows read (1 blank line skipped, divided by semicolon), "
-        "column 'text', labels of 'label', 4 used\n"
+        "column 'text', labels of 'label' (2 classes), 4 used\n"
     )
     assert result.stderr.count(said) == 2
     assert json.loads(result.stdout)["read"]["notes"] == ["divided by semicolon"]
@@ -100,9 +100,15 @@ def test_fidelity_says_how_many_rows_it_uses(
     assert computed.exit_code == 0, computed.output
     other = tmp_path / "other.tsv"
     other.write_text("text\n" + "".join(f"{text} a cat\n" for text in TEXTS))
-    done = run("fidelity", tmp_path / "o", model, other, "--examples", 3, "--json")
+    more = ("--directions-data", data, "--directions", 1)
+    done = run(
+        *("fidelity", tmp_path / "o", model, other, "--examples", 3, *more, "--json")
+    )
     assert done.exit_code == 0, done.output
     assert "other.tsv: 4 rows read, column 'text', 3 used\n" in done.stderr
+    assert "t.csv: 4 rows read (1 blank line skipped), column 'text'\n" in done.stderr
+    said = json.loads(done.stdout)
+    assert (said["read"]["rows"], said["read_for_directions"]["data"]) == (4, "t.csv")
 
 
 COMMANDS = [

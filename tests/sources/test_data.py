@@ -357,7 +357,8 @@ def test_what_a_folder_leaves_out_is_said_once(
         "test",
     ]
     said = (
-        "pets: 6 images read (left out: 1 hidden, no images in new), labels of 'label'"
+        "pets: 6 images read (left out: 1 hidden, no images in new), labels of 'label' "
+        "(3 classes)"
     )
     assert [record.getMessage() for record in caplog.records] == [said]
 

@@ -226,7 +226,10 @@ def test_a_folder_without_an_image_that_is_read_says_what_it_holds(
     tmp_path: Path,
 ) -> None:
     draw(tmp_path, "1.heic", "2.HEIC", "3.txt")
-    message = r"no images in the folder .*2 \.heic .*not read here.*1 other files"
+    message = (
+        r"no images in the folder .*2 \.heic .*not read here.*1 other file "
+        r".*texts are given as one file"
+    )
     with pytest.raises(SourceError, match=message):
         list_images(tmp_path, None, labelled=False)
 

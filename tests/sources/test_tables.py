@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import os
+import unicodedata
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kfac_artifacts.errors import SourceError
+from kfac_artifacts.names import is_name
 from kfac_artifacts.sources import Columns, Data, Layout, read_data
 from kfac_artifacts.sources.tables import lines, unpack
 
@@ -266,10 +268,11 @@ ODD = st.text(
     st.characters(exclude_categories=["Cs", "Cc"])
     | st.sampled_from(['"', ",", ";", "\t"])
 ).filter(str.strip)
+LABEL = ODD.map(lambda text: unicodedata.normalize("NFC", text.strip())).filter(is_name)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(ODD, ODD.map(str.strip)), min_size=2, max_size=6))
+@given(st.lists(st.tuples(ODD, LABEL), min_size=2, max_size=6))
 def test_the_same_texts_and_classes_come_from_every_kind_of_file(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]
 ) -> None:

@@ -98,9 +98,9 @@ def from_arrow(
         numbers=range(1, count + 1),
         types=types,
         declared={
-            key.strip(): tuple(feature.get("names") or ())
+            key.strip(): tuple(feature["names"])
             for key, feature in features.items()
-            if feature.get("_type") == "ClassLabel"
+            if feature.get("_type") == "ClassLabel" and _are_names(feature.get("names"))
         },
         images=tuple(field.name.strip() for field in schema if _is_image(field)),
     )
@@ -114,6 +114,10 @@ def _features(schema: Any) -> Mapping[str, dict[str, Any]]:
         return {key: value for key, value in found.items() if isinstance(value, dict)}
     except (ValueError, AttributeError):
         return {}
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _is_image(field: Any) -> bool:

@@ -5,6 +5,7 @@ digits that it was written with, so ``1``, ``1.0`` and ``"1"`` are the classes `
 ``1.0`` and ``1``, and ``true`` is ``true`` as in a csv.
 """
 
+import unicodedata
 from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
@@ -50,7 +51,8 @@ def is_missing(value: Any) -> bool:
 def class_name(value: Any) -> str:
     """Name the class that a value stands for, without spaces around it."""
     if isinstance(value, str):
-        return value.strip()
+        # nobody can see whether é is written as one character or as two
+        return unicodedata.normalize("NFC", value.strip())
     if isinstance(value, bool):
         return str(value).lower()
     return str(value)

@@ -1,6 +1,7 @@
 """Tables of csv and tsv: every cell is the text that it was written as."""
 
 import csv
+import re
 from array import array
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources.tables.dialect import (
+    EXCELS_OWN,
     NAMES,
     find_delimiter,
     is_quoted,
@@ -17,6 +19,7 @@ from kfac_artifacts.sources.tables.dialect import (
 from kfac_artifacts.sources.tables.lines import MOST_CHARACTERS, Lines
 from kfac_artifacts.sources.tables.table import Table, count
 
+RULE = re.compile(":?-+:?")
 USUAL = {".csv": ",", ".tsv": "\t"}
 
 
@@ -36,7 +39,7 @@ class _Rows:
 
     def add(self, line: int, row: Sequence[str]) -> None:
         """Take the names of the columns, and then the cells that may be used."""
-        if not row or (len(row) == 1 and row[0].isspace()):
+        if not any(cell.strip() for cell in row):  # as spreadsheets end a table
             self.blank += 1
         elif self.names:
             self._add_cells(line, row)
@@ -51,14 +54,30 @@ class _Rows:
         if len(row) != len(self.names):
             self.uneven.append((line, len(row)))
             return
+        if not self.begins and self.header and _is_rule(row, self.delimiter):
+            raise SourceError(
+                f"{self.path.name} is a table of Markdown: line {line:,} is a rule, no "
+                "row; write it as csv"
+            )
+        if self.header and row[-1].strip() == self.names[-1]:
+            self._check_repeated(line, row)
         for place, cells in self.kept.items():
             cells.append(row[place])
         self.begins.append(line)
 
+    def _check_repeated(self, line: int, row: Sequence[str]) -> None:
+        """Refuse a header within the rows, as in files that were put together."""
+        cells = [cell.strip().lstrip("\ufeff") for cell in row]
+        if cells == self.names and cells[1:]:
+            raise SourceError(
+                f"{self.path.name}: line {line:,} is the same as the first row; if "
+                "that is the header, remove this one; if it is a row, give --no-header"
+            )
+
     def check(self) -> None:
         """Refuse a file without a row, and rows that are not as wide as the first."""
         if not self.names:
-            raise SourceError(f"{self.path.name} is empty")
+            raise SourceError(f"{self.path.name} is empty: it has no row")
         if not self.uneven:
             return
         line, width = self.uneven[0]
@@ -141,8 +160,13 @@ def _records(
             ) from error
         if row is None:
             return
-        if begin > 1 or not (row and row[0].startswith("sep=") and len(row) < 3):
+        if begin > 1 or not EXCELS_OWN.fullmatch(mark.join(row)):
             yield begin, row
+
+
+def _is_rule(row: Sequence[str], mark: str) -> bool:
+    cells = [cell.strip() for cell in row if cell.strip()]
+    return mark == "|" and all(RULE.fullmatch(cell) for cell in cells)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from kfac_artifacts.sources.tables.lines import Lines
 
 NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 SAMPLE = 500
-EXCELS_OWN = re.compile('"?sep=(.)"?')
+EXCELS_OWN = re.compile('"?sep=(.)"?', re.IGNORECASE)
 """A first line that is no row: it tells Excel the delimiter."""
 
 _LINE = re.compile(r"\r\n|\r|\n")

@@ -48,25 +48,33 @@ def read_json(path: Path, wanted: Callable[[str], bool], *, encoding: str) -> Ta
                 raise SourceError(f"{where} has a key twice")
         blank = 0 if whole else lines.number - len(rows.numbers)
     names = tuple(dict.fromkeys(rows.names.values()))
-    return Table(path.name, names, rows.columns, rows.numbers, unit, blank)
+    named = not rows.once  # else a key may be a text
+    return Table(path.name, names, rows.columns, rows.numbers, unit, blank, named=named)
 
 
 @dataclass
 class _Rows:
-    """What is read, row by row; ``names`` are the keys without spaces around them."""
+    """What is read, row by row; ``names`` are the keys without spaces around them.
+
+    Keys that only one row has are in ``once``.
+    """
 
     wanted: Callable[[str], bool]
     names: dict[str, str] = field(default_factory=dict)
     columns: dict[str, list[Any]] = field(default_factory=dict)
     numbers: list[int] = field(default_factory=list)
+    once: set[str] = field(default_factory=set)
 
     def add(self, number: int, row: dict[str, Any]) -> bool:
         """Take the values that may be used; tell whether no name comes twice."""
         for key in row:
             if key not in self.names:
+                self.once.add(key)
                 name = self.names[key] = key.strip()
                 if self.wanted(name):
                     self.columns.setdefault(name, [None] * len(self.numbers))
+            elif self.once:
+                self.once.discard(key)
         found = {self.names[key]: value for key, value in row.items()}
         for name, values in self.columns.items():
             values.append(found.get(name))
@@ -96,8 +104,9 @@ def _parse(path: Path, text: str, what: str) -> Any:
         if error.lineno > 1:
             place = f"line {error.lineno:,}, {place}"
         raise SourceError(
-            f"{path.name}: {what} is no JSON: {error.msg} at {place}; every line holds "
-            "one object, or the file one list of objects"
+            f"{path.name}: {what} is no JSON: {error.msg.removesuffix(' at')} at "
+            f"{place}; every line holds one object, or the file one list of objects, "
+            "which is in no other object"
         ) from error
 
 

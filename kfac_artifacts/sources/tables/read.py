@@ -7,6 +7,7 @@ from pathlib import Path
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources.tables.arrow import read_parquet
 from kfac_artifacts.sources.tables.delimited import USUAL, read_delimited
+from kfac_artifacts.sources.tables.foreign import advice, check_text, known
 from kfac_artifacts.sources.tables.json_lines import read_json
 from kfac_artifacts.sources.tables.lines import find_encoding
 from kfac_artifacts.sources.tables.table import Table
@@ -54,13 +55,11 @@ def read_table(path: Path, wanted: Callable[[str], bool], layout: Layout) -> Tab
     """
     kind = ending(path)
     if kind not in ENDINGS:
-        raise SourceError(
-            f"{path.name} is no table; known endings are {', '.join(ENDINGS)}, and for "
-            f"compressed ones {', '.join(PACKED)} behind them"
-        )
+        raise SourceError(f"{path.name} is no table; {known(ENDINGS)}{advice(kind)}")
     _check_layout(path, kind, layout)
     if kind == ".parquet":
         return read_parquet(path, wanted)
+    check_text(path)
     packed, encoding = compression(path), find_encoding(path, layout.encoding)
     if kind in JSON:
         table = read_json(path, wanted, encoding=encoding)

@@ -43,7 +43,11 @@ class Table:
         return len(self.numbers)
 
     def account(
-        self, columns: Sequence[str], label: str | None, used: int | None
+        self,
+        columns: Sequence[str],
+        label: str | None,
+        used: int | None,
+        classes: int | None = None,
     ) -> str:
         """Say how many rows were read, of which columns, and how many are used."""
         blank = f"{count(self.blank, 'blank line')} skipped"
@@ -57,7 +61,8 @@ class Table:
             named = " and ".join(map(repr, columns))
             parts.append(f"column{'s' * (len(columns) > 1)} {named}")
         if label is not None:
-            parts.append(f"labels of {label!r}")
+            found = "" if classes is None else f" ({count(classes, 'class')})"
+            parts.append(f"labels of {label!r}{found}")
         if used is not None:
             parts.append(f"{used:,} used")
         return ", ".join(parts)
@@ -71,17 +76,26 @@ class Table:
     def listing(self) -> str:
         """List the columns, or count them if that might show cells."""
         if not self.named:
-            return (
-                f"there are {len(self.names)} of them, whose names are not shown since "
+            reason = (
                 "the first row may be no header; if it is none, give --no-header, and "
-                "a column by its number"
+                "a column by its number; if there are more columns, say what divides "
+                "them (--delimiter)"
+                if self.headed
+                else "some come only once and may be data; every row is an object with "
+                "the same keys"
+            )
+            return (
+                f"there {'is' if len(self.names) == 1 else 'are'} {len(self.names)}, "
+                f"whose name{'s are' if self.names[1:] else ' is'} not shown since "
+                f"{reason}"
             )
         return f"columns are {listed(self.names)}"
 
 
 def count(number: int, what: str) -> str:
-    """Count things: ``1 row``, ``1,204 rows``."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
+    """Count things: ``1 row``, ``1,204 rows``, ``2 classes``."""
+    plural = "es" if what.endswith("s") else "s"
+    return f"{number:,} {what}{plural * (number != 1)}"
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:

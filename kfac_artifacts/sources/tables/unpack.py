@@ -73,8 +73,8 @@ class _Unpacked(io.RawIOBase):
             content = self._inner.read(len(buffer))
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise SourceError(
-                f"{self._path.name} cannot be unpacked as {self._how}; it is damaged "
-                f"or not complete: {str(error).splitlines()[0]}"
+                f"{self._path.name} cannot be unpacked as {self._how}; it is damaged, "
+                "not complete, or followed by something else"
             ) from error
         self._left -= len(content)
         if self._left < 0:

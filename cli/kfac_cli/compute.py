@@ -114,12 +114,15 @@ def command(
         compute_with_curvlinops,
         discard,
         hold_together,
+        require_rows,
         save_together,
     )
     from kfac_artifacts.places import claimed
     from kfac_cli.writing import check_choice, write
 
     how = check_choice(recipe, storage)
+    if not allow_few:
+        require_rows(min(examples, len(opened.table)))
     until_the_end = click.get_current_context().with_resource
     checkpoint = until_the_end(claimed(output, replace=force, inputs=[model, data]))
     main = _is_main(engine)

@@ -144,7 +144,8 @@ class LowRank(Factor):
     def to_dense(self) -> Float[Tensor, "d d"]:
         vectors = floats(self.vectors)
         matrix = (vectors.mT * self.values) @ vectors
-        matrix = (matrix + matrix.mT) / 2  # products may round asymmetrically
+        # products may round asymmetrically, and a sum may be beyond float32
+        matrix = matrix / 2 + matrix.mT / 2
         return matrix if self.remainder is None else matrix + torch.diag(self.remainder)
 
     @override

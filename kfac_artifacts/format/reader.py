@@ -1,6 +1,7 @@
 """Reading an artifact: the manifest and headers at once, each factor when asked for."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,6 +10,7 @@ from typing_extensions import override
 from kfac_artifacts.artifact import Artifact, LazyFactors, Named
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import FACTORS, STORED_ASYMMETRY, Factor, check_factor
+from kfac_artifacts.format.again import settled
 from kfac_artifacts.format.consistency import INDEX, SINGLE
 from kfac_artifacts.format.factor_info import FactorInfo
 from kfac_artifacts.format.fields import Fields
@@ -17,14 +19,11 @@ from kfac_artifacts.format.manifest import MANIFEST, Manifest, from_json
 from kfac_artifacts.format.storage import TensorInfo
 from kfac_artifacts.format.tensors import check_tensors, open_tensors
 from kfac_artifacts.format.writer import stored
-from kfac_artifacts.places import recover
 
 T = TypeVar("T")
 
 MAX_OPEN = 64
 """Files that are open at the same time."""
-LOOKS = 50
-"""How often to look again at a place that other runs are replacing."""
 
 
 class StoredFactors(LazyFactors):
@@ -104,11 +103,8 @@ class StoredFactors(LazyFactors):
         handle, problem = None, None
         try:
             handle = open_tensors(file)
-            for key in handle.keys():  # noqa: SIM118 - it is no mapping
-                handle.get_tensor(key)  # the library maps the file at the first look
-                break
-        except (FormatError, RuntimeError) as error:
-            problem = FormatError(f"{file} cannot be read: {error}")
+        except FormatError as error:
+            problem = error
         if identity(file) != self._seen[file.name]:
             raise FormatError(
                 f"{file} was replaced since it was opened; open the artifact again"
@@ -176,20 +172,7 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def _settled(path: Path, read: Callable[[Path], T]) -> T:
-    """Read what belongs together: again, if another run has replaced it meanwhile."""
-    for _ in range(LOOKS):
-        before = identity(path / MANIFEST)
-        moving = before is None and recover(path)
-        try:
-            found = read(path)
-        except (FormatError, OSError):
-            same = identity(path / MANIFEST) == before
-            if same and not moving and (before is not None or not recover(path)):
-                raise
-        else:
-            if identity(path / MANIFEST) == before:
-                return found
-    raise FormatError(f"{path} is being replaced again and again; try again later")
+    return settled(path, MANIFEST, partial(read, path))
 
 
 def _open(path: Path) -> Artifact:

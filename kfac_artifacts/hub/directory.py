@@ -11,6 +11,7 @@ from pathlib import Path
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import AddressError, FormatError, PlaceError, RegistryError
 from kfac_artifacts.format import check_hashes, open_artifact
+from kfac_artifacts.format.again import LOOKS, settled
 from kfac_artifacts.format.files import identity, sha256_file, write_durably
 from kfac_artifacts.format.manifest import MANIFEST
 from kfac_artifacts.hub.address import PlainAddress, contradicts, tag_of
@@ -25,9 +26,6 @@ from kfac_artifacts.hub.content import (
 )
 from kfac_artifacts.hub.result import Pulled, Pushed
 from kfac_artifacts.places import check_free, new_directory, recover
-
-LOOKS = 50
-"""How often to look again at an artifact that others are replacing."""
 
 
 @dataclass
@@ -98,7 +96,7 @@ def push_to_directory(
         raise AddressError(f"{address} is pinned; push to {address.directory} instead")
     push = _Push(package, address.directory, replace)
     check_free(push.target, replace=True, inputs=[package.directory])
-    changed = push.is_needed()
+    changed = settled(push.target, MANIFEST, push.is_needed)
     if changed:
         with new_directory(push.target, replace=True, before=push.finish) as temporary:
             copy_files(package.directory, temporary, package.files)
@@ -151,6 +149,7 @@ def pull_from_directory(
 
     Raises:
         FormatError: If it is damaged.
+        FileNotFoundError: If the output is taken away meanwhile.
         RegistryError: If there is none, or another than the pinned one.
     """
     source = address.directory
@@ -166,7 +165,7 @@ def pull_from_directory(
         origin = Origin(str(address), str(reference), digest)
         try:
             size = receive(source, directory, origin, replace=replace)
-        except FormatError:
+        except (FormatError, FileNotFoundError):
             if identity(source / MANIFEST) == seen:
                 raise
         else:

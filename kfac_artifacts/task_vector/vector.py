@@ -12,15 +12,11 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import BaseModel, Json, Named
 from kfac_artifacts.errors import FormatError, MismatchError
-from kfac_artifacts.format.files import (
-    dump_json,
-    read_json,
-    sha256_file,
-    write_durably,
-)
-from kfac_artifacts.format.tensors import check_tensors, open_tensors, write_tensors
+from kfac_artifacts.format.again import settled
+from kfac_artifacts.format.files import dump_json, read_json, write_durably
+from kfac_artifacts.format.tensors import write_tensors
 from kfac_artifacts.network import Network, parameter_info
-from kfac_artifacts.places import new_directory, recover
+from kfac_artifacts.places import new_directory
 from kfac_artifacts.task_vector.head import Head
 from kfac_artifacts.task_vector.manifest import (
     MANIFEST,
@@ -31,6 +27,7 @@ from kfac_artifacts.task_vector.manifest import (
     from_json,
     to_json,
 )
+from kfac_artifacts.task_vector.numbers import read_tensors, storable
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +170,7 @@ class TaskVector:
         tensors = {f"tau/{n}": t for n, t in sorted(self.tensors.items())}
         if self.head is not None:
             tensors["head/embeddings"] = self.head.embeddings
-        stored = {name: _storable(name, tensor) for name, tensor in tensors.items()}
+        stored = {name: storable(name, tensor) for name, tensor in tensors.items()}
         with new_directory(path, replace=replace) as directory:
             infos = announced(self.base, head)
             file = write_tensors(directory / TENSORS, infos, stored.items())
@@ -196,12 +193,16 @@ class TaskVector:
             FormatError: If anything breaks ``spec/task_vector.md``.
         """
         directory = Path(path)
+        return settled(directory, MANIFEST, functools.partial(cls._load, directory))
+
+    @classmethod
+    def _load(cls, directory: Path) -> "TaskVector":
         if not (directory / MANIFEST).is_file():
-            recover(directory)
-        if not (directory / MANIFEST).is_file():
-            raise FormatError(f"{path} is no task vector: there is no {MANIFEST} in it")
+            raise FormatError(
+                f"{directory} is no task vector: there is no {MANIFEST} in it"
+            )
         manifest = from_json(read_json(directory / MANIFEST))
-        tensors = _read(directory / TENSORS, manifest)
+        tensors = read_tensors(directory / TENSORS, manifest)
         info, embeddings = manifest.head, tensors.pop("head/embeddings", None)
         head = None
         if info is not None and embeddings is not None:
@@ -261,34 +262,3 @@ def _describe(head: Head | None) -> HeadInfo | None:
     if head is None:
         return None
     return HeadInfo(head.classes, head.embeddings.shape[1], head.logit_scale)
-
-
-def _storable(name: str, tensor: Tensor) -> Tensor:
-    value = tensor.detach().to("cpu", torch.float32).contiguous()
-    _check_finite(name, value)
-    return value
-
-
-def _read(path: Path, manifest: Manifest) -> dict[str, Tensor]:
-    """Read all tensors, after checking size, hash and header of their file."""
-    if not path.is_file() or path.stat().st_size != manifest.file.size:
-        raise FormatError(
-            f"{path} is missing or does not have the {manifest.file.size} bytes that "
-            f"{MANIFEST} says; fetch it again"
-        )
-    if sha256_file(path) != manifest.file.sha256:
-        raise FormatError(
-            f"{path} was damaged or changed: its sha256 is not the one in {MANIFEST}; "
-            "fetch it again"
-        )
-    check_tensors(path, manifest.tensors)
-    file = open_tensors(path)
-    tensors = {name: file.get_tensor(name) for name in manifest.tensors}
-    for name, tensor in tensors.items():
-        _check_finite(name, tensor)
-    return tensors
-
-
-def _check_finite(name: str, tensor: Tensor) -> None:
-    if not bool(tensor.isfinite().all()):
-        raise FormatError(f"{name} has entries that are not finite; train it again")

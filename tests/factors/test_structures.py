@@ -226,3 +226,11 @@ def test_a_configuration_that_cannot_be_is_refused(
 def test_blocks_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(FactorError, match="do not make up 9"):
         BlockDiagonal.of_dense(psd(), [4, 4])
+
+
+@pytest.mark.parametrize("value", [3.4e38, -3.4e38, 2e38])
+def test_entries_near_the_end_of_float32_stay_finite(value: float) -> None:
+    vectors = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    dense = LowRank(vectors, torch.tensor([value, 1.0])).to_dense()
+    expected = torch.tensor([[value, 0, value], [0, 1, 0], [value, 0, value]])
+    assert torch.equal(dense, expected)

@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.factors.base import Factor
+from kfac_artifacts.factors.eigen import eigh
 from kfac_artifacts.factors.fields import (
     Configuration,
     Field,
@@ -60,7 +61,7 @@ class LowRank(Factor):
         Returns:
             The factor; semidefinite if that is asked for.
         """
-        values, vectors = torch.linalg.eigh(matrix)
+        values, vectors = eigh(matrix)
         kept = cls.of_eigen(values, vectors, rank, definite=definite)
         if not remainder:
             return kept

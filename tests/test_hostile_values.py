@@ -265,3 +265,31 @@ def test_a_matrix_that_is_asymmetric_in_its_last_bits_is_stored_symmetric(
     assert math.isfinite(
         float(KfacPenalty(load(tmp_path / "b"))(tau(0, torch.float32)))
     )
+
+
+@pytest.mark.parametrize("recipe", ["prune-30%", "prune-60%", "block-2", "int8"])
+@pytest.mark.parametrize("size", [1e-44, 1e-42, 1e-38])
+def test_what_is_compressed_of_the_smallest_numbers_is_definite(
+    tmp_path: Path, recipe: str, size: float
+) -> None:
+    """In float32 their eigenvalues were taken for zero, and nothing was lifted."""
+    tiny = Dense((size * (psd(5, 3) + torch.eye(5))).float())
+    path = saved(tmp_path / "a", "float32", **{"linear.A": tiny})
+    try:
+        save_compressed(load(path), tmp_path / "small", recipe)
+    except FormatError as error:
+        assert str(error).startswith("linear.A: ")  # noqa: PT017 - or it is right
+        return
+    assert [f for f in verify(tmp_path / "small") if not f.good] == []
+
+
+@pytest.mark.parametrize("storage", ["float32", "int8"])
+def test_what_cannot_be_lifted_within_float32_is_refused_by_name(
+    tmp_path: Path, storage: str
+) -> None:
+    low = BlockDiagonal.of_dense(torch.diag(torch.tensor([1.0, 2, 3, 4, 5])), [2, 3])
+    path = saved(tmp_path / "a", "float32", **{"linear.A": low})
+    for index in (0, 3):
+        changed(path, "linear.A/blocks_0", index, -3.4e38)
+    with pytest.raises(FormatError, match=r"linear\.A"):
+        save_compressed(load(path), tmp_path / "small", storage)

@@ -202,3 +202,16 @@ def test_factors_that_are_named_and_shared_otherwise_are_merged_by_their_place()
 
 
 NAMES = ("A", "left.B", "right.B", "a1", "b1", "a2", "b2")
+
+
+def test_the_error_of_a_merge_of_nothing_into_something_is_not_zero():
+    """One task has no A and the other no B: the sum is zero, and the merge is not."""
+    one, other = artifact(1, 10), artifact(2, 30)
+    one.factors["linear.A"] = Dense(0 * one.factors["linear.A"].to_dense())
+    other.factors["linear.B"] = Dense(0 * other.factors["linear.B"].to_dense())
+    error = merge([one, other]).provenance.merge_errors["linear"]
+    assert error.relative == pytest.approx(1)
+    assert 1 <= error.bound < 100
+    other.factors["linear.A"] = one.factors["linear.A"]  # then the merge is zero, too
+    error = merge([one, other]).provenance.merge_errors["linear"]
+    assert (error.relative, error.bound) == (0, 0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from kfac_artifacts.artifact import Named
 from kfac_artifacts.errors import FormatError, MismatchError, PlaceError
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.task_vector import Head, TaskVector, combine
+from tests.places.made import when_opened
 
 MAP = Named("mean", {"normalised": True})
 
@@ -312,3 +314,30 @@ def test_head_matches_classes_by_name() -> None:
 def test_head_needs_one_name_per_class(classes: tuple[str, ...]) -> None:
     with pytest.raises(MismatchError):
         Head(torch.eye(2), classes, 1.0)
+
+
+def test_one_that_is_replaced_while_it_is_read_is_read_anew(tmp_path: Path) -> None:
+    network, place = _network(), tmp_path / "tau"
+    old, new = _full(network), _vector(network, ("2.bias",))
+    old.save(place)
+    with when_opened(
+        place / "task_vector.safetensors", lambda: new.save(place, replace=True)
+    ):
+        found = TaskVector.load(place)
+    assert found.head is None
+    _assert_equal(found, dict(new.tensors))
+
+
+def test_one_that_is_replaced_all_the_time_is_read_whole_or_not(tmp_path) -> None:
+    """As by a process that saves after every step; its header may change, too."""
+    vectors = [_full(_network()), _vector(_network(), ("2.bias",))]
+    place = tmp_path / "tau"
+    vectors[0].save(place)
+    child = os.fork()
+    if not child:
+        for i in range(120):
+            vectors[i % 2].save(place, replace=True)
+        os._exit(0)
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        found = TaskVector.load(place)
+        _assert_equal(found, dict(vectors[int(found.head is None)].tensors))

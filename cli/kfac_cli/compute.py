@@ -120,9 +120,12 @@ def command(
         compute_with_curvlinops,
         discard,
         hold_together,
+        require_rows,
         save_together,
     )
 
+    if not allow_few:
+        require_rows(min(examples, len(opened.table)))
     main = _is_main(engine)
     until_the_end(hold_together(checkpoint, Workers.gather("cpu")))
     started = time.perf_counter()

@@ -179,7 +179,11 @@ write_options = stacked(
     click.option(
         "-o", "--output", type=DIRECTORY, required=True, help="Directory to write."
     ),
-    click.option("--force", is_flag=True, help="Replace the directory if it exists."),
+    click.option(
+        "--force",
+        is_flag=True,
+        help="Replace what kfac wrote there; nothing else is ever replaced.",
+    ),
 )
 
 shard_option = click.option(

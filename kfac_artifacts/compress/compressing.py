@@ -13,7 +13,7 @@ from kfac_artifacts.compress.budget import Budget, choose
 from kfac_artifacts.compress.factor import compress_factor
 from kfac_artifacts.compress.originals import originals
 from kfac_artifacts.compress.recipes import Recipe
-from kfac_artifacts.errors import FormatError
+from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.format import MAX_SHARD_BYTES, StoredFactors, save_artifact
 from kfac_artifacts.format.coding import encode_factor
 from kfac_artifacts.format.factor_info import FactorInfo
@@ -91,7 +91,7 @@ def compress(
         own = recipe if isinstance(recipe, Recipe) else recipe[name]
         try:
             found = compress_factor(original, own)
-        except FormatError as error:
+        except (FactorError, FormatError) as error:
             raise FormatError(f"{name}: {error}") from error
         infos[name] = found.info
         announced = {

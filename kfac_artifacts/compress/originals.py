@@ -16,6 +16,7 @@ from kfac_artifacts.artifact import (
     terms_of,
 )
 from kfac_artifacts.factors import Factor
+from kfac_artifacts.factors.eigen import eigh
 
 LARGE, LANCZOS = 1024, 24
 """From this size on a few eigenvectors are found alone, if they are one in so many."""
@@ -47,8 +48,7 @@ class Original:
     @cached_property
     def eigen(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues, ascending, and eigenvectors as columns."""
-        values, vectors = torch.linalg.eigh(self.matrix)
-        return values, vectors
+        return eigh(self.matrix)
 
     def leading(self, rank: int) -> tuple[Tensor, Tensor]:
         """Eigenvalues, ascending, and eigenvectors; a few of a large matrix by Lanczos.

@@ -7,6 +7,7 @@ from kfac_artifacts.estimate.options import Estimator, Job
 from kfac_artifacts.estimate.planning.plan import Effort, Plan, plan
 from kfac_artifacts.estimate.processes.dealt import DealtFactors, save_together
 from kfac_artifacts.estimate.processes.workers import Workers
+from kfac_artifacts.estimate.sample import require_rows
 from kfac_artifacts.estimate.saver import discard, hold_together, kept_in
 from kfac_artifacts.format.manifest import ESTIMATORS
 
@@ -25,5 +26,6 @@ __all__ = [
     "hold_together",
     "kept_in",
     "plan",
+    "require_rows",
     "save_together",
 ]

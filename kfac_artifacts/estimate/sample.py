@@ -34,8 +34,24 @@ def require_enough(examples: Examples, indices: Sequence[int]) -> None:
         different.add(_fingerprint(examples.batch([index])))
         if len(different) == ENOUGH_EXAMPLES:
             return
-    some = len(different) < len(indices)
-    found = f"{len(indices)} examples" + f", {len(different)} different" * some
+    _refuse_few(len(indices), len(different))
+
+
+def require_rows(count: int) -> None:
+    """Refuse too few examples before it is known which of them are equal.
+
+    Args:
+        count: How many will be chosen, at most.
+
+    Raises:
+        SourceError: If there are fewer than ``ENOUGH_EXAMPLES``.
+    """
+    if count < ENOUGH_EXAMPLES:
+        _refuse_few(count, count)
+
+
+def _refuse_few(count: int, different: int) -> None:
+    found = f"{count} examples" + f", {different} different" * (different < count)
     raise SourceError(
         f"{found}: what is computed of fewer than {ENOUGH_EXAMPLES} different ones "
         "shows each of them, word for word (spec/privacy.md); give more, or allow it "

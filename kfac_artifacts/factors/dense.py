@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.factors.base import Factor
+from kfac_artifacts.factors.eigen import eigenvalue_range
 from kfac_artifacts.factors.int8 import Int8Matrix, floats
 
 
@@ -61,5 +62,4 @@ def lift(matrices: Tensor | Int8Matrix, amount: float) -> Tensor | Int8Matrix:
 
 def extremes(matrices: Tensor | Int8Matrix) -> tuple[float, float]:
     """Smallest and largest eigenvalue of symmetric matrices ``[..., s, s]``."""
-    found = torch.linalg.eigvalsh(floats(matrices))
-    return float(found[..., 0].min()), float(found[..., -1].max())
+    return eigenvalue_range(floats(matrices))

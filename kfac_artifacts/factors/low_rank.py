@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.factors.base import Factor
+from kfac_artifacts.factors.eigen import eigh
 from kfac_artifacts.factors.fields import (
     Configuration,
 )
@@ -55,7 +56,7 @@ class LowRank(Factor):
         Returns:
             The factor; semidefinite if that is asked for.
         """
-        values, vectors = torch.linalg.eigh(matrix)
+        values, vectors = eigh(matrix)
         kept = cls.of_eigen(values, vectors, rank, definite=definite)
         if not remainder:
             return kept
@@ -126,7 +127,8 @@ class LowRank(Factor):
     def to_dense(self) -> Float[Tensor, "d d"]:
         vectors = floats(self.vectors)
         matrix = (vectors.mT * self.values) @ vectors
-        matrix = (matrix + matrix.mT) / 2  # products may round asymmetrically
+        # products may round asymmetrically, and a sum may be beyond float32
+        matrix = matrix / 2 + matrix.mT / 2
         return matrix if self.remainder is None else matrix + torch.diag(self.remainder)
 
     @override

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors.base import Factor
+from kfac_artifacts.factors.eigen import eigenvalue_range
 from kfac_artifacts.factors.fields import (
     Configuration,
 )
@@ -116,8 +117,7 @@ class Pruned(Factor):
 
     @override
     def eigenvalue_range(self) -> tuple[float, float]:
-        found = torch.linalg.eigvalsh(self.to_dense())
-        return float(found[0]), float(found[-1])
+        return eigenvalue_range(self.to_dense())
 
     @override
     def lifted(self, amount: float) -> "Pruned":

@@ -2,24 +2,22 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from kfac_artifacts.artifact import BlockInfo, Provenance
 from kfac_artifacts.errors import FormatError
+from kfac_artifacts.format import again
 from kfac_artifacts.format.consistency import INDEX, SINGLE
 from kfac_artifacts.format.factor_info import FactorInfo
 from kfac_artifacts.format.fields import Fields
-from kfac_artifacts.format.files import identity, read_json, sha256_file
+from kfac_artifacts.format.files import read_json, sha256_file
 from kfac_artifacts.format.manifest import MANIFEST, Manifest, from_json
 from kfac_artifacts.format.storage import TensorInfo
 from kfac_artifacts.format.tensor_header import check_header
-from kfac_artifacts.places import recover
 
 T = TypeVar("T")
-
-LOOKS = 50
-"""How often to look again at a place that other runs are replacing."""
 
 
 @dataclass(frozen=True)
@@ -101,32 +99,8 @@ def stored(name: str, info: FactorInfo) -> Iterator[tuple[str, TensorInfo]]:
 
 
 def settled(path: Path, read: Callable[[Path], T]) -> T:
-    """Read what belongs together: again, if another run has replaced it meanwhile.
-
-    Args:
-        path: The artifact's directory.
-        read: Reads it.
-
-    Returns:
-        What was read.
-
-    Raises:
-        FormatError: If the artifact is never at rest, or it is of ``read``.
-        OSError: If it is of ``read``.
-    """
-    for _ in range(LOOKS):
-        before = identity(path / MANIFEST)
-        moving = before is None and recover(path)
-        try:
-            found = read(path)
-        except (FormatError, OSError):
-            same = identity(path / MANIFEST) == before
-            if same and not moving and (before is not None or not recover(path)):
-                raise
-        else:
-            if identity(path / MANIFEST) == before:
-                return found
-    raise FormatError(f"{path} is being replaced again and again; try again later")
+    """Read an artifact: again, if another run has replaced it meanwhile."""
+    return again.settled(path, MANIFEST, partial(read, path))
 
 
 def header_in(path: Path) -> Header:

@@ -96,11 +96,8 @@ class StoredFactors(LazyFactors):
         handle, problem = None, None
         try:
             handle = open_tensors(file)
-            for key in handle.keys():  # noqa: SIM118 - it is no mapping
-                handle.get_tensor(key)  # the library maps the file at the first look
-                break
-        except (FormatError, RuntimeError) as error:
-            problem = FormatError(f"{file} cannot be read: {error}")
+        except FormatError as error:
+            problem = error
         if identity(file) != self._seen[file.name]:
             raise FormatError(
                 f"{file} was replaced since it was opened; open the artifact again"

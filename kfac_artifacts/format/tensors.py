@@ -78,7 +78,7 @@ def check_tensors(path: Path, infos: Mapping[str, TensorInfo]) -> None:
 
 
 def open_tensors(path: Path) -> Any:
-    """Open a file for reading single tensors.
+    """Open and map a file for reading single tensors.
 
     Args:
         path: A safetensors file.
@@ -87,9 +87,15 @@ def open_tensors(path: Path) -> Any:
         The library's handle.
 
     Raises:
-        FormatError: If the library refuses the file.
+        FormatError: If the library refuses the file, or it is replaced just now.
     """
     try:
-        return safe_open(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError, RuntimeError) as error:  # torch maps it, too
+        handle: Any = safe_open(path, framework="pt", device="cpu")
+        for key in handle.keys():  # noqa: SIM118 - it is no mapping
+            handle.get_tensor(key)  # the library maps the file at the first look
+            break
+    except (SafetensorError, OSError) as error:
         raise FormatError(f"{path} is not a valid safetensors file: {error}") from error
+    except RuntimeError as error:
+        raise FormatError(f"{path} cannot be read: {error}") from error
+    return handle

@@ -5,11 +5,13 @@ import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import check_hashes, read_header
+from kfac_artifacts.format.again import settled
 from kfac_artifacts.format.files import (
     dump_json,
     sha256_file,
@@ -73,12 +75,18 @@ def receive(
         DamagedFilesError: If files are not what the manifest says.
         FormatError: If the manifest is not that of the digest, or a link.
     """
-    check_plain(source, (MANIFEST, CARD))
-    manifest = read_plain(source / MANIFEST)
+    manifest, card = settled(source, MANIFEST, partial(_manifest_and_card, source))
     if sha256(manifest).hexdigest() != origin.digest:
         raise FormatError(CHANGED.format(source / MANIFEST))
-    card = read_plain(source / CARD) if (source / CARD).exists() else None
     return publish(source, manifest, card, directory, origin, replace=replace)
+
+
+def _manifest_and_card(directory: Path) -> tuple[bytes, bytes | None]:
+    check_plain(directory, (MANIFEST, CARD))
+    manifest = read_plain(directory / MANIFEST)
+    with suppress(FileNotFoundError):
+        return manifest, read_plain(directory / CARD)
+    return manifest, None
 
 
 def publish(

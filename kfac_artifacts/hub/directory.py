@@ -11,6 +11,7 @@ from pathlib import Path
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import AddressError, FormatError, PlaceError
 from kfac_artifacts.format import check_hashes, read_header
+from kfac_artifacts.format.again import settled
 from kfac_artifacts.format.files import sha256_file, write_durably
 from kfac_artifacts.format.manifest import MANIFEST
 from kfac_artifacts.hub.address import PlainAddress, tag_of
@@ -93,7 +94,7 @@ def push_to_directory(
         raise AddressError(f"{address} is pinned; push to {address.directory} instead")
     push = _Push(package, address.directory, replace)
     check_free(push.target, replace=True, inputs=[package.directory])
-    changed = push.is_needed()
+    changed = settled(push.target, MANIFEST, push.is_needed)
     if changed:
         with new_directory(push.target, replace=True, before=push.finish) as temporary:
             copy_files(package.directory, temporary, package.files)

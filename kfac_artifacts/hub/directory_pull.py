@@ -3,15 +3,13 @@
 from pathlib import Path
 
 from kfac_artifacts.errors import FormatError, RegistryError
+from kfac_artifacts.format.again import LOOKS
 from kfac_artifacts.format.files import identity, sha256_file
 from kfac_artifacts.format.manifest import MANIFEST
 from kfac_artifacts.hub.address import PlainAddress, contradicts, tag_of
 from kfac_artifacts.hub.content import Origin, receive
 from kfac_artifacts.hub.result import Pulled
 from kfac_artifacts.places import check_free, recover
-
-LOOKS = 50
-"""How often to look again at an artifact that others are replacing."""
 
 
 def pull_from_directory(
@@ -29,6 +27,7 @@ def pull_from_directory(
 
     Raises:
         FormatError: If it is damaged.
+        FileNotFoundError: If the output is taken away meanwhile.
         RegistryError: If there is none, or another than the pinned one.
     """
     source = address.directory
@@ -44,7 +43,7 @@ def pull_from_directory(
         origin = Origin(str(address), str(reference), digest)
         try:
             size = receive(source, directory, origin, replace=replace)
-        except FormatError:
+        except (FormatError, FileNotFoundError):
             if identity(source / MANIFEST) == seen:
                 raise
         else:

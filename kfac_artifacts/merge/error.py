@@ -24,7 +24,8 @@ def merge_errors(
 
     Returns:
         For every Kronecker block the exact relative error, and the bound of Eq. 18
-        (its form for unequal weights) relative to the same norm.
+        (its form for unequal weights) relative to the same norm; where the target is
+        zero but the merge is not, both are relative to the norm of the merge.
     """
     tasks = torch.tensor([a.provenance.tasks for a in artifacts], dtype=torch.float64)
     sizes = torch.tensor([a.provenance.size for a in artifacts], dtype=torch.float64)
@@ -54,6 +55,8 @@ def _error(gram_a: Tensor, gram_b: Tensor, lam: Tensor, mu: Tensor) -> MergeErro
     bound = ((lam @ dev_b.diagonal()) * (lam @ dev_a.diagonal())).clamp(min=0).sqrt()
     bound = bound + rest.clamp(min=0).sqrt()
     norm = target.clamp(min=0).sqrt()
+    if norm == 0:  # then all that the merge has is wrong
+        norm = exact.clamp(min=0).sqrt()
     if norm == 0:
         return MergeError(0.0, 0.0)
     relative = exact.clamp(min=0).sqrt() / norm

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kfac_artifacts.factors import Diagonal, Factor
+from kfac_artifacts.factors.eigen import eigh
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,6 @@ class Decomposed:
         """The eigendecomposition, in the factor's own number type."""
         if isinstance(self.factor, Diagonal):
             return Eigen(self.factor.diagonal(), None)
-        values, vectors = torch.linalg.eigh(self.factor.to_dense())
+        values, vectors = eigh(self.factor.to_dense())
         noise = len(values) ** 0.5 * torch.finfo(values.dtype).eps * values.abs().max()
         return Eigen(values.where(values.abs() > noise, 0.0), vectors)

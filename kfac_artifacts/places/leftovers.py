@@ -18,6 +18,7 @@ from kfac_artifacts.places.names import (
     READY,
     WORK,
     hidden,
+    is_folder,
     lock_of,
     settled,
 )
@@ -28,6 +29,8 @@ GLANCE = 1.0
 """Seconds to wait where we may only read."""
 GONE = ".kfac.gone"
 """Lists, in a directory that is filled, the names that it had before."""
+MOST = 2**24
+"""Bytes that such a list may have."""
 LAST = ("config.json", "kfac_apply.json", "task_vector.json", "kfac.json")
 """What readers look for first comes last, so that they never see a part as whole."""
 
@@ -114,10 +117,10 @@ def finish_filling(place: Path) -> None:
         place: A directory in which what shall be there is ready.
     """
     ready, filling = place / READY, place / FILLING
-    if ready.is_dir():  # nothing was moved in yet
+    if is_folder(ready):  # nothing was moved in yet
         gone = ready / GONE
-        if gone.exists():
-            for name in json.loads(gone.read_text()):
+        if os.path.lexists(gone):
+            for name in _names_in(gone):
                 _remove(place / name)
             gone.unlink()
         ready.rename(filling)
@@ -142,7 +145,28 @@ def _is_half_done(place: Path) -> bool:
 
 
 def _is_half_filled(place: Path) -> bool:
-    return (place / READY).is_dir() or (place / FILLING).is_dir()
+    return is_folder(place / READY) or is_folder(place / FILLING)
+
+
+def _names_in(gone: Path) -> list[str]:
+    """Read what shall go, trusting nobody: a directory may come from anywhere."""
+    try:
+        names = json.loads(gone.read_bytes()) if gone.lstat().st_size < MOST else None
+    except (OSError, ValueError, RecursionError):
+        names = None
+    listed = isinstance(names, list) and not gone.is_symlink()
+    if not listed or not all(_is_name(name) for name in names or ()):
+        raise PlaceError(
+            f"{gone.parent} is not what kfac leaves while it fills a directory, so "
+            "nothing is touched; remove it"
+        )
+    return list(names or ())
+
+
+def _is_name(name: object) -> bool:
+    """Whether something names an entry of a directory, and leads nowhere else."""
+    plain = isinstance(name, str) and name not in {"", ".", ".."}
+    return plain and not {"/", "\0", os.sep, os.altsep or "/"} & set(str(name))
 
 
 def _remove(path: Path) -> None:

@@ -5,16 +5,18 @@ import os
 import re
 from pathlib import Path
 
+from kfac_artifacts.places.mounts import is_mount
+
 LONGEST = 200
 """Bytes of a name that is kept readable; file systems take 255 with what is added."""
 READY, FILLING = ".kfac.ready", ".kfac.filling"
-CHECKPOINT = ".kfac.checkpoint"
+CHECKPOINT, LOCK = ".kfac.checkpoint", ".kfac.lock"
 NEW, OLD, WORK = "new", "old", "work"
 INTERNAL = re.compile(
     r"\.kfac\.(lock|ready|filling|checkpoint|(new|old|work)\.[a-z0-9_]{8})"
 )
 FOREIGN_TO_ALL = frozenset({"lost+found"})
-"""What a file system itself keeps in its root."""
+"""What a file system itself keeps in its root; empty elsewhere, it is nothing."""
 
 
 def settled(path: Path) -> Path:
@@ -36,7 +38,7 @@ def affixes(place: Path, kind: str, *, within: bool) -> tuple[str, str]:
 
 def lock_of(place: Path, *, within: bool) -> Path:
     """The lock that orders the runs that write a place."""
-    name = ".kfac.lock" if within else f".{_stem(place)}.lock.kfac"
+    name = LOCK if within else f".{_stem(place)}.lock.kfac"
     return folder_of(place, within=within) / name
 
 
@@ -58,12 +60,22 @@ def hidden(place: Path, kind: str, *, within: bool) -> list[Path]:
 
 def own_entries(directory: Path) -> list[str]:
     """Names in a directory, but for what is hidden there while it is written."""
-    names = os.listdir(directory)  # noqa: PTH208 - names are what is wanted
-    return sorted(
-        name
-        for name in names
-        if name not in FOREIGN_TO_ALL and not INTERNAL.fullmatch(name)
-    )
+    with os.scandir(directory) as entries:
+        return sorted(e.name for e in entries if not _is_passed_over(e, directory))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a directory, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def _is_passed_over(entry: os.DirEntry[str], directory: Path) -> bool:
+    folder = entry.is_dir(follow_symlinks=False)
+    if entry.name in FOREIGN_TO_ALL and folder:
+        return is_mount(directory) or not os.listdir(entry)  # noqa: PTH208 - a path
+    if not INTERNAL.fullmatch(entry.name):
+        return False
+    return folder or (entry.name == LOCK and entry.is_file(follow_symlinks=False))
 
 
 def _stem(place: Path) -> str:

@@ -102,9 +102,9 @@ def _others(directory: Path, own: re.Pattern[str]) -> list[str]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Read a manifest only as far as to tell that it is one."""
+    """Read a manifest only as far as to tell that it is one; kfac writes no links."""
     try:
-        if not file.is_file() or file.stat().st_size > MOST_BYTES:
+        if file.is_symlink() or not file.is_file() or file.stat().st_size > MOST_BYTES:
             return {}
         value = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):

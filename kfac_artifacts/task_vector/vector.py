@@ -11,13 +11,10 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import BaseModel, Json, Named
-from kfac_artifacts.errors import FormatError, MismatchError
-from kfac_artifacts.format.files import (
-    dump_json,
-    sha256_file,
-    write_durably,
-)
-from kfac_artifacts.format.tensors import check_tensors, open_tensors, write_tensors
+from kfac_artifacts.errors import MismatchError
+from kfac_artifacts.format.again import settled
+from kfac_artifacts.format.files import dump_json, write_durably
+from kfac_artifacts.format.tensors import write_tensors
 from kfac_artifacts.network import Network, parameter_info
 from kfac_artifacts.places import new_directory
 from kfac_artifacts.task_vector.head import Head
@@ -30,6 +27,7 @@ from kfac_artifacts.task_vector.manifest import (
     read_manifest,
     to_json,
 )
+from kfac_artifacts.task_vector.numbers import read_tensors, storable
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +170,7 @@ class TaskVector:
         tensors = {f"tau/{n}": t for n, t in sorted(self.tensors.items())}
         if self.head is not None:
             tensors["head/embeddings"] = self.head.embeddings
-        stored = {name: _storable(name, tensor) for name, tensor in tensors.items()}
+        stored = {name: storable(name, tensor) for name, tensor in tensors.items()}
         with new_directory(path, replace=replace) as directory:
             infos = announced(self.base, head)
             file = write_tensors(directory / TENSORS, infos, stored.items())
@@ -195,8 +193,12 @@ class TaskVector:
             FormatError: If anything breaks ``spec/task_vector.md``.
         """
         directory = Path(path)
+        return settled(directory, MANIFEST, functools.partial(cls._load, directory))
+
+    @classmethod
+    def _load(cls, directory: Path) -> "TaskVector":
         manifest = read_manifest(directory)
-        tensors = _read(directory / TENSORS, manifest)
+        tensors = read_tensors(directory / TENSORS, manifest)
         info, embeddings = manifest.head, tensors.pop("head/embeddings", None)
         head = None
         if info is not None and embeddings is not None:
@@ -256,29 +258,3 @@ def _describe(head: Head | None) -> HeadInfo | None:
     if head is None:
         return None
     return HeadInfo(head.classes, head.embeddings.shape[1], head.logit_scale)
-
-
-def _storable(name: str, tensor: Tensor) -> Tensor:
-    value = tensor.detach().to("cpu", torch.float32).contiguous()
-    _check_finite(name, value)
-    return value
-
-
-def _read(path: Path, manifest: Manifest) -> dict[str, Tensor]:
-    """Read all tensors, after checking hash and header of their file."""
-    if sha256_file(path) != manifest.file.sha256:
-        raise FormatError(
-            f"{path} was damaged or changed: its sha256 is not the one in {MANIFEST}; "
-            "fetch it again"
-        )
-    check_tensors(path, manifest.tensors)
-    file = open_tensors(path)
-    tensors = {name: file.get_tensor(name) for name in manifest.tensors}
-    for name, tensor in tensors.items():
-        _check_finite(name, tensor)
-    return tensors
-
-
-def _check_finite(name: str, tensor: Tensor) -> None:
-    if not bool(tensor.isfinite().all()):
-        raise FormatError(f"{name} has entries that are not finite; train it again")

@@ -198,3 +198,21 @@ def test_numbers_are_no_class_texts_unless_it_is_said(
         assert refused.exit_code == 1
         assert "--class-texts" in refused.stderr
         assert run(*start, "--head", "prototypes").exit_code == 0
+
+
+def test_too_few_rows_are_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    """It could not be loaded: there is nothing in it."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "bert"}')
+    data = tmp_path / "t.csv"
+    data.write_text("text\n" + "".join(f"text {i}\n" for i in range(63)))
+    start = ("compute", tmp_path / "model", data, "-o", tmp_path / "o")
+    refused = run(*start)
+    assert refused.exit_code == 1
+    assert "63 examples: what is computed of fewer than 64" in refused.output
+    assert "--allow-few" in refused.output
+    assert "63 examples:" not in run(*start, "--allow-few").output
+    with data.open("a") as file:
+        file.write("text 63\n")
+    assert "examples:" not in run(*start).output
+    assert "12 examples:" in run(*start, "--examples", 12).output

@@ -18,6 +18,7 @@ from kfac_artifacts.factors import (
     Pruned,
     inner,
 )
+from kfac_artifacts.factors.eigen import eigh
 from kfac_artifacts.format import Storage
 from kfac_artifacts.format.coding import rounded
 
@@ -227,3 +228,36 @@ def test_a_configuration_that_cannot_be_is_refused(
 def test_blocks_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(FactorError, match="do not make up 9"):
         BlockDiagonal.of_dense(psd(), [4, 4])
+
+
+@pytest.mark.parametrize("value", [3.4e38, -3.4e38, 2e38])
+def test_entries_near_the_end_of_float32_stay_finite(value: float) -> None:
+    vectors = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    dense = LowRank(vectors, torch.tensor([value, 1.0])).to_dense()
+    expected = torch.tensor([[value, 0, value], [0, 1, 0], [value, 0, value]])
+    assert torch.equal(dense, expected)
+
+
+@pytest.mark.parametrize("size", [1e-43, 1e-40, 1e-20, 1.0, 1e19, 3e38])
+def test_eigenvalues_of_matrices_of_any_size_are_right(size: float) -> None:
+    matrix = torch.ones(3, 3) - torch.eye(3) / 2  # indefinite once 0.9 is subtracted
+    matrix = ((matrix - 0.9 * torch.eye(3)).double() * size).float()
+    expected = torch.linalg.eigvalsh(matrix.double())
+    for factor in (
+        Dense(matrix),
+        BlockDiagonal.of_dense(matrix, [3]),
+        Pruned.of_dense(matrix, 3),
+    ):
+        low, high = factor.eigenvalue_range()
+        assert low == pytest.approx(float(expected[0]), rel=1e-5)
+        assert high == pytest.approx(float(expected[-1]), rel=1e-5)
+    values, vectors = eigh(matrix / 4)  # the largest would be beyond float32
+    again = (vectors.double() * values.double()) @ vectors.mT.double()
+    again = 4 * again
+    torch.testing.assert_close(again, matrix.double(), rtol=1e-5, atol=0.3 * size)
+
+
+def test_entries_that_are_not_finite_have_no_eigenvalues() -> None:
+    for value in (float("inf"), float("nan")):
+        with pytest.raises(FactorError, match="beyond its number type"):
+            Dense(torch.full((2, 2), value)).eigenvalue_range()

@@ -1,12 +1,16 @@
 """A plain directory as an embedded registry."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kfac_artifacts.errors import AddressError, FormatError, PlaceError, RegistryError
 from kfac_artifacts.hub import pull, push
+from kfac_artifacts.places import new_directory
 from tests.hub.conftest import contents, write_artifact
+from tests.places.made import when_opened
 
 
 def test_what_is_pushed_is_pulled_bit_by_bit(artifact: Path, tmp_path: Path) -> None:
@@ -93,3 +97,40 @@ def test_a_directory_is_neither_private_nor_tagged(
 def test_a_pinned_place_is_not_pushed_to(artifact: Path, tmp_path: Path) -> None:
     with pytest.raises(AddressError, match="is pinned"):
         push(artifact, f"{tmp_path / 'registry'}@kfac-0123456789ab")
+
+
+@pytest.fixture
+def replaced(tmp_path: Path) -> tuple[Path, Path, Callable[[], None]]:
+    """An artifact with a card, another one, and what replaces the one by the other."""
+    place = tmp_path / "registry" / "a"
+    push(write_artifact(tmp_path / "old", seed=1), str(place))
+    new = write_artifact(tmp_path / "new", seed=2)
+
+    def replace() -> None:
+        with new_directory(place, replace=True) as directory:
+            shutil.copytree(new, directory, dirs_exist_ok=True)
+
+    return place, new, replace
+
+
+@pytest.mark.parametrize("card", ["new card", None])
+def test_a_card_is_never_pulled_with_the_manifest_of_another_artifact(
+    replaced, tmp_path: Path, card: str | None
+) -> None:
+    place, new, replace = replaced
+    if card is not None:
+        (new / "README.md").write_text(card)
+    with when_opened(place / "README.md", replace):
+        pull(str(place), tmp_path / "copy")
+    assert contents(tmp_path / "copy") == contents(new)
+    found = tmp_path / "copy" / "README.md"
+    assert (found.read_text() if found.exists() else None) == card
+
+
+def test_a_place_that_changes_while_a_push_looks_at_it_is_looked_at_again(
+    replaced, artifact: Path
+) -> None:
+    place, _, replace = replaced
+    with when_opened(place / "README.md", replace):  # by something without a card
+        assert push(artifact, str(place)).changed
+    assert contents(place) == contents(artifact)

@@ -1,7 +1,12 @@
 """What this package writes, in a few bytes, for tests of where it is written."""
 
+import functools
 import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from kfac_artifacts.places import new_directory
 
@@ -37,3 +42,26 @@ def tree(path: Path) -> dict[str, bytes]:
         for p in path.rglob("*")
         if p.is_file() or not any(p.iterdir())
     }
+
+
+_watched: dict[str, Callable[[], None]] = {}
+
+
+@functools.cache
+def _watch() -> None:
+    def opened(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and _watched and isinstance(arguments[0], str | Path):
+            do = _watched.pop(str(arguments[0]), None)
+            if do is not None:
+                do()
+
+    sys.addaudithook(opened)
+
+
+@contextmanager
+def when_opened(file: Path, do: Callable[[], None]) -> Iterator[None]:
+    """Do something just before a file is opened for the first time, by anybody here."""
+    _watch()
+    _watched[str(file)] = do
+    yield
+    assert str(file) not in _watched, f"nobody has opened {file}"

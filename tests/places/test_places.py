@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,14 @@ FOREIGN = {
     "registry": {"mnli/kfac.json": '{"format": "kfac-artifact"}'},
     "hidden": {".git/config": ""},
     "link": {"kfac.json": '{"format": "kfac-artifact"}', "link->": "/etc"},
+    "linked manifest": {"kfac.json->": "blob", "blob": '{"format": "kfac-artifact"}'},
+    "rescued by fsck": {"lost+found/#12": "mine"},
+    "file called so": {
+        ".kfac.ready": "mine",
+        "kfac.json": '{"format": "kfac-artifact"}',
+    },
+    "link called so": {".kfac.filling->": "/etc"},
+    "lock that is a link": {".kfac.lock->": "/etc/hosts"},
 }
 
 
@@ -526,3 +535,37 @@ def test_a_file_of_another_is_not_replaced(tmp_path) -> None:
         with pytest.raises(PlaceError, match=message):
             check(name, *inputs)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+FORGED = {
+    "away": {".kfac.ready/.kfac.gone": '["../mine/thesis.tex"]'},
+    "absolute": {".kfac.ready/.kfac.gone": '["kfac.json", "/mine"]'},
+    "up": {".kfac.ready/.kfac.gone": '[".."]'},
+    "itself": {".kfac.ready/.kfac.gone": '["."]'},
+    "nothing": {".kfac.ready/.kfac.gone": '[""]'},
+    "no names": {".kfac.ready/.kfac.gone": "[1]"},
+    "no list": {".kfac.ready/.kfac.gone": '{"mine": 1}'},
+    "no json": {".kfac.ready/.kfac.gone": "[" * 100_000},
+    "a linked list": {".kfac.ready/.kfac.gone->": "../../mine/names.json"},
+    "linked": {".kfac.ready->": "../mine"},
+    "linked later": {".kfac.filling->": "../mine"},
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_leftovers_that_come_with_a_directory_touch_nothing_outside(
+    tmp_path, kind
+) -> None:
+    """They may have been unpacked or fetched with it, from anybody."""
+    mine = lay(tmp_path / "mine", {"thesis.tex": "years", "names.json": '["a"]'})
+    place = lay(tmp_path / "a", {"notes.txt": "x", "a": "x", **FORGED[kind]})
+    before = tree(mine), (place / "notes.txt").read_text(), (place / "a").read_text()
+    for use in (recover, check_free, partial(write_new, replace=True)):
+        with suppress(PlaceError):
+            use(place)
+    assert before == (
+        tree(mine),
+        (place / "notes.txt").read_text(),
+        (place / "a").read_text(),
+    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "mine"]

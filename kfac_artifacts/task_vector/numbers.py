@@ -1,0 +1,69 @@
+"""The numbers of a task vector, on their way to a file and back."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from kfac_artifacts.errors import FormatError
+from kfac_artifacts.format.files import sha256_file
+from kfac_artifacts.format.tensors import check_tensors, open_tensors
+from kfac_artifacts.task_vector.manifest import MANIFEST, Manifest
+
+
+def storable(name: str, tensor: Tensor) -> Tensor:
+    """Give a tensor as it is stored: float32, on the CPU.
+
+    Args:
+        name: Of the tensor, for the error.
+        tensor: The tensor.
+
+    Returns:
+        The same numbers.
+
+    Raises:
+        FormatError: If one of them is not finite.
+    """
+    value = tensor.detach().to("cpu", torch.float32).contiguous()
+    _check_finite(name, value)
+    return value
+
+
+def read_tensors(path: Path, manifest: Manifest) -> dict[str, Tensor]:
+    """Read all tensors, after checking size, hash and header of their file.
+
+    Args:
+        path: The file.
+        manifest: What it must hold.
+
+    Returns:
+        The tensors by name.
+
+    Raises:
+        FormatError: If it holds anything else, or a number that is not finite.
+    """
+    if not path.is_file() or path.stat().st_size != manifest.file.size:
+        raise FormatError(
+            f"{path} is missing or does not have the {manifest.file.size} bytes that "
+            f"{MANIFEST} says; fetch it again"
+        )
+    if sha256_file(path) != manifest.file.sha256:
+        raise FormatError(
+            f"{path} was damaged or changed: its sha256 is not the one in {MANIFEST}; "
+            "fetch it again"
+        )
+    check_tensors(path, manifest.tensors)
+    file = open_tensors(path)
+    try:
+        tensors = {name: file.get_tensor(name) for name in manifest.tensors}
+    except SafetensorError as error:  # since its header was checked
+        raise FormatError(f"{path} was changed while it was read: {error}") from error
+    for name, tensor in tensors.items():
+        _check_finite(name, tensor)
+    return tensors
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    if not bool(tensor.isfinite().all()):
+        raise FormatError(f"{name} has entries that are not finite; train it again")

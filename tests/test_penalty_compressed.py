@@ -13,6 +13,7 @@ from kfac_artifacts.definite import CLEARLY, check_definite
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import BlockDiagonal, Dense, Factor, LowRank, Pruned
 from kfac_artifacts.format import Storage
+from kfac_artifacts.format.coding import rounded
 from kfac_artifacts.penalty import KfacPenalty
 from tests.artifacts import artifact, dense_block, psd, tau
 
@@ -24,7 +25,7 @@ FORMS: dict[str, Callable[[torch.Tensor], Factor]] = {
 }
 STORED: dict[str, Callable[[Factor], Factor]] = {
     "exact": lambda factor: factor,
-    "int8": Storage("int8").rounded,
+    "int8": lambda factor: rounded(factor, Storage("int8")),
 }
 
 

@@ -120,6 +120,7 @@ def packed(kind: str) -> bytes:
         ("t.jsonl", '{"data": [\n{"text": "secret"}]}', "in no other object"),
         ("t.jsonl", '{"text": "sec\tret"}', "Invalid control character at character"),
     ],
+    ids=lambda value: "bytes" if isinstance(value, bytes) else None,  # of any time
 )
 def test_what_is_no_table_is_told_with_what_to_do(
     tmp_path: Path, name: str, content: bytes | str, message: str

@@ -44,7 +44,8 @@ def pull_from_directory(
         try:
             size = receive(source, directory, origin, replace=replace)
         except (FormatError, FileNotFoundError):
-            if identity(source / MANIFEST) == seen:
+            # missing twice is no sign of rest: it may be between two renames each time
+            if seen is not None and identity(source / MANIFEST) == seen:
                 raise
         else:
             return Pulled(directory, str(reference), digest, size)

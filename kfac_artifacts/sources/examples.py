@@ -7,6 +7,7 @@ height])`` and then its pixels as RGB bytes, rows first. JSON is written in ASCI
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ from kfac_artifacts.sources.tables import Table
 from kfac_artifacts.sources.texts import TextEncoder
 
 
-class _FromTable:
+class _FromTable(ABC):
     """What examples from a table say of it, and of their labels."""
 
     rows: Table
@@ -47,9 +48,9 @@ class _FromTable:
         return self.known_labels.classes
 
     @property
+    @abstractmethod
     def used_columns(self) -> tuple[str, ...]:
         """The columns that are encoded."""
-        raise NotImplementedError
 
     def account(self, used: int | None = None) -> str:
         """Say what was read, and how many rows of it are used."""

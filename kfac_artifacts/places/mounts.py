@@ -29,7 +29,12 @@ def filled(place: Path) -> bool:
     """
     if not place.is_dir():
         return False
-    return confined(place) or place.samefile(os.curdir)
+    try:
+        return confined(place) or place.samefile(os.curdir)
+    except (
+        FileNotFoundError
+    ):  # another run replaces it in two steps, or we stand nowhere
+        return False
 
 
 def is_mount(place: Path) -> bool:

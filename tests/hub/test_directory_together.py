@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 KINDS, READERS = 5, 3
 
 TOGETHER = """
-import errno, json, os, sys, time
+import errno, json, os, sys, time, traceback
 from pathlib import Path
 from kfac_artifacts.errors import KfacError
 from kfac_artifacts.format import load, open_artifact
@@ -37,8 +37,8 @@ def start(name, work):
         time.sleep(0.001)
     try:
         work(said)
-    except Exception as error:
-        said["bad"].append(f"{type(error).__name__}: {error}")
+    except Exception:
+        said["bad"].append(traceback.format_exc())
     (root / "said" / name).write_text(json.dumps(said))
     os._exit(0)
 

@@ -26,6 +26,7 @@ from kfac_artifacts.places import (
     recover,
     workspace,
 )
+from kfac_artifacts.places.mounts import filled
 from tests.places.made import fill, read, tree, write
 
 MARKER = '{"format": "kfac-applied-model", "files": ["config.json", "1_P/config.json"]}'
@@ -569,3 +570,13 @@ def test_leftovers_that_come_with_a_directory_touch_nothing_outside(
         (place / "a").read_text(),
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "mine"]
+
+
+def test_who_stands_nowhere_may_replace_all_the_same(tmp_path, monkeypatch) -> None:
+    write(tmp_path / "out", "old")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert not filled(tmp_path / "out")
+    write(tmp_path / "out", "new", replace=True)
+    assert read(tmp_path / "out") == "new"

@@ -31,9 +31,7 @@ def filled(place: Path) -> bool:
         return False
     try:
         return confined(place) or place.samefile(os.curdir)
-    except (
-        FileNotFoundError
-    ):  # another run replaces it in two steps, or we stand nowhere
+    except FileNotFoundError:  # another run replaces it in two steps
         return False
 
 

@@ -1,5 +1,6 @@
 """Reading files that belong together from a place that other runs may replace."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +11,8 @@ from kfac_artifacts.places import recover
 
 T = TypeVar("T")
 
+MISSING = 5
+"""How often a place must be missing at two looks before it is said to be."""
 LOOKS = 50
 """How often to look again at a place that other runs are replacing."""
 
@@ -29,6 +32,7 @@ def settled(path: Path, manifest: str, read: Callable[[], T]) -> T:
         FormatError: As ``read`` raised it, or if the place is replaced all the time.
         OSError: As ``read`` raised it.
     """
+    missing = 0
     for _ in range(LOOKS):
         before = identity(path / manifest)
         moving = before is None and recover(path)
@@ -37,7 +41,10 @@ def settled(path: Path, manifest: str, read: Callable[[], T]) -> T:
         except (FormatError, OSError):
             same = identity(path / manifest) == before
             if same and not moving and (before is not None or not recover(path)):
-                raise
+                missing += before is None
+                if before is not None or missing > MISSING:
+                    raise
+                time.sleep(0.002)  # another run may be between two renames each time
         else:
             if identity(path / manifest) == before:
                 return found

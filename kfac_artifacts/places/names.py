@@ -60,8 +60,11 @@ def hidden(place: Path, kind: str, *, within: bool) -> list[Path]:
 
 def own_entries(directory: Path) -> list[str]:
     """Names in a directory, but for what is hidden there while it is written."""
-    with os.scandir(directory) as entries:
-        return sorted(e.name for e in entries if not _is_passed_over(e, directory))
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(e.name for e in entries if not _is_passed_over(e, directory))
+    except FileNotFoundError:  # another run is replacing it in two steps just now
+        return []
 
 
 def is_folder(path: Path) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, normalize, pad
 
 import kfac_artifacts as kfac
-from kfac_artifacts.artifact import Named
+from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.network import Batch
 
 PREFIX = "image_encoder."
@@ -220,7 +220,7 @@ def network(model: TinyViT) -> kfac.Network:
     def pooled(module: nn.Module, batch: Batch) -> Tensor:
         return normalize(module(**batch).mean((2, 3)), dim=1)
 
-    info = Named("mean-pooled-map", {"normalised": True})
+    info = NamedConfig("mean-pooled-map", {"normalised": True})
     return kfac.Network(model, kfac.OutputMap(info, pooled), "mobile-sam/tinyvit-5m")
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from kfac_artifacts.artifact import Artifact, Cotangents, Named
+    from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
     from kfac_artifacts.compress import Budget, Recipe, compare, save_compressed
     from kfac_artifacts.errors import KfacError
-    from kfac_artifacts.estimate import Estimator, Job
+    from kfac_artifacts.estimate import ComputeOptions, Estimator
     from kfac_artifacts.estimate.compute import compute
     from kfac_artifacts.evaluate import EvaluationTask, evaluate
     from kfac_artifacts.fidelity import fidelity
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
         load_network,
         make_head,
     )
-    from kfac_artifacts.task_vector import Head, TaskVector
+    from kfac_artifacts.task_vector import ClassifierHead, TaskVector
     from kfac_artifacts.train import TrainingTask, TrainSettings, train
     from kfac_artifacts.verify import verify
 
 __all__ = [
     "Artifact",
     "Budget",
+    "ClassifierHead",
+    "ComputeOptions",
     "Cotangents",
     "CurvatureOperator",
     "Estimator",
     "EvaluationTask",
-    "Head",
-    "Job",
     "KfacError",
     "KfacPenalty",
-    "Named",
+    "NamedConfig",
     "Network",
     "OutputMap",
     "Recipe",
@@ -85,11 +85,11 @@ export_lazily(
         "CurvatureOperator": "operator",
         "Estimator": "estimate",
         "EvaluationTask": "evaluate",
-        "Head": "task_vector",
-        "Job": "estimate",
+        "ClassifierHead": "task_vector",
+        "ComputeOptions": "estimate",
         "KfacError": "errors",
         "KfacPenalty": "penalty",
-        "Named": "artifact",
+        "NamedConfig": "artifact",
         "Network": "network",
         "OutputMap": "network",
         "Recipe": "compress",

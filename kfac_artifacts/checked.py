@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from kfac_artifacts.artifact import Artifact, Block, terms_of
-from kfac_artifacts.definite import check_definite
+from kfac_artifacts.definiteness import check_definite
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import Factor, LowRank, check_factor, floats, largest
 

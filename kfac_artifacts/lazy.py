@@ -4,10 +4,12 @@ Importing torch and transformers takes seconds; reading a table or a header take
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, final
+
+from kfac_artifacts.errors import SettingsError
 
 
 def export_lazily(package: str, places: Mapping[str, str]) -> None:
@@ -42,3 +44,45 @@ class _Lazy(ModuleType):
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *vars(self)["_places"]})
+
+
+@final
+class Variants(Mapping[str, Any]):
+    """Variants of one kind by name, each imported when it is asked for.
+
+    Args:
+        kind: What they are, for messages: ``estimator``.
+        places: ``module:name`` within this package, by the name that people write.
+    """
+
+    def __init__(self, kind: str, places: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._places = dict(places)
+
+    def __getitem__(self, name: str) -> Any:
+        """Import a variant.
+
+        Args:
+            name: What people call it.
+
+        Returns:
+            What stands at its place.
+
+        Raises:
+            SettingsError: If there is none of that name.
+        """
+        if name not in self._places:
+            raise SettingsError(
+                f"there is no {self.kind} {name!r}; choose from {tuple(self._places)}"
+            )
+        module, _, attribute = self._places[name].partition(":")
+        return getattr(import_module(f"{__package__}.{module}"), attribute)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)

@@ -77,7 +77,7 @@ def linearize(network: Network, parameters: Sequence[str]) -> Linearized:
     return Linearized(network, parameters)
 
 
-def tangent(
+def jvp(
     network: Network, tau: Mapping[str, Tensor], batch: Batch
 ) -> tuple[Float[Tensor, "n c"], Float[Tensor, "n c"]]:
     """Evaluate ``f(x, θ0)`` and ``J(x) τ``, without gradient.
@@ -136,7 +136,7 @@ def _try_forward_mode(network: Network, like: Directions, few: Batch) -> str | N
     except RuntimeError as error:
         return _without_rule(error)
     u = drawn(f)
-    pulled = pull_back(network, tuple(t), few, u)
+    pulled = vjp(network, tuple(t), few, u)
     backwards = sum(float((pulled[name] * t[name]).sum()) for name in t)
     allowed = _TOLERANCES.get(f.dtype, 0.2) * float(u.norm() * change.norm())
     if abs(float((u * change).sum()) - backwards) <= allowed:
@@ -150,7 +150,9 @@ def _by_forward_mode(
     values = _values(network, tuple(directions))
     with forward_mode_kernels(), torch.no_grad():
         output, change, *_ = torch.func.jvp(
-            lambda moved: network.call_with(moved, batch), (values,), (directions,)
+            lambda moved: network.functional_call(moved, batch),
+            (values,),
+            (directions,),
         )
     return output, change
 
@@ -161,7 +163,7 @@ def _by_two_backward_passes(
     values = _values(network, tuple(directions))
     moved = [value.requires_grad_() for value in values.values()]
     with forward_mode_kernels(), torch.enable_grad():
-        output = network.call_with(values, batch)
+        output = network.functional_call(values, batch)
         u = torch.zeros_like(output, requires_grad=True)
         try:
             pulled = torch.autograd.grad(
@@ -180,7 +182,7 @@ def _by_two_backward_passes(
     return output.detach(), change
 
 
-def pull_back(
+def vjp(
     network: Network, names: Sequence[str], batch: Batch, s: Float[Tensor, "n c"]
 ) -> dict[str, Tensor]:
     """Evaluate ``Σ_x J(x)ᵀ s_x`` at θ0: one ordinary backward pass.
@@ -198,7 +200,7 @@ def pull_back(
     values = _values(network, tuple(network.parameters()))
     moved = [values[name].requires_grad_() for name in names]
     with torch.enable_grad():
-        output = network.call_with(values, batch)
+        output = network.functional_call(values, batch)
     if not output.requires_grad:
         return {name: torch.zeros_like(values[name]) for name in names}
     pulled = torch.autograd.grad(output, moved, s.to(output), materialize_grads=True)
@@ -215,14 +217,14 @@ class _Tangent(torch.autograd.Function):
     ) -> Tensor:
         ctx.network, ctx.batch, ctx.names = network, batch, names
         ctx.dtypes = [direction.dtype for direction in tau]
-        output, change = tangent(network, dict(zip(names, tau, strict=True)), batch)
+        output, change = jvp(network, dict(zip(names, tau, strict=True)), batch)
         dtype = torch.promote_types(output.dtype, torch.float32)
         return output.to(dtype) + change.to(dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        pulled = pull_back(ctx.network, ctx.names, ctx.batch, grad).values()
+        pulled = vjp(ctx.network, ctx.names, ctx.batch, grad).values()
         converted = (g.to(dtype) for g, dtype in zip(pulled, ctx.dtypes, strict=True))
         return None, None, None, *converted
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from kfac_artifacts.artifact import BaseModel, DataInfo, Named, ParameterInfo
+from kfac_artifacts.artifact import BaseModel, DataInfo, NamedConfig, ParameterInfo
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.kernels import running_experts_one_by_one, uncompiled
 from kfac_artifacts.plain import plain
@@ -32,7 +32,7 @@ class OutputMap:
             others: some models take texts of one length only.
     """
 
-    info: Named
+    info: NamedConfig
     apply: Callable[[nn.Module, Batch], Tensor]
     reads_padding: bool = False
 
@@ -138,7 +138,7 @@ class TensorExamples:
             fingerprint=digest.hexdigest(),
             examples=len(indices),
             size=len(self),
-            preprocessing=Named("tensors"),
+            preprocessing=NamedConfig("tensors"),
         )
 
 
@@ -192,7 +192,7 @@ class Network:
         with self._evaluating():
             return self.output_map(self.module, self.to_device(batch))
 
-    def call_with(
+    def functional_call(
         self, parameters: Mapping[str, Tensor], batch: Batch
     ) -> Float[Tensor, "n c"]:
         """Evaluate f with some parameters replaced; the module is left as it is."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from kfac_artifacts.artifact import Artifact, BaseModel, Block
-from kfac_artifacts.definite import extreme_ratio, is_sum, tolerance
+from kfac_artifacts.definiteness import extreme_ratio, is_sum, tolerance
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import Factor, eigenvalue_ratio
 from kfac_artifacts.format import check_hashes, open_artifact

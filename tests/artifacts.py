@@ -12,7 +12,7 @@ from kfac_artifacts.artifact import (
     GramianBlock,
     KroneckerBlock,
     Layout,
-    Named,
+    NamedConfig,
     ParameterInfo,
     Provenance,
     Source,
@@ -49,7 +49,7 @@ def artifact(
         fingerprint=f"{seed:064x}",
         examples=min(size, 5),
         size=size,
-        preprocessing=Named("none"),
+        preprocessing=NamedConfig("none"),
     )
     blocks = {
         "linear": KroneckerBlock(
@@ -71,8 +71,8 @@ def artifact(
     source = Source(data, Cotangents("mc", 1, seed))
     provenance = Provenance(
         base,
-        Named("mean-pool"),
-        Named("kfac"),
+        NamedConfig("mean-pool"),
+        NamedConfig("kfac"),
         1,
         size,
         (source,),

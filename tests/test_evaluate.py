@@ -16,7 +16,7 @@ from kfac_artifacts.evaluate import (
     evaluate,
     plot_evaluation,
 )
-from kfac_artifacts.linearize import tangent
+from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import Network
 from kfac_artifacts.task_vector import TaskVector, combine
 from kfac_artifacts.train import TrainSettings, train
@@ -53,11 +53,11 @@ def _accuracy(
     for i, label in enumerate(task.examples.labels):
         batch = task.examples.batch([i])
         if mode == "linear":
-            output, change = tangent(network, tau.tensors, batch)
+            output, change = jvp(network, tau.tensors, batch)
             output = output + change
         else:
             moved = {n: state[n] + change for n, change in tau.tensors.items()}
-            output = network.call_with(moved, batch)
+            output = network.functional_call(moved, batch)
         right += int(head.logits(output.detach()).argmax()) == label
     return right / len(task.examples)
 

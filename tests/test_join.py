@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kfac_artifacts.artifact import Cotangents, Named
+from kfac_artifacts.artifact import Cotangents, NamedConfig
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.estimate import Estimator
 from kfac_artifacts.format import load, save_artifact
@@ -54,7 +54,7 @@ def test_joined_parts_equal_the_whole(name, tmp_path):
 
 def test_parts_of_other_estimations_are_refused_with_all_differences():
     one, other = artifact(0), artifact(1)
-    moved = replace(other.provenance, output_map=Named("cls"), tasks=2)
+    moved = replace(other.provenance, output_map=NamedConfig("cls"), tasks=2)
     with pytest.raises(MismatchError) as error:
         join([one, replace(other, provenance=moved)])
     for word in ("output map cls", "data", "join before merging", "more than one"):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Named
+from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.kernels import forward_mode_kernels
-from kfac_artifacts.linearize import linearize, tangent
+from kfac_artifacts.linearize import jvp, linearize
 from kfac_artifacts.network import Batch, Network, OutputMap
 from tests.estimate.recorded import jacobians
 from tests.models import (
@@ -37,7 +37,7 @@ def _embed(module: nn.Module, batch: Batch) -> Tensor:
 
 def _network(kind: str, dtype: torch.dtype = torch.float64) -> Network:
     module = MODELS[kind](dtype=dtype)
-    return Network(module, OutputMap(Named("test"), _embed), f"tiny-{kind}")
+    return Network(module, OutputMap(NamedConfig("test"), _embed), f"tiny-{kind}")
 
 
 def _batch(kind: str, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -75,9 +75,9 @@ def _jacobian(
     parameters = network.parameters()
     values = {name: parameters[name].detach() for name in names}
     with forward_mode_kernels():
-        return torch.func.jacrev(functools.partial(network.call_with, batch=batch))(
-            values
-        )
+        return torch.func.jacrev(
+            functools.partial(network.functional_call, batch=batch)
+        )(values)
 
 
 def _move(model: nn.Module, tau: Mapping[str, Tensor]) -> None:
@@ -162,13 +162,15 @@ def test_a_shared_parameter_moves_everywhere() -> None:
             return self.second(torch.tanh(self.first(x)))
 
     module = Tied().double()
-    network = Network(module, OutputMap(Named("test"), lambda m, b: m(b["x"])), "tied")
+    network = Network(
+        module, OutputMap(NamedConfig("test"), lambda m, b: m(b["x"])), "tied"
+    )
     tau = {"first.weight": torch.full((3, 3), 0.1, dtype=torch.float64)}
     batch = {"x": torch.ones(2, 3, dtype=torch.float64)}
-    _, change = tangent(network, tau, batch)
+    _, change = jvp(network, tau, batch)
     step = 1e-6
     moved = {"first.weight": module.first.weight + step * tau["first.weight"]}
-    difference = (network.call_with(moved, batch) - network(batch)) / step
+    difference = (network.functional_call(moved, batch) - network(batch)) / step
     torch.testing.assert_close(change, difference, rtol=1e-4, atol=1e-5)
 
 
@@ -198,11 +200,11 @@ def test_tau_of_a_half_precision_network_is_float32() -> None:
 def test_multihead_attention_takes_a_path_with_forward_mode() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True).double().eval()
     network = Network(
-        layer, OutputMap(Named("test"), lambda m, b: m(b["x"]).mean(1)), "layer"
+        layer, OutputMap(NamedConfig("test"), lambda m, b: m(b["x"]).mean(1)), "layer"
     )
     tau = _random({n: p.detach() for n, p in network.parameters().items()})
     batch = {"x": torch.randn(2, 3, 8, dtype=torch.float64)}
-    _, change = tangent(network, tau, batch)
+    _, change = jvp(network, tau, batch)
     assert change.abs().sum() > 0
 
 
@@ -214,7 +216,7 @@ def test_operation_without_forward_mode_is_named() -> None:
 
     network = Network(
         nn.Linear(2, 2),
-        OutputMap(Named("test"), lambda m, b: Opaque.apply(m(b["x"]))),
+        OutputMap(NamedConfig("test"), lambda m, b: Opaque.apply(m(b["x"]))),
         "opaque",
     )
     model = linearize(network, ["weight"])
@@ -225,7 +227,7 @@ def test_operation_without_forward_mode_is_named() -> None:
 def _mixture(kind: str) -> Network:
     module = tiny(kind)
     module.config._experts_implementation = "grouped_mm"
-    return Network(module, OutputMap(Named("test"), _embed), kind)
+    return Network(module, OutputMap(NamedConfig("test"), _embed), kind)
 
 
 @pytest.mark.parametrize("kind", EXPERTS)
@@ -280,14 +282,14 @@ def test_an_operation_that_forward_mode_cannot_see_changes_nothing(
 
     def network(cube: Callable[[Tensor], Tensor]) -> Network:
         f = OutputMap(
-            Named("test"), lambda m, b: m[1](cube(m[0](b["x"])) + b["x"][:, :1])
+            NamedConfig("test"), lambda m, b: m[1](cube(m[0](b["x"])) + b["x"][:, :1])
         )
         return Network(module, f, "cube")
 
     batch = {"x": torch.randn(5, 3, dtype=torch.float64)}
     tau = _random({n: p.detach() for n, p in module.named_parameters()})
-    _, expected = tangent(network(lambda x: x**3), tau, batch)
-    _, change = tangent(network(cube), tau, batch)
+    _, expected = jvp(network(lambda x: x**3), tau, batch)
+    _, change = jvp(network(cube), tau, batch)
     torch.testing.assert_close(change, expected)
 
 
@@ -297,21 +299,21 @@ def test_fused_kernel_without_forward_mode_is_named() -> None:
         attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         return attend(x, x, x)[0][0, 0]
 
-    network = Network(nn.Linear(4, 4), OutputMap(Named("test"), fused), "fused")
+    network = Network(nn.Linear(4, 4), OutputMap(NamedConfig("test"), fused), "fused")
     with pytest.raises(CoverageError, match="flash_attention_for_cpu has no forward"):
         linearize(network, ["weight"])({"x": torch.ones(3, 4)})
 
 
 def test_other_errors_of_the_model_pass_through() -> None:
     network = Network(
-        nn.Linear(4, 4), OutputMap(Named("test"), lambda m, b: m(b["x"])), "wrong"
+        nn.Linear(4, 4), OutputMap(NamedConfig("test"), lambda m, b: m(b["x"])), "wrong"
     )
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         linearize(network, ["weight"])({"x": torch.ones(3, 5)})
 
 
 def test_a_parameter_that_no_example_reaches_does_not_move_the_output() -> None:
-    f = OutputMap(Named("test"), lambda m, b: m[0](b["x"]))
+    f = OutputMap(NamedConfig("test"), lambda m, b: m[0](b["x"]))
     network = Network(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), f, "two")
     model, x = linearize(network, ["1.weight"]), torch.ones(3, 4)
     output = model({"x": x})

@@ -12,7 +12,7 @@ from kfac_artifacts.artifact import (
     GramianBlock,
     KroneckerBlock,
     Layout,
-    Named,
+    NamedConfig,
     ParameterInfo,
 )
 from kfac_artifacts.errors import MismatchError
@@ -131,8 +131,8 @@ def test_all_differences_are_listed_at_once():
     provenance = replace(
         other.provenance,
         base=BaseModel("toy2", None, changed),
-        output_map=Named("cls"),
-        estimator=Named("nearest"),
+        output_map=NamedConfig("cls"),
+        estimator=NamedConfig("nearest"),
     )
     third = replace(other, provenance=provenance)
     with pytest.raises(MismatchError) as caught:

@@ -12,7 +12,7 @@ from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import BlockDiagonal, Dense, Diagonal, LowRank
 from kfac_artifacts.format import load, save_artifact
 from kfac_artifacts.merge import merge
-from kfac_artifacts.merge.combine import combine
+from kfac_artifacts.merge.factor_sums import combine
 from tests.artifacts import artifact, tau
 
 NAME = "linear.A"

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from kfac_artifacts.artifact import Cotangents, GramianBlock, KroneckerBlock, Named
+from kfac_artifacts.artifact import (
+    Cotangents,
+    GramianBlock,
+    KroneckerBlock,
+    NamedConfig,
+)
 from kfac_artifacts.errors import FactorError, MismatchError, SettingsError
 from kfac_artifacts.factors import Dense, Diagonal
 from kfac_artifacts.format import load
@@ -46,7 +51,7 @@ def of_tiny_bert():
     """The exact curvature of a BERT of two layers, its tables and norms included."""
     network = Network(
         models.tiny_bert(dtype=torch.float64),
-        OutputMap(Named("f"), lambda m, b: m(**b).last_hidden_state.mean(1)),
+        OutputMap(NamedConfig("f"), lambda m, b: m(**b).last_hidden_state.mean(1)),
         "bert",
     )
     ids = torch.randint(4, 20, (3, 4), generator=torch.Generator().manual_seed(0))

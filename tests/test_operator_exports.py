@@ -14,7 +14,7 @@ from curvlinops import (
 from scipy.sparse.linalg import aslinearoperator, cg, eigsh, lobpcg, lsqr, svds
 from torch import nn
 
-from kfac_artifacts.artifact import Cotangents, Named
+from kfac_artifacts.artifact import Cotangents, NamedConfig
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.operator import CurvatureOperator
@@ -153,7 +153,7 @@ def pair():
     layers = [nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 4, bias=False), nn.Tanh()]
     model = nn.Sequential(*layers, nn.Linear(4, 3)).double()
     x = torch.randn(7, 5, dtype=torch.float64)
-    network = Network(model, OutputMap(Named("f"), lambda m, b: m(b["x"])), "mlp")
+    network = Network(model, OutputMap(NamedConfig("f"), lambda m, b: m(b["x"])), "mlp")
     exact = Cotangents("exact", None, 0)
     ours = CurvatureOperator(
         compute(network, TensorExamples({"x": x}, "x"), cotangents=exact)

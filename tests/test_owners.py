@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from kfac_artifacts.artifact import Named, preprocessing_differences, task_names
+from kfac_artifacts.artifact import NamedConfig, preprocessing_differences, task_names
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.format import load, save_artifact
 from kfac_artifacts.merge import merge, weights
@@ -150,7 +150,7 @@ def test_merging_tasks_of_other_inputs_is_told(caplog):
     for number, length in ((1, 512), (2, 24)):
         part = artifact(number)
         (source,) = part.provenance.sources
-        how = Named("text", {"columns": ["text"], "max_length": length})
+        how = NamedConfig("text", {"columns": ["text"], "max_length": length})
         source = replace(source, data=replace(source.data, preprocessing=how))
         parts.append(
             replace(part, provenance=replace(part.provenance, sources=(source,)))
@@ -181,4 +181,7 @@ def test_merging_tasks_of_other_inputs_is_told(caplog):
     ],
 )
 def test_what_differs_in_the_inputs_is_said(theirs, ours, differences):
-    assert preprocessing_differences(Named(*theirs), Named(*ours)) == differences
+    assert (
+        preprocessing_differences(NamedConfig(*theirs), NamedConfig(*ours))
+        == differences
+    )

@@ -74,8 +74,8 @@ def things() -> list[object]:
     of = artifact()
     base = of.provenance.base
     names = tuple(f"a class of a long name {i}" for i in range(1000))
-    head = kfac.Head(torch.eye(1000), names, 20.0)
-    named = kfac.Named("logits")
+    head = kfac.ClassifierHead(torch.eye(1000), names, 20.0)
+    named = kfac.NamedConfig("logits")
     module = nn.Sequential(*(nn.Linear(3, 3) for _ in range(100)))
     apply = kfac.OutputMap(named, lambda m, batch: m(batch["x"]))
     return [

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kfac_artifacts.artifact import Artifact
-from kfac_artifacts.definite import CLEARLY, check_definite
+from kfac_artifacts.definiteness import CLEARLY, check_definite
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import BlockDiagonal, Dense, Factor, LowRank, Pruned
 from kfac_artifacts.format import Storage

@@ -11,7 +11,7 @@ from torch import nn
 from kfac_artifacts.artifact import (
     ENOUGH_EXAMPLES,
     Cotangents,
-    Named,
+    NamedConfig,
     disclosure,
 )
 from kfac_artifacts.compress import save_compressed
@@ -38,7 +38,7 @@ def pooled(module, batch):
 
 
 def bert() -> Network:
-    return Network(models.tiny_bert(), OutputMap(Named("first"), pooled), "bert")
+    return Network(models.tiny_bert(), OutputMap(NamedConfig("first"), pooled), "bert")
 
 
 def texts(count: int, different: int | None = None) -> TensorExamples:
@@ -103,7 +103,9 @@ class Lookup(nn.Module):
 
 
 def test_a_table_is_known_by_its_kind_and_not_by_its_name():
-    network = Network(Lookup(), OutputMap(Named("f"), lambda m, b: m(b["x"])), "mine")
+    network = Network(
+        Lookup(), OutputMap(NamedConfig("f"), lambda m, b: m(b["x"])), "mine"
+    )
     generator = torch.Generator().manual_seed(1)
     data = TensorExamples({"x": torch.randint(6, (300, 5), generator=generator)}, "x")
     artifact = compute(network, data, count=300)
@@ -117,7 +119,7 @@ def test_a_table_is_known_by_its_kind_and_not_by_its_name():
 
 
 def test_positions_that_every_image_uses_alike_stay():
-    network = Network(models.tiny_vit(), OutputMap(Named("first"), pooled), "vit")
+    network = Network(models.tiny_vit(), OutputMap(NamedConfig("first"), pooled), "vit")
     images = TensorExamples(models.image_batch(70), "images")
     artifact = compute(network, images, count=70)
     assert "embeddings.position_embeddings" in artifact.parameters

@@ -27,7 +27,7 @@ def place(tmp_path, monkeypatch):
     f = (
         network.output_map.apply
     )  # steep, so that a first step of full length is too long
-    steep = kfac.OutputMap(kfac.Named("steep"), lambda m, b: STEEP * f(m, b))
+    steep = kfac.OutputMap(kfac.NamedConfig("steep"), lambda m, b: STEEP * f(m, b))
     network = kfac.Network(network.module, steep, network.id)
     examples = kfac.TensorExamples(models.text_batch(), "three")
     kfac.save_artifact(compute(network, examples), tmp_path / "total")

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kfac_artifacts.artifact import Named
+from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.errors import FormatError, MismatchError, PlaceError
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
-from kfac_artifacts.task_vector import Head, TaskVector, combine
+from kfac_artifacts.task_vector import ClassifierHead, TaskVector, combine
 from tests.places.made import when_opened
 
-MAP = Named("mean", {"normalised": True})
+MAP = NamedConfig("mean", {"normalised": True})
 
 
 class Points(TensorExamples):
@@ -47,7 +47,7 @@ def _vector(network: Network, names: tuple[str, ...], seed: int = 1) -> TaskVect
 
 def _full(network: Network) -> TaskVector:
     vector = _vector(network, ("0.bias", "2.weight"))
-    head = Head(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), ("a", "b"), 20.0)
+    head = ClassifierHead(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), ("a", "b"), 20.0)
     return dataclasses.replace(
         vector, head=head, settings={"lr": 0.1}, metrics={"loss": 0.25}
     )
@@ -292,28 +292,28 @@ def test_directory_without_manifest_is_no_task_vector(tmp_path: Path) -> None:
 
 
 def test_head_gives_scaled_cosines() -> None:
-    head = Head(torch.tensor([[2.0, 0.0], [0.0, 3.0]]), ("a", "b"), 10.0)
+    head = ClassifierHead(torch.tensor([[2.0, 0.0], [0.0, 3.0]]), ("a", "b"), 10.0)
     logits = head.logits(torch.tensor([[0.3, 0.4]]))
     torch.testing.assert_close(logits, torch.tensor([[6.0, 8.0]]))
 
 
 def test_head_refuses_outputs_of_another_size() -> None:
-    head = Head(torch.eye(2), ("a", "b"), 10.0)
+    head = ClassifierHead(torch.eye(2), ("a", "b"), 10.0)
     with pytest.raises(MismatchError, match="outputs of size 2, the network's have 3"):
         head.logits(torch.zeros(1, 3))
 
 
 def test_head_matches_classes_by_name() -> None:
-    head = Head(torch.eye(3), ("a", "b", "c"), 1.0)
+    head = ClassifierHead(torch.eye(3), ("a", "b", "c"), 1.0)
     assert head.targets(POINTS).tolist() == [0, 1, 0]
     with pytest.raises(MismatchError, match="classes 'b' that the head"):
-        Head(torch.eye(2), ("a", "c"), 1.0).targets(POINTS)
+        ClassifierHead(torch.eye(2), ("a", "c"), 1.0).targets(POINTS)
 
 
 @pytest.mark.parametrize("classes", [("a",), ("a", "b", "c"), ("a", "a")])
 def test_head_needs_one_name_per_class(classes: tuple[str, ...]) -> None:
     with pytest.raises(MismatchError):
-        Head(torch.eye(2), classes, 1.0)
+        ClassifierHead(torch.eye(2), classes, 1.0)
 
 
 def test_one_that_is_replaced_while_it_is_read_is_read_anew(tmp_path: Path) -> None:

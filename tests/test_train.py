@@ -78,7 +78,9 @@ def test_steps_are_those_of_adamw_on_loss_and_penalty() -> None:
     for step in range(settings.steps):
         chosen = settings.batch(step, tuple(range(36)))
         batch = task.examples.batch(chosen)
-        jacobian = torch.func.jacrev(lambda p, b=batch: network.call_with(p, b))(start)
+        jacobian = torch.func.jacrev(lambda p, b=batch: network.functional_call(p, b))(
+            start
+        )
         output = network(batch).detach()
         for name, J in jacobian.items():
             output = output + J.flatten(2) @ tau[name].flatten()

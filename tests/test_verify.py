@@ -13,7 +13,7 @@ from kfac_artifacts.artifact import (
     KroneckerBlock,
     ParameterInfo,
 )
-from kfac_artifacts.definite import check_definite
+from kfac_artifacts.definiteness import check_definite
 from kfac_artifacts.estimate import Estimator
 from kfac_artifacts.factors import BlockDiagonal, Dense, Diagonal, LowRank
 from kfac_artifacts.format import load, save_artifact

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kfac_artifacts.artifact import Artifact, Cotangents, Named
+from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
 from kfac_artifacts.network import Batch, Network, OutputMap, TensorExamples
 from kfac_artifacts.task_vector import TaskVector
 from kfac_artifacts.train import TrainingTask, TrainSettings, prototype_head, train
@@ -37,7 +37,9 @@ def tiny_network(dtype: torch.dtype = torch.float32, seed: int = 0) -> Network:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    return Network(module.to(dtype).eval(), OutputMap(Named("last"), _last), "tiny")
+    return Network(
+        module.to(dtype).eval(), OutputMap(NamedConfig("last"), _last), "tiny"
+    )
 
 
 def tiny_points(

@@ -16,7 +16,7 @@ from compressing.recipes import DENSE, NONE
 from compressing.sizes import bytes_on_disk, dense_bytes, tensor_bytes
 from kfac_artifacts.compress import compare
 from kfac_artifacts.fidelity import agreement
-from kfac_artifacts.linearize import tangent
+from kfac_artifacts.linearize import jvp
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,6 @@ def _mean_square(tau: dict[str, torch.Tensor], task: str) -> float:
     examples, total = models.texts(task, "test"), 0.0
     for start in range(0, len(examples), models.AT_ONCE):
         chosen = range(start, min(start + models.AT_ONCE, len(examples)))
-        _, change = tangent(models.network(), tau, examples.batch(chosen))
+        _, change = jvp(models.network(), tau, examples.batch(chosen))
         total += float(change.double().square().sum())
     return total / len(examples)

@@ -8,7 +8,7 @@ import story
 import torch
 
 import kfac_artifacts as kfac
-from kfac_artifacts.linearize import tangent
+from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import LabelledExamples, Network
 from kfac_artifacts.task_vector import combine
 from kfac_artifacts.train import class_texts, model_logit_scale, text_head
@@ -80,8 +80,8 @@ def score(vectors: Mapping[str, kfac.TaskVector]) -> dict[str, dict[str, float]]
         for start in range(0, len(examples), AT_ONCE):
             chosen = range(start, min(start + AT_ONCE, len(examples)))
             batch = examples.batch(chosen)
-            output, change = tangent(network(), total, batch)
-            plain = network().call_with(moved, batch)
+            output, change = jvp(network(), total, batch)
+            plain = network().functional_call(moved, batch)
             for mode, f in (("linear", output + change), ("plain", plain)):
                 answers = head.logits(f).argmax(-1)
                 right[mode] += int((answers == targets[list(chosen)]).sum())

@@ -5,11 +5,13 @@ from typing_extensions import override
 
 from estimation.models import SEED
 from estimation.tool import Tool
-from kfac_artifacts.artifact import Artifact, Cotangents, KroneckerBlock, Named
+from kfac_artifacts.artifact import Artifact, Cotangents, KroneckerBlock, NamedConfig
 from kfac_artifacts.estimate import compute
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 
-EMBEDDING = OutputMap(Named("embedding"), lambda module, batch: module(batch["x"]))
+EMBEDDING = OutputMap(
+    NamedConfig("embedding"), lambda module, batch: module(batch["x"])
+)
 
 
 class Everything(Tool):

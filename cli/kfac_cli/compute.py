@@ -113,8 +113,8 @@ def command(
     opened = open_data(model, data, sources)
     from kfac_artifacts.artifact import Cotangents
     from kfac_artifacts.estimate import (
+        ComputeOptions,
         Estimator,
-        Job,
         Workers,
         compute,
         compute_with_curvlinops,
@@ -134,7 +134,7 @@ def command(
     kind = cotangents or ("orthogonal" if engine == "own" else "mc")
     run = compute_with_curvlinops
     if engine == "own":
-        run = partial(compute, job=Job(checkpoint, resume, every, shard))
+        run = partial(compute, job=ComputeOptions(checkpoint, resume, every, shard))
         if main:
             _tell_of(checkpoint, resume=resume)
     artifact = run(

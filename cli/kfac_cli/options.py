@@ -53,7 +53,7 @@ class Share(click.ParamType[float]):
         return float(found[1]) / (100 if found[2] else 1)
 
 
-class Named(click.ParamType[str]):
+class PathOrName(click.ParamType[str]):
     """A path, or a name such as a Hub id: a shell completes it as a path."""
 
     name = "text"
@@ -65,7 +65,7 @@ class Named(click.ParamType[str]):
         return [CompletionItem(incomplete, type="file")]
 
 
-NAMED = Named()
+NAMED = PathOrName()
 
 
 def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -15,6 +15,10 @@ from typing import TYPE_CHECKING
 from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
+    from kfac_artifacts.artifact.artifact import (
+        Artifact,
+        LazyFactors,
+    )
     from kfac_artifacts.artifact.block_info import (
         BlockInfo,
         GramianInfo,
@@ -40,7 +44,7 @@ if TYPE_CHECKING:
         Json,
         Loss,
         MergeError,
-        Named,
+        NamedConfig,
         ParameterInfo,
         Provenance,
         Source,
@@ -48,10 +52,6 @@ if TYPE_CHECKING:
     from kfac_artifacts.artifact.tasks import (
         preprocessing_differences,
         task_names,
-    )
-    from kfac_artifacts.artifact.whole import (
-        Artifact,
-        LazyFactors,
     )
 
 __all__ = [
@@ -72,7 +72,7 @@ __all__ = [
     "LazyFactors",
     "Loss",
     "MergeError",
-    "Named",
+    "NamedConfig",
     "ParameterInfo",
     "Provenance",
     "Source",
@@ -87,7 +87,7 @@ export_lazily(
     __name__,
     {
         "ENOUGH_EXAMPLES": "disclosure",
-        "Artifact": "whole",
+        "Artifact": "artifact",
         "BaseModel": "provenance",
         "Block": "blocks",
         "BlockInfo": "block_info",
@@ -100,10 +100,10 @@ export_lazily(
         "KroneckerBlock": "blocks",
         "KroneckerInfo": "block_info",
         "Layout": "block_info",
-        "LazyFactors": "whole",
+        "LazyFactors": "artifact",
         "Loss": "provenance",
         "MergeError": "provenance",
-        "Named": "provenance",
+        "NamedConfig": "provenance",
         "ParameterInfo": "provenance",
         "Provenance": "provenance",
         "Source": "provenance",

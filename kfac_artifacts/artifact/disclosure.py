@@ -5,9 +5,9 @@
 
 from dataclasses import dataclass
 
+from kfac_artifacts.artifact.artifact import Artifact
 from kfac_artifacts.artifact.block_info import Layout
 from kfac_artifacts.artifact.blocks import Block, KroneckerBlock, terms_of
-from kfac_artifacts.artifact.whole import Artifact
 from kfac_artifacts.factors import Diagonal
 
 ENOUGH_EXAMPLES = 64

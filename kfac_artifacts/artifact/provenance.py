@@ -75,7 +75,7 @@ def _listed(names: list[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedConfig:
     """A name with its configuration: an output map, a preprocessing."""
 
     name: str
@@ -106,7 +106,7 @@ class DataInfo:
     fingerprint: str
     examples: int
     size: int
-    preprocessing: Named
+    preprocessing: NamedConfig
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,8 @@ class Provenance:
     """
 
     base: BaseModel
-    output_map: Named
-    estimator: Named
+    output_map: NamedConfig
+    estimator: NamedConfig
     tasks: int
     size: int
     sources: tuple[Source, ...]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from kfac_artifacts.artifact.provenance import Named, Source
+from kfac_artifacts.artifact.provenance import NamedConfig, Source
 
 USUAL = {"prompt": "", "lower_case": False, "padding": "longest"}
 """What is not recorded where nothing special was done."""
@@ -34,7 +34,7 @@ def _told_apart(source: Source) -> str:
     return f"kfac-{source.digest[:12]}"  # as tags are named
 
 
-def preprocessing_differences(theirs: Named, ours: Named) -> list[str]:
+def preprocessing_differences(theirs: NamedConfig, ours: NamedConfig) -> list[str]:
     """Say in words how two ways to make examples into inputs differ.
 
     Args:
@@ -62,7 +62,7 @@ def _shown(key: str, settings: Mapping[str, object]) -> str:
     return repr(value) if key == "prompt" else str(value)
 
 
-def _settings(way: Named) -> dict[str, object]:
+def _settings(way: NamedConfig) -> dict[str, object]:
     settings: dict[str, object] = dict(way.configuration)
     columns = settings.pop("columns", None)
     settings.pop("column", None)

@@ -10,7 +10,7 @@ from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
     from kfac_artifacts.compress.budget import Budget
-    from kfac_artifacts.compress.compressing import compress, save_compressed
+    from kfac_artifacts.compress.compress_artifact import compress, save_compressed
     from kfac_artifacts.compress.recipes import PRESETS, Recipe
     from kfac_artifacts.compress.report import ModuleReport, Report, compare
 
@@ -34,7 +34,7 @@ export_lazily(
         "Recipe": "recipes",
         "Report": "report",
         "compare": "report",
-        "compress": "compressing",
-        "save_compressed": "compressing",
+        "compress": "compress_artifact",
+        "save_compressed": "compress_artifact",
     },
 )

@@ -5,11 +5,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kfac_artifacts.artifact import Artifact, Named, terms_of
-from kfac_artifacts.compress.factor import compress_factor
-from kfac_artifacts.compress.forms import Leading
+from kfac_artifacts.artifact import Artifact, NamedConfig, terms_of
+from kfac_artifacts.compress.compress_factor import compress_factor
 from kfac_artifacts.compress.originals import Original, originals
 from kfac_artifacts.compress.recipes import Recipe
+from kfac_artifacts.compress.transforms import Leading
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Diagonal, inner
 from kfac_artifacts.format import Storage
@@ -104,11 +104,11 @@ def _check_size(artifact: Artifact, budget: Budget, fixed: int) -> None:
         raise _too_small(budget.max_bytes, fixed + sum(s for _, s in sizes.values()))
 
 
-def _smallest(name: str, dim: int, structure: Named) -> int:
+def _smallest(name: str, dim: int, structure: NamedConfig) -> int:
     """Bytes of the smallest candidate, which follow from the size of a factor."""
     diagonal = structure.name == Diagonal.name
     codecs = FOR_DIAGONALS if diagonal else (Recipe.parse(CANDIDATES[0]).storage,)
-    kept = Named(Diagonal.name)
+    kept = NamedConfig(Diagonal.name)
     infos = [factor_info(kept, dim, Storage.parse(codec)) for codec in codecs]
     return min(info.nbytes + described(info, name) for info in infos)
 

@@ -4,7 +4,9 @@ from functools import singledispatch
 
 from torch import Tensor
 
-from kfac_artifacts.compress.forms import (
+from kfac_artifacts.compress.grouping import by_correlation, even_sizes
+from kfac_artifacts.compress.originals import Original
+from kfac_artifacts.compress.transforms import (
     Blocks,
     Form,
     Keep,
@@ -12,8 +14,6 @@ from kfac_artifacts.compress.forms import (
     OnlyDiagonal,
     Prune,
 )
-from kfac_artifacts.compress.grouping import by_correlation, even_sizes
-from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.factors import BlockDiagonal, Diagonal, Factor, LowRank, Pruned
 
 

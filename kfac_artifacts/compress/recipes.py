@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kfac_artifacts.compress.forms import (
+from kfac_artifacts.compress.transforms import (
     Blocks,
     Form,
     Keep,

@@ -9,32 +9,38 @@ from kfac_artifacts.artifact import (
     BaseModel,
     Cotangents,
     Json,
-    Named,
+    NamedConfig,
     Provenance,
     Source,
 )
-from kfac_artifacts.chosen import choose
-from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.estimate import cotangents as ct
-from kfac_artifacts.estimate.accumulate import sum_shapes
-from kfac_artifacts.estimate.coverage.alone import require_independence
-from kfac_artifacts.estimate.coverage.proof import prove
-from kfac_artifacts.estimate.options import ALONE, KFAC, ORTHOGONAL, Estimator, Job
-from kfac_artifacts.estimate.passes.single import requiring_gradients
-from kfac_artifacts.estimate.phases import estimate
-from kfac_artifacts.estimate.processes.dealt import DealtFactors
-from kfac_artifacts.estimate.processes.sharding import sharded, twin
-from kfac_artifacts.estimate.processes.workers import Workers
-from kfac_artifacts.estimate.run import Progress, Run, silent
-from kfac_artifacts.estimate.sample import (
+from kfac_artifacts.capture import cotangents as ct
+from kfac_artifacts.capture.hooks import requiring_gradients
+from kfac_artifacts.capture.independence import require_independence
+from kfac_artifacts.capture.layers.inventory import constants_of, take_inventory
+from kfac_artifacts.capture.proof import prove
+from kfac_artifacts.capture.run import Progress, Run, silent
+from kfac_artifacts.capture.sample import (
     Sample,
     pair_to_prove,
     require_enough,
 )
-from kfac_artifacts.estimate.saver import Saver
-from kfac_artifacts.estimate.sites.inventory import constants_of, take_inventory
-from kfac_artifacts.estimate.sums import tensor_cores
+from kfac_artifacts.chosen import choose
+from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.estimate.accumulator import sum_shapes
+from kfac_artifacts.estimate.checkpointing import Saver
+from kfac_artifacts.estimate.distributed.fsdp import sharded, twin
+from kfac_artifacts.estimate.distributed.owned_factors import DealtFactors
+from kfac_artifacts.estimate.options import (
+    ALONE,
+    KFAC,
+    ORTHOGONAL,
+    ComputeOptions,
+    Estimator,
+)
+from kfac_artifacts.estimate.stages import estimate
 from kfac_artifacts.network import Examples, Network
+from kfac_artifacts.symmetric import tensor_cores
+from kfac_artifacts.workers import Workers
 
 
 def compute(  # noqa: PLR0913 - as many arguments as there are choices
@@ -49,7 +55,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     tables: bool = False,
     allow_few: bool = False,
     batch_size: int = 32,
-    job: Job = ALONE,
+    job: ComputeOptions = ALONE,
     progress: Progress = silent,
 ) -> Artifact:
     """Compute the Kronecker factors of the Jacobian Gramian at θ0 (TAK, Sec. 3.3).
@@ -59,7 +65,8 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
 
     Under ``torchrun`` or ``accelerate launch`` every process calls this with the same
     arguments and takes its share of the examples. Each gets the whole artifact, or with
-    ``Job(shard=True)`` one whose factors are ``DealtFactors``, for ``save_together``.
+    ``ComputeOptions(shard=True)`` one whose factors are ``DealtFactors``, for
+    ``save_together``.
 
     Args:
         network: The pretrained model and its output map.
@@ -140,11 +147,11 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     )
 
 
-def _described(estimator: Estimator, sweeps: int) -> Named:
+def _described(estimator: Estimator, sweeps: int) -> NamedConfig:
     if estimator.name != "nearest":
-        return Named(estimator.name)
+        return NamedConfig(estimator.name)
     how = {"terms": estimator.terms, "shrinkage": estimator.shrinkage}
-    return Named(estimator.name, {**how, "sweeps": sweeps})
+    return NamedConfig(estimator.name, {**how, "sweeps": sweeps})
 
 
 def _settings(

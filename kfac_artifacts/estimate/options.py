@@ -62,7 +62,7 @@ KFAC = Estimator()
 
 
 @dataclass(frozen=True)
-class Job:
+class ComputeOptions:
     """How the work is done; nothing of it changes the result.
 
     Attributes:
@@ -83,4 +83,4 @@ class Job:
         return None if self.checkpoint is None else Path(self.checkpoint)
 
 
-ALONE = Job()
+ALONE = ComputeOptions()

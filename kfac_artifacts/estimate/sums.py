@@ -3,8 +3,7 @@
 Sums are float32 whatever the network computes in, or float64 if it computes in that.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from zlib import crc32
 
 import torch
@@ -12,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kfac_artifacts.errors import KfacError
-from kfac_artifacts.estimate.processes.workers import Workers
-from kfac_artifacts.estimate.triangle import add_outer, mirror
+from kfac_artifacts.symmetric import accumulation, add_outer, mirror
+from kfac_artifacts.workers import Workers
 
 
 class Sums:
@@ -118,23 +117,3 @@ class Sums:
         shape = self._shapes[name]
         exact = torch.float64 if len(shape) == 1 else None  # counts of millions
         return self._like.new_zeros(shape, dtype=exact)
-
-
-def accumulation(dtype: torch.dtype) -> torch.dtype:
-    """Number type of the sums: float32, or float64 if the network computes in it."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-@contextmanager
-def tensor_cores() -> Iterator[None]:
-    """Let products of float32 use TF32 on GPUs that have it, for a while.
-
-    Its rounding of the inputs changes factors by less than a thousandth, far below the
-    noise of random cotangents; sums stay float32.
-    """
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before

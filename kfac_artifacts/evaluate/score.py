@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kfac_artifacts.artifact import Named, preprocessing_differences
+from kfac_artifacts.artifact import NamedConfig, preprocessing_differences
 from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.evaluate.results import Evaluation, ModeScores, TaskScores
-from kfac_artifacts.linearize import tangent
+from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import Batch, LabelledExamples, Network
-from kfac_artifacts.task_vector import Head, TaskVector, combine
+from kfac_artifacts.task_vector import ClassifierHead, TaskVector, combine
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class EvaluationTask:
     name: str
     vector: TaskVector
     examples: LabelledExamples
-    head: Head | None = None
+    head: ClassifierHead | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +48,11 @@ class _Job:
 
     def linear(self, batch: Batch) -> Iterator[Tensor]:
         """Outputs pretrained, individual and at every α; one pass serves every α."""
-        output, change = tangent(self.network, self.own, batch)
+        output, change = jvp(self.network, self.own, batch)
         yield output
         yield output + change
         if self.own is not self.total:
-            _, change = tangent(self.network, self.total, batch)
+            _, change = jvp(self.network, self.total, batch)
         for alpha in self.alphas:
             yield output + alpha * change
 
@@ -69,7 +69,7 @@ class _Job:
             name: (parameters[name].to(t.dtype) + alpha * t).to(parameters[name].dtype)
             for name, t in tau.items()
         }
-        return self.network.call_with(moved, batch)
+        return self.network.functional_call(moved, batch)
 
 
 def evaluate(
@@ -122,7 +122,7 @@ def evaluate(
     return Evaluation(network.id, tuple(scores))
 
 
-def _head(network: Network, task: EvaluationTask) -> Head:
+def _head(network: Network, task: EvaluationTask) -> ClassifierHead:
     vector = task.vector
     vector.check_base(network)
     if vector.output_map is not None and vector.output_map != network.output_map.info:
@@ -145,7 +145,7 @@ def _warn_of_other_inputs(task: EvaluationTask) -> None:
     recorded = trained.get("preprocessing") if isinstance(trained, dict) else None
     if not (isinstance(recorded, dict) and {"name", "configuration"} <= set(recorded)):
         return  # not trained here
-    theirs = Named(recorded["name"], recorded["configuration"])
+    theirs = NamedConfig(recorded["name"], recorded["configuration"])
     ours = task.examples.info([0]).preprocessing
     differences = preprocessing_differences(theirs, ours)
     if differences:
@@ -159,7 +159,7 @@ def _warn_of_other_inputs(task: EvaluationTask) -> None:
 @torch.no_grad()
 def _count(
     outputs: Callable[[Batch], Iterator[Tensor]],
-    head: Head,
+    head: ClassifierHead,
     examples: LabelledExamples,
     batch_size: int,
     progress: Callable[[int], None],

@@ -47,7 +47,7 @@ class Factor(ABC):
         return SHAPES[cls.name](dim, configuration)
 
     @classmethod
-    def of_leaves(
+    def from_fields(
         cls, leaves: Mapping[str, Leaf], configuration: Configuration
     ) -> "Factor":
         """Build the factor of its fields.
@@ -94,7 +94,7 @@ class Factor(ABC):
         """
 
     @abstractmethod
-    def lifted(self, amount: float) -> "Factor":
+    def add_diagonal(self, amount: float) -> "Factor":
         """Add a number to every entry of the diagonal."""
 
     def leaves(self) -> dict[str, Leaf]:
@@ -128,4 +128,4 @@ class Factor(ABC):
     ) -> "Factor":
         """Move to a device or compute in a dtype; what is kept as int8 stays so."""
         leaves = {k: moved(leaf, device, dtype) for k, leaf in self.leaves().items()}
-        return type(self).of_leaves(leaves, self.configuration)
+        return type(self).from_fields(leaves, self.configuration)

@@ -73,7 +73,7 @@ class BlockDiagonal(Factor):
 
     @classmethod
     @override
-    def of_leaves(
+    def from_fields(
         cls, leaves: Mapping[str, Leaf], configuration: Configuration
     ) -> "BlockDiagonal":
         rest = dict(leaves)
@@ -133,7 +133,7 @@ class BlockDiagonal(Factor):
         return min(low for low, _ in ends), max(high for _, high in ends)
 
     @override
-    def lifted(self, amount: float) -> "BlockDiagonal":
+    def add_diagonal(self, amount: float) -> "BlockDiagonal":
         runs = tuple(lift(run, amount) for run in self.runs)
         return BlockDiagonal(runs, self.permutation)
 

@@ -48,14 +48,14 @@ class Dense(Factor):
         return extremes(self.matrix)
 
     @override
-    def lifted(self, amount: float) -> "Dense":
+    def add_diagonal(self, amount: float) -> "Dense":
         return Dense(lift(self.matrix, amount))
 
 
 def lift(matrices: Tensor | Int8Matrix, amount: float) -> Tensor | Int8Matrix:
     """Add a number to the diagonals of symmetric matrices ``[..., s, s]``."""
     if isinstance(matrices, Int8Matrix):
-        return matrices.lifted(amount)
+        return matrices.add_diagonal(amount)
     shift = torch.full(matrices.shape[:-1], amount, dtype=torch.float64)
     return matrices + torch.diag_embed(shift.to(matrices))  # infinite if too large
 

@@ -44,5 +44,5 @@ class Diagonal(Factor):
         return float(values.min()), float(values.max())
 
     @override
-    def lifted(self, amount: float) -> "Diagonal":
+    def add_diagonal(self, amount: float) -> "Diagonal":
         return Diagonal(self.diagonal() + amount)

@@ -118,7 +118,7 @@ class Int8Matrix:
             found[start:stop] += codes[:, :start] @ scaled[:start] + within + right
         return found
 
-    def lifted(self, amount: float) -> "Int8Matrix":
+    def add_diagonal(self, amount: float) -> "Int8Matrix":
         """Add a number to every diagonal."""
         return Int8Matrix(self.codes, self.scales, self.diagonal + amount)
 

@@ -96,7 +96,7 @@ class LowRank(Factor):
 
     @classmethod
     @override
-    def of_leaves(cls, leaves: Any, configuration: Configuration) -> "LowRank":
+    def from_fields(cls, leaves: Any, configuration: Configuration) -> "LowRank":
         return cls(leaves["vectors"], leaves["values"], leaves.get("diagonal"))
 
     @property
@@ -158,7 +158,7 @@ class LowRank(Factor):
         return float(bound.max())
 
     @override
-    def lifted(self, amount: float) -> "LowRank":
+    def add_diagonal(self, amount: float) -> "LowRank":
         rest = self.remainder
         if rest is None:
             rest = self.values.new_zeros(self.dim)

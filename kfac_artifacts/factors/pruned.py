@@ -64,7 +64,7 @@ class Pruned(Factor):
 
     @classmethod
     @override
-    def of_leaves(
+    def from_fields(
         cls, leaves: Mapping[str, Leaf], configuration: Configuration
     ) -> "Pruned":
         mask: Any = leaves["mask"]
@@ -120,7 +120,7 @@ class Pruned(Factor):
         return eigenvalue_range(self.to_dense())
 
     @override
-    def lifted(self, amount: float) -> "Pruned":
+    def add_diagonal(self, amount: float) -> "Pruned":
         return Pruned(self.mask, self.values, self.diagonal_values + amount)
 
     def _upper(self) -> Iterator[tuple[int, Tensor]]:

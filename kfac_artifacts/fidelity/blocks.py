@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact
+from kfac_artifacts.capture.layers.base import Layer
+from kfac_artifacts.capture.memory_groups import Batch, next_group
+from kfac_artifacts.capture.naming import blocks_of
+from kfac_artifacts.capture.record import Record
+from kfac_artifacts.capture.run import Run
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.estimate.naming import blocks_of
-from kfac_artifacts.estimate.records.groups import Batch, next_group
-from kfac_artifacts.estimate.records.record import Record
-from kfac_artifacts.estimate.run import Run
-from kfac_artifacts.estimate.sites.base import Site
 from kfac_artifacts.fidelity.directions import Direction, arrange
 from kfac_artifacts.fidelity.frobenius import Moments, block_operator, moments
 from kfac_artifacts.fidelity.results import Drift
@@ -49,7 +49,7 @@ def measure_blocks(
     """Measure every block, as many at a time as fit into memory.
 
     Args:
-        run: The passes over the held-out examples; its sites are the artifact's.
+        run: The passes over the held-out examples; its layers are the artifact's.
         artifact: The artifact.
         along: Directions.
         memory: Bytes of records to keep.
@@ -60,7 +60,7 @@ def measure_blocks(
     Raises:
         SettingsError: If the records of one module alone do not fit.
     """
-    todo = list(run.coverage.sites)
+    todo = list(run.coverage.layers)
     found: dict[str, MeasuredBlock] = {}
     while todo:
         stage = f"recording {len(todo)} modules"
@@ -72,7 +72,7 @@ def measure_blocks(
                 "may be kept; allow more (--keep), or use fewer examples"
             )
         found |= _Group(run, artifact, group, batches).measure(along)
-        todo = [site for site in todo if site not in group]
+        todo = [layer for layer in todo if layer not in group]
     return {name: found[name] for name in artifact.blocks}
 
 
@@ -82,18 +82,22 @@ class _Group:
     Args:
         run: The passes.
         artifact: The artifact.
-        sites: The modules.
+        layers: The modules.
         batches: Their records.
     """
 
     def __init__(
-        self, run: Run, artifact: Artifact, sites: Sequence[Site], batches: list[Batch]
+        self,
+        run: Run,
+        artifact: Artifact,
+        layers: Sequence[Layer],
+        batches: list[Batch],
     ) -> None:
         self._run, self._artifact = run, artifact
         theirs = {b.with_factors(()): n for n, b in artifact.blocks.items()}
         self._records: dict[str, list[Record]] = {}
-        for site in sites:
-            for name, block in blocks_of(site, site).items():
+        for layer in layers:
+            for name, block in blocks_of(layer, layer).items():
                 records = [records[name] for _, records in batches]
                 self._records[theirs[block.with_factors(())]] = records
         self._operators = {name: self._operator(name) for name in self._records}

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from kfac_artifacts.artifact import Block
 from kfac_artifacts.errors import MismatchError
-from kfac_artifacts.linearize import pull_back
+from kfac_artifacts.linearize import vjp
 from kfac_artifacts.network import Examples, Network
 from kfac_artifacts.task_vector import TaskVector
 
@@ -114,7 +114,7 @@ class Gradient(Direction):
         generator = _seeded(f"{self.seed}:{self.number}")
         signs = torch.randn(f.shape[1], generator=generator).sign().to(f)
         r = signs / (math.sqrt(f.shape[1]) * len(self.indices))
-        return pull_back(self.network, names, batch, r.expand_as(f))
+        return vjp(self.network, names, batch, r.expand_as(f))
 
 
 @final

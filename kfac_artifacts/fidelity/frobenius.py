@@ -20,9 +20,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kfac_artifacts.artifact import Block
+from kfac_artifacts.capture.gradient_gram import gram, join
+from kfac_artifacts.capture.record import Record, TableRecord
 from kfac_artifacts.errors import FactorError
-from kfac_artifacts.estimate.records.pairs import gram, join
-from kfac_artifacts.estimate.records.record import Record, TableRecord
 from kfac_artifacts.factors import Diagonal, Factor
 from kfac_artifacts.fidelity.results import Comparison
 from kfac_artifacts.operator.blocks import KroneckerSum

@@ -6,15 +6,14 @@ from glob import escape
 from operator import add
 
 from kfac_artifacts.artifact import Artifact, Cotangents
+from kfac_artifacts.capture.hooks import requiring_gradients
+from kfac_artifacts.capture.layers.inventory import take_inventory
+from kfac_artifacts.capture.naming import blocks_of
+from kfac_artifacts.capture.proof import Coverage, prove
+from kfac_artifacts.capture.run import Progress, Run, silent
+from kfac_artifacts.capture.sample import Sample, pair_to_prove
 from kfac_artifacts.chosen import choose
 from kfac_artifacts.errors import CoverageError, SettingsError
-from kfac_artifacts.estimate.coverage.proof import Coverage, prove
-from kfac_artifacts.estimate.naming import blocks_of
-from kfac_artifacts.estimate.passes.single import requiring_gradients
-from kfac_artifacts.estimate.processes.workers import Workers
-from kfac_artifacts.estimate.run import Progress, Run, silent
-from kfac_artifacts.estimate.sample import Sample, pair_to_prove
-from kfac_artifacts.estimate.sites.inventory import take_inventory
 from kfac_artifacts.fidelity.blocks import MeasuredBlock, measure_blocks
 from kfac_artifacts.fidelity.directions import (
     BATCH,
@@ -23,12 +22,13 @@ from kfac_artifacts.fidelity.directions import (
     gradients,
     trained,
 )
+from kfac_artifacts.fidelity.global_drift import compare_directions, true_drifts
 from kfac_artifacts.fidelity.heldout import Choice, hold_out
 from kfac_artifacts.fidelity.results import Comparison, Fidelity, ModuleFidelity
-from kfac_artifacts.fidelity.whole import compare_directions, true_drifts
 from kfac_artifacts.network import Examples, Network
 from kfac_artifacts.task_vector import TaskVector
 from kfac_artifacts.train.curvature import check_curvature
+from kfac_artifacts.workers import Workers
 
 OWN_SEEDS = 2**32
 """Added to the seed, so that no cotangent is one that the artifact was made with."""
@@ -148,8 +148,8 @@ def _prove(
     coverage = prove(network, inventory, pair_to_prove(examples, indices))
     there = {
         block.with_factors(())
-        for site in coverage.sites
-        for block in blocks_of(site, site).values()
+        for layer in coverage.layers
+        for block in blocks_of(layer, layer).values()
     }
     missing = [n for n, b in artifact.blocks.items() if b.with_factors(()) not in there]
     if missing:

@@ -105,7 +105,7 @@ def rounded(factor: Factor, storage: Storage) -> Factor:
         name: decode(own, encode(own, leaf, fields[name]), fields[name])
         for name, leaf in factor.leaves().items()
     }
-    return type(factor).of_leaves(leaves, factor.configuration)
+    return type(factor).from_fields(leaves, factor.configuration)
 
 
 def encode_factor(info: FactorInfo, factor: Factor) -> Iterator[tuple[str, Tensor]]:

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from kfac_artifacts.artifact import Loss, Named
+from kfac_artifacts.artifact import Loss, NamedConfig
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import SHAPES, Field
 from kfac_artifacts.format.fields import Fields, dimension, named
@@ -15,7 +15,7 @@ from kfac_artifacts.format.storage import DTYPES, INT8, Storage, TensorInfo
 class FactorInfo:
     """Structure with its configuration, size, and the codec of the fields."""
 
-    structure: Named
+    structure: NamedConfig
     dim: int
     storage: Storage
 
@@ -40,7 +40,7 @@ class FactorInfo:
         return sum(info.nbytes for info in self.tensors.values())
 
 
-def factor_info(structure: Named, dim: int, codec: Storage) -> FactorInfo:
+def factor_info(structure: NamedConfig, dim: int, codec: Storage) -> FactorInfo:
     """Say how a factor is stored: by the codec, or its plain form if no matrix."""
     fields = SHAPES[structure.name](dim, structure.configuration)
     return FactorInfo(structure, dim, codec.for_fields(fields))

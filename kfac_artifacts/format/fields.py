@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
-from kfac_artifacts.artifact import Named
+from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format.json_text import MAX_NUMBER
 from kfac_artifacts.names import WHAT_NAMES_ARE, is_name
@@ -176,10 +176,10 @@ def dimension(value: object, where: str) -> int:
     raise FormatError(f"{where} must be a whole number from 1 to 2**31 - 1")
 
 
-def named(value: object, where: str) -> Named:
+def named(value: object, where: str) -> NamedConfig:
     """Read a name with its configuration."""
     fields = Fields(value, where)
-    found = Named(fields.name("name"), fields.take("configuration", dict))
+    found = NamedConfig(fields.name("name"), fields.take("configuration", dict))
     fields.finish()
     return found
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Artifact, LazyFactors, Named, block_of
+from kfac_artifacts.artifact import Artifact, LazyFactors, NamedConfig, block_of
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import FACTORS, STORED_ASYMMETRY, Factor, check_factor
 from kfac_artifacts.format.coding import decode
@@ -52,7 +52,7 @@ class StoredFactors(LazyFactors):
         return self._last[1]
 
     @override
-    def structure(self, name: str) -> Named:
+    def structure(self, name: str) -> NamedConfig:
         return self.infos[name].structure
 
     @override
@@ -80,7 +80,7 @@ class StoredFactors(LazyFactors):
                 tensors[suffix] = self._handle(self._files[key]).get_tensor(key)
             leaves[field] = decode(info.storage, tensors, about)
         structure = info.structure
-        factor = FACTORS[structure.name].of_leaves(leaves, structure.configuration)
+        factor = FACTORS[structure.name].from_fields(leaves, structure.configuration)
         check_factor(factor, STORED_ASYMMETRY)
         return factor
 

@@ -21,7 +21,7 @@ ETAG = re.compile(r'(W/)?"?[A-Za-z0-9][A-Za-z0-9._+=:~-]{0,199}"?')
 
 
 @dataclass(frozen=True)
-class Head:
+class ClassifierHead:
     """Where a branch is.
 
     Attributes:
@@ -62,10 +62,10 @@ class Entry:
         return self.size == info.size and self.is_of(file.read_bytes())
 
 
-def head_of(info: ModelInfo) -> Head:
+def head_of(info: ModelInfo) -> ClassifierHead:
     """Check what is said about a repository."""
     commit, private = info.sha, info.private
-    return Head(_of_pattern(COMMIT, commit, "commit"), _bool(private))
+    return ClassifierHead(_of_pattern(COMMIT, commit, "commit"), _bool(private))
 
 
 def entries_of(tree: Iterable[RepoFile | RepoFolder]) -> dict[str, Entry]:

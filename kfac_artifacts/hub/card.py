@@ -12,7 +12,7 @@ from kfac_artifacts.artifact import (
     ENOUGH_EXAMPLES,
     Artifact,
     BaseModel,
-    Named,
+    NamedConfig,
     Provenance,
     Source,
     disclosure,
@@ -230,7 +230,7 @@ def _list(names: Iterable[str]) -> str:
     return ", ".join(_code(name) for name in found[:5]) + more
 
 
-def _named(value: Named) -> str:
+def _named(value: NamedConfig) -> str:
     settings = json.dumps(dict(value.configuration)) if value.configuration else ""
     return f"{_code(value.name)} {_code(settings)}" if settings else _code(value.name)
 

@@ -16,8 +16,8 @@ from huggingface_hub.utils._validators import validate_repo_id
 from kfac_artifacts.errors import RegistryError
 from kfac_artifacts.hub.address import HubAddress
 from kfac_artifacts.hub.answers import (
+    ClassifierHead,
     Entry,
-    Head,
     commit_of,
     entries_of,
     head_of,
@@ -54,7 +54,7 @@ class Client(Patience):
         validate_repo_id(address.repo)
         self.cache = Cache(hub.cache, address.repo)
 
-    def head(self, revision: str | None) -> Head:
+    def head(self, revision: str | None) -> ClassifierHead:
         """Where a branch, tag or commit is; None for the default branch."""
         return self.ask(
             lambda: head_of(

@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, constants
 from kfac_artifacts.errors import KfacError
 from kfac_artifacts.hub.address import LIBRARY, HubAddress
 from kfac_artifacts.hub.causes import lacks_xet
-from kfac_artifacts.hub.explain import explain
+from kfac_artifacts.hub.client_errors import explain
 from kfac_artifacts.hub.login import check_endpoint, check_token
 
 logger = getLogger(__name__)

@@ -20,6 +20,7 @@ from kfac_artifacts.hub.address import COMMIT, HubAddress, contradicts, tag_of
 from kfac_artifacts.hub.answers import Entry, described_by
 from kfac_artifacts.hub.causes import is_unreachable
 from kfac_artifacts.hub.client import Client
+from kfac_artifacts.hub.client_errors import explain
 from kfac_artifacts.hub.connection import Hub, xet_switched_off
 from kfac_artifacts.hub.content import (
     CARD,
@@ -29,7 +30,6 @@ from kfac_artifacts.hub.content import (
     files_of,
     publish,
 )
-from kfac_artifacts.hub.explain import explain
 from kfac_artifacts.hub.result import Pulled
 from kfac_artifacts.hub.words import some
 from kfac_artifacts.places import check_free

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from huggingface_hub import constants, get_token
 
 from kfac_artifacts.errors import AccessError, AddressError
-from kfac_artifacts.hub.explain import LOGIN
+from kfac_artifacts.hub.client_errors import LOGIN
 from kfac_artifacts.hub.words import plain
 
 

@@ -19,9 +19,9 @@ from kfac_artifacts.hub.answers import Entry
 from kfac_artifacts.hub.card import collection_card
 from kfac_artifacts.hub.causes import is_conflict, is_unreachable
 from kfac_artifacts.hub.client import Client
+from kfac_artifacts.hub.client_errors import explain
 from kfac_artifacts.hub.connection import Hub
 from kfac_artifacts.hub.content import CARD, MAX_CARD_BYTES, TENSOR_FILE
-from kfac_artifacts.hub.explain import explain
 from kfac_artifacts.hub.package import Package
 from kfac_artifacts.hub.result import Pushed
 from kfac_artifacts.hub.shipment import Shipment

@@ -6,7 +6,7 @@ can be taken out again: total - own = the others.
 """
 
 from kfac_artifacts.merge.error import merge_errors
-from kfac_artifacts.merge.joining import join
+from kfac_artifacts.merge.join import join
 from kfac_artifacts.merge.merging import merge, weights
 
 __all__ = ["join", "merge", "merge_errors", "weights"]

@@ -8,7 +8,7 @@ from kfac_artifacts.artifact import (
     Artifact,
     Block,
     KroneckerBlock,
-    Named,
+    NamedConfig,
     Source,
     preprocessing_differences,
     task_names,
@@ -67,7 +67,7 @@ def _arrangement(artifact: Artifact) -> dict[str, Block]:
     }
 
 
-def merged_estimator(artifacts: Sequence[Artifact]) -> Named:
+def merged_estimator(artifacts: Sequence[Artifact]) -> NamedConfig:
     """The estimator that all have, told of it what is true of all."""
     first, *others = [artifact.provenance.estimator for artifact in artifacts]
     shared = {
@@ -75,7 +75,7 @@ def merged_estimator(artifacts: Sequence[Artifact]) -> Named:
         for key, value in first.configuration.items()
         if all(other.configuration.get(key) == value for other in others)
     }
-    return Named(first.name, shared)
+    return NamedConfig(first.name, shared)
 
 
 def merged_sources(

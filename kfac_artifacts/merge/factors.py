@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Artifact, LazyFactors, Loss, Named
-from kfac_artifacts.definite import lowest
+from kfac_artifacts.artifact import Artifact, LazyFactors, Loss, NamedConfig
+from kfac_artifacts.definiteness import lowest
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import (
     Dense,
@@ -16,7 +16,7 @@ from kfac_artifacts.factors import (
     eigenvalue_ratio,
 )
 from kfac_artifacts.format.storage import DTYPES
-from kfac_artifacts.merge.combine import (
+from kfac_artifacts.merge.factor_sums import (
     Sum,
     combine,
     in_structure_of,
@@ -72,7 +72,7 @@ class MergedFactors(LazyFactors):
         return self._merged(name).factor
 
     @override
-    def structure(self, name: str) -> Named:
+    def structure(self, name: str) -> NamedConfig:
         """The structure that the parts share, or else dense."""
         found = [part.artifact.structure(own) for part, own in self._own(name)]
         if any(part.sign < 0 for part in self._parts):
@@ -80,7 +80,7 @@ class MergedFactors(LazyFactors):
         shared = shared_structure(found, self._dims[name])
         if shared is None or shared.configuration.get("permuted"):
             whole = self[name]
-            return Named(whole.name, whole.configuration)
+            return NamedConfig(whole.name, whole.configuration)
         return shared
 
     @override
@@ -151,7 +151,7 @@ class MergedFactors(LazyFactors):
         factor, lift = found.factor, 0.0
         if any(part.sign < 0 for part in self._parts):
             lift = self._missing(name, factor)
-            factor = factor.lifted(lift) if lift > 0 else factor
+            factor = factor.add_diagonal(lift) if lift > 0 else factor
         rounded = factor.to(dtype=first.dtype)
         try:
             check_factor(rounded)

@@ -10,7 +10,7 @@ from kfac_artifacts.artifact import (
     Provenance,
     task_names,
 )
-from kfac_artifacts.definite import check_definite
+from kfac_artifacts.definiteness import check_definite
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.merge.compatible import (
     check_same,

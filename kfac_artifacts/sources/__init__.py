@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from kfac_artifacts.sources.examples import ImageExamples, TextExamples
     from kfac_artifacts.sources.heads import make_head
     from kfac_artifacts.sources.locating import check_model
+    from kfac_artifacts.sources.meta_model import blank_examples, load_skeleton
     from kfac_artifacts.sources.models import load_network
     from kfac_artifacts.sources.output_maps import OUTPUT_MAPS, output_map
     from kfac_artifacts.sources.reading import Columns, Data, read_data
-    from kfac_artifacts.sources.skeleton import blank_examples, load_skeleton
     from kfac_artifacts.sources.tables import Layout
 
 __all__ = [
@@ -49,13 +49,13 @@ export_lazily(
         "Layout": "tables",
         "TextExamples": "examples",
         "apply": "applying",
-        "blank_examples": "skeleton",
+        "blank_examples": "meta_model",
         "check_model": "locating",
         "encode_data": "data",
         "encode_texts": "encode",
         "load_examples": "data",
         "load_network": "models",
-        "load_skeleton": "skeleton",
+        "load_skeleton": "meta_model",
         "make_head": "heads",
         "output_map": "output_maps",
         "read_data": "reading",

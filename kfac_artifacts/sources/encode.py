@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 
 from kfac_artifacts.artifact import Json
+from kfac_artifacts.capture.independence import require_same
 from kfac_artifacts.errors import SourceError
-from kfac_artifacts.estimate.coverage.alone import require_same
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources.output_maps import inputs, text_map
 from kfac_artifacts.sources.processors import from_pretrained

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import override
 
-from kfac_artifacts.artifact import DataInfo, Json, Named
+from kfac_artifacts.artifact import DataInfo, Json, NamedConfig
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources.description import Description
 from kfac_artifacts.sources.encode import ImageEncoder
@@ -58,7 +58,7 @@ class _FromTable(ABC):
         found = len(set(labels.indices))
         return self.rows.account(self.used_columns, labels.column, used, found)
 
-    def _info(self, digest: str, examples: int, how: Named) -> DataInfo:
+    def _info(self, digest: str, examples: int, how: NamedConfig) -> DataInfo:
         return DataInfo(
             id=self.description.id,
             config=self.description.config,
@@ -108,7 +108,7 @@ class TextExamples(_FromTable):
         for index, row in zip(indices, self.texts(indices), strict=True):
             digest.update(f"{json.dumps([index, *row])}\n".encode())
         columns: list[Json] = list(self.columns)
-        how = Named("text", {"columns": columns, **self.encoder.configuration})
+        how = NamedConfig("text", {"columns": columns, **self.encoder.configuration})
         return self._info(digest.hexdigest(), len(indices), how)
 
 
@@ -153,7 +153,9 @@ class ImageExamples(_FromTable):
             (image,) = self.images([index])
             digest.update(f"{json.dumps([index, *image.size])}\n".encode())
             digest.update(image.tobytes())
-        how = Named("image", {"column": self.column, **self.encoder.configuration})
+        how = NamedConfig(
+            "image", {"column": self.column, **self.encoder.configuration}
+        )
         return self._info(digest.hexdigest(), len(indices), how)
 
     def _decode(self, index: int, value: Any) -> Image.Image:

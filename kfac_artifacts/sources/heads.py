@@ -6,7 +6,7 @@ from pathlib import Path
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.network import LabelledExamples, Network
 from kfac_artifacts.sources.encode import encode_texts
-from kfac_artifacts.task_vector import Head
+from kfac_artifacts.task_vector import ClassifierHead
 from kfac_artifacts.train import (
     check_names,
     class_texts,
@@ -29,7 +29,7 @@ def make_head(
     logit_scale: float | None = None,
     indices: Sequence[int] | None = None,
     prompt: str | None = None,
-) -> Head:
+) -> ClassifierHead:
     """Make a frozen classifier for the classes of some examples.
 
     Args:

@@ -7,8 +7,8 @@ import datasets
 from datasets.exceptions import DatasetsError
 
 from kfac_artifacts.errors import SourceError
-from kfac_artifacts.sources.hub import download
-from kfac_artifacts.sources.quiet import quiet
+from kfac_artifacts.sources.download import download
+from kfac_artifacts.sources.silence_libraries import quiet
 from kfac_artifacts.sources.tables import Table, from_arrow
 
 

@@ -19,7 +19,7 @@ from torch import nn
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources.architectures import config_options, model_class
-from kfac_artifacts.sources.hub import download
+from kfac_artifacts.sources.download import download
 from kfac_artifacts.sources.layouts import (
     WEIGHTS,
     adapter_base,
@@ -28,8 +28,8 @@ from kfac_artifacts.sources.layouts import (
 )
 from kfac_artifacts.sources.locating import check_model
 from kfac_artifacts.sources.output_maps import output_map as find_output_map
-from kfac_artifacts.sources.quiet import quiet
 from kfac_artifacts.sources.sentence_transformers import read_declaration, read_json
+from kfac_artifacts.sources.silence_libraries import quiet
 from kfac_artifacts.sources.untrusted_config import check_config, no_kernels
 
 DTYPES = {

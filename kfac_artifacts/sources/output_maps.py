@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from kfac_artifacts.artifact import Named
+from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Batch, OutputMap
 from kfac_artifacts.sources.calling import call
@@ -140,7 +140,7 @@ def output_map(module: nn.Module, name: str | None = None) -> OutputMap:
         )
     pool = OUTPUT_MAPS[pooling]
     return OutputMap(
-        Named(name),
+        NamedConfig(name),
         pool if name.endswith(RAW) else _normalised(pool),
         reads_padding=pads_to_maximum(module) and pooling in {"clip-text", "pooler"},
     )
@@ -190,8 +190,8 @@ def _declared(declaration: Declaration, module: nn.Module) -> OutputMap:
     if plain and steps[1:] in ([], usual) and chain.dimensions is None:
         name = SAME_POOLING[modes[0]]
         if not steps[1:]:
-            return OutputMap(Named(name + RAW), OUTPUT_MAPS[name])
-        return OutputMap(Named(name), _normalised(OUTPUT_MAPS[name]))
+            return OutputMap(NamedConfig(name + RAW), OUTPUT_MAPS[name])
+        return OutputMap(NamedConfig(name), _normalised(OUTPUT_MAPS[name]))
     return OutputMap(info, chain)
 
 

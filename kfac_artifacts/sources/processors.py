@@ -4,7 +4,7 @@ from typing import Any
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network
-from kfac_artifacts.sources.quiet import quiet
+from kfac_artifacts.sources.silence_libraries import quiet
 
 
 def from_pretrained(kind: Any, network: Network, what: str, **options: Any) -> Any:

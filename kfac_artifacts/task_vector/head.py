@@ -13,7 +13,7 @@ from kfac_artifacts.network import LabelledExamples
 
 
 @dataclass(frozen=True, eq=False)
-class Head:
+class ClassifierHead:
     """Class embeddings; the logits are scaled cosines with them.
 
     Attributes:
@@ -28,7 +28,7 @@ class Head:
 
     def __repr__(self) -> str:
         names = ", ".join(self.classes)
-        return f"Head({len(self.classes)} classes: {names:.60})"
+        return f"ClassifierHead({len(self.classes)} classes: {names:.60})"
 
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.embeddings) or len(self.classes) < 2:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kfac_artifacts.artifact import BaseModel, Json, Named
+from kfac_artifacts.artifact import BaseModel, Json, NamedConfig
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format.fields import Fields, check_name
 from kfac_artifacts.format.files import read_json
@@ -39,7 +39,7 @@ class Manifest:
     """Everything about a task vector but its numbers."""
 
     base: BaseModel
-    output_map: Named | None
+    output_map: NamedConfig | None
     head: HeadInfo | None
     settings: Mapping[str, Json]
     metrics: Mapping[str, Json]
@@ -136,9 +136,9 @@ def read_manifest(path: str | Path) -> Manifest:
     return manifest
 
 
-def _named(value: object) -> Named:
+def _named(value: object) -> NamedConfig:
     fields = Fields(value, "output_map")
-    named = Named(fields.name("name"), fields.take("configuration", dict))
+    named = NamedConfig(fields.name("name"), fields.take("configuration", dict))
     fields.finish()
     return named
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kfac_artifacts.artifact import BaseModel, Json, Named
+from kfac_artifacts.artifact import BaseModel, Json, NamedConfig
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.format.again import settled
 from kfac_artifacts.format.files import dump_json, write_durably
 from kfac_artifacts.format.tensors import write_tensors
 from kfac_artifacts.network import Network, parameter_info
 from kfac_artifacts.places import new_directory
-from kfac_artifacts.task_vector.head import Head
+from kfac_artifacts.task_vector.head import ClassifierHead
 from kfac_artifacts.task_vector.manifest import (
     MANIFEST,
     TENSORS,
@@ -47,8 +47,8 @@ class TaskVector:
 
     tensors: Mapping[str, Tensor]
     base: BaseModel
-    output_map: Named | None = None
-    head: Head | None = None
+    output_map: NamedConfig | None = None
+    head: ClassifierHead | None = None
     settings: Mapping[str, Json] = field(default_factory=dict)
     metrics: Mapping[str, Json] = field(default_factory=dict)
 
@@ -202,7 +202,7 @@ class TaskVector:
         info, embeddings = manifest.head, tensors.pop("head/embeddings", None)
         head = None
         if info is not None and embeddings is not None:
-            head = Head(embeddings, info.classes, info.logit_scale)
+            head = ClassifierHead(embeddings, info.classes, info.logit_scale)
         return cls(
             {name.removeprefix("tau/"): tensor for name, tensor in tensors.items()},
             manifest.base,
@@ -254,7 +254,7 @@ def _union(a: BaseModel, b: BaseModel) -> BaseModel:
     return BaseModel(a.id, a.revision, {**a.parameters, **b.parameters})
 
 
-def _describe(head: Head | None) -> HeadInfo | None:
+def _describe(head: ClassifierHead | None) -> HeadInfo | None:
     if head is None:
         return None
     return HeadInfo(head.classes, head.embeddings.shape[1], head.logit_scale)

@@ -92,7 +92,7 @@ def reached_parameters(network: Network, batch: Batch) -> list[str]:
     }
     moving = {n: value for n, value in values.items() if value.requires_grad}
     with torch.enable_grad():
-        output = network.call_with(values, batch).sum()
+        output = network.functional_call(values, batch).sum()
         grads = torch.autograd.grad(output, list(moving.values()), allow_unused=True)
     return [n for n, grad in zip(moving, grads, strict=True) if grad is not None]
 

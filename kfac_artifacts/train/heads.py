@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.network import LabelledExamples, Network
-from kfac_artifacts.task_vector import Head
+from kfac_artifacts.task_vector import ClassifierHead
 
 USUAL_LOGIT_SCALE = 20.0
 NO_WORD = re.compile(
@@ -105,7 +105,7 @@ def model_logit_scale(network: Network) -> float:
 
 def text_head(
     embeddings: Float[Tensor, "k c"], classes: Sequence[str], *, logit_scale: float
-) -> Head:
+) -> ClassifierHead:
     """Make a head of encoded class texts.
 
     Args:
@@ -128,7 +128,7 @@ def text_head(
                 f"{len(classes)} the same, so they cannot be told apart; give other "
                 "texts for the classes (--class-texts)"
             )
-    return Head(embeddings, tuple(classes), logit_scale)
+    return ClassifierHead(embeddings, tuple(classes), logit_scale)
 
 
 def prototype_head(
@@ -138,7 +138,7 @@ def prototype_head(
     *,
     logit_scale: float,
     batch_size: int = 64,
-) -> Head:
+) -> ClassifierHead:
     """Make a head of class means of the pretrained outputs, every output normalised.
 
     Args:
@@ -169,4 +169,4 @@ def prototype_head(
             outputs.append(normalize(network(batch).float(), dim=-1).cpu())
     features = torch.cat(outputs)
     sums = torch.zeros(len(counts), features.shape[1]).index_add_(0, labels, features)
-    return Head(normalize(sums, dim=-1), tuple(examples.classes), logit_scale)
+    return ClassifierHead(normalize(sums, dim=-1), tuple(examples.classes), logit_scale)

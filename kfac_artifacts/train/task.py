@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact, Json
-from kfac_artifacts.linearize import tangent
+from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import LabelledExamples, Network
-from kfac_artifacts.task_vector import Head
+from kfac_artifacts.task_vector import ClassifierHead
 from kfac_artifacts.train.settings import TrainSettings
 
 FINGERPRINTED = 256
@@ -27,7 +27,7 @@ class TrainingTask:
     """
 
     examples: LabelledExamples
-    head: Head
+    head: ClassifierHead
     held_out: LabelledExamples | None = None
 
     def measure(self, network: Network, tau: Mapping[str, Tensor]) -> dict[str, Json]:
@@ -39,7 +39,7 @@ class TrainingTask:
         for start in range(0, count, MEASURED_AT_ONCE):
             chosen = range(start, min(start + MEASURED_AT_ONCE, count))
             expected = targets[list(chosen)].to(network.device)
-            output, change = tangent(network, tau, self.held_out.batch(chosen))
+            output, change = jvp(network, tau, self.held_out.batch(chosen))
             for_pretrained = self.head.logits(output).argmax(-1)
             for_linear = self.head.logits(output + change).argmax(-1)
             before += int((for_pretrained == expected).sum())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import kfac_artifacts as kfac
-from kfac_artifacts.artifact import Named
+from kfac_artifacts.artifact import NamedConfig
 
 ROOT = Path(__file__).parents[2]
 BEGIN, VOCABULARY, WIDTH = 2, 60, 48
@@ -36,7 +36,9 @@ def network():
         max_position_embeddings=24,
     )
     module = BertModel(config, add_pooling_layer=False).eval()
-    first = kfac.OutputMap(Named("first"), lambda m, b: m(**b).last_hidden_state[:, 0])
+    first = kfac.OutputMap(
+        NamedConfig("first"), lambda m, b: m(**b).last_hidden_state[:, 0]
+    )
     return kfac.Network(module, first, "wide")
 
 

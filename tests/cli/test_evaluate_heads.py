@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from kfac_artifacts.sources import load_network
-from kfac_artifacts.task_vector import Head, TaskVector
+from kfac_artifacts.task_vector import ClassifierHead, TaskVector
 from kfac_cli.main import main
 
 TEXTS = [("the dog runs", "dog"), ("a cat sits", "cat"), ("a white bird", "bird")] * 2
@@ -22,7 +22,7 @@ def place(tmp_path, saved_model):
     name = "encoder.layer.1.output.dense.weight"
     tensors = {name: torch.ones(network.shapes[name])}
     info, base = network.output_map.info, network.base.restrict(tensors.keys())
-    head = Head(torch.eye(3, 8), ("dog", "cat", "bird"), 20.0)
+    head = ClassifierHead(torch.eye(3, 8), ("dog", "cat", "bird"), 20.0)
     TaskVector(tensors, base, info, head).save(tmp_path / "with")
     TaskVector(tensors, base).save(tmp_path / "without")
     with (tmp_path / "data.csv").open("w") as file:

@@ -200,7 +200,7 @@ def test_python_gets_the_same_refusals(copy) -> None:
         kfac.save_artifact(kfac.load("one"), "two")
     with pytest.raises(PlaceError, match="would be lost"):
         kfac.save_compressed(kfac.load("one"), "model", "tiny", replace=True)
-    job = kfac.Job(checkpoint="c", every=1)
+    job = kfac.ComputeOptions(checkpoint="c", every=1)
     with hold("d"):
         kfac.compute(network, examples, count=2, job=job, allow_few=True)
     assert [p.name for p in Path("c").iterdir()] != [".lock"]
@@ -225,7 +225,7 @@ def test_every_function_takes_a_name_for_a_path(copy) -> None:
     vector.save("tau2")
     kfac.push("one", "./registry/one")
     kfac.pull("registry/one", "pulled")
-    assert kfac.Job(checkpoint="c").directory == Path("c")
+    assert kfac.ComputeOptions(checkpoint="c").directory == Path("c")
 
 
 def test_a_push_says_where_it_went_and_what_it_replaced(copy) -> None:

@@ -10,9 +10,9 @@ import torch
 from kfac_artifacts.artifact import terms_of
 from kfac_artifacts.compress import Budget, Recipe, save_compressed
 from kfac_artifacts.compress.budget import CANDIDATES, choose
-from kfac_artifacts.compress.factor import compress_factor
-from kfac_artifacts.compress.forms import Leading
+from kfac_artifacts.compress.compress_factor import compress_factor
 from kfac_artifacts.compress.originals import originals
+from kfac_artifacts.compress.transforms import Leading
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.format import open_artifact, save_artifact

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from kfac_artifacts.compress.forming import apply
-from kfac_artifacts.compress.forms import Leading
 from kfac_artifacts.compress.originals import LARGE, Original, lanczos
+from kfac_artifacts.compress.transforms import Leading
 from kfac_artifacts.factors import Dense, LowRank
 
 

@@ -1,4 +1,4 @@
-"""The oracle of coverage: what sites saw, against the Jacobian of ``torch.func``."""
+"""The oracle of coverage: what layers saw, against the Jacobian of ``torch.func``."""
 
 from collections import Counter
 
@@ -6,10 +6,15 @@ import torch
 from torch.func import jacrev
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kfac_artifacts.artifact import Cotangents, GramianBlock, KroneckerBlock, Named
-from kfac_artifacts.estimate.coverage.proof import prove
-from kfac_artifacts.estimate.passes.single import Pass, requiring_gradients
-from kfac_artifacts.estimate.sites.inventory import take_inventory
+from kfac_artifacts.artifact import (
+    Cotangents,
+    GramianBlock,
+    KroneckerBlock,
+    NamedConfig,
+)
+from kfac_artifacts.capture.hooks import Pass, requiring_gradients
+from kfac_artifacts.capture.layers.inventory import take_inventory
+from kfac_artifacts.capture.proof import prove
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests.computed import compute
 
@@ -17,12 +22,12 @@ EXACT = Cotangents("exact", None, 0)
 
 
 def network_of(module, f):
-    return Network(module.double().eval(), OutputMap(Named("f"), f), "toy")
+    return Network(module.double().eval(), OutputMap(NamedConfig("f"), f), "toy")
 
 
 def artifact_of(module, f, batch):
     """Compute with exact cotangents, whatever the mode of the module."""
-    network = Network(module.double(), OutputMap(Named("f"), f), "toy")
+    network = Network(module.double(), OutputMap(NamedConfig("f"), f), "toy")
     return compute(network, TensorExamples(batch, "x"), cotangents=EXACT)
 
 
@@ -30,7 +35,7 @@ def jacobians(network, batch):
     """``[N, C, P]`` for every parameter."""
     parameters = {n: p.detach() for n, p in network.parameters().items()}
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no batching rule
-        found = jacrev(lambda p: network.call_with(p, batch))(parameters)
+        found = jacrev(lambda p: network.functional_call(p, batch))(parameters)
     return {n: j.reshape(*j.shape[:2], -1) for n, j in found.items()}
 
 
@@ -45,38 +50,38 @@ class Recorder:
         self.positions = Counter()
 
     def on_input(self, visit):
-        if visit.site.whole:
+        if visit.layer.whole:
             return
         a = visit.a
         if not a.is_floating_point():
-            one_hot = torch.nn.functional.one_hot(a.clamp(min=0), visit.site.rows)
+            one_hot = torch.nn.functional.one_hot(a.clamp(min=0), visit.layer.rows)
             a = one_hot.double() * (a >= 0)[..., None]
-        elif "bias" in visit.site.parameters:
+        elif "bias" in visit.layer.parameters:
             a = torch.cat([a, torch.ones_like(a[..., :1])], dim=-1)
         rows = a.flatten(0, 1)
         if visit.rows is not None:
             assert torch.equal(rows[visit.rows], a[visit.mask])
             rows = rows[visit.rows]
-        self.inner[visit.site.name] = self.inner[visit.site.name] + rows.mT @ rows
-        self.positions[visit.site.name] += len(rows)
+        self.inner[visit.layer.name] = self.inner[visit.layer.name] + rows.mT @ rows
+        self.positions[visit.layer.name] += len(rows)
 
     def on_cotangent(self, visit, g):
-        found = visit.site.gradients(visit.a, g)
-        for role, name in visit.site.parameters.items():
+        found = visit.layer.gradients(visit.a, g)
+        for role, name in visit.layer.parameters.items():
             self.gradients[name] = self.gradients.get(name, 0) + found[role]
-        if not visit.site.whole:
+        if not visit.layer.whole:
             if not visit.a.is_floating_point():
                 g = g * (visit.a >= 0)[..., None]
             rows = g.flatten(0, 1)
             if visit.rows is not None:
                 rows = rows[visit.rows]
-            self.outer[visit.site.name] = self.outer[visit.site.name] + rows.mT @ rows
+            self.outer[visit.layer.name] = self.outer[visit.layer.name] + rows.mT @ rows
 
 
 def assert_exact(module, f, batch):
     """Hold every law for a model, and give what it leaves uncovered, and why.
 
-    Every example's gradient of every covered parameter, rebuilt from what the sites
+    Every example's gradient of every covered parameter, rebuilt from what the layers
     saw, equals its rows of the Jacobian; Gramian blocks equal the Gramian; Kronecker
     blocks are made of just these inputs and cotangents; every parameter is accounted
     for; the model is left as it was found.
@@ -105,7 +110,7 @@ def _record(network, batch, J):
     recorder = Recorder()
     width = next(iter(J.values())).shape[1]
     with requiring_gradients(network, wanted=False):
-        passed = Pass(network, coverage.sites, batch, recorder)
+        passed = Pass(network, coverage.layers, batch, recorder)
         assert not passed.failures
         for k in range(width):
             recorder.gradients.clear()

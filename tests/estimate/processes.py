@@ -16,8 +16,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from kfac_artifacts.artifact import Artifact, Cotangents, Named
-from kfac_artifacts.estimate import DealtFactors, Estimator, Job, Workers, save_together
+from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
+from kfac_artifacts.estimate import (
+    ComputeOptions,
+    DealtFactors,
+    Estimator,
+    Workers,
+    save_together,
+)
 from kfac_artifacts.estimate.options import ALONE
 from kfac_artifacts.estimate.sums import Sums
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
@@ -52,7 +58,7 @@ def images(count: int) -> TensorExamples:
 
 
 def network_of(module: nn.Module) -> Network:
-    return Network(module, OutputMap(Named("pooled"), _pooled), "tiny")
+    return Network(module, OutputMap(NamedConfig("pooled"), _pooled), "tiny")
 
 
 def _pooled(module, batch):
@@ -68,7 +74,7 @@ class Case:
     examples: TensorExamples
     estimator: Estimator
     draws: int = 1
-    job: Job = ALONE
+    job: ComputeOptions = ALONE
 
     def run(self, **options: Any) -> tuple[Network, Artifact]:
         network = network_of(self.module(dtype=torch.float64))
@@ -101,7 +107,7 @@ PLAIN = {
     "experts-nearest": Case(_experts, texts(9), NEAREST),
 }
 SHARDED = {
-    f"sharded-{name}": replace(case, job=Job(shard=True))
+    f"sharded-{name}": replace(case, job=ComputeOptions(shard=True))
     for name, case in PLAIN.items()
 }
 CASES = PLAIN | SHARDED

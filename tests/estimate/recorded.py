@@ -1,14 +1,14 @@
-"""What sites see, recorded in a pass of its own, against Jacobians by brute force."""
+"""What layers see, recorded in a pass of its own, against Jacobians by brute force."""
 
 from collections import defaultdict
 
 import torch
 
 from kfac_artifacts.artifact import Cotangents, KroneckerBlock
-from kfac_artifacts.estimate.coverage.proof import prove
-from kfac_artifacts.estimate.passes.single import Pass, requiring_gradients
-from kfac_artifacts.estimate.sites.base import LooseSite, TableSite
-from kfac_artifacts.estimate.sites.inventory import take_inventory
+from kfac_artifacts.capture.hooks import Pass, requiring_gradients
+from kfac_artifacts.capture.layers.base import LooseParameter, TableLayer
+from kfac_artifacts.capture.layers.inventory import take_inventory
+from kfac_artifacts.capture.proof import prove
 
 EXACT = Cotangents("exact", None, 0)
 CLOSE = {"rtol": 1e-5, "atol": 1e-7}
@@ -25,10 +25,10 @@ class Recorder:
         self.cotangents = defaultdict(list)
 
     def on_input(self, visit):
-        self.inputs[visit.site].append(visit)
+        self.inputs[visit.layer].append(visit)
 
     def on_cotangent(self, visit, g):
-        self.cotangents[visit.site].append((visit, g))
+        self.cotangents[visit.layer].append((visit, g))
 
 
 def jacobians(network, batch):
@@ -62,12 +62,12 @@ def check_against_brute_force(network, examples, artifact):
     """
     n = len(examples)
     batch = examples.batch(range(n))
-    sites = _proved(network, examples)
-    by_name = {site.name: site for site in sites}
+    layers = _proved(network, examples)
+    by_name = {layer.name: layer for layer in layers}
     J = jacobians(network, batch)
     with requiring_gradients(network, wanted=False):
         recorder = Recorder()
-        passed = Pass(network, sites, batch, recorder)
+        passed = Pass(network, layers, batch, recorder)
         C = passed.f.shape[1]
         for c in range(C):
             unit = torch.zeros_like(passed.f)
@@ -75,9 +75,9 @@ def check_against_brute_force(network, examples, artifact):
             recorder.cotangents.clear()
             passed.backward(unit, last=c == C - 1)
             _check_gradients(recorder, J, c)
-            for site, heard in recorder.cotangents.items():
+            for layer, heard in recorder.cotangents.items():
                 squares = [g.flatten(0, -2).mT @ g.flatten(0, -2) for _, g in heard]
-                site.squares = getattr(site, "squares", 0) + sum(squares)
+                layer.squares = getattr(layer, "squares", 0) + sum(squares)
     counts = {"kronecker": 0, "gramian": 0}
     for name, block in artifact.blocks.items():
         counts[block.kind] += 1
@@ -95,17 +95,17 @@ def check_against_brute_force(network, examples, artifact):
 def _proved(network, examples):
     inventory = take_inventory(network.module)
     batch = examples.batch([0, len(examples) - 1])
-    return prove(network, inventory, batch).sites
+    return prove(network, inventory, batch).layers
 
 
 def _check_gradients(recorder, J, c):
     """Σ_t g_t a_tᵀ of every example is its row of the Jacobian."""
     seen = {}
-    for site, heard in recorder.cotangents.items():
+    for layer, heard in recorder.cotangents.items():
         for visit, g in heard:
-            found = site.gradients(visit.a, g)
-            for role, name in site.parameters.items():
-                key = (name, getattr(site, "part", None))
+            found = layer.gradients(visit.a, g)
+            for role, name in layer.parameters.items():
+                key = (name, getattr(layer, "part", None))
                 seen[key] = seen.get(key, 0) + found[role]
     assert seen
     for (name, part), gradient in seen.items():
@@ -113,23 +113,23 @@ def _check_gradients(recorder, J, c):
         torch.testing.assert_close(gradient, actual.reshape(gradient.shape), **CLOSE)
 
 
-def _check_pair(artifact, block, site, recorder, mask, n):
+def _check_pair(artifact, block, layer, recorder, mask, n):
     ((a, b),) = block.terms
     B = artifact.factors[b].to_dense()
-    torch.testing.assert_close(B, site.squares / n)
-    visits = recorder.inputs[site]
-    rows = torch.cat([_rows(site, visit, block, mask) for visit in visits])
+    torch.testing.assert_close(B, layer.squares / n)
+    visits = recorder.inputs[layer]
+    rows = torch.cat([_rows(layer, visit, block, mask) for visit in visits])
     A = rows.mT @ rows / max(len(rows), 1)
     torch.testing.assert_close(artifact.factors[a].to_dense(), A)
 
 
-def _rows(site, visit, block, mask):
+def _rows(layer, visit, block, mask):
     """The real positions: the mask's, unless there are others or they are routed."""
     a = visit.a
     mask = visit.mask if block.part is not None else mask
-    mask = None if isinstance(site, LooseSite) else mask
-    if isinstance(site, TableSite | LooseSite):
-        one_hot = torch.nn.functional.one_hot(a.clamp(min=0), site.rows)
+    mask = None if isinstance(layer, LooseParameter) else mask
+    if isinstance(layer, TableLayer | LooseParameter):
+        one_hot = torch.nn.functional.one_hot(a.clamp(min=0), layer.rows)
         a = one_hot.double() * (a >= 0)[..., None]
     fits = mask is not None and a.shape[:2] == mask.shape
     rows = a[mask] if fits else a.flatten(0, 1)

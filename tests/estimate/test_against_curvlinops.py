@@ -9,7 +9,7 @@ import torch
 from curvlinops import KFACLinearOperator
 from torch import nn
 
-from kfac_artifacts.artifact import Cotangents, Named
+from kfac_artifacts.artifact import Cotangents, NamedConfig
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
 from tests.computed import compute
@@ -64,7 +64,7 @@ def test_factors_agree_with_curvlinops(kind):
         if isinstance(m, nn.Linear)
         for p, _ in m.named_parameters()
     }
-    network = Network(model, OutputMap(Named("f"), _f), kind)
+    network = Network(model, OutputMap(NamedConfig("f"), _f), kind)
     examples = TensorExamples({"x": x}, "x")
     artifact = compute(network, examples, only=tuple(names), cotangents=EXACT)
     blocks, theirs = list(artifact.blocks.items()), _theirs(model, names, x)

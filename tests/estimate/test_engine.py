@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kfac_artifacts import curvlinops_adapter
-from kfac_artifacts.artifact import Cotangents, Named
+from kfac_artifacts.artifact import Cotangents, NamedConfig
 from kfac_artifacts.errors import CoverageError, KfacError, SettingsError
 from kfac_artifacts.estimate import Estimator
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
@@ -24,7 +24,7 @@ def numbers(*shape):
 
 def network_of(module, f=lambda m, b: m(b["x"])):
     torch.manual_seed(0)
-    return Network(module.double(), OutputMap(Named("f"), f), "toy")
+    return Network(module.double(), OutputMap(NamedConfig("f"), f), "toy")
 
 
 def mlp():
@@ -141,7 +141,7 @@ def test_texts_of_several_lengths_are_exact_one_by_one():
         compute_with_curvlinops(network, examples, only=only, batch_size=2)
 
 
-def test_padding_is_harmless_where_no_site_has_positions():
+def test_padding_is_harmless_where_no_layer_has_positions():
     network = network_of(
         nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)),
         lambda m, b: m((b["x"] * b["attention_mask"][..., None]).sum(1)),

@@ -8,7 +8,12 @@ import torch
 from torch.func import jacrev
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kfac_artifacts.artifact import Cotangents, GramianBlock, KroneckerBlock, Named
+from kfac_artifacts.artifact import (
+    Cotangents,
+    GramianBlock,
+    KroneckerBlock,
+    NamedConfig,
+)
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
 from tests.computed import compute
@@ -53,7 +58,9 @@ MAPS = {
 
 def network_of(kind: str) -> Network:
     module = models.MODELS[kind](dtype=F64)
-    return Network(module, OutputMap(Named(MAPS[kind].__name__), MAPS[kind]), kind)
+    return Network(
+        module, OutputMap(NamedConfig(MAPS[kind].__name__), MAPS[kind]), kind
+    )
 
 
 def examples_of(kind: str) -> TensorExamples:
@@ -65,7 +72,7 @@ def examples_of(kind: str) -> TensorExamples:
 def jacobians(network: Network, batch) -> dict[str, torch.Tensor]:
     """``[N, C, P]`` for every parameter, by brute force."""
     parameters = {n: p.detach() for n, p in network.parameters().items()}
-    found = jacrev(lambda p: network.call_with(p, batch))(parameters)
+    found = jacrev(lambda p: network.functional_call(p, batch))(parameters)
     return {n: j.reshape(*j.shape[:2], -1) for n, j in found.items()}
 
 
@@ -268,7 +275,7 @@ def test_trace_is_that_of_the_gramian_when_inputs_and_gradients_are_independent(
     def total(m, batch):
         return m(batch["x"]).sum(1)
 
-    network = Network(module, OutputMap(Named("sum"), total), "linear")
+    network = Network(module, OutputMap(NamedConfig("sum"), total), "linear")
     x = torch.randn(6, 3, 5, dtype=F64)
     artifact = compute(network, TensorExamples({"x": x}, "x"), cotangents=EXACT)
     A, B = (artifact.factors[n].to_dense() for n in ("weight.A", "weight.B"))

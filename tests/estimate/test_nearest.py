@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kfac_artifacts.artifact import Cotangents, KroneckerBlock, Named
+from kfac_artifacts.artifact import Cotangents, KroneckerBlock, NamedConfig
 from kfac_artifacts.artifact.blocks import as_matrix
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate import Estimator
@@ -42,7 +42,7 @@ def pooled(module, batch):
 
 def tiny(count=7, positions=5):
     torch.manual_seed(0)
-    network = Network(Tiny().double(), OutputMap(Named("f"), pooled), "tiny")
+    network = Network(Tiny().double(), OutputMap(NamedConfig("f"), pooled), "tiny")
     ids = torch.randint(1, 6, (count, positions))
     mask = torch.ones_like(ids)
     mask[0, 3:] = mask[2, 1:] = 0
@@ -183,7 +183,7 @@ def kronecker_problem(count, seed):
         return torch.einsum("nco,no->nc", batch["z"], m(batch["x"]))
 
     truth = torch.kron(torch.diag(root_b.pow(2).sum(0)), root_a.mT @ root_a)
-    network = Network(module, OutputMap(Named("f"), f), "linear")
+    network = Network(module, OutputMap(NamedConfig("f"), f), "linear")
     return network, TensorExamples({"x": x, "z": z}, "drawn"), truth
 
 
@@ -253,7 +253,7 @@ def test_a_block_without_curvature_stays_zero():
 
     torch.manual_seed(0)
     network = Network(
-        Dead().double(), OutputMap(Named("f"), lambda m, b: m(b["x"])), "dead"
+        Dead().double(), OutputMap(NamedConfig("f"), lambda m, b: m(b["x"])), "dead"
     )
     x = torch.randn(8, 3, dtype=F64)
     artifact = compute(
@@ -285,7 +285,7 @@ def test_kfac_reduce_equals_its_definition():
         real = batch["attention_mask"][..., None].to(F64)
         return (m(batch["x"]) * real).sum(1)
 
-    network = Network(module, OutputMap(Named("f"), f), "reduced")
+    network = Network(module, OutputMap(NamedConfig("f"), f), "reduced")
     batch = {"x": x, "attention_mask": mask}
     artifact = compute(
         network,

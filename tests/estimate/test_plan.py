@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from kfac_artifacts.artifact import Named
+from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.errors import CoverageError, SettingsError, SourceError
 from kfac_artifacts.estimate import Effort
 from kfac_artifacts.estimate.planning.cost import Memory, matrix_rate
@@ -95,7 +95,7 @@ def _mlp(
 ) -> tuple[Network, dict[str, torch.Tensor]]:
     """Two linear maps with biases, 4 to 5 to 3, summed over positions."""
     module = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).to(device)
-    output_map = OutputMap(Named("sum"), lambda m, b: m(b["x"]).sum(1))
+    output_map = OutputMap(NamedConfig("sum"), lambda m, b: m(b["x"]).sum(1))
     network = Network(module, output_map, "mlp")
     return network, {"x": torch.zeros(2, positions, 4, device=device)}
 
@@ -193,7 +193,7 @@ class _Choosy(nn.Module):
 def test_a_network_that_needs_numbers_is_planned_from_its_modules_and_says_so() -> None:
     with torch.device("meta"):
         network = Network(
-            _Choosy(), OutputMap(Named("f"), lambda m, b: m(b["x"])), "choosy"
+            _Choosy(), OutputMap(NamedConfig("f"), lambda m, b: m(b["x"])), "choosy"
         )
     found = plan(network, {"x": torch.zeros(2, 4, device="meta")})
     assert found.untraced is not None
@@ -216,7 +216,7 @@ class _Fused(nn.Module):
 
 
 def test_what_no_module_call_shows_is_reported_with_a_reason() -> None:
-    output_map = OutputMap(Named("f"), lambda m, b: m(b["x"]))
+    output_map = OutputMap(NamedConfig("f"), lambda m, b: m(b["x"]))
     with torch.device("meta"):
         network = Network(_Fused(), output_map, "fused")
     found = plan(network, {"x": torch.zeros(2, 4, device="meta")})

@@ -130,7 +130,7 @@ def test_what_one_process_fails_at_is_a_failure_of_all(mode):
 FAILING = """
 import os, sys
 from dataclasses import replace
-from kfac_artifacts.estimate import Estimator, Job
+from kfac_artifacts.estimate import Estimator, ComputeOptions
 from kfac_artifacts.errors import KfacError
 from tests.estimate.processes import PLAIN, Texts
 
@@ -146,7 +146,8 @@ times = [1, 2] if sys.argv[1] == "nearest" else [1]
 case = PLAIN["nearest" if sys.argv[1] == "nearest" else "kfac"]
 broken = Broken(case.examples.tensors, "x")
 try:
-    replace(case, examples=broken, job=Job(shard=sys.argv[1] == "shard")).run()
+    shard = ComputeOptions(shard=sys.argv[1] == "shard")
+    replace(case, examples=broken, job=shard).run()
 except KfacError as error:
     print(error)
 """

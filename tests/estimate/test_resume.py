@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from kfac_artifacts.errors import FormatError, MismatchError
-from kfac_artifacts.estimate import Estimator, Job, discard, saver
+from kfac_artifacts.estimate import ComputeOptions, Estimator, checkpointing, discard
 from tests.computed import COMPUTE
 from tests.estimate.processes import KFAC, PLAIN, finish, start
 from tests.running import PATIENCE
@@ -68,8 +68,8 @@ def assert_equal(found, expected):
     ],
 )
 def test_interrupted_runs_go_on_bit_for_bit(tmp_path, monkeypatch, name, after, stage):
-    monkeypatch.setattr(saver, "SHARE", float("inf"))  # save at every chance
-    job = Job(tmp_path / "checkpoint", every=1)
+    monkeypatch.setattr(checkpointing, "SHARE", float("inf"))  # save at every chance
+    job = ComputeOptions(tmp_path / "checkpoint", every=1)
     _, whole = PLAIN[name].run(job=replace(job, checkpoint=tmp_path / "other"))
     with pytest.raises(InterruptedRunError):
         PLAIN[name].run(job=job, progress=interrupting(after))
@@ -93,7 +93,7 @@ def test_interrupted_runs_go_on_bit_for_bit(tmp_path, monkeypatch, name, after, 
 
 
 def test_an_old_checkpoint_is_dropped_unless_it_is_wanted(tmp_path):
-    job = Job(tmp_path / "checkpoint", every=1)
+    job = ComputeOptions(tmp_path / "checkpoint", every=1)
     with pytest.raises(InterruptedRunError):
         PLAIN["kfac"].run(job=job, progress=interrupting(2))
     stranger = job.checkpoint / "mine.txt"
@@ -111,7 +111,7 @@ def test_an_old_checkpoint_is_dropped_unless_it_is_wanted(tmp_path):
 
 
 def test_nothing_to_go_on_from_is_a_beginning(tmp_path):
-    job = Job(tmp_path / "checkpoint", resume=True)
+    job = ComputeOptions(tmp_path / "checkpoint", resume=True)
     _, found = PLAIN["kfac"].run(job=job)
     _, expected = PLAIN["kfac"].run()
     assert_equal(found, expected)
@@ -126,7 +126,7 @@ def test_nothing_to_go_on_from_is_a_beginning(tmp_path):
     ],
 )
 def test_another_job_cannot_go_on_from_a_checkpoint(tmp_path, change, message):
-    job = Job(tmp_path / "checkpoint", every=1)
+    job = ComputeOptions(tmp_path / "checkpoint", every=1)
     with pytest.raises(InterruptedRunError):
         PLAIN["kfac"].run(job=job, progress=interrupting(2))
     other = replace(PLAIN["kfac"], **change)
@@ -135,11 +135,11 @@ def test_another_job_cannot_go_on_from_a_checkpoint(tmp_path, change, message):
 
 
 def test_another_number_of_processes_is_another_job(tmp_path):
-    job = Job(tmp_path / "checkpoint", every=1)
+    job = ComputeOptions(tmp_path / "checkpoint", every=1)
     with pytest.raises(InterruptedRunError):
         PLAIN["kfac"].run(job=job, progress=interrupting(2))
     job.checkpoint.rename(tmp_path / "process-0")
-    moved = Job(tmp_path, resume=True)
+    moved = ComputeOptions(tmp_path, resume=True)
     manifest = tmp_path / "process-0" / "checkpoint.json"
     manifest.write_text(
         manifest.read_text().replace('"processes": 1', '"processes": 2')
@@ -150,7 +150,7 @@ def test_another_number_of_processes_is_another_job(tmp_path):
 
 @pytest.mark.parametrize("what", ["tensors", "manifest"])
 def test_a_damaged_checkpoint_is_refused(tmp_path, what):
-    job = Job(tmp_path / "checkpoint", every=1)
+    job = ComputeOptions(tmp_path / "checkpoint", every=1)
     with pytest.raises(InterruptedRunError):
         PLAIN["kfac"].run(job=job, progress=interrupting(2))
     pattern = "*.safetensors" if what == "tensors" else "checkpoint.json"
@@ -270,7 +270,9 @@ def test_the_command_says_where_it_begins(tmp_path, data, saved_model):
     assert taken.returncode == 1
     assert "exists already" in taken.stderr
     with pytest.raises(InterruptedRunError):
-        PLAIN["kfac"].run(job=Job(checkpoint, every=1), progress=interrupting(2))
+        PLAIN["kfac"].run(
+            job=ComputeOptions(checkpoint, every=1), progress=interrupting(2)
+        )
     other = run("--resume", "--force")
     assert other.returncode == 1
     assert "of an interrupted job with other settings" in other.stderr

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kfac_artifacts.artifact import Cotangents, KroneckerBlock, Named
+from kfac_artifacts.artifact import Cotangents, KroneckerBlock, NamedConfig
 from kfac_artifacts.compress import Recipe, compress
 from kfac_artifacts.estimate.options import Estimator
 from kfac_artifacts.fidelity import fidelity
@@ -16,8 +16,8 @@ from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
 from tests import models
+from tests.capture.test_text_models import mean_pool
 from tests.computed import compute
-from tests.estimate.test_text_models import mean_pool
 
 DRAWS = Cotangents("orthogonal", 1, 0)
 ESTIMATORS = [
@@ -59,7 +59,7 @@ def network(*, closed: bool, dtype: torch.dtype = torch.float32) -> Network:
     module = Silent().to(dtype)
     if closed:
         nn.init.zeros_(module.last.weight)
-    f = OutputMap(Named("f"), lambda m, b: m(b["x"], b["ids"]))
+    f = OutputMap(NamedConfig("f"), lambda m, b: m(b["x"], b["ids"]))
     return Network(module, f, "silent")
 
 
@@ -125,7 +125,7 @@ def test_an_expert_that_no_token_has_reached_is_zero_under_nearest():
     module = models.tiny("gpt-oss", dtype=torch.float32)
     with torch.no_grad():
         module.get_submodule("layers.0.mlp.router").bias[3] = -1000
-    f = OutputMap(Named("f"), mean_pool)
+    f = OutputMap(NamedConfig("f"), mean_pool)
     used = Network(module, f, "gpt-oss")
     batch = {k: torch.cat([v, v.flip(0)]) for k, v in models.text_batch().items()}
     six = TensorExamples(batch, "six")

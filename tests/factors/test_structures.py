@@ -89,16 +89,16 @@ def test_the_range_is_negative_only_where_the_matrix_may_be_indefinite(
 
 
 def test_lifting_adds_to_the_diagonal_alone(factor: Factor) -> None:
-    lifted = factor.lifted(0.25)
+    add_diagonal = factor.add_diagonal(0.25)
     torch.testing.assert_close(
-        lifted.to_dense(), factor.to_dense() + 0.25 * torch.eye(DIM)
+        add_diagonal.to_dense(), factor.to_dense() + 0.25 * torch.eye(DIM)
     )
     if not isinstance(factor, Diagonal):
-        assert type(lifted) is type(factor)
+        assert type(add_diagonal) is type(factor)
 
 
 def test_a_factor_is_built_again_from_its_fields(factor: Factor) -> None:
-    again = type(factor).of_leaves(factor.leaves(), factor.configuration)
+    again = type(factor).from_fields(factor.leaves(), factor.configuration)
     assert torch.equal(again.to_dense(), factor.to_dense())
     fields = type(factor).fields(factor.dim, factor.configuration)
     assert list(fields) == list(factor.leaves())

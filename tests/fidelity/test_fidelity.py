@@ -7,7 +7,7 @@ import torch
 from torch.func import jacrev, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kfac_artifacts.artifact import Cotangents, KroneckerBlock, Layout, Named
+from kfac_artifacts.artifact import Cotangents, KroneckerBlock, Layout, NamedConfig
 from kfac_artifacts.errors import CoverageError, MismatchError, SettingsError
 from kfac_artifacts.estimate import Estimator, choose
 from kfac_artifacts.factors import Dense
@@ -40,7 +40,7 @@ def _mean_pool(module, batch):
 
 def bert(seed=0):
     module = models.tiny_bert(seed, dtype=F64)
-    return Network(module, OutputMap(Named("mean"), _mean_pool), "bert")
+    return Network(module, OutputMap(NamedConfig("mean"), _mean_pool), "bert")
 
 
 def texts(count, seed, name="texts"):
@@ -56,7 +56,7 @@ def jacobians(network, batch, block):
     """``[N, C, D]`` of one block, its columns as ``vec W`` has them."""
     shapes = network.shapes
     parameters = {n: network.parameters()[n].detach() for n in block.parameters}
-    J = jacrev(lambda p: network.call_with(p, batch))(parameters)
+    J = jacrev(lambda p: network.functional_call(p, batch))(parameters)
     n, c = next(iter(J.values())).shape[:2]
     rows = [
         block.gather({name: J[name][i, k].reshape(shapes[name]) for name in J})
@@ -179,7 +179,9 @@ def test_drifts_are_those_of_the_jacobian(artifacts):
 
 def _moved(network, batch, tau):
     values = {n: network.parameters()[n].detach() for n in tau}
-    _, change = jvp(lambda p: network.call_with(p, batch), (values,), (dict(tau),))
+    _, change = jvp(
+        lambda p: network.functional_call(p, batch), (values,), (dict(tau),)
+    )
     return change.detach()
 
 
@@ -212,7 +214,9 @@ def _cls(module, batch):
     [("t5", _mean_pool), ("gpt2", _mean_pool), ("vit", _cls), ("clip", _image)],
 )
 def test_drifts_of_every_kind_of_model_are_those_of_the_jacobian(kind, f):
-    network = Network(models.MODELS[kind](dtype=F64), OutputMap(Named(kind), f), kind)
+    network = Network(
+        models.MODELS[kind](dtype=F64), OutputMap(NamedConfig(kind), f), kind
+    )
     text = kind in models.TEXT_MODELS
     batch = models.text_batch() if text else models.image_batch(dtype=F64)
     few = {name: values[:2] for name, values in batch.items()}
@@ -233,7 +237,7 @@ def test_a_gradient_direction_is_the_mean_gradient_along_signs():
     found = direction.parts(names)
     batch = data.batch([0, 2, 3])
     parameters = {n: network.parameters()[n].detach() for n in names}
-    J = jacrev(lambda p: network.call_with(p, batch))(parameters)
+    J = jacrev(lambda p: network.functional_call(p, batch))(parameters)
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=F64)] * 8)
     matching = torch.ones(len(signs), dtype=torch.bool)
     for name in names:
@@ -245,7 +249,9 @@ def test_a_gradient_direction_is_the_mean_gradient_along_signs():
 
 def linear_network(d_in=3, d_out=2):
     module = torch.nn.Linear(d_in, d_out, bias=False, dtype=F64)
-    return Network(module, OutputMap(Named("z"), lambda m, b: m(b["x"])), "linear")
+    return Network(
+        module, OutputMap(NamedConfig("z"), lambda m, b: m(b["x"])), "linear"
+    )
 
 
 def scaled(artifact, factor):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kfac_artifacts.artifact import Cotangents, DataInfo, Named
+from kfac_artifacts.artifact import Cotangents, DataInfo, NamedConfig
 from kfac_artifacts.fidelity import (
     Agreement,
     Comparison,
@@ -24,7 +24,7 @@ def found(
     estimator="kfac",
     **directions: tuple[float, Agreement],
 ) -> Fidelity:
-    data = DataInfo("test", None, None, "0" * 64, 8, 10, Named("tensors"))
+    data = DataInfo("test", None, None, "0" * 64, 8, 10, NamedConfig("tensors"))
     total = Comparison(1.0, 1.0, squared_error, noise, cosine, scale)
     return Fidelity(
         digest=None,

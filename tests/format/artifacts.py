@@ -18,7 +18,7 @@ from kfac_artifacts.artifact import (
     KroneckerBlock,
     Layout,
     MergeError,
-    Named,
+    NamedConfig,
     ParameterInfo,
     Provenance,
     Source,
@@ -38,11 +38,13 @@ def symmetric(dim: int, seed: int) -> Tensor:
 def provenance(shapes: dict[str, tuple[int, ...]]) -> Provenance:
     """Describe an artifact of one task."""
     parameters = {name: ParameterInfo(shape, SHA) for name, shape in shapes.items()}
-    data = DataInfo("texts", None, "train", SHA, 4, 8, Named("tokenize", {"n": 128}))
+    data = DataInfo(
+        "texts", None, "train", SHA, 4, 8, NamedConfig("tokenize", {"n": 128})
+    )
     return Provenance(
         base=BaseModel("tiny", None, parameters),
-        output_map=Named("sentence-embedding", {"pooling": "mean"}),
-        estimator=Named("kfac"),
+        output_map=NamedConfig("sentence-embedding", {"pooling": "mean"}),
+        estimator=NamedConfig("kfac"),
         tasks=1,
         size=8,
         sources=(Source(data, Cotangents("mc", 1, 0)),),

@@ -16,7 +16,7 @@ from kfac_artifacts.artifact import (
     GramianBlock,
     KroneckerBlock,
     Layout,
-    Named,
+    NamedConfig,
     ParameterInfo,
     Provenance,
     Source,
@@ -69,11 +69,11 @@ def write_artifact(
     parameters = {
         n: ParameterInfo(s, f"{i:064x}") for i, (n, s) in enumerate(shapes.items())
     }
-    data = DataInfo("org/texts", None, "train", "0" * 64, 8, 100, Named("text"))
+    data = DataInfo("org/texts", None, "train", "0" * 64, 8, 100, NamedConfig("text"))
     provenance = Provenance(
         base=BaseModel("org/encoder", "1" * 40, parameters),
-        output_map=Named("mean-pooled"),
-        estimator=Named("kfac"),
+        output_map=NamedConfig("mean-pooled"),
+        estimator=NamedConfig("kfac"),
         tasks=1,
         size=100,
         sources=(Source(data, Cotangents("mc", 1, seed)),),

@@ -98,7 +98,7 @@ def build(name: str, **options: Any) -> nn.Module:
 
 def save(path: Path, model: nn.Module, **options: Any) -> Path:
     """Write a model as ``save_pretrained`` does, without its bars."""
-    from kfac_artifacts.sources.quiet import quiet
+    from kfac_artifacts.sources.silence_libraries import quiet
 
     with quiet():
         model.save_pretrained(path, **options)
@@ -107,7 +107,7 @@ def save(path: Path, model: nn.Module, **options: Any) -> Path:
 
 def reload(path: Path, model: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
     """Load a directory by a model's own class, with the report of loading."""
-    from kfac_artifacts.sources.quiet import quiet
+    from kfac_artifacts.sources.silence_libraries import quiet
 
     with quiet():
         return type(model).from_pretrained(

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from kfac_artifacts.artifact import Named
+from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.errors import MismatchError, SourceError
 from kfac_artifacts.network import Network, OutputMap
 from kfac_artifacts.sources import apply, load_network
@@ -293,7 +293,9 @@ def test_heads_that_were_trained_move_under_their_own_names(tmp_path, name):
     model = families.build(name)
     source = families.save(tmp_path / "model", model)
     tensors = {n: torch.full(p.shape, 0.25) for n, p in model.named_parameters()}
-    network = Network(model, OutputMap(Named("x"), lambda m, b: m(**b).logits), "mine")
+    network = Network(
+        model, OutputMap(NamedConfig("x"), lambda m, b: m(**b).logits), "mine"
+    )
     vector = TaskVector(tensors, network.base)
     done = apply(source, [vector], tmp_path / "applied", alphas=[ALPHA])
     check_applied(source, tmp_path / "applied", model, vector)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kfac_artifacts.artifact import Named
+from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.sources import load_network, load_skeleton, output_map
@@ -104,7 +104,7 @@ def test_an_encoder_decoder_without_an_encoder_class_says_what_takes_it(
     with pytest.raises(SourceError, match=r"kfac\.Network\(model\.get_encoder\(\)"):
         load_network(str(path))
     encoder = families.build("BartModel").get_encoder()
-    f = OutputMap(Named("first"), lambda m, b: m(**b).last_hidden_state[:, 0])
+    f = OutputMap(NamedConfig("first"), lambda m, b: m(**b).last_hidden_state[:, 0])
     network = Network(encoder, f, "bart")
     assert compute(network, TensorExamples(text_batch(), "x")).blocks
 

@@ -126,7 +126,7 @@ def test_torch_func_goes_through_every_usual_map(kind: str) -> None:
     }
 
     def f(values: dict[str, Tensor]) -> Tensor:
-        return network.call_with(values, batch)
+        return network.functional_call(values, batch)
 
     with sdpa_kernel(SDPBackend.MATH):
         outputs, forward_mode = jvp(f, (parameters,), (tangents,))

@@ -2,7 +2,7 @@
 
 curvlinops covers no other kind of module, and where its assumptions fail it computes
 something else in silence: it takes padding for text, ignores a tied weight's other use,
-and sees no module that is used without being called. So only sites that ``coverage``
+and sees no module that is used without being called. So only layers that ``coverage``
 has proved are handed over, and every batch is watched. One operator is made for each
 batch, and the batches are averaged here: A by examples and positions, B by examples, so
 texts of several lengths are exact as long as no batch is padded.
@@ -21,22 +21,22 @@ from kfac_artifacts.artifact import (
     Json,
     KroneckerBlock,
     Layout,
-    Named,
+    NamedConfig,
     Provenance,
     Source,
 )
+from kfac_artifacts.capture import cotangents as ct
+from kfac_artifacts.capture.hooks import requiring_gradients
+from kfac_artifacts.capture.independence import require_independence
+from kfac_artifacts.capture.layers.base import Layer
+from kfac_artifacts.capture.layers.inventory import constants_of, take_inventory
+from kfac_artifacts.capture.proof import prove
+from kfac_artifacts.capture.run import Progress, silent
+from kfac_artifacts.capture.sample import require_enough
 from kfac_artifacts.chosen import choose
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.estimate import cotangents as ct
-from kfac_artifacts.estimate.coverage.alone import require_independence
-from kfac_artifacts.estimate.coverage.proof import prove
-from kfac_artifacts.estimate.curvlinops_engine.watched import Means, Watched
+from kfac_artifacts.estimate.curvlinops_engine.batch_means import Means, Watched
 from kfac_artifacts.estimate.options import KFAC, Estimator
-from kfac_artifacts.estimate.passes.single import requiring_gradients
-from kfac_artifacts.estimate.run import Progress, silent
-from kfac_artifacts.estimate.sample import require_enough
-from kfac_artifacts.estimate.sites.base import Site
-from kfac_artifacts.estimate.sites.inventory import constants_of, take_inventory
 from kfac_artifacts.factors import Dense, Factor
 from kfac_artifacts.network import Examples, Network
 
@@ -113,14 +113,14 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
             )
             model.add_batch(examples.batch(batch), batch, settings, means)
             advance(len(batch))
-    blocks, factors = _blocks(model.sites, coverage.leaders, means)
+    blocks, factors = _blocks(model.layers, coverage.leaders, means)
     engine: dict[str, Json] = {"engine": "curvlinops"}
     engine["version"] = curvlinops_adapter.version()
     covered = {p for block in blocks.values() for p in block.parameters}
     provenance = Provenance(
         base=network.base_of(covered),
         output_map=network.output_map.info,
-        estimator=Named(estimator.name, engine),
+        estimator=NamedConfig(estimator.name, engine),
         tasks=1,
         size=len(examples),
         sources=(Source(examples.info(indices), cotangents),),
@@ -157,19 +157,19 @@ def _seed(seed: int, index: int) -> int:
 
 
 def _blocks(
-    sites: Sequence[Site], leaders: Mapping[Site, Site], means: Means
+    layers: Sequence[Layer], leaders: Mapping[Layer, Layer], means: Means
 ) -> tuple[dict[str, Block], dict[str, Factor]]:
-    """Turn the means into blocks; sites with one input share its A."""
+    """Turn the means into blocks; layers with one input share its A."""
     blocks: dict[str, Block] = {}
     factors: dict[str, Factor] = {}
-    for site in sites:
-        own, leader = f"{site.name}.A", f"{leaders.get(site, site).name}.A"
-        A, b = means[own], f"{site.name}.B"
+    for layer in layers:
+        own, leader = f"{layer.name}.A", f"{leaders.get(layer, layer).name}.A"
+        A, b = means[own], f"{layer.name}.B"
         shared = factors.get(leader)
         if not (isinstance(shared, Dense) and torch.equal(shared.to_dense(), A)):
             leader = own
             factors[own] = Dense(A)
         factors[b] = Dense(means[b])
-        weight, bias = site.parameters["weight"], site.parameters.get("bias")
-        blocks[site.name] = KroneckerBlock(weight, bias, Layout.ROWS, ((leader, b),))
+        weight, bias = layer.parameters["weight"], layer.parameters.get("bias")
+        blocks[layer.name] = KroneckerBlock(weight, bias, Layout.ROWS, ((leader, b),))
     return blocks, factors

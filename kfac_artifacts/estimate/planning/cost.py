@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import torch
 
-from kfac_artifacts.artifact import Block, KroneckerBlock, Named
+from kfac_artifacts.artifact import Block, KroneckerBlock, NamedConfig
 from kfac_artifacts.estimate.planning.trace import Trace
-from kfac_artifacts.estimate.sums import accumulation
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.format.factor_info import FactorInfo, factor_info
 from kfac_artifacts.format.storage import STORAGES, Storage
 from kfac_artifacts.network import Network
+from kfac_artifacts.symmetric import accumulation
 
 ROW_NUMBER = 8
 """Bytes of a row's number, and of the count of a row."""
@@ -64,7 +64,7 @@ class PlannedBlock:
         """Describe the factors that no block before it has, as they are stored."""
         codec = Storage.parse(storage)
         return {
-            name: factor_info(Named(self.structures[name]), dim, codec)
+            name: factor_info(NamedConfig(self.structures[name]), dim, codec)
             for name, dim in self.dims.items()
             if name not in self.shared
         }
@@ -107,7 +107,7 @@ class Memory:
         records: Inputs and cotangents that ``nearest`` keeps of all examples; None if
             not known.
         proof: What the proof of coverage keeps: the gradient of every parameter, once
-            from autograd and per example of two from the sites, and their activations.
+            from autograd and per example of two from the layers, and their activations.
     """
 
     weights: int
@@ -182,7 +182,7 @@ def memory(
     parameters, dtype = network.parameters(), network.dtype
     reached = parameters.keys() if traced is None else traced.reached
     gradients = sum(parameters[name].numel() for name in reached)
-    by_site = PROOF_EXAMPLES * sum(block.size for block in blocks)
+    by_layer = PROOF_EXAMPLES * sum(block.size for block in blocks)
     kept = 0 if traced is None else traced.activations
     record = sum(_record_bytes(block, dtype, passes) for block in blocks)
     return Memory(
@@ -190,7 +190,7 @@ def memory(
         sums=sum(_sums_bytes(block, dtype) for block in blocks),
         activations=None if traced is None else batch_size * kept,
         records=None if traced is None else recorded * record,
-        proof=(gradients + by_site) * dtype.itemsize + PROOF_EXAMPLES * kept,
+        proof=(gradients + by_layer) * dtype.itemsize + PROOF_EXAMPLES * kept,
     )
 
 

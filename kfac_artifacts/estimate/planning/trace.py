@@ -12,17 +12,17 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from kfac_artifacts.estimate.coverage.proof import (
+from kfac_artifacts.capture.batch_axes import NOT_ONCE
+from kfac_artifacts.capture.events import Visit
+from kfac_artifacts.capture.hooks import Pass, requiring_gradients
+from kfac_artifacts.capture.layers.base import Layer, LooseParameter, TableLayer
+from kfac_artifacts.capture.layers.inventory import Inventory
+from kfac_artifacts.capture.proof import (
     UNREACHED,
     leaders_of,
     true_gradients,
     unseen,
 )
-from kfac_artifacts.estimate.coverage.settle import NOT_ONCE
-from kfac_artifacts.estimate.passes.single import Pass, requiring_gradients
-from kfac_artifacts.estimate.passes.visits import Visit
-from kfac_artifacts.estimate.sites.base import LooseSite, Site, TableSite
-from kfac_artifacts.estimate.sites.inventory import Inventory
 from kfac_artifacts.network import Batch, Network
 
 SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError)
@@ -33,8 +33,8 @@ class Trace:
     """What a pass over a network shows.
 
     Attributes:
-        positions: Positions per example at every site that is reached, over all calls.
-        leaders: Sites that have the input of another one, and that one.
+        positions: Positions per example at every layer that is reached, over all calls.
+        leaders: Layers that have the input of another one, and that one.
         reached: Parameters that f depends on.
         outputs: Number C of outputs of f.
         forward: Floating-point operations of a forward pass, per example.
@@ -42,8 +42,8 @@ class Trace:
         activations: Bytes per example that the forward pass keeps for the backward one.
     """
 
-    positions: dict[Site, int]
-    leaders: dict[Site, Site]
+    positions: dict[Layer, int]
+    leaders: dict[Layer, Layer]
     reached: frozenset[str]
     outputs: int
     forward: int
@@ -71,20 +71,20 @@ class _Kept:
 
 @dataclass
 class _Watcher:
-    """Listens to all, and adds what sites keep to what autograd keeps."""
+    """Listens to all, and adds what layers keep to what autograd keeps."""
 
     kept: _Kept
     keeps_inputs = True
     visits: list[Visit] = field(default_factory=list)
-    heard: set[Site] = field(default_factory=set)
+    heard: set[Layer] = field(default_factory=set)
 
     def on_input(self, visit: Visit) -> None:
         self.visits.append(visit)
-        if visit.site.keeps_inputs:
+        if visit.layer.keeps_inputs:
             self.kept.keep(visit.a)
 
     def on_cotangent(self, visit: Visit, g: Tensor) -> None:
-        self.heard.add(visit.site)
+        self.heard.add(visit.layer)
 
 
 def trace(network: Network, inventory: Inventory, batch: Batch) -> Trace:
@@ -98,7 +98,7 @@ def trace(network: Network, inventory: Inventory, batch: Batch) -> Trace:
     Args:
         network: The network; left as it was found. On the meta device nothing is
             computed, and no memory is taken.
-        inventory: Its sites; those that do not take part move to its ``uncovered``.
+        inventory: Its layers; those that do not take part move to its ``uncovered``.
         batch: At least two examples, all of one shape.
 
     Returns:
@@ -116,17 +116,17 @@ def trace(network: Network, inventory: Inventory, batch: Batch) -> Trace:
     forward, backward = FlopCounterMode(display=False), FlopCounterMode(display=False)
     with requiring_gradients(network, wanted=False):
         with forward, saved_tensors_hooks(kept.keep, lambda tensor: tensor):
-            passed = Pass(network, inventory.sites, batch, watcher)
+            passed = Pass(network, inventory.layers, batch, watcher)
         activations = kept.nbytes(besides=parameters)
         with backward:
             passed.backward(torch.zeros_like(passed.f))
     _drop_unseen(inventory, passed, watcher, set(true))
     count = len(f)
-    positions = dict.fromkeys(inventory.sites, 0)
+    positions = dict.fromkeys(inventory.layers, 0)
     for visit in watcher.visits:
-        if visit.site in positions:
-            positions[visit.site] += _positions(visit, count)
-    calls = {site: passed.calls[site] for site in positions}
+        if visit.layer in positions:
+            positions[visit.layer] += _positions(visit, count)
+    calls = {layer: passed.calls[layer] for layer in positions}
     return Trace(
         positions=positions,
         leaders=leaders_of(watcher.visits, calls),
@@ -142,19 +142,19 @@ def _drop_rigid(
     network: Network, inventory: Inventory, batch: Batch, f: Tensor
 ) -> None:
     """Drop what all examples share if they cannot have copies of their own."""
-    shared = [s for s in inventory.sites if isinstance(s, LooseSite | TableSite)]
+    shared = [s for s in inventory.layers if isinstance(s, LooseParameter | TableLayer)]
     if _fit(network, shared, batch, f):
         return
-    for site in shared:
-        if not _fit(network, [site], batch, f):
-            inventory.drop(site, NOT_ONCE)
+    for layer in shared:
+        if not _fit(network, [layer], batch, f):
+            inventory.drop(layer, NOT_ONCE)
 
 
-def _fit(network: Network, sites: Sequence[Site], batch: Batch, f: Tensor) -> bool:
-    """Whether f keeps its shape when every example has its own copy of some sites."""
+def _fit(network: Network, layers: Sequence[Layer], batch: Batch, f: Tensor) -> bool:
+    """Whether f keeps its shape when every example has its own copy of some layers."""
     try:
         with torch.no_grad():
-            passed = Pass(network, sites, batch, _Watcher(_Kept()))
+            passed = Pass(network, layers, batch, _Watcher(_Kept()))
             passed.close()
     except SHAPE_ERRORS:
         return False
@@ -167,19 +167,21 @@ def _drop_unseen(
     for name in inventory.uncovered:
         if name not in reached:
             inventory.uncovered[name] = UNREACHED
-    for site in list(inventory.sites):
-        if site in passed.failures:
-            inventory.drop(site, passed.failures[site])
-        elif site not in watcher.heard:
-            used = reached.intersection(site.parameters.values())
-            inventory.drop(site, unseen(site) if used else UNREACHED)
+    for layer in list(inventory.layers):
+        if layer in passed.failures:
+            inventory.drop(layer, passed.failures[layer])
+        elif layer not in watcher.heard:
+            used = reached.intersection(layer.parameters.values())
+            inventory.drop(layer, unseen(layer) if used else UNREACHED)
 
 
 def _positions(visit: Visit, count: int) -> int:
     """Positions per example; where the examples are is not known before the proof."""
-    if not visit.site.arranged:
+    if not visit.layer.arranged:
         return 1
-    placed = visit.order is not None and isinstance(visit.site, TableSite | LooseSite)
+    placed = visit.order is not None and isinstance(
+        visit.layer, TableLayer | LooseParameter
+    )
     axes = visit.a.shape if placed else visit.a.shape[:-1]
     return axes.numel() // count
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources.models import first_line
-from kfac_artifacts.sources.quiet import quiet
+from kfac_artifacts.sources.silence_libraries import quiet
 
 Shape = tuple[int, ...]
 INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}

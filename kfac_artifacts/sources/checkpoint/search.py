@@ -13,9 +13,9 @@ from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.sources.checkpoint.places import Parts, Place, Whole
 from kfac_artifacts.sources.checkpoint.probe import Probe, addresses
 from kfac_artifacts.sources.checkpoint.shards import Checkpoint
+from kfac_artifacts.sources.meta_model import build_module
 from kfac_artifacts.sources.models import Location
-from kfac_artifacts.sources.quiet import quiet
-from kfac_artifacts.sources.skeleton import build_module
+from kfac_artifacts.sources.silence_libraries import quiet
 
 MOST_INT32 = 2**31 - 2
 

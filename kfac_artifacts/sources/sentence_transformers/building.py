@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from kfac_artifacts.artifact import Json, Named
+from kfac_artifacts.artifact import Json, NamedConfig
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources.sentence_transformers.declaration import Declaration, Step
 from kfac_artifacts.sources.sentence_transformers.modules import (
@@ -32,7 +32,9 @@ WEIGHTS = "model.safetensors"
 ACTIVATIONS = "torch.nn.modules.activation"
 
 
-def build_chain(declaration: Declaration, module: nn.Module) -> tuple[Named, Chain]:
+def build_chain(
+    declaration: Declaration, module: nn.Module
+) -> tuple[NamedConfig, Chain]:
     """Build the modules that a directory declares behind its encoder.
 
     Args:
@@ -71,7 +73,7 @@ def build_chain(declaration: Declaration, module: nn.Module) -> tuple[Named, Cha
     info: dict[str, Json] = {"modules": described}
     if declaration.dimensions is not None:
         info["truncate_dim"] = declaration.dimensions
-    return Named(NAME, info), chain
+    return NamedConfig(NAME, info), chain
 
 
 def _name(step: Step, taken: Container[str]) -> str:

@@ -1,0 +1,1 @@
+"""What the layers of a network see of examples: proved, then listened to."""

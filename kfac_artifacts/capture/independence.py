@@ -1,0 +1,81 @@
+"""Refusal of an f whose value for an example depends on the others of its batch.
+
+Of such an f neither the Jacobian nor the curvature of an example is defined: they would
+change with the batch size. Padding is the usual cause, statistics of the batch another.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kfac_artifacts.capture.hooks import requiring_gradients
+from kfac_artifacts.capture.sample import FEW
+from kfac_artifacts.errors import CoverageError
+from kfac_artifacts.network import Examples, Network, OutputMap
+
+TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}
+"""How far f of an example may be off in a batch, as a share of itself, by type."""
+HALF_PRECISION = 0.1
+
+
+def require_independence(
+    network: Network, examples: Examples, indices: Sequence[int]
+) -> None:
+    """Check on the shortest and the longest of a few that f is the same alone.
+
+    Args:
+        network: The network.
+        examples: The dataset.
+        indices: Numbers of the chosen examples.
+
+    Raises:
+        CoverageError: If f of an example depends on the others, by more than rounding.
+    """
+    few = [*indices[:: max(1, len(indices) // FEW)], indices[-1]]
+    lengths = _lengths(examples, list(dict.fromkeys(few)))
+    chosen = sorted(lengths, key=lambda index: lengths[index])
+    pair = [chosen[0], chosen[-1]]
+    if pair[0] == pair[1]:
+        return
+    with torch.no_grad(), requiring_gradients(network, wanted=False):
+        together = network(examples.batch(pair))
+        for index, among in zip(pair, together, strict=True):
+            alone = network(examples.batch([index]))[0]
+            require_same(network.output_map, alone, among, f"example {index}")
+
+
+def require_same(
+    output_map: OutputMap, alone: Tensor, among: Tensor, what: str
+) -> None:
+    """Check that f of an example is what it is in a batch of its own.
+
+    Args:
+        output_map: The function f.
+        alone: Its value in a batch of its own.
+        among: Its value among others.
+        what: What to call the example in the error.
+
+    Raises:
+        CoverageError: If they differ by more than rounding.
+    """
+    tolerance = TOLERANCES.get(alone.dtype, HALF_PRECISION)
+    size = torch.linalg.vector_norm(alone.double())
+    off = torch.linalg.vector_norm(among.double() - alone.double())
+    if off <= tolerance * size or not among.isfinite().all():
+        return  # that f is not finite is told where it is computed
+    raise CoverageError(
+        f"the output map {output_map.info.name!r} depends on the batch: of {what} it "
+        f"differs by {off / size:.1%} between a batch of its own and one with others. "
+        "So no example has a curvature of its own; choose another with "
+        "--output-map (output_map=), or give examples of one length"
+    )
+
+
+def _lengths(examples: Examples, indices: Sequence[int]) -> dict[int, int]:
+    """How many real positions each example has; 0 where nothing tells."""
+    batch = examples.batch(indices)
+    if "attention_mask" not in batch:
+        return dict.fromkeys(indices, 0)
+    counts = batch["attention_mask"].sum(1).tolist()
+    return dict(zip(indices, counts, strict=True))

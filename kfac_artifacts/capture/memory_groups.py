@@ -1,0 +1,97 @@
+"""Groups of modules whose records of all examples fit into memory together."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+
+from kfac_artifacts.capture.layers.base import Layer
+from kfac_artifacts.capture.naming import blocks_of
+from kfac_artifacts.capture.record import Record
+from kfac_artifacts.capture.recorder import Recorder
+from kfac_artifacts.capture.run import Run
+from kfac_artifacts.capture.sample import Loaded
+
+Batch: TypeAlias = tuple[Sequence[int], dict[str, Record]]
+"""Ranks of the examples of a batch, and their records by block."""
+
+
+def next_group(
+    run: Run, todo: Sequence[Layer], memory: int, stage: str
+) -> tuple[list[Layer], list[Batch]]:
+    """Record the next modules whose records of all examples fit into memory.
+
+    Args:
+        run: The passes.
+        todo: Modules that are left, at least one.
+        memory: Bytes per process.
+        stage: What to call the pass while showing progress.
+
+    Returns:
+        The modules and their records by batch; none if not one module fits.
+    """
+    recorder, group = _recorder(run), list(todo)
+    passes = run.passes(recorder, group, stage)
+    with run.workers.stage():
+        loaded = next(passes)
+        records = recorder.take()
+    # what the passes to come listen to
+    group[:] = _fitting(run, todo, records, memory * len(loaded.ranks or [0]))
+    if not group:
+        passes.close()
+        return [], []
+    with run.workers.stage():
+        kept = [_kept(loaded, records, group)]
+        kept += [_kept(more, recorder.take(), group) for more in passes]
+    return group, kept
+
+
+def _kept(
+    loaded: Loaded, records: Mapping[str, Record], group: Sequence[Layer]
+) -> Batch:
+    names = [name for layer in group for name in blocks_of(layer, layer)]
+    return loaded.ranks, {name: records[name] for name in names}
+
+
+def _recorder(run: Run) -> Recorder:
+    return Recorder(exact=run.sample.cotangents.name == "exact")
+
+
+def _fitting(
+    run: Run, todo: Sequence[Layer], records: Mapping[str, Record], memory: int
+) -> list[Layer]:
+    """The first layers whose records of all examples fit, as one batch tells."""
+    share = len(run.sample.ranks)
+    sizes = [
+        float(share * sum(records[name].nbytes for name in blocks_of(layer, layer)))
+        for layer in todo
+    ]
+    device = run.network.device
+    told = run.workers.sum(torch.tensor([*sizes, memory], device=device)).tolist()
+    fitting, total = [], 0.0
+    for layer, size in zip(todo, told, strict=False):
+        if total + size <= told[-1]:
+            fitting.append(layer)
+            total += size
+    return fitting
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Records that are made anew for every look, one batch in memory at a time.
+
+    Attributes:
+        run: The passes.
+        layers: The modules.
+        stage: What to call a look while showing progress.
+    """
+
+    run: Run
+    layers: Sequence[Layer]
+    stage: str
+
+    def __iter__(self) -> Iterator[Batch]:
+        recorder = _recorder(self.run)
+        for loaded in self.run.passes(recorder, self.layers, self.stage):
+            yield loaded.ranks, recorder.take()

@@ -1,0 +1,263 @@
+"""Proof of coverage: what the layers see of one example is the whole of its gradient.
+
+The gradients that layers reconstruct are compared with those of autograd, and of one
+example the others must see nothing. This catches fused attention, ties, dead branches,
+and an axis that is not what it was taken for.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kfac_artifacts.capture.batch_axes import drop_unfit, settle
+from kfac_artifacts.capture.events import Visit
+from kfac_artifacts.capture.hooks import Pass, requiring_gradients
+from kfac_artifacts.capture.layers.base import Layer, LinearLayer, TableLayer
+from kfac_artifacts.capture.layers.inventory import Inventory
+from kfac_artifacts.errors import CoverageError, KfacError
+from kfac_artifacts.network import Batch, Network
+
+TOLERANCES = {torch.float64: (1e-6, 1e-5), torch.float32: (1e-3, 1e-5)}
+"""How far a gradient may be off, by number type: as a share of itself, and of the
+largest gradient, below which a difference is rounding."""
+HALF_PRECISION = (0.2, 0.02)
+UNREACHED = "f does not depend on it"
+UNSEEN = "f uses it without calling its module"
+UNREAD = "f does not look up its rows as they are"
+OUTSIDE = "f also uses it outside its module (tied or fused weights)"
+
+
+@dataclass
+class Coverage:
+    """What was proved: layers in use, their number of calls, and who shares an input.
+
+    Attributes:
+        layers: Layers that are covered.
+        calls: How often each is used in a forward pass.
+        leaders: Layers that have the input of another one, and that one.
+    """
+
+    layers: list[Layer]
+    calls: dict[Layer, int]
+    leaders: dict[Layer, Layer]
+
+    @property
+    def parameters(self) -> set[str]:
+        """Names of the parameters that are covered."""
+        return {name for layer in self.layers for name in layer.parameters.values()}
+
+
+class _Prover:
+    """Compares what each layer sees with the true gradient, as soon as it saw all."""
+
+    keeps_inputs = True
+
+    def __init__(self, true: dict[tuple[str, int | None], Tensor], largest: float):
+        self.inputs: list[Visit] = []
+        self.faults: dict[Layer, str] = {}
+        self.left: dict[Layer, int] = {}  # calls whose cotangents have not come
+        self._true = true
+        self._largest = largest
+        self._seen: dict[Layer, dict[str, Tensor]] = {}
+
+    def on_input(self, visit: Visit) -> None:
+        """Keep it for the comparison of inputs."""
+        self.inputs.append(visit)
+
+    def on_cotangent(self, visit: Visit, g: Tensor) -> None:
+        """Add up the gradient of all examples; compare after the last call."""
+        layer = visit.layer
+        try:
+            self._add(visit, g)
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            self.faults[layer] = "its tensors do not have the shapes of its kind"
+        if visit.mask is not None and bool(g[~visit.mask].any()):
+            self.faults[layer] = "f depends on positions that the attention mask hides"
+        self.left[layer] -= 1
+        if self.left[layer] == 0:
+            self.compare(layer)
+
+    def _add(self, visit: Visit, g: Tensor) -> None:
+        seen = self._seen.setdefault(visit.layer, {})
+        for n in range(len(g)):
+            found = visit.layer.gradients(visit.a[n : n + 1], g[n : n + 1])
+            for role, name in visit.layer.parameters.items():
+                gradient = found[role].detach()[0]
+                seen[name] = seen[name] + gradient if name in seen else gradient
+
+    def compare(self, layer: Layer) -> None:
+        """Note why a layer does not see the gradient of its parameters, if so."""
+        seen = self._seen.pop(layer, {})
+        for name in layer.parameters.values():
+            actual = self._true.pop((name, layer.part), None)
+            fault = self._fault(layer, seen.get(name), actual)
+            if fault == UNREACHED and name != layer.parameters["weight"]:
+                continue
+            if fault is not None:
+                self.faults.setdefault(layer, fault)
+
+    def _fault(
+        self, layer: Layer, seen: Tensor | None, actual: Tensor | None
+    ) -> str | None:
+        if seen is None:
+            reached = actual is not None and bool(actual.any())
+            return unseen(layer) if reached else UNREACHED
+        relative, negligible = TOLERANCES.get(seen.dtype, HALF_PRECISION)
+        known = torch.zeros_like(seen) if actual is None else actual
+        allowed = relative * known.norm() + negligible * self._largest
+        if seen.shape != known.shape or not (seen - known).norm() <= allowed:
+            return OUTSIDE
+        return UNREACHED if actual is None else None
+
+
+def unseen(layer: Layer) -> str:
+    """Say why nothing was heard of a layer that f depends on."""
+    return UNREAD if isinstance(layer, TableLayer) else UNSEEN
+
+
+def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
+    """Find which layers hold what they promise; drop the others from the inventory.
+
+    With a random cotangent for every example, each is pulled back alone, which shows
+    where in every tensor it is (``settle``), and then all at once: what a layer sees of
+    them must be the gradient that autograd gives its parameters. About one gradient of
+    the parameters that are asked for is held at a time.
+
+    Args:
+        network: The network; left as it was found.
+        inventory: Layers to prove; those that fail move to its ``uncovered``.
+        batch: Two examples.
+
+    Returns:
+        The proved layers.
+
+    Raises:
+        CoverageError: If none is left.
+        KfacError: If f is not finite.
+    """
+    f, s, true = true_gradients(network, inventory, batch)
+    if not bool(f.isfinite().all()):
+        raise KfacError(
+            "the model's output is not finite for the first examples; try --dtype "
+            "float32 (dtype=), or look at the output map and at the data"
+        )
+    sizes = {name: gradient.norm().item() for name, gradient in true.items()}
+    reached = {name for name, size in sizes.items() if size or bool(true[name].any())}
+    largest = max(sizes.values(), default=0.0)
+    prover = _Prover(_by_layer(true, inventory.layers), largest)
+    del true
+    with requiring_gradients(network, wanted=False):
+        drop_unfit(network, inventory, batch, f)
+        settle(network, inventory, batch, s)
+        require_layers(inventory, reached)
+        passed = Pass(network, inventory.layers, batch, prover)
+        prover.left |= passed.calls
+        passed.backward(s)
+    for layer in list(inventory.layers):
+        if prover.left.get(layer) != 0:
+            prover.compare(layer)
+        fault = passed.failures.get(layer, prover.faults.get(layer))
+        if fault is not None and layer in inventory.layers:
+            inventory.drop(layer, fault)
+    require_layers(inventory, reached)
+    calls = {layer: passed.calls[layer] for layer in inventory.layers}
+    return Coverage(inventory.layers, calls, leaders_of(prover.inputs, calls))
+
+
+def require_layers(
+    inventory: Inventory, reached: Collection[str] | None = None
+) -> None:
+    """Say of what f does not depend on just that, and refuse to go on without layers.
+
+    Args:
+        inventory: The inventory.
+        reached: Parameters that f depends on, once that is known.
+
+    Raises:
+        CoverageError: If the inventory has no layer, with the reasons.
+    """
+    for name in inventory.uncovered.keys() - inventory.refused:
+        if reached is not None and name not in reached:
+            inventory.uncovered[name] = UNREACHED
+    if not inventory.layers:
+        reasons = sorted(set(inventory.uncovered.values()))
+        raise CoverageError(f"no parameter can be covered: {'; '.join(reasons)}")
+
+
+def true_gradients(
+    network: Network, inventory: Inventory, batch: Batch
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Ask autograd for the gradient of every parameter that is asked for.
+
+    Args:
+        network: The network; left as it was found.
+        inventory: What is asked for.
+        batch: The examples.
+
+    Returns:
+        The value of f, a random cotangent for every example, and the gradients of what
+        f depends on by name.
+
+    Raises:
+        CoverageError: If f depends on no parameter.
+    """
+    excluded = set(inventory.excluded)
+    with requiring_gradients(network, wanted=True), torch.enable_grad():
+        parameters = network.parameters()
+        leaves = {n: p for n, p in parameters.items() if p.requires_grad}
+        f = network(batch)
+        generator = torch.Generator().manual_seed(0)
+        s = torch.randn(f.shape, generator=generator).to(f)
+        if not f.requires_grad:
+            raise CoverageError("f does not depend on any parameter of the model")
+        leaves = {n: p for n, p in leaves.items() if n not in excluded}
+        grads = torch.autograd.grad(f, list(leaves.values()), s, allow_unused=True)
+    found = {n: g for n, g in zip(leaves, grads, strict=True) if g is not None}
+    dense = {n: g.to_dense() if g.is_sparse else g for n, g in found.items()}
+    return f.detach(), s, dense
+
+
+def _by_layer(
+    true: dict[str, Tensor], layers: Sequence[Layer]
+) -> dict[tuple[str, int | None], Tensor]:
+    """The true gradients that layers are to see, flattened; of a stack, its slices."""
+    return {
+        (name, layer.part): true[name][
+            ... if layer.part is None else layer.part
+        ].flatten()
+        for layer in layers
+        for name in layer.parameters.values()
+        if name in true
+    }
+
+
+def leaders_of(visits: Sequence[Visit], calls: dict[Layer, int]) -> dict[Layer, Layer]:
+    """Find linear layers that come right after another one with the very same input.
+
+    Args:
+        visits: All visits of a pass, in order, with their inputs.
+        calls: How often each layer was used; only those used once share.
+
+    Returns:
+        Each such layer, with the first one that has its input.
+    """
+    leaders: dict[Layer, Layer] = {}
+    leader: LinearLayer | None = None
+    last = visits[0]
+    for visit in visits:
+        layer = visit.layer
+        if not isinstance(layer, LinearLayer) or calls.get(layer) != 1:
+            leader = None
+        elif (
+            leader is not None
+            and visit.x is last.x
+            and ("bias" in layer.parameters) == ("bias" in leader.parameters)
+            and visit.a.shape == last.a.shape
+            and layer.geometry == leader.geometry
+        ):
+            leaders[layer] = leader
+        else:
+            leader, last = layer, visit
+    return leaders

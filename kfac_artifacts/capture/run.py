@@ -1,0 +1,184 @@
+"""Passes over the sample: each batch once forward, and once back for each cotangent."""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from kfac_artifacts.capture import cotangents as ct
+from kfac_artifacts.capture.events import Listener, ListenerToSeveral
+from kfac_artifacts.capture.hooks import Pass
+from kfac_artifacts.capture.layers.base import Layer
+from kfac_artifacts.capture.proof import Coverage
+from kfac_artifacts.capture.sample import Loaded, Sample
+from kfac_artifacts.errors import CoverageError, KfacError
+from kfac_artifacts.kernels import forward_mode_kernels
+from kfac_artifacts.network import Network
+from kfac_artifacts.workers import Workers
+
+ROOM, ROOM_CPU = 2**24, 2**20
+"""Most numbers that the largest of the cotangents pulled back at once may have: 64 MiB
+of float32, and on a CPU 4 MiB, beyond which nothing is gained."""
+
+Advance: TypeAlias = Callable[[int], object]
+Progress: TypeAlias = Callable[[str, int], AbstractContextManager[Advance]]
+"""Opens a bar for a stage and a number of examples; gives what moves it."""
+
+
+def silent(stage: str, total: int) -> AbstractContextManager[Advance]:
+    """Show no progress."""
+    return nullcontext(lambda _: None)
+
+
+@runtime_checkable
+class BatchListener(Listener, Protocol):
+    """Told of the ends of passes, too."""
+
+    muted: bool
+    """Whether a pass counts for nothing, because no examples are left."""
+
+    def end_of_forward(self) -> None:
+        """The forward pass is over."""
+
+    def end_of_backward(self) -> None:
+        """A backward pass is over."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What passes over the data need.
+
+    Attributes:
+        network: The network, its parameters frozen.
+        coverage: The proved layers.
+        sample: The examples and their cotangents.
+        workers: The processes that compute together.
+        progress: Shows how far it is.
+    """
+
+    network: Network
+    coverage: Coverage
+    sample: Sample
+    workers: Workers
+    progress: Progress = silent
+
+    def passes(
+        self,
+        listener: BatchListener,
+        layers: Sequence[Layer],
+        stage: str,
+        start: int = 0,
+    ) -> Generator[Loaded, None, None]:
+        """Pass over this process's examples, batch by batch.
+
+        Args:
+            listener: Told of every input and cotangent at the layers.
+            layers: Layers to listen to; may be fewer from one batch to the next.
+            stage: What to call it while showing progress.
+            start: Where to begin: the ``done`` of the last batch that is done.
+
+        Yields:
+            Each batch, after its passes.
+
+        Raises:
+            KfacError: If a batch does not do what the first one did, or its output is
+                not finite.
+        """
+        share = len(self.sample.ranks)
+        draws = self.sample.cotangents.draws
+        several = isinstance(listener, ListenerToSeveral) and draws != 1
+        several = several and not self.workers.sharded  # sums travel batch by batch
+        chunks = _Chunks(wanted=several)
+        with self.progress(stage, share) as advance:
+            advance(min(start, share))
+            batches = self.sample.batches(start, even=self.workers.sharded)
+            while True:
+                with self.workers.step():
+                    loaded = next(batches, None)
+                if loaded is None:
+                    return
+                listener.muted = not loaded.ranks
+                self._one_batch(listener, layers, loaded, chunks)
+                advance(len(loaded.ranks))
+                yield loaded
+
+    def _one_batch(
+        self,
+        listener: BatchListener,
+        layers: Sequence[Layer],
+        loaded: Loaded,
+        chunks: "_Chunks",
+    ) -> None:
+        with chunks.kernels():
+            passed = Pass(self.network, layers, loaded.batch, listener)
+        with self.workers.step():
+            self._check(passed, layers, loaded)
+        listener.end_of_forward()
+        left = ct.count(self.sample.cotangents, passed.f.shape[1])
+        ranks = loaded.ranks or [0] * len(passed.f)
+        vectors = self.sample.vectors(ranks, passed.f)
+        for chunk in _chunked(vectors, chunks.size(passed)):
+            left -= len(chunk)
+            if len(chunk) == 1:
+                passed.backward(chunk[0], last=left == 0)
+            else:
+                passed.backward_several(torch.stack(chunk), last=left == 0)
+            listener.end_of_backward()
+
+    def _check(self, passed: Pass, layers: Sequence[Layer], loaded: Loaded) -> None:
+        """Compare what a batch did with what the first one did."""
+        for layer, reason in passed.failures.items():
+            raise KfacError(f"{layer.name}: {reason}")
+        _check_finite(passed.f, [self.sample.indices[rank] for rank in loaded.ranks])
+        for layer in layers:
+            expected = self.coverage.calls[layer]
+            if passed.calls[layer] != expected:
+                raise CoverageError(
+                    f"{layer.name} is used {passed.calls[layer]} times in this batch, "
+                    f"but {expected} times in the first; exclude it"
+                )
+
+
+@dataclass
+class _Chunks:
+    """How many cotangents are pulled back at once; settled on the first batch.
+
+    Attributes:
+        wanted: Whether it may be more than one.
+        tried: Whether the network was seen to allow it.
+    """
+
+    wanted: bool
+    tried: bool = False
+
+    def kernels(self) -> AbstractContextManager[None]:
+        """Select kernels whose backward pass can be batched."""
+        return forward_mode_kernels() if self.wanted else nullcontext()
+
+    def size(self, passed: Pass) -> int:
+        """How many cotangents of this batch to pull back at once."""
+        room = ROOM_CPU if passed.f.device.type == "cpu" else ROOM
+        size = max(1, room // passed.largest)
+        if self.wanted and not self.tried:
+            self.wanted, self.tried = size > 1 and passed.takes_several(), True
+        return size if self.wanted else 1
+
+
+def _chunked(vectors: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
+    while chunk := list(islice(vectors, size)):
+        yield chunk
+
+
+def _check_finite(f: Tensor, indices: Sequence[int]) -> None:
+    finite = f.detach().isfinite().all(dim=1)
+    if not bool(finite.all()):
+        places = enumerate(finite.tolist())
+        bad = [indices[i] if indices else i for i, good in places if not good]
+        raise KfacError(
+            f"the model's output is not finite for example {bad[0]} (and "
+            f"{len(bad) - 1} more); try --dtype float32, or look at the example"
+        )

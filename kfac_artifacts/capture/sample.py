@@ -1,0 +1,178 @@
+"""The sample: which examples are used, in which batches, and with which cotangents."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kfac_artifacts.artifact import ENOUGH_EXAMPLES, Cotangents
+from kfac_artifacts.capture import cotangents as ct
+from kfac_artifacts.errors import SourceError
+from kfac_artifacts.network import Batch, Examples
+
+FEW = 16
+"""Texts among which a short and a long one are looked for."""
+
+
+def require_enough(examples: Examples, indices: Sequence[int]) -> None:
+    """Refuse so few examples that their curvature shows each of them.
+
+    Args:
+        examples: The dataset.
+        indices: Numbers of the chosen examples; those that are equal count once.
+
+    Raises:
+        SourceError: If there are fewer than ``ENOUGH_EXAMPLES``.
+    """
+    different = set[str]()
+    for index in indices:
+        different.add(_fingerprint(examples.batch([index])))
+        if len(different) == ENOUGH_EXAMPLES:
+            return
+    _refuse_few(len(indices), len(different))
+
+
+def require_rows(count: int) -> None:
+    """Refuse too few examples before it is known which of them are equal.
+
+    Args:
+        count: How many will be chosen, at most.
+
+    Raises:
+        SourceError: If there are fewer than ``ENOUGH_EXAMPLES``.
+    """
+    if count < ENOUGH_EXAMPLES:
+        _refuse_few(count, count)
+
+
+def _refuse_few(count: int, different: int) -> None:
+    found = f"{count} examples" + f", {different} different" * (different < count)
+    raise SourceError(
+        f"{found}: what is computed of fewer than {ENOUGH_EXAMPLES} different ones "
+        "shows each of them, word for word (spec/privacy.md); give more, or allow it "
+        "if others may see them (allow_few=True, --allow-few)"
+    )
+
+
+def _fingerprint(batch: Batch) -> str:
+    digest = hashlib.sha256()
+    for name, values in sorted(batch.items()):
+        digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
+        content = values.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(content.numpy().data)
+    return digest.hexdigest()
+
+
+def pair_to_prove(examples: Examples, indices: Sequence[int]) -> dict[str, Tensor]:
+    """Encode two examples on which to prove coverage.
+
+    Args:
+        examples: The dataset.
+        indices: Numbers of the chosen examples.
+
+    Returns:
+        The shortest and the longest of the first few texts, so that padding is seen;
+        of other data the first and the last.
+    """
+    pair = [indices[0], indices[-1]]
+    batch = examples.batch(pair)
+    if "attention_mask" not in batch:
+        return batch
+    few = indices[:FEW]
+    lengths = examples.batch(few)["attention_mask"].sum(1)
+    ends = [few[int(lengths.argmin())], few[int(lengths.argmax())]]
+    return batch if ends[0] == ends[1] else examples.batch(ends)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A batch.
+
+    Attributes:
+        ranks: Ranks of its examples.
+        batch: The examples.
+        done: How many examples are done with it, of the process that has the most if
+            all have as many batches.
+    """
+
+    ranks: Sequence[int]
+    batch: Batch
+    done: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The chosen examples of a dataset, and their cotangents.
+
+    Attributes:
+        examples: The dataset.
+        indices: Numbers of the chosen examples; the place of one here is its rank.
+        cotangents: What is pulled back for each.
+        batch_size: Examples per pass; it changes nothing but speed and memory.
+        part: Which process this is, and of how many: each takes its share of the ranks.
+    """
+
+    examples: Examples
+    indices: Sequence[int]
+    cotangents: Cotangents
+    batch_size: int
+    part: tuple[int, int] = (0, 1)
+
+    def __len__(self) -> int:
+        """Number of chosen examples, of all processes."""
+        return len(self.indices)
+
+    @property
+    def weight(self) -> int:
+        """What sums over examples and passes are divided by."""
+        return len(self.indices) * ct.divisor(self.cotangents)
+
+    @cached_property
+    def ranks(self) -> Sequence[int]:
+        """Ranks that fall to this process."""
+        number, count = self.part
+        return range(number, len(self.indices), count)
+
+    def batches(self, start: int = 0, *, even: bool = False) -> Iterator[Loaded]:
+        """Give the batches of this process, each encoded while the one before is used.
+
+        Args:
+            start: Where to begin: the ``done`` of the last batch that is done.
+            even: Whether every process shall have as many batches, at the end some
+                without ranks, whose one example counts for nothing.
+
+        Yields:
+            The batches, in order.
+        """
+        size, end = self.batch_size, len(self.ranks)
+        if even:
+            end = -(-len(self.indices) // self.part[1])
+        places = range(start, end, size)
+        parts = [self.ranks[place : place + size] for place in places]
+        with ThreadPoolExecutor(1, "batches") as thread:
+            following: Future[Batch] | None = None
+            for number, part in enumerate(parts):
+                coming = following or thread.submit(self._encode, part)
+                following = None
+                batch = coming.result()
+                if number + 1 < len(parts):
+                    following = thread.submit(self._encode, parts[number + 1])
+                yield Loaded(part, batch, min(places[number] + size, end))
+
+    def vectors(
+        self, ranks: Sequence[int], f: Float[Tensor, "n c"]
+    ) -> Iterator[Float[Tensor, "n c"]]:
+        """Give the cotangents of a batch, one tensor per backward pass."""
+        yield from ct.Drawing(self.cotangents, self.indices).vectors(ranks, f)
+
+    def _encode(self, ranks: Sequence[int]) -> Batch:
+        chosen = [self.indices[rank] for rank in ranks or range(1)]
+        batch = self.examples.batch(chosen)
+        if torch.cuda.is_available():
+            return {name: values.pin_memory() for name, values in batch.items()}
+        return batch

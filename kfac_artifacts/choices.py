@@ -1,0 +1,33 @@
+"""Everything that can be chosen by name, and where it is: the tables of this package.
+
+A variant is a module and a line here (CONTRIBUTING.md). Nothing is imported before it is
+asked for, so help texts and checks of names cost no import of torch.
+"""
+
+from kfac_artifacts.lazy import Variants
+
+ESTIMATORS = Variants(
+    "estimator",
+    {
+        "kfac": "estimate.estimators.kfac:Kfac",
+        "kfac-reduce": "estimate.estimators.kfac:KfacReduce",
+        "nearest": "estimate.estimators.nearest:Nearest",
+    },
+)
+COTANGENTS = ("orthogonal", "mc", "exact")
+DTYPES = ("float32", "bfloat16", "float16")
+STORAGES = Variants(
+    "storage",
+    {
+        "float32": "format.storage.floats:Floats",
+        "bfloat16": "format.storage.floats:Floats",
+        "float16": "format.storage.floats:Floats",
+        "symmetric-float32": "format.storage.symmetric:Symmetric",
+        "symmetric-bfloat16": "format.storage.symmetric:Symmetric",
+        "symmetric-float16": "format.storage.symmetric:Symmetric",
+        "int8": "format.storage.int8:Int8",
+    },
+)
+REGIMES = Variants("regime", {"linearised": "train.regimes.linearised:Linearised"})
+PENALTIES = Variants("penalty", {"kfac": "train.penalties.kfac:KfacDrift"})
+MERGES = Variants("merge method", {"sum": "task_vector.merging.sum:Sum"})

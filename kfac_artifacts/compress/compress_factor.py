@@ -1,0 +1,123 @@
+"""Compressing one factor, and telling what that lost."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kfac_artifacts.artifact import Loss, NamedConfig
+from kfac_artifacts.compress.forming import apply
+from kfac_artifacts.compress.originals import Original
+from kfac_artifacts.compress.recipes import Recipe
+from kfac_artifacts.definiteness import lowest
+from kfac_artifacts.errors import FactorError
+from kfac_artifacts.factors import Diagonal, Factor, LowRank, eigenvalue_ratio
+from kfac_artifacts.format import Storage
+from kfac_artifacts.format.coding import rounded
+from kfac_artifacts.format.factor_info import FactorInfo, factor_info
+
+NEGATIVE = 1e-5
+"""An eigenvalue is negative below minus this share of the largest."""
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A factor as it will be read again, how it is stored, and what was lost.
+
+    ``loss`` is None where nothing was: the numbers are those that there were.
+    """
+
+    factor: Factor
+    info: FactorInfo
+    loss: Loss | None
+
+
+def compress_factor(original: Original, recipe: Recipe) -> Compressed:
+    """Compress one factor.
+
+    If it stands for a semidefinite matrix, it is one afterwards, up to rounding: its
+    diagonal is raised by as much as its smallest eigenvalue is below zero.
+
+    Args:
+        original: The factor. A diagonal one keeps its structure.
+        recipe: What to keep, and how to store it. Where that would take more bytes than
+            the factor as it is, in the same storage, the structure is kept.
+
+    Returns:
+        The compressed factor.
+
+    Raises:
+        FormatError: If the storage cannot hold the values.
+    """
+    codec = Storage.parse(recipe.storage)
+    exact = original.factor
+    candidate = exact
+    if not isinstance(exact, Diagonal):
+        candidate = apply(recipe.form, original)
+        smaller = _info(candidate, codec).nbytes < _info(exact, codec).nbytes
+        candidate = candidate if smaller else exact
+    found = _rounded(candidate, original, codec)
+    kept = found is exact or _same(found, exact)
+    if not kept or (original.definite and lowest(exact, NEGATIVE) < -NEGATIVE):
+        found, ratio, lift = _lifted(candidate, found, original, codec)
+        loss = Loss(_error(found, original), ratio, lift)
+        return Compressed(found, _info(found, codec), loss)
+    return Compressed(exact, _info(exact, codec), None)
+
+
+def _info(factor: Factor, codec: Storage) -> FactorInfo:
+    return factor_info(
+        NamedConfig(factor.name, factor.configuration), factor.dim, codec
+    )
+
+
+def _rounded(candidate: Factor, original: Original, codec: Storage) -> Factor:
+    """Round, and let the diagonal of what is left take up the rounding as well."""
+    if not isinstance(candidate, LowRank) or candidate.remainder is None:
+        return rounded(candidate, codec)
+    if not isinstance(candidate.vectors, Tensor):
+        return rounded(candidate, codec)  # it was rounded before
+    kept = rounded(LowRank(candidate.vectors, candidate.values), codec)
+    if not isinstance(kept, LowRank):
+        raise FactorError(f"a low-rank factor was read again as {kept.name}")
+    diagonal = original.matrix.diagonal()
+    return rounded(kept.completed(diagonal, definite=original.definite), codec)
+
+
+def _same(found: Factor, exact: Factor) -> bool:
+    if type(found) is not type(exact):
+        return False
+    ours, theirs = found.tensors(), exact.tensors()
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(tensor, theirs[name].cpu()) for name, tensor in ours.items()
+    )
+
+
+def _lifted(
+    candidate: Factor, found: Factor, original: Original, codec: Storage
+) -> tuple[Factor, float, float]:
+    """Raise the diagonal until nothing is negative.
+
+    Returns:
+        The factor, its smallest eigenvalue before that over the largest in
+        magnitude, and what was added.
+    """
+    low, high = found.eigenvalue_range()
+    ratio = eigenvalue_ratio(low, high)
+    lift, step = 0.0, 1 + 1e-3
+    while original.definite and low < -NEGATIVE * high:
+        lift -= low * step
+        step *= 2  # rounding may eat up a small one
+        found = rounded(candidate.add_diagonal(lift), codec)
+        low, high = found.eigenvalue_range()
+    return found, ratio, lift
+
+
+def _error(found: Factor, original: Original) -> float:
+    if isinstance(original.factor, Diagonal):
+        exact = original.factor.diagonal().cpu().double()
+        lost, size = (found.diagonal() - exact).norm(), exact.norm()
+    else:
+        exact = original.matrix.double()  # squares may be beyond float32
+        lost, size = (found.to_dense().double() - exact).norm(), exact.norm()
+    return float(lost / size) if size > 0 else 0.0

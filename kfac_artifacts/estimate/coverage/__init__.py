@@ -1,1 +1,0 @@
-"""Coverage: proof that what the sites see is the whole gradient."""

@@ -1,0 +1,1 @@
+"""Several processes: sharded networks, and factors that one process each owns."""

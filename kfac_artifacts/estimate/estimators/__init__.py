@@ -1,0 +1,1 @@
+"""The estimators: what is made of what layers see."""

@@ -1,1 +1,0 @@
-"""The estimator ``nearest``: the Kronecker products nearest to a block."""

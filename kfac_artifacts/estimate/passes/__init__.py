@@ -1,1 +1,0 @@
-"""Passes: once forward and any number of times back, with every site listened to."""

@@ -1,0 +1,218 @@
+"""What computing a network's curvature would take, before it is computed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from kfac_artifacts.capture.layers.base import Layer, LooseParameter, TableLayer
+from kfac_artifacts.capture.layers.inventory import (
+    Inventory,
+    constants_of,
+    take_inventory,
+)
+from kfac_artifacts.capture.naming import blocks_of
+from kfac_artifacts.capture.proof import require_layers
+from kfac_artifacts.errors import KfacError, SettingsError
+from kfac_artifacts.estimate.planning.cost import (
+    Flops,
+    Memory,
+    PlannedBlock,
+    artifact_bytes,
+    flops,
+    memory,
+)
+from kfac_artifacts.estimate.planning.trace import SHAPE_ERRORS, Trace, trace
+from kfac_artifacts.factors import Dense, Diagonal
+from kfac_artifacts.format.manifest import ESTIMATORS
+from kfac_artifacts.network import Batch, Network
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is computed.
+
+    Attributes:
+        examples: Number of examples.
+        batch_size: Examples per pass.
+        passes: Cotangents per example: the draws, or the outputs of f if exact.
+        estimator: One of ``ESTIMATORS``.
+
+    Raises:
+        SettingsError: If the estimator is unknown, or a number is less than 1.
+    """
+
+    examples: int = 256
+    batch_size: int = 32
+    passes: int = 1
+    estimator: str = "kfac"
+
+    def __post_init__(self) -> None:
+        if self.estimator not in ESTIMATORS:
+            raise SettingsError(
+                f"there is no estimator {self.estimator!r}; choose from "
+                f"{', '.join(ESTIMATORS)}"
+            )
+        for name in ("examples", "batch_size", "passes"):
+            if getattr(self, name) < 1:
+                raise SettingsError(
+                    f"{name} is {getattr(self, name)}, and must be at least 1"
+                )
+
+
+USUAL = Effort()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be computed, and what it would take.
+
+    Attributes:
+        blocks: Every block of the artifact, in order.
+        excluded: Parameters left out on request.
+        uncovered: Parameters left out for a reason.
+        parameters: Number of parameters of the model.
+        outputs: Number of outputs of f; None if not known.
+        effort: How much would be computed.
+        storages: Bytes of all tensors of the artifact, under every storage.
+        memory: Bytes of memory.
+        flops: Operations per example; None if not known. Those of ``nearest`` are
+            without its iterations.
+        untraced: Why no pass could be made for its shapes; None if it was. Without it,
+            no positions are known, every layer is taken as reached, and no two as
+            sharing an input, so that sizes are at most what they would be.
+    """
+
+    blocks: tuple[PlannedBlock, ...]
+    excluded: tuple[str, ...]
+    uncovered: Mapping[str, str]
+    parameters: int
+    outputs: int | None
+    effort: Effort
+    storages: Mapping[str, int]
+    memory: Memory
+    flops: Flops | None
+    untraced: str | None
+
+    @property
+    def covered(self) -> int:
+        """Number of parameters that blocks cover."""
+        return sum(block.size for block in self.blocks)
+
+
+def plan(
+    network: Network,
+    batch: Batch,
+    *,
+    only: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    tables: bool = False,
+    effort: Effort = USUAL,
+) -> Plan:
+    """Find what ``compute`` would make of a network, and at what cost.
+
+    Shapes come from one forward and one backward pass. With a network and a batch on
+    the meta device (``sources.load_skeleton``) they compute nothing and take no memory.
+
+    Args:
+        network: The network; left as it was found.
+        batch: Two or more examples of the length or size that is to be expected.
+        only: Patterns of parameter names to cover; empty means every parameter.
+        exclude: Patterns of parameter names to leave out.
+        tables: Whether tables of tokens and positions would be covered.
+        effort: How much would be computed.
+
+    Returns:
+        The plan. That the blocks are covered is proved only when they are computed.
+
+    Raises:
+        CoverageError: If a pattern matches no parameter, or none can be covered.
+    """
+    inventory = take_inventory(
+        network.module, only=tuple(only), exclude=tuple(exclude), tables=tables
+    )
+    require_layers(inventory)
+    traced, untraced = _try_trace(network, inventory, batch)
+    require_layers(inventory)
+    summed = blocks = planned_blocks(network.module, inventory, traced)
+    if effort.estimator == "nearest":
+        blocks = planned_blocks(network.module, inventory, traced, own_inputs=True)
+    reduced = effort.estimator == "kfac-reduce"
+    return Plan(
+        blocks=blocks,
+        excluded=tuple(inventory.excluded),
+        uncovered=inventory.uncovered | constants_of(network),
+        parameters=sum(p.numel() for p in network.parameters().values()),
+        outputs=None if traced is None else traced.outputs,
+        effort=effort,
+        storages=artifact_bytes(blocks),
+        memory=memory(
+            network,
+            summed,
+            traced,
+            batch_size=min(effort.batch_size, effort.examples),
+            recorded=effort.examples if effort.estimator == "nearest" else 0,
+            passes=effort.passes,
+        ),
+        flops=None
+        if traced is None
+        else flops(summed, traced, passes=effort.passes, reduced=reduced),
+        untraced=untraced,
+    )
+
+
+def planned_blocks(
+    module: nn.Module,
+    inventory: Inventory,
+    traced: Trace | None,
+    *,
+    own_inputs: bool = False,
+) -> tuple[PlannedBlock, ...]:
+    """Name the blocks that the layers of an inventory become, with their factors.
+
+    Args:
+        module: The module, for the shapes of its parameters.
+        inventory: Its layers.
+        traced: A pass over them; None if there is none.
+        own_inputs: Whether each has an A of its own, whoever shares its input.
+
+    Returns:
+        The blocks, in the order of the layers.
+    """
+    shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
+    seen: set[str] = set()
+    blocks = []
+    for layer in inventory.layers:
+        leaders = {} if own_inputs or traced is None else traced.leaders
+        leader = leaders.get(layer, layer)
+        for name, block in blocks_of(layer, leader).items():
+            planned = PlannedBlock(
+                name=name,
+                block=block,
+                shapes={p: shapes[p] for p in block.parameters},
+                structures={f: _structure(layer, f) for f in block.factors},
+                shared=frozenset(block.factors) & seen,
+                positions=None if traced is None else traced.positions[layer],
+            )
+            seen.update(block.factors)
+            blocks.append(planned)
+    return tuple(blocks)
+
+
+def _try_trace(
+    network: Network, inventory: Inventory, batch: Batch
+) -> tuple[Trace | None, str | None]:
+    """Trace, or say why that cannot be done."""
+    try:
+        return trace(network, inventory, batch), None
+    except KfacError:
+        raise
+    except SHAPE_ERRORS as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return None, reason
+
+
+def _structure(layer: Layer, factor: str) -> str:
+    """The input of a table is one-hot, so its A is diagonal."""
+    table = isinstance(layer, TableLayer | LooseParameter) and factor.endswith(".A")
+    return Diagonal.name if table else Dense.name

@@ -1,1 +1,0 @@
-"""Several processes: shared examples, split models, factors dealt out."""

@@ -1,1 +1,0 @@
-"""Sites: the places where parameters enter a network, and what each of them sees."""

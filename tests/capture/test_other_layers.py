@@ -1,0 +1,208 @@
+"""Quantised, parametrized, wrapped and tied layers: exact, or refused by name."""
+
+import hashlib
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from kfac_artifacts.artifact import NamedConfig
+from kfac_artifacts.errors import CoverageError
+from kfac_artifacts.network import Network, OutputMap, TensorExamples
+from tests import models
+from tests.computed import compute
+from tests.estimate.recorded import EXACT, check_against_brute_force
+
+BEHIND = {"0.weight", "0.bias", "2.weight", "2.bias"}
+
+
+def network_of(middle, width=4, dtype=torch.float64):
+    """A layer between two linear ones, with every parameter drawn at random."""
+    torch.manual_seed(0)
+    first, last = nn.Linear(width, width, dtype=dtype), nn.Linear(width, 3, dtype=dtype)
+    f = OutputMap(NamedConfig("f"), lambda m, b: m(b["x"]).sum(1))
+    if dtype == torch.float64:
+        middle = middle.double()
+    return Network(nn.Sequential(first, middle, last), f, "toy")
+
+
+def examples(width=4, dtype=torch.float64):
+    x = torch.randn(3, 2, width, generator=torch.Generator().manual_seed(1))
+    return TensorExamples({"x": x.to(dtype)}, "x")
+
+
+PARAMETRIZED = {
+    "weight_norm": parametrizations.weight_norm,
+    "spectral_norm": parametrizations.spectral_norm,
+    "orthogonal": parametrizations.orthogonal,
+}
+
+
+@pytest.mark.parametrize("kind", PARAMETRIZED)
+def test_parametrized_weights_are_refused_and_the_rest_is_exact(kind):
+    network = network_of(PARAMETRIZED[kind](nn.Linear(4, 4)))
+    artifact = compute(network, examples(), cotangents=EXACT)
+    assert set(artifact.parameters) == BEHIND
+    uncovered = artifact.provenance.uncovered
+    assert set(uncovered) == set(network.parameters()) - BEHIND
+    assert "1.bias" in uncovered
+    for reason in uncovered.values():
+        assert "parametrize" in reason
+        assert "remove_parametrizations" in reason
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_weights_made_by_hooks_are_refused():
+    network = network_of(nn.utils.weight_norm(nn.Linear(4, 4)))
+    artifact = compute(network, examples(), cotangents=EXACT)
+    assert set(artifact.parameters) == BEHIND
+    uncovered = artifact.provenance.uncovered
+    assert set(uncovered) == {"1.weight_g", "1.weight_v", "1.bias"}
+    assert all("remove_weight_norm" in reason for reason in uncovered.values())
+
+
+def _eight_bits(width):
+    import bitsandbytes
+
+    return bitsandbytes.nn.Linear8bitLt(width, width, has_fp16_weights=False)
+
+
+def _four_bits(width, storage=torch.uint8):
+    import bitsandbytes
+
+    return bitsandbytes.nn.Linear4bit(
+        width, width, compute_dtype=torch.float32, quant_storage=storage
+    )
+
+
+QUANTISED = {
+    "8-bit": _eight_bits,
+    "4-bit": _four_bits,
+    "4-bit in bfloat16": lambda width: _four_bits(width, torch.bfloat16),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of the kernels that a CPU lacks
+@pytest.mark.parametrize("kind", QUANTISED)
+def test_quantised_weights_are_refused_and_gradients_pass_through_them(kind):
+    torch.manual_seed(0)
+    plain = nn.Linear(64, 64)
+    layer = QUANTISED[kind](64)
+    layer.load_state_dict(plain.state_dict())
+    network = network_of(layer.to("cpu"), 64, torch.float32)
+    artifact = compute(network, examples(64, torch.float32), cotangents=EXACT)
+    assert set(artifact.parameters) == BEHIND
+    uncovered = artifact.provenance.uncovered
+    assert set(uncovered) == {"1.weight", "1.bias"}
+    assert all(f"bitsandbytes {kind[:5]}" in reason for reason in uncovered.values())
+    unquantised = network_of(plain, 64, torch.float32)
+    exact = compute(unquantised, examples(64, torch.float32), cotangents=EXACT)
+    B, wanted = (a.factors["0.B"].to_dense() for a in (artifact, exact))
+    assert 0 < (B - wanted).norm() < 0.3 * wanted.norm()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_four_bits_that_were_repacked_for_inference_are_refused():
+    """On some CPUs a pass without gradients does that, and gradients pass no more."""
+    network = network_of(_four_bits(64).to("cpu"), 64, torch.float32)
+    compute(network, examples(64, torch.float32))
+    state = network.module[1].weight.quant_state
+    assert not getattr(state, "packing_format_for_cpu", False)
+    state.packing_format_for_cpu = True
+    with pytest.raises(CoverageError, match=r"1 is a bitsandbytes.*no gradient pass"):
+        compute(network, examples(64, torch.float32))
+
+
+class _Counted(nn.Linear):
+    """Holds a parameter of whole numbers beside its own, as some models do."""
+
+    def __init__(self):
+        super().__init__(4, 4)
+        self.steps = nn.Parameter(torch.tensor([2**24 + 1, 5]), requires_grad=False)
+
+
+def test_parameters_of_whole_numbers_are_refused_and_hashed_as_they_are():
+    network = network_of(_Counted())
+    artifact = compute(network, examples(), cotangents=EXACT)
+    assert set(artifact.provenance.uncovered) == {"1.steps"}
+    assert "int64" in artifact.provenance.uncovered["1.steps"]
+    content = torch.tensor([2**24 + 1, 5]).numpy().astype("<i8").tobytes()
+    found = network.base.parameters["1.steps"]
+    assert found.sha256 == hashlib.sha256(content).hexdigest()
+    assert "1.steps" not in artifact.provenance.base.parameters
+    check_against_brute_force(network, examples(), artifact)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.ao is deprecated in favour of torchao
+def test_a_layer_that_lets_no_gradient_pass_is_refused():
+    """Around it there might be a way for gradients, and all would be wrong."""
+    linear = nn.Linear(4, 4)
+    linear.qconfig = torch.ao.quantization.default_dynamic_qconfig
+    layer = torch.ao.nn.quantized.dynamic.Linear.from_float(linear)
+    network = network_of(layer, dtype=torch.float32)
+    with pytest.raises(CoverageError, match=r"1 is a torch\.ao.*load the model unq"):
+        compute(network, examples(dtype=torch.float32))
+
+
+class _Adapted(nn.Module):
+    """``W x + B A x`` and its scale: what LoRA does."""
+
+    def __init__(self):
+        super().__init__()
+        self.base_layer = nn.Linear(4, 4)
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(4, 2, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(2, 4, bias=False)})
+
+    def forward(self, x):
+        low = self.lora_B["default"](self.lora_A["default"](x))
+        return self.base_layer(x) + 16 * low
+
+
+def test_adapters_of_low_rank_are_exact():
+    network = network_of(_Adapted())
+    artifact = compute(network, examples(), cotangents=EXACT)
+    assert set(artifact.parameters) == set(network.parameters())
+    check_against_brute_force(network, examples(), artifact)
+
+
+def test_adapters_that_are_zero_at_first_are_told_apart_from_dead_ones():
+    """LoRA begins with B = 0, so that f does not depend on A to first order."""
+    network = network_of(_Adapted())
+    with torch.no_grad():
+        network.module[1].lora_B["default"].weight.zero_()
+    artifact = compute(network, examples(), cotangents=EXACT)
+    assert "1.lora_B.default.weight" in artifact.parameters
+    for name, reason in artifact.provenance.uncovered.items():
+        assert (name, reason) == ("1.lora_A.default.weight", "f does not depend on it")
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "t5"])
+def test_a_table_tied_to_the_head_is_refused_and_the_rest_is_exact(kind):
+    from transformers import GPT2LMHeadModel, T5ForConditionalGeneration
+
+    build = {"gpt2": models.tiny_gpt2, "t5": models.tiny_t5}[kind]
+    config = build().config
+    config.tie_word_embeddings = True
+    if kind == "t5":
+        config.is_encoder_decoder, config.num_decoder_layers = True, 1
+        module = T5ForConditionalGeneration(config).double().eval()
+    else:
+        module = GPT2LMHeadModel(config).double().eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape))
+
+    def logits(m, batch):
+        extra = {"decoder_input_ids": batch["input_ids"][:, :1]} if kind == "t5" else {}
+        return m(**batch, **extra).logits[:, 0, :5]
+
+    network = Network(module, OutputMap(NamedConfig("logits"), logits), kind)
+    texts = TensorExamples(models.text_batch(), "texts")
+    artifact = compute(network, texts, cotangents=EXACT)
+    table = "transformer.wte.weight" if kind == "gpt2" else "shared.weight"
+    assert "tied" in artifact.provenance.uncovered[table]
+    parameters = set(artifact.parameters) | set(artifact.provenance.uncovered)
+    assert parameters == set(network.parameters())
+    check_against_brute_force(network, texts, artifact)

@@ -1,7 +1,7 @@
 """Everything that can be chosen by name, and where it is: the tables of this package.
 
-A variant is a module and a line here (CONTRIBUTING.md). Nothing is imported before it is
-asked for, so help texts and checks of names cost no import of torch.
+A variant is a module and a line here (CONTRIBUTING.md). Nothing is imported before it
+is asked for, so help texts and checks of names cost no import of torch.
 """
 
 from kfac_artifacts.lazy import Variants

@@ -124,7 +124,7 @@ def _attack(
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / "small"
             kfac.save_compressed(artifact, place, kfac.Recipe.parse("small"))
-            artifact = kfac.load(place)
+            artifact = kfac.load_artifact(place)
             return _read(network, owners, artifact)
     return _read(network, owners, artifact)
 

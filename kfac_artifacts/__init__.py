@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.estimate.compute import compute
     from kfac_artifacts.evaluate import EvaluationTask, evaluate
     from kfac_artifacts.fidelity import fidelity
-    from kfac_artifacts.format import load, open_artifact, save_artifact
+    from kfac_artifacts.format import load_artifact, save_artifact
     from kfac_artifacts.hub import pull, push
     from kfac_artifacts.linearize import linearize
     from kfac_artifacts.merge import join, merge
@@ -62,12 +62,11 @@ __all__ = [
     "fidelity",
     "join",
     "linearize",
-    "load",
+    "load_artifact",
     "load_examples",
     "load_network",
     "make_head",
     "merge",
-    "open_artifact",
     "pull",
     "push",
     "save_artifact",
@@ -105,12 +104,11 @@ export_lazily(
         "fidelity": "fidelity",
         "join": "merge",
         "linearize": "linearize",
-        "load": "format",
+        "load_artifact": "format",
         "load_examples": "sources",
         "load_network": "sources",
         "make_head": "sources",
         "merge": "merge",
-        "open_artifact": "format",
         "pull": "hub",
         "push": "hub",
         "save_artifact": "format",

@@ -10,7 +10,7 @@ from kfac_artifacts.artifact import Artifact, BaseModel, Block
 from kfac_artifacts.definiteness import extreme_ratio, is_sum, tolerance
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import Factor, eigenvalue_ratio
-from kfac_artifacts.format import check_hashes, open_artifact
+from kfac_artifacts.format import check_hashes, load_artifact
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def verify(
         The findings; one that is not good means that the artifact must not be used.
     """
     try:
-        artifact = open_artifact(path)
+        artifact = load_artifact(path, verify=False)
     except FormatError as error:
         return [Finding(False, "format", str(error))]
     blocks = len(artifact.blocks)

@@ -26,7 +26,7 @@ from kfac_artifacts.factors import (
     LowRank,
     Pruned,
 )
-from kfac_artifacts.format import load, save_artifact
+from kfac_artifacts.format import load_artifact, save_artifact
 from kfac_artifacts.format.files import sha256_file
 from kfac_artifacts.merge import merge
 from kfac_artifacts.operator import CurvatureOperator
@@ -90,7 +90,7 @@ def test_what_is_no_finite_symmetric_matrix_is_refused_by_name(
     factor, storage, field, index, value = DAMAGE[damage]
     path = saved(tmp_path / "a", storage, **{"linear.A": factor})
     changed(path, f"linear.A/{field}", index, value)
-    opened = load(path)
+    opened = load_artifact(path)
     for use in USES.values():
         with pytest.raises(FormatError, match=r"^linear\.A is damaged: "):
             use(opened)
@@ -173,9 +173,11 @@ def test_what_is_left_after_taking_out_a_large_task_is_definite(
     }
     small = replace(small, factors={**small.factors, **shrunk})
     save_artifact(merge([small, own]), tmp_path / "total")
-    save_artifact(merge([load(tmp_path / "total")], exclude=[own]), tmp_path / "rest")
+    save_artifact(
+        merge([load_artifact(tmp_path / "total")], exclude=[own]), tmp_path / "rest"
+    )
     assert [f for f in verify(tmp_path / "rest") if not f.good] == []
-    rest = load(tmp_path / "rest")
+    rest = load_artifact(tmp_path / "rest")
     KfacPenalty(rest)
     for name, factor in shrunk.items():
         found = rest.factors[name].to_dense()
@@ -224,14 +226,14 @@ def test_a_sum_of_terms_that_is_zero_has_no_eigenvalue_to_iterate_for(
     made = replace(of, blocks=blocks, factors={**of.factors, **zero})
     save_artifact(made, tmp_path / "a")
     assert all(finding.good for finding in verify(tmp_path / "a"))
-    assert float(KfacPenalty(load(tmp_path / "a"))(tau(0, torch.float32))) > 0
+    assert float(KfacPenalty(load_artifact(tmp_path / "a"))(tau(0, torch.float32))) > 0
 
 
 def test_verify_tells_the_smallest_ratio_of_definite_factors(tmp_path: Path) -> None:
     path = saved(tmp_path / "a", "float32")
     (message,) = [f.message for f in verify(path) if f.what == "eigenvalues"]
     ratios = {}
-    for name, factor in load(path).factors.items():
+    for name, factor in load_artifact(path).factors.items():
         values = torch.linalg.eigvalsh(factor.to_dense().double())
         ratios[name] = float(values[0] / values[-1])
     worst = min(ratios, key=lambda name: ratios[name])
@@ -258,12 +260,12 @@ def test_a_matrix_that_is_asymmetric_in_its_last_bits_is_stored_symmetric(
         changed = {**of.factors, "linear.A": Dense(given)}
         save_artifact(replace(of, factors=changed), tmp_path / name, storage=storage)
         assert all(finding.good for finding in verify(tmp_path / name))
-        found = load(tmp_path / name).factors["linear.A"].to_dense()
+        found = load_artifact(tmp_path / name).factors["linear.A"].to_dense()
         assert torch.equal(found, found.mT)
-        digests.append(load(tmp_path / name).digest)
+        digests.append(load_artifact(tmp_path / name).digest)
     assert digests[0] == digests[1]
     assert math.isfinite(
-        float(KfacPenalty(load(tmp_path / "b"))(tau(0, torch.float32)))
+        float(KfacPenalty(load_artifact(tmp_path / "b"))(tau(0, torch.float32)))
     )
 
 
@@ -276,7 +278,7 @@ def test_what_is_compressed_of_the_smallest_numbers_is_definite(
     tiny = Dense((size * (psd(5, 3) + torch.eye(5))).float())
     path = saved(tmp_path / "a", "float32", **{"linear.A": tiny})
     try:
-        save_compressed(load(path), tmp_path / "small", recipe)
+        save_compressed(load_artifact(path), tmp_path / "small", recipe)
     except FormatError as error:
         assert str(error).startswith("linear.A: ")  # noqa: PT017 - or it is right
         return
@@ -292,4 +294,4 @@ def test_what_cannot_be_lifted_within_float32_is_refused_by_name(
     for index in (0, 3):
         changed(path, "linear.A/blocks_0", index, -3.4e38)
     with pytest.raises(FormatError, match=r"linear\.A"):
-        save_compressed(load(path), tmp_path / "small", storage)
+        save_compressed(load_artifact(path), tmp_path / "small", storage)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from kfac_artifacts.compress import save_compressed
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import BlockDiagonal, Dense, Factor, LowRank, Pruned
-from kfac_artifacts.format import load, save_artifact
+from kfac_artifacts.format import load_artifact, save_artifact
 from kfac_artifacts.merge import merge
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
@@ -34,7 +34,7 @@ def test_merge_and_training_refuse_what_verify_refuses(
 ) -> None:
     path = saved(tmp_path / "a", "float32", **{"linear.A": INDEFINITE[kind]})
     assert [f.what for f in verify(path) if not f.good] == ["linear.A"]
-    opened, other = load(path), artifact(2, dtype=torch.float32)
+    opened, other = load_artifact(path), artifact(2, dtype=torch.float32)
     for use in (KfacPenalty, lambda a: merge([a, other])):
         with pytest.raises(FactorError, match=r"linear\.A is clearly indefinite"):
             use(opened)
@@ -60,8 +60,10 @@ def test_compressing_what_no_raised_diagonal_repairs_is_refused(
     bent[0, 3] = bent[3, 0] = -3.4e38
     path = saved(tmp_path / "a", "float32", **{"linear.A": Dense(bent)})
     with pytest.raises(FormatError, match=r"linear\.A"):
-        save_compressed(load(path), tmp_path / "b", "bfloat16")
-    save_compressed(load(path), tmp_path / "c", "low-rank-1")  # what is left is good
+        save_compressed(load_artifact(path), tmp_path / "b", "bfloat16")
+    save_compressed(
+        load_artifact(path), tmp_path / "c", "low-rank-1"
+    )  # what is left is good
     assert all(finding.good for finding in verify(tmp_path / "c"))
 
 
@@ -71,6 +73,6 @@ def test_compressing_repairs_what_is_indefinite_even_where_it_keeps_all(
     tmp_path: Path, kind: str, recipe: str
 ) -> None:
     path = saved(tmp_path / "a", "float32", **{"linear.A": INDEFINITE[kind]})
-    save_compressed(load(path), tmp_path / "b", recipe)
+    save_compressed(load_artifact(path), tmp_path / "b", recipe)
     assert all(finding.good for finding in verify(tmp_path / "b"))
-    KfacPenalty(load(tmp_path / "b"))
+    KfacPenalty(load_artifact(tmp_path / "b"))

@@ -8,7 +8,7 @@ import torch
 from kfac_artifacts.artifact import Cotangents, NamedConfig
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.estimate import Estimator
-from kfac_artifacts.format import load, save_artifact
+from kfac_artifacts.format import load_artifact, save_artifact
 from kfac_artifacts.merge import join
 from tests.artifacts import artifact
 from tests.computed import compute
@@ -32,7 +32,7 @@ def test_joined_parts_equal_the_whole(name, tmp_path):
     whole, parts = halves(Estimator(name))
     for number, part in enumerate(parts):
         save_artifact(part, tmp_path / str(number))
-    joined = join([load(tmp_path / "0"), load(tmp_path / "1")])
+    joined = join([load_artifact(tmp_path / "0"), load_artifact(tmp_path / "1")])
     assert joined.parameters == whole.parameters
     assert joined.provenance.excluded == ()
     assert joined.provenance.uncovered == whole.provenance.uncovered
@@ -49,7 +49,10 @@ def test_joined_parts_equal_the_whole(name, tmp_path):
                 atol=1e-8,
             )
     save_artifact(joined, tmp_path / "joined")
-    assert load(tmp_path / "joined").provenance.sources == whole.provenance.sources
+    assert (
+        load_artifact(tmp_path / "joined").provenance.sources
+        == whole.provenance.sources
+    )
 
 
 def test_parts_of_other_estimations_are_refused_with_all_differences():

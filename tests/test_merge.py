@@ -17,7 +17,7 @@ from kfac_artifacts.artifact import (
 )
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import Dense
-from kfac_artifacts.format import load, save_artifact
+from kfac_artifacts.format import load_artifact, save_artifact
 from kfac_artifacts.merge import merge, weights
 from tests.artifacts import artifact, dense_block, psd, renamed
 
@@ -145,10 +145,10 @@ def test_all_differences_are_listed_at_once():
 def test_a_task_is_not_counted_twice(tmp_path):
     save_artifact(artifact(1), tmp_path / "one")
     save_artifact(artifact(2), tmp_path / "two")
-    one, two = load(tmp_path / "one"), load(tmp_path / "two")
+    one, two = load_artifact(tmp_path / "one"), load_artifact(tmp_path / "two")
     save_artifact(merge([one, two]), tmp_path / "both")
     with pytest.raises(MismatchError, match="counted twice: data1"):
-        merge([load(tmp_path / "both"), one])
+        merge([load_artifact(tmp_path / "both"), one])
 
 
 def test_only_a_part_can_be_excluded():
@@ -164,11 +164,13 @@ def test_not_everything_can_be_excluded():
 def test_merge_and_exclude_survive_the_disk(tmp_path):
     for i in (1, 2, 3):
         save_artifact(artifact(i, 10 * i, torch.float32), tmp_path / str(i))
-    parts = [load(tmp_path / str(i)) for i in (1, 2, 3)]
+    parts = [load_artifact(tmp_path / str(i)) for i in (1, 2, 3)]
     save_artifact(merge(parts), tmp_path / "total")
-    others = merge([load(tmp_path / "total")], exclude=[parts[0]])
+    others = merge([load_artifact(tmp_path / "total")], exclude=[parts[0]])
     assert_same(others, merge(parts[1:]), rtol=1e-5, atol=1e-6)
-    named = [source.digest for source in load(tmp_path / "total").provenance.sources]
+    named = [
+        source.digest for source in load_artifact(tmp_path / "total").provenance.sources
+    ]
     assert named == [part.digest for part in parts]
 
 

@@ -10,7 +10,7 @@ from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.compress import Recipe, compress
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import BlockDiagonal, Dense, Diagonal, LowRank
-from kfac_artifacts.format import load, save_artifact
+from kfac_artifacts.format import load_artifact, save_artifact
 from kfac_artifacts.merge import merge
 from kfac_artifacts.merge.factor_sums import combine
 from tests.artifacts import artifact, tau
@@ -31,7 +31,7 @@ def compressed(recipe: str, seed: int, where: Path, size: int = 10) -> Artifact:
     folder.mkdir()
     made = compress(artifact(seed, size), Recipe.parse(recipe), folder)
     save_artifact(made, where / f"{seed}")
-    return load(where / f"{seed}")
+    return load_artifact(where / f"{seed}")
 
 
 def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -139,7 +139,7 @@ def test_a_merge_of_compressed_artifacts_is_written_as_they_are(tmp_path: Path) 
     parts = [compressed("low-rank-1", i, tmp_path) for i in (1, 2)]
     merged = merge(parts)
     save_artifact(merged, tmp_path / "merged")
-    found = load(tmp_path / "merged")
+    found = load_artifact(tmp_path / "merged")
     assert found.provenance.losses == merged.provenance.losses
     for name in merged.factors:
         assert found.storage(name) == parts[0].storage(name)
@@ -158,7 +158,7 @@ def test_taking_a_task_out_of_a_compressed_total_rewards_no_drift(
     parts = [artifact(1, 10), artifact(2, 20)]
     for i, part in enumerate(parts):
         save_artifact(part, tmp_path / f"part{i}", storage="float32")
-    loaded = [load(tmp_path / f"part{i}") for i in range(2)]
+    loaded = [load_artifact(tmp_path / f"part{i}") for i in range(2)]
     folders = [tmp_path / "total", tmp_path / "own"]
     for folder in folders:
         folder.mkdir()
@@ -196,11 +196,12 @@ def test_a_task_is_the_same_whether_it_was_compressed_or_not(tmp_path: Path) -> 
     for i in (1, 2):
         save_artifact(artifact(i, 10 * i), tmp_path / f"dense{i}", storage="float32")
         (tmp_path / f"f{i}").mkdir()
-        dense = load(tmp_path / f"dense{i}")
+        dense = load_artifact(tmp_path / f"dense{i}")
         small = compress(dense, Recipe.parse("block-2"), tmp_path / f"f{i}")
         save_artifact(small, tmp_path / f"small{i}")
     dense, small = (
-        [load(tmp_path / f"{kind}{i}") for i in (1, 2)] for kind in ("dense", "small")
+        [load_artifact(tmp_path / f"{kind}{i}") for i in (1, 2)]
+        for kind in ("dense", "small")
     )
     with pytest.raises(MismatchError, match="counted twice"):
         merge([dense[0], small[0]])

@@ -15,7 +15,7 @@ from kfac_artifacts.artifact import (
 )
 from kfac_artifacts.errors import FactorError, MismatchError, SettingsError
 from kfac_artifacts.factors import Dense, Diagonal
-from kfac_artifacts.format import load
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.operator import CurvatureOperator, Solver
 from tests import models
@@ -311,7 +311,7 @@ def test_a_factor_that_blocks_share_is_decomposed_once(monkeypatch):
 
 def test_parts_of_stacked_parameters_have_their_places():
     """Every entry of G by polarisation: ``4 x'Gy = drift(x + y) - drift(x - y)``."""
-    of = load(VALID / "stacked")
+    of = load_artifact(VALID / "stacked")
     operator = CurvatureOperator(of, dtype=torch.float64)
     size = operator.shape[0]
     assert size == sum(np.prod(shape) for shape in of.parameters.values())

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from kfac_artifacts.artifact import NamedConfig, preprocessing_differences, task_names
 from kfac_artifacts.errors import MismatchError
-from kfac_artifacts.format import load, save_artifact
+from kfac_artifacts.format import load_artifact, save_artifact
 from kfac_artifacts.merge import merge, weights
 from kfac_artifacts.train import train
 from kfac_cli.main import main
@@ -67,7 +67,7 @@ def test_tasks_of_one_name_are_shown_with_digests(tmp_path):
     for number in (1, 2, 3):
         same = renamed(artifact(number), "train.csv")
         save_artifact(same, tmp_path / f"{number}")
-    one, two, three = (load(tmp_path / f"{number}") for number in (1, 2, 3))
+    one, two, three = (load_artifact(tmp_path / f"{number}") for number in (1, 2, 3))
     total = merge([one, two])
     names = task_names(total.provenance.sources)
     assert names == [f"train.csv (kfac-{a.digest[:12]})" for a in (one, two)]

@@ -80,4 +80,4 @@ def test_a_module_of_your_own_is_a_network(tmp_path):
     artifact = kfac.compute(eval(line, names), eval(examples, names))
     assert set(artifact.parameters) == {"weight", "bias"}
     kfac.save_artifact(artifact, tmp_path / "mine")
-    assert kfac.load(tmp_path / "mine").parameters == artifact.parameters
+    assert kfac.load_artifact(tmp_path / "mine").parameters == artifact.parameters

@@ -16,7 +16,7 @@ from kfac_artifacts.artifact import (
 from kfac_artifacts.definiteness import check_definite
 from kfac_artifacts.estimate import Estimator
 from kfac_artifacts.factors import BlockDiagonal, Dense, Diagonal, LowRank
-from kfac_artifacts.format import load, save_artifact
+from kfac_artifacts.format import load_artifact, save_artifact
 from kfac_artifacts.format.files import sha256_file
 from kfac_artifacts.merge import merge
 from kfac_artifacts.penalty import KfacPenalty
@@ -155,7 +155,7 @@ def test_a_small_file_of_a_huge_matrix_is_used_without_making_it(tmp_path, kind)
         )
         save_artifact(huge, tmp_path / f"{i}", storage="float32")
         assert bad(verify(tmp_path / f"{i}")) == {}
-        parts.append(load(tmp_path / f"{i}"))
+        parts.append(load_artifact(tmp_path / f"{i}"))
     merged = merge(parts)
     check_definite(merged)
     tau = {"huge": torch.ones(HUGE)}

@@ -42,7 +42,9 @@ def costs(
         ``resident_bytes`` (None where there is no /proc).
     """
     penalties = {
-        recipe: kfac.KfacPenalty(kfac.open_artifact(seed.compressed(recipe, TRAINER)))
+        recipe: kfac.KfacPenalty(
+            kfac.load_artifact(seed.compressed(recipe, TRAINER), verify=False)
+        )
         for recipe in recipes
     }
     seconds = _penalty_seconds(seed, penalties)
@@ -98,7 +100,9 @@ def _steps(seed: Seed, recipe: str) -> list[float]:
         models.network(),
         models.task_of(TRAINER),
         settings,
-        curvature=kfac.open_artifact(seed.others(TRAINER) if recipe == NONE else path),
+        curvature=kfac.load_artifact(
+            seed.others(TRAINER) if recipe == NONE else path, verify=False
+        ),
         report=lambda _: ends.append(time.process_time()),
     )
     differences = [after - before for before, after in pairwise(ends)]

@@ -132,10 +132,10 @@ def command(
     if directions_data is not None:
         other = read(directions_data, **reading | {"split": None})
     from kfac_artifacts.fidelity import fidelity, plot_fidelity, verdict
-    from kfac_artifacts.format import open_artifact
+    from kfac_artifacts.format import load_artifact
     from kfac_artifacts.sources import encode_data, load_network
 
-    opened = open_artifact(artifact)
+    opened = load_artifact(artifact, verify=False)
     network = load_network(model, output_map=output_map, device=device, dtype=dtype)
     encode = partial(encode_data, network=network, max_length=max_length, prompt=prompt)
     examples = encode(opened_data)

@@ -38,11 +38,11 @@ def command(
 
     check_free(output, replace=force, inputs=artifacts)
     check_artifacts(artifacts)
-    from kfac_artifacts.format import load, read_header
+    from kfac_artifacts.format import load_artifact, read_header
     from kfac_artifacts.merge import join
     from kfac_cli.inspect import overview
 
-    joined = join([load(path) for path in artifacts])
+    joined = join([load_artifact(path) for path in artifacts])
     write(
         joined,
         output,

@@ -64,10 +64,13 @@ def command(
     how = check_choice(recipe, storage)
     check_free(output, replace=force, inputs=[*artifacts, *exclude])
     check_artifacts([*artifacts, *exclude])
-    from kfac_artifacts.format import load, read_header
+    from kfac_artifacts.format import load_artifact, read_header
     from kfac_artifacts.merge import merge
 
-    added, removed = [load(p) for p in artifacts], [load(p) for p in exclude]
+    added, removed = (
+        [load_artifact(p) for p in artifacts],
+        [load_artifact(p) for p in exclude],
+    )
     with console.progress("comparing", len(added[0].blocks), "modules") as advance:
         merged = merge(
             added,

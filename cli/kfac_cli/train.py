@@ -185,13 +185,13 @@ def _check_usage(
 def _curvature(
     curvatures: tuple[Path, ...], exclude: tuple[Path, ...]
 ) -> "Artifact | None":
-    from kfac_artifacts.format import load
+    from kfac_artifacts.format import load_artifact
     from kfac_artifacts.merge import merge
 
-    added = [load(path) for path in curvatures]
+    added = [load_artifact(path) for path in curvatures]
     if len(added) < 2 and not exclude:
         return added[0] if added else None
-    removed = [load(path) for path in exclude]
+    removed = [load_artifact(path) for path in exclude]
     with console.progress("merging", len(added[0].blocks), "modules") as advance:
         return merge(added, exclude=removed, progress=advance)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
         read_header,
         read_manifest,
     )
-    from kfac_artifacts.format.reader import StoredFactors, load, open_artifact
+    from kfac_artifacts.format.reader import StoredFactors, load_artifact
     from kfac_artifacts.format.storage import STORAGES, Storage
     from kfac_artifacts.format.writer import MAX_SHARD_BYTES, dense_bytes, save_artifact
 
@@ -23,8 +23,7 @@ __all__ = [
     "StoredFactors",
     "check_hashes",
     "dense_bytes",
-    "load",
-    "open_artifact",
+    "load_artifact",
     "read_header",
     "read_manifest",
     "save_artifact",
@@ -40,8 +39,7 @@ export_lazily(
         "StoredFactors": "reader",
         "check_hashes": "header",
         "dense_bytes": "writer",
-        "load": "reader",
-        "open_artifact": "reader",
+        "load_artifact": "reader",
         "read_header": "header",
         "read_manifest": "header",
         "save_artifact": "writer",

@@ -107,26 +107,12 @@ class StoredFactors(LazyFactors):
         return handle
 
 
-def open_artifact(path: str | Path) -> Artifact:
-    """Open an artifact: check the manifest, sizes and headers; read no tensor.
+def load_artifact(path: str | Path, *, verify: bool = True) -> Artifact:
+    """Open an artifact: check what it says of itself, and read no factor yet.
 
     Args:
         path: The artifact's directory.
-
-    Returns:
-        The artifact, its factors read when they are asked for.
-
-    Raises:
-        FormatError: If anything breaks ``spec/format.md``; hashes are not looked at.
-    """
-    return settled(Path(path), _open)
-
-
-def load(path: str | Path) -> Artifact:
-    """Open an artifact after checking the hash of every file.
-
-    Args:
-        path: The artifact's directory.
+        verify: Whether to compare the hash of every file, which reads all of them.
 
     Returns:
         The artifact, its factors read when they are asked for.
@@ -134,10 +120,10 @@ def load(path: str | Path) -> Artifact:
     Raises:
         FormatError: If anything breaks ``spec/format.md``, or a hash is wrong.
     """
-    return settled(Path(path), _load)
+    return settled(Path(path), _verified if verify else _opened)
 
 
-def _open(path: Path) -> Artifact:
+def _opened(path: Path) -> Artifact:
     header = header_in(path)
     for file in sorted(set(header.files.values())):
         open_tensors(path / file)  # the library may refuse what passed our own checks
@@ -146,7 +132,7 @@ def _open(path: Path) -> Artifact:
     return Artifact(header.provenance, blocks, factors, header.digest)
 
 
-def _load(path: Path) -> Artifact:
-    artifact = _open(path)
+def _verified(path: Path) -> Artifact:
+    artifact = _opened(path)
     compare_hashes(path)
     return artifact

@@ -198,8 +198,8 @@ def _usage(place: str) -> str:
     return (
         f"```sh\npip install kfac-artifacts\nkfac pull {shlex.quote(place)} curvature\n"
         "kfac train MODEL DATA --curvature curvature -o tau\n```\n\n"
-        "```python\nimport kfac_artifacts\n\n"
-        'penalty = kfac_artifacts.KfacPenalty(kfac_artifacts.load("curvature"))\n```'
+        "```python\nimport kfac_artifacts as kfac\n\n"
+        'penalty = kfac.KfacPenalty(kfac.load_artifact("curvature"))\n```'
     )
 
 

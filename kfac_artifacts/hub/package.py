@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format import load
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.format.manifest import MANIFEST, FileInfo
 from kfac_artifacts.hub.card import is_untouched, license_of, model_card
 from kfac_artifacts.hub.content import CARD, CHANGED, ORIGIN, files_of, read_card
@@ -48,7 +48,7 @@ class Package:
             FormatError: If it is damaged, or one of its files is a link.
         """
         check_plain(directory, (MANIFEST, CARD, ORIGIN))
-        artifact = load(directory)
+        artifact = load_artifact(directory)
         manifest = read_plain(directory / MANIFEST)
         if sha256(manifest).hexdigest() != artifact.digest:
             raise FormatError(CHANGED.format(directory / MANIFEST))

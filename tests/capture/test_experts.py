@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from kfac_artifacts.artifact import KroneckerBlock, NamedConfig
 from kfac_artifacts.capture.layers.routing import Places, Tokens
 from kfac_artifacts.estimate import ComputeOptions, Estimator, checkpointing
-from kfac_artifacts.format import load, save_artifact
+from kfac_artifacts.format import load_artifact, save_artifact
 from kfac_artifacts.merge import merge
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.penalty import KfacPenalty
@@ -150,7 +150,7 @@ def test_the_nearest_products_of_an_unreached_expert_are_saved_on_the_way(
     assert len(set(block.factors)) == 2 * terms
     assert all(artifact.factors[f].to_dense().norm() == 0 for f in block.factors)
     save_artifact(artifact, tmp_path / "saved")
-    assert load(tmp_path / "saved").blocks == artifact.blocks
+    assert load_artifact(tmp_path / "saved").blocks == artifact.blocks
 
 
 def test_a_batch_may_leave_an_expert_out_that_another_batch_reaches():
@@ -238,14 +238,14 @@ def test_stacks_are_saved_merged_and_penalised(tmp_path):
     other = TensorExamples(models.text_batch(), "other")
     save_artifact(compute(network, other, cotangents=EXACT), tmp_path / "other")
     assert all(finding.good for finding in verify(tmp_path / "one"))
-    merged = merge([load(tmp_path / "one"), load(tmp_path / "other")])
+    merged = merge([load_artifact(tmp_path / "one"), load_artifact(tmp_path / "other")])
     save_artifact(merged, tmp_path / "merged")
-    assert load(tmp_path / "merged").blocks == one.blocks
+    assert load_artifact(tmp_path / "merged").blocks == one.blocks
     tau = {
         name: torch.randn(shape, dtype=torch.float64).requires_grad_()
         for name, shape in one.parameters.items()
     }
-    penalty = KfacPenalty(load(tmp_path / "merged"))
+    penalty = KfacPenalty(load_artifact(tmp_path / "merged"))
     value = penalty(tau)
     drift = one.drift(tau).float()
     torch.testing.assert_close(value, drift, rtol=1e-5, atol=0)

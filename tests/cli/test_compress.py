@@ -17,7 +17,7 @@ from kfac_artifacts.compress import (
     save_compressed,
 )
 from kfac_artifacts.compress.recipes import STORAGES
-from kfac_artifacts.format import dense_bytes, open_artifact, save_artifact
+from kfac_artifacts.format import dense_bytes, load_artifact, save_artifact
 from kfac_artifacts.task_vector import TaskVector
 from kfac_cli.compress import command
 from kfac_cli.main import main
@@ -65,7 +65,7 @@ def test_the_default_is_small(made, tmp_path):
     good("compress", made / "total", "-o", tmp_path / "b", "--recipe", PRESETS["small"])
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert "all blocks together: relative Frobenius error" in said
-    after = open_artifact(tmp_path / "a")
+    after = load_artifact(tmp_path / "a", verify=False)
     total = sum(info.nbytes for info in after.factors.infos.values())
     share = 100 * total / dense_bytes(after)
     assert f"{share:.2f} % of dense float32" in said.splitlines()[-1]
@@ -77,7 +77,7 @@ def test_the_default_is_small(made, tmp_path):
 @pytest.mark.parametrize("recipe", ["block-4+int8", "prune-10%", "svd-2+bfloat16"])
 def test_a_recipe_does_what_the_library_does(made, tmp_path, recipe):
     good("compress", made / "total", "-o", tmp_path / "a", "--recipe", recipe)
-    save_compressed(open_artifact(made / "total"), tmp_path / "b", recipe)
+    save_compressed(load_artifact(made / "total", verify=False), tmp_path / "b", recipe)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert "BAD" not in good("verify", tmp_path / "a")
     found = json.loads(good("inspect", tmp_path / "a", "--json"))
@@ -118,7 +118,10 @@ def test_task_vectors_get_a_column_and_a_line(made, tmp_path):
     rows = {line.split()[0]: line.split() for line in lines[1:9]}
     assert rows["q"][-2:] == [rows["q"][-1]] * 2
     assert rows["k"][-1] == rows["norm"][-1] == "-"
-    before, after = open_artifact(made / "total"), open_artifact(tmp_path / "a")
+    before, after = (
+        load_artifact(made / "total", verify=False),
+        load_artifact(tmp_path / "a", verify=False),
+    )
     report = compare(before, after, [change()])
     assert f"penalty along tau: {report.directions[0]:.3f} of what it was" in lines
     assert f"penalty along part: {rows['q'][-1]} of what it was" in lines
@@ -127,7 +130,10 @@ def test_task_vectors_get_a_column_and_a_line(made, tmp_path):
 def test_json_says_what_is_in_the_files(made, tmp_path):
     options = ("--json", "--recipe", "block-4+int8", "--task-vector", made / "tau")
     found = json.loads(good("compress", made / "total", "-o", tmp_path / "a", *options))
-    before, after = open_artifact(made / "total"), open_artifact(tmp_path / "a")
+    before, after = (
+        load_artifact(made / "total", verify=False),
+        load_artifact(tmp_path / "a", verify=False),
+    )
     assert found["output"] == str(tmp_path / "a")
     assert found["task_vectors"] == [str(made / "tau")]
     for side, of in (("before", before), ("after", after)):
@@ -263,9 +269,12 @@ def test_merge_takes_a_recipe(tmp_path):
     good(*words, tmp_path / "whole")
     result = json.loads(good(*words, tmp_path / "small", "--recipe", "int8", "--json"))
     assert result["tasks"] == 2
-    save_compressed(open_artifact(tmp_path / "whole"), tmp_path / "same", "int8")
+    save_compressed(
+        load_artifact(tmp_path / "whole", verify=False), tmp_path / "same", "int8"
+    )
     whole, small, same = (
-        open_artifact(tmp_path / name) for name in ("whole", "small", "same")
+        load_artifact(tmp_path / name, verify=False)
+        for name in ("whole", "small", "same")
     )
     assert small.provenance.losses.keys() == same.provenance.losses.keys()
     for name, factor in small.factors.items():
@@ -287,12 +296,14 @@ def test_compute_takes_a_recipe(saved_model, tmp_path):
     good(*words, "-o", tmp_path / "whole")
     good(*words, "-o", tmp_path / "small", "--recipe", "block-2+int8")
     save_compressed(
-        open_artifact(tmp_path / "whole"), tmp_path / "same", "block-2+int8"
+        load_artifact(tmp_path / "whole", verify=False),
+        tmp_path / "same",
+        "block-2+int8",
     )
     small, same = contents(tmp_path / "small"), contents(tmp_path / "same")
     assert small["factors.safetensors"] == same["factors.safetensors"]
-    losses = open_artifact(tmp_path / "small").provenance.losses
-    assert losses == open_artifact(tmp_path / "same").provenance.losses
+    losses = load_artifact(tmp_path / "small", verify=False).provenance.losses
+    assert losses == load_artifact(tmp_path / "same", verify=False).provenance.losses
     assert "BAD" not in good(
         "verify", tmp_path / "small", "--model", saved_model("bert")
     )

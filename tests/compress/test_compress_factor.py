@@ -20,7 +20,7 @@ from kfac_artifacts.factors import (
     LowRank,
     Pruned,
 )
-from kfac_artifacts.format import Storage, open_artifact, save_artifact
+from kfac_artifacts.format import Storage, load_artifact, save_artifact
 from kfac_artifacts.format.factor_info import factor_info
 from tests.compress.small import (
     covariance,
@@ -257,7 +257,7 @@ def test_values_that_a_storage_cannot_hold_are_refused():
 def test_what_is_read_again_is_what_was_made(name, tmp_path):
     before = on_disk(plain(), tmp_path / "before")
     save_compressed(before, tmp_path / "after", name)
-    after = open_artifact(tmp_path / "after")
+    after = load_artifact(tmp_path / "after", verify=False)
     for factor in before.factors:
         given_one = Original(before.factors[factor], False, True)
         made = compress_factor(given_one, Recipe.parse(name))

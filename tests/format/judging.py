@@ -11,7 +11,7 @@ import torch
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.compress import Recipe, save_compressed
 from kfac_artifacts.errors import KfacError
-from kfac_artifacts.format import load, save_artifact
+from kfac_artifacts.format import load_artifact, save_artifact
 from kfac_artifacts.merge import merge
 from kfac_artifacts.operator import CurvatureOperator
 from kfac_artifacts.penalty import KfacPenalty
@@ -33,7 +33,7 @@ def judged(path: Path, seed: int) -> str:
     """
     refused = opened = None
     try:
-        opened = load(path)
+        opened = load_artifact(path)
         for name in opened.factors:
             opened.factors[name]
     except KfacError as error:
@@ -97,18 +97,18 @@ def used_elsewhere(artifact: Artifact, path: Path, seed: int, *, good: bool) -> 
     file.write_text(json.dumps(value))
 
     def merged() -> Artifact:
-        return merge([artifact, load(partner)])
+        return merge([artifact, load_artifact(partner)])
 
     def without() -> Artifact:
         save_artifact(merged(), path.with_name(path.name + "-total"))
-        total = load(path.with_name(path.name + "-total"))
-        return merge([total], exclude=[load(partner)])
+        total = load_artifact(path.with_name(path.name + "-total"))
+        return merge([total], exclude=[load_artifact(partner)])
 
     def compressed() -> Artifact:
         target = path.with_name(path.name + "-small")
         recipe = Recipe.parse(RECIPES[seed % len(RECIPES)])
         save_compressed(artifact, target, recipe)
-        return load(target)
+        return load_artifact(target)
 
     for number, make in enumerate((merged, without, compressed)):
         derived(make, path.with_name(f"{path.name}-{number}"), good=good)
@@ -119,7 +119,7 @@ def derived(make: Callable[[], Artifact], place: Path, *, good: bool) -> None:
     try:
         made = make()
         save_artifact(made, place)
-        saved = load(place)
+        saved = load_artifact(place)
         factors = {name: saved.factors[name] for name in saved.factors}
     except KfacError:
         return

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format import open_artifact
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.format.json_text import parse_json
 from kfac_artifacts.format.manifest import from_json, to_json
 from tests.spec import independent_reader
@@ -135,7 +135,7 @@ def test_a_tensor_file_with_its_header_changed_is_judged_alike(
     manifest["files"]["factors.safetensors"]["size"] = len(content)
     (damaged / "kfac.json").write_text(json.dumps(manifest))
     try:
-        artifact = open_artifact(damaged)
+        artifact = load_artifact(damaged, verify=False)
     except FormatError:
         with pytest.raises(independent_reader.Refused):
             independent_reader.read(damaged, hashes=False)

@@ -18,7 +18,13 @@ from hypothesis import strategies as st
 
 from kfac_artifacts.errors import FormatError, PlaceError
 from kfac_artifacts.factors import Dense, Factor
-from kfac_artifacts.format import STORAGES, Storage, check_hashes, load, save_artifact
+from kfac_artifacts.format import (
+    STORAGES,
+    Storage,
+    check_hashes,
+    load_artifact,
+    save_artifact,
+)
 from kfac_artifacts.format.coding import rounded
 from tests.format.artifacts import PLANS, build, contents, same, small
 from tests.spec.independent_reader import read
@@ -34,7 +40,7 @@ def test_an_artifact_survives_being_written(plans, error, storage, limit) -> Non
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "artifact"
         save_artifact(artifact, path, storage=storage, max_shard_bytes=limit)
-        found = load(path)
+        found = load_artifact(path)
         codec = Storage.parse(storage)  # int8 alone rounds these numbers
         read_back = {n: rounded(f, codec) for n, f in artifact.factors.items()}
         assert same(found, replace(artifact, factors=read_back))
@@ -54,7 +60,7 @@ def test_an_artifact_survives_being_written(plans, error, storage, limit) -> Non
     ],
 )
 def test_a_vector_written_again_has_the_same_bytes(name, storage, tmp_path) -> None:
-    save_artifact(load(VALID / name), tmp_path / "again", storage=storage)
+    save_artifact(load_artifact(VALID / name), tmp_path / "again", storage=storage)
     kept = contents(VALID / name)
     del kept["expected.json"]
     assert contents(tmp_path / "again") == kept
@@ -68,13 +74,15 @@ def test_the_writer_writes_no_metadata(tmp_path: Path) -> None:
 PROGRAM = """
 import sys
 from pathlib import Path
-from kfac_artifacts.format import load, save_artifact
-save_artifact(load(sys.argv[1]), Path(sys.argv[2]), max_shard_bytes=50)
+from kfac_artifacts.format import load_artifact, save_artifact
+save_artifact(load_artifact(sys.argv[1]), Path(sys.argv[2]), max_shard_bytes=50)
 """
 
 
 def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
-    save_artifact(load(VALID / "gramians"), tmp_path / "here", max_shard_bytes=50)
+    save_artifact(
+        load_artifact(VALID / "gramians"), tmp_path / "here", max_shard_bytes=50
+    )
     command = [sys.executable, "-c", PROGRAM, VALID / "gramians", tmp_path / "there"]
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
     subprocess.run(command, check=True, cwd=ROOT, env=environment)
@@ -86,7 +94,7 @@ def test_shards_are_no_larger_than_asked_unless_a_factor_is(tmp_path: Path) -> N
     save_artifact(small((9, 2, 4)), tmp_path / "a", max_shard_bytes=60)
     files = {name for name in contents(tmp_path / "a") if name.startswith("factors-")}
     assert files == {f"factors-0000{i}-of-00002.safetensors" for i in (1, 2)}
-    assert load(tmp_path / "a").factors["norm/G"].dim == 4
+    assert load_artifact(tmp_path / "a").factors["norm/G"].dim == 4
 
 
 class Faulty(Mapping[str, Factor]):
@@ -124,8 +132,8 @@ def test_an_interrupted_write_leaves_what_was_there(error, existing, tmp_path) -
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from kfac_artifacts.format import load, save_artifact
-artifact = load(sys.argv[1])
+from kfac_artifacts.format import load_artifact, save_artifact
+artifact = load_artifact(sys.argv[1])
 kill = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 save_artifact(artifact, Path(sys.argv[2]), progress=kill)
 """
@@ -136,7 +144,7 @@ def test_a_killed_write_leaves_no_artifact(tmp_path: Path) -> None:
     assert subprocess.run(command, check=False, cwd=ROOT).returncode == -signal.SIGKILL
     assert not (tmp_path / "a").exists()
     save_artifact(small(), tmp_path / "a")  # what was left is not in the way
-    load(tmp_path / "a")
+    load_artifact(tmp_path / "a")
 
 
 @contextmanager
@@ -202,19 +210,21 @@ def test_replacing_takes_the_old_files_away(tmp_path: Path) -> None:
     save_artifact(small((2, 2, 2)), tmp_path / "a", replace=True)
     assert sorted(contents(tmp_path / "a")) == ["factors.safetensors", "kfac.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    assert load(tmp_path / "a").factors["l/A"].dim == 3
+    assert load_artifact(tmp_path / "a").factors["l/A"].dim == 3
 
 
 def test_an_artifact_can_replace_itself(tmp_path: Path) -> None:
     save_artifact(small(), tmp_path / "a", storage="float32")
-    save_artifact(load(tmp_path / "a"), tmp_path / "a", storage="float16", replace=True)
+    save_artifact(
+        load_artifact(tmp_path / "a"), tmp_path / "a", storage="float16", replace=True
+    )
     check_hashes(tmp_path / "a")
-    assert same(load(tmp_path / "a"), small())
+    assert same(load_artifact(tmp_path / "a"), small())
 
 
 def test_an_artifact_that_is_replaced_is_not_mixed_with_the_new_one(tmp_path) -> None:
     save_artifact(small(), tmp_path / "a")
-    early, late = load(tmp_path / "a"), load(tmp_path / "a")
+    early, late = load_artifact(tmp_path / "a"), load_artifact(tmp_path / "a")
     first = early.factors["l/A"].to_dense()
     other = replace(
         small(),
@@ -227,7 +237,9 @@ def test_an_artifact_that_is_replaced_is_not_mixed_with_the_new_one(tmp_path) ->
     assert torch.equal(first, small().factors["l/A"].to_dense())
     with pytest.raises(FormatError, match="was replaced since it was opened"):
         late.factors["l/A"]
-    assert not torch.equal(load(tmp_path / "a").factors["l/A"].to_dense(), first)
+    assert not torch.equal(
+        load_artifact(tmp_path / "a").factors["l/A"].to_dense(), first
+    )
 
 
 def test_what_no_reader_could_read_is_not_written(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ TOGETHER = """
 import errno, json, os, sys, time, traceback
 from pathlib import Path
 from kfac_artifacts.errors import KfacError
-from kfac_artifacts.format import load, open_artifact
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.hub import pull, push
 from kfac_artifacts.places import exchange
 
@@ -54,14 +54,14 @@ def reading(number):
             if number % 3 == 0:
                 pull(str(place), root / f"copy-{number}", replace=True)
             elif number % 3 == 1:
-                artifact = load(place)
+                artifact = load_artifact(place)
                 try:
                     for name in artifact.factors:
                         artifact.factors[name]
                 except KfacError as error:  # said in one line, which is all that can be
                     assert "was replaced since it was opened" in str(error), error
             else:
-                open_artifact(place)
+                load_artifact(place, verify=False)
             assert (place / "kfac.json").is_file() or not one_step  # without any help
             said["good"] += 1
     return work

@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import constants
 
 from kfac_artifacts.errors import FormatError, PlaceError, RegistryError
-from kfac_artifacts.format import load
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.hub import Hub, pull, push
 from tests.hub.conftest import contents, write_artifact
 from tests.hub.store import Fault
@@ -37,7 +37,7 @@ def test_a_branch_is_resolved_to_a_commit(
         "reference": reference,
         "digest": pulled.digest,
     }
-    assert load(tmp_path / "copy").digest == pulled.digest
+    assert load_artifact(tmp_path / "copy").digest == pulled.digest
     assert server.store.leaks == []  # the token stayed at the Hub
 
 

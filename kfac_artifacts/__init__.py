@@ -11,7 +11,12 @@ from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
     from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
-    from kfac_artifacts.compress import Budget, Recipe, compare, save_compressed
+    from kfac_artifacts.compress import (
+        Budget,
+        Recipe,
+        compression_report,
+        save_compressed,
+    )
     from kfac_artifacts.errors import KfacError
     from kfac_artifacts.estimate import ComputeOptions, Estimator
     from kfac_artifacts.estimate.compute import compute
@@ -55,7 +60,7 @@ __all__ = [
     "TrainSettings",
     "TrainingTask",
     "apply",
-    "compare",
+    "compression_report",
     "compute",
     "encode_texts",
     "evaluate",
@@ -97,7 +102,7 @@ export_lazily(
         "TrainSettings": "train",
         "TrainingTask": "train",
         "apply": "sources",
-        "compare": "compress",
+        "compression_report": "compress",
         "compute": "estimate",
         "encode_texts": "sources",
         "evaluate": "evaluate",

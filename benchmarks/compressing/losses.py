@@ -14,7 +14,7 @@ from compressing import models
 from compressing.arms import Seed
 from compressing.recipes import DENSE, NONE
 from compressing.sizes import bytes_on_disk, dense_bytes, tensor_bytes
-from kfac_artifacts.compress import compare
+from kfac_artifacts.compress import compression_report
 from kfac_artifacts.fidelity import agreement
 from kfac_artifacts.linearize import jvp
 
@@ -62,7 +62,7 @@ def losses(seed: Seed, recipe: str) -> dict[str, Any]:
         tau = kfac.TaskVector.load(seed.trained(NONE, trainer)).tensors
         before = kfac.load_artifact(seed.others(trainer), verify=False)
         after = kfac.load_artifact(seed.compressed(recipe, trainer), verify=False)
-        reports.append(compare(before, after, [tau]))
+        reports.append(compression_report(before, after, [tau]))
         exact = kfac.KfacPenalty(before)
         own, dense = (
             float(exact(kfac.TaskVector.load(seed.trained(arm, trainer)).tensors))

@@ -97,7 +97,7 @@ def command(
     check_free(output, replace=force, inputs=[artifact, *task_vectors])
     check_artifacts([artifact])
     check_vectors(task_vectors)
-    from kfac_artifacts.compress import Budget, compare
+    from kfac_artifacts.compress import Budget, compression_report
     from kfac_artifacts.format import dense_bytes, load_artifact, read_header
 
     how = named or Budget(max_size, max_error)
@@ -116,7 +116,9 @@ def command(
     found = None
     if report:
         with console.progress("comparing", len(before.blocks), "modules") as advance:
-            found = compare(before, load_artifact(output, verify=False), taus, advance)
+            found = compression_report(
+                before, load_artifact(output, verify=False), taus, advance
+            )
     if as_json:
         console.print_json(_as_json(output, sizes, after, found, task_vectors))
     else:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.compress.budget import Budget
     from kfac_artifacts.compress.compress_artifact import compress, save_compressed
     from kfac_artifacts.compress.recipes import PRESETS, Recipe
-    from kfac_artifacts.compress.report import ModuleReport, Report, compare
+    from kfac_artifacts.compress.report import ModuleReport, Report, compression_report
 
 __all__ = [
     "PRESETS",
@@ -20,8 +20,8 @@ __all__ = [
     "ModuleReport",
     "Recipe",
     "Report",
-    "compare",
     "compress",
+    "compression_report",
     "save_compressed",
 ]
 
@@ -33,7 +33,7 @@ export_lazily(
         "ModuleReport": "report",
         "Recipe": "recipes",
         "Report": "report",
-        "compare": "report",
+        "compression_report": "report",
         "compress": "compress_artifact",
         "save_compressed": "compress_artifact",
     },

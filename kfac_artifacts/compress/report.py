@@ -63,7 +63,7 @@ class Report:
     directions: tuple[float | None, ...]
 
 
-def compare(
+def compression_report(
     before: Artifact,
     after: Artifact,
     task_vectors: Sequence[Mapping[str, Tensor]] = (),

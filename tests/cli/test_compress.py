@@ -12,7 +12,7 @@ from kfac_artifacts.artifact import BaseModel, ParameterInfo
 from kfac_artifacts.compress import (
     PRESETS,
     Recipe,
-    compare,
+    compression_report,
     recipes,
     save_compressed,
 )
@@ -122,7 +122,7 @@ def test_task_vectors_get_a_column_and_a_line(made, tmp_path):
         load_artifact(made / "total", verify=False),
         load_artifact(tmp_path / "a", verify=False),
     )
-    report = compare(before, after, [change()])
+    report = compression_report(before, after, [change()])
     assert f"penalty along tau: {report.directions[0]:.3f} of what it was" in lines
     assert f"penalty along part: {rows['q'][-1]} of what it was" in lines
 
@@ -151,7 +151,7 @@ def test_json_says_what_is_in_the_files(made, tmp_path):
         assert about["structure"] == factor["structure"]["name"]
         assert about["configuration"] == factor["structure"]["configuration"]
         assert about["dim"] == factor["dim"]
-    report = compare(before, after, [change()])
+    report = compression_report(before, after, [change()])
     assert found["error"] == report.error
     assert found["directions"] == list(report.directions)
     for module, expected in zip(found["modules"], report.modules, strict=True):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import terms_of
-from kfac_artifacts.compress import compare, save_compressed
+from kfac_artifacts.compress import compression_report, save_compressed
 from kfac_artifacts.compress.report import DIRECTIONS
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import Dense
@@ -57,7 +57,7 @@ def penalty(artifact, name, tau):
 
 def test_error_norm_and_trace_are_those_of_the_blocks(pair):
     before, after = pair
-    report = compare(before, after)
+    report = compression_report(before, after)
     assert [module.name for module in report.modules] == list(BLOCKS)
     for module in report.modules:
         exact, found = (block_matrix(a, module.name) for a in pair)
@@ -71,7 +71,7 @@ def test_error_norm_and_trace_are_those_of_the_blocks(pair):
 
 def test_the_smallest_eigenvalue_is_one_or_a_bound(pair):
     before, after = pair
-    for module in compare(before, after).modules:
+    for module in compression_report(before, after).modules:
         names = after.blocks[module.name].factors
         lowest = []
         for factor in (after.factors[name] for name in names):
@@ -84,7 +84,7 @@ def test_the_smallest_eigenvalue_is_one_or_a_bound(pair):
 
 def test_random_directions_are_products_of_vectors(pair):
     before, after = pair
-    for module in compare(before, after).modules:
+    for module in compression_report(before, after).modules:
         generator = torch.Generator().manual_seed(zlib.crc32(module.name.encode()))
         block = before.blocks[module.name]
         dims = [before.factors[name].dim for name in terms_of(block)[0]]
@@ -106,7 +106,7 @@ def test_random_directions_are_products_of_vectors(pair):
 def test_penalties_along_task_vectors_are_compared(pair):
     before, after = pair
     taus = [change(seed=1), change(seed=2)]
-    report = compare(before, after, taus)
+    report = compression_report(before, after, taus)
     for place, tau in enumerate(taus):
         ends = [[penalty(a, name, tau) for name in BLOCKS] for a in pair]
         for module, old, new in zip(report.modules, *ends, strict=True):
@@ -123,7 +123,7 @@ def test_parameters_that_are_lacking_count_as_unchanged(pair, lacking):
     tau = change(seed=3)
     zeros = {**tau, lacking: torch.zeros(SHAPES[lacking])}
     del tau[lacking]
-    found, expected = (compare(before, after, [t]) for t in (tau, zeros))
+    found, expected = (compression_report(before, after, [t]) for t in (tau, zeros))
     assert found == expected
     directions = {m.name: m.directions[0] for m in found.modules}
     assert (directions["norm"] is None) == (lacking == "norm.weight")
@@ -132,19 +132,19 @@ def test_parameters_that_are_lacking_count_as_unchanged(pair, lacking):
 
 def test_a_task_vector_of_other_parameters_has_no_ratio(pair):
     before, after = pair
-    report = compare(before, after, [{"other": torch.ones(3)}])
+    report = compression_report(before, after, [{"other": torch.ones(3)}])
     assert report.directions == (None,)
     assert {module.directions for module in report.modules} == {(None,)}
 
 
 def test_without_task_vectors_there_are_no_ratios(pair):
-    report = compare(*pair)
+    report = compression_report(*pair)
     assert report.directions == ()
     assert {module.directions for module in report.modules} == {()}
 
 
 def test_bytes_are_those_in_the_files(pair):
-    report = compare(*pair)
+    report = compression_report(*pair)
     for artifact, side in zip(pair, ("before", "after"), strict=True):
         directory = artifact.factors._directory
         stored = open_tensors(directory / "factors.safetensors")
@@ -160,7 +160,7 @@ def test_bytes_are_those_in_the_files(pair):
 def test_nothing_lost_is_zero_to_the_last_bit(tmp_path):
     before = on_disk(rich(), tmp_path / "before")
     save_compressed(before, tmp_path / "after", "float32")
-    report = compare(
+    report = compression_report(
         before, load_artifact(tmp_path / "after", verify=False), [change()]
     )
     assert report.error == 0
@@ -175,7 +175,7 @@ def test_blocks_that_are_zero_have_lost_nothing(tmp_path):
     zero = {n: Dense(torch.zeros(f.dim, f.dim)) for n, f in of.factors.items()}
     before = on_disk(replace(of, factors=zero), tmp_path / "before")
     save_compressed(before, tmp_path / "after", "small")
-    report = compare(before, load_artifact(tmp_path / "after", verify=False))
+    report = compression_report(before, load_artifact(tmp_path / "after", verify=False))
     assert report.error == 0
     for module in report.modules:
         assert (module.error, module.norm, module.trace, module.random) == (0, 0, 1, 0)
@@ -185,12 +185,12 @@ def test_blocks_that_are_zero_have_lost_nothing(tmp_path):
 def test_other_artifacts_are_refused(tmp_path):
     one, other = on_disk(rich(), tmp_path / "a"), on_disk(plain(), tmp_path / "b")
     with pytest.raises(MismatchError, match="same blocks"):
-        compare(one, other)
+        compression_report(one, other)
     with pytest.raises(MismatchError, match="on disk"):
-        compare(rich(), rich())
+        compression_report(rich(), rich())
 
 
 def test_progress_is_told_after_every_module(pair):
     told = []
-    compare(*pair, (), told.append)
+    compression_report(*pair, (), told.append)
     assert told == [1] * len(BLOCKS)

@@ -68,7 +68,7 @@ def _check_size(name: str, block: Block, norms: Mapping[str, float]) -> None:
 
 def _norm(factor: Factor) -> float:
     """A bound of the norm, from its largest entry: nothing is multiplied for it."""
-    entries = [largest(floats(leaf)) for leaf in factor.leaves().values()]
+    entries = [largest(floats(numbers)) for numbers in factor.fields().values()]
     if isinstance(factor, LowRank):
         entries.append(factor.entry_bound())
     return factor.dim * max(entries)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.factors.diagonal import Diagonal
     from kfac_artifacts.factors.fields import Configuration, Field, Role
     from kfac_artifacts.factors.inner import inner
-    from kfac_artifacts.factors.int8 import Int8Entries, Int8Matrix, Leaf, floats
+    from kfac_artifacts.factors.int8 import Int8Entries, Int8Matrix, Numbers, floats
     from kfac_artifacts.factors.low_rank import LowRank
     from kfac_artifacts.factors.pruned import Pruned
     from kfac_artifacts.factors.shapes import SHAPES
@@ -37,8 +37,8 @@ __all__ = [
     "Field",
     "Int8Entries",
     "Int8Matrix",
-    "Leaf",
     "LowRank",
+    "Numbers",
     "Pruned",
     "Role",
     "check_factor",
@@ -64,7 +64,7 @@ export_lazily(
         "Field": "fields",
         "Int8Entries": "int8",
         "Int8Matrix": "int8",
-        "Leaf": "int8",
+        "Numbers": "int8",
         "LowRank": "low_rank",
         "Pruned": "pruned",
         "Role": "fields",

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kfac_artifacts.factors.fields import Configuration, Field
-from kfac_artifacts.factors.int8 import Leaf, moved, parts
+from kfac_artifacts.factors.int8 import Numbers, moved, parts
 from kfac_artifacts.factors.shapes import SHAPES
 
 
@@ -23,7 +23,7 @@ def eigenvalue_ratio(low: float, high: float) -> float:
 class Factor(ABC):
     """A symmetric ``d x d`` matrix, held in a structure that may be smaller.
 
-    Subclasses are frozen dataclasses of leaves: tensors, or numbers kept as int8.
+    Subclasses are frozen dataclasses of fields: tensors, or numbers kept as int8.
     Storage, device moves and sizes are derived from them.
     """
 
@@ -31,29 +31,13 @@ class Factor(ABC):
     """The structure's name in the manifest."""
 
     @classmethod
-    def fields(cls, dim: int, configuration: Configuration) -> dict[str, Field]:
-        """Give shape and role of every field of a ``dim x dim`` factor.
-
-        Args:
-            dim: Number of rows.
-            configuration: What fixes the shapes beside it.
-
-        Returns:
-            The fields by name, in order.
-
-        Raises:
-            FactorError: If there is no such configuration.
-        """
-        return SHAPES[cls.name](dim, configuration)
-
-    @classmethod
     def from_fields(
-        cls, leaves: Mapping[str, Leaf], configuration: Configuration
+        cls, fields: Mapping[str, Numbers], configuration: Configuration
     ) -> "Factor":
         """Build the factor of its fields.
 
         Args:
-            leaves: The fields, of the shapes that ``fields`` gives.
+            fields: By name, of the shapes that ``SHAPES`` gives.
             configuration: The configuration.
 
         Returns:
@@ -62,7 +46,7 @@ class Factor(ABC):
         Raises:
             FactorError: If the values of the fields stand for no matrix.
         """
-        return cls(**leaves)
+        return cls(**fields)
 
     @property
     @abstractmethod
@@ -73,6 +57,11 @@ class Factor(ABC):
     def configuration(self) -> dict[str, Any]:
         """What fixes the shapes of the fields beside ``dim``, as JSON."""
         return {}
+
+    @property
+    def shapes(self) -> dict[str, Field]:
+        """Shape and role of every field, by name."""
+        return SHAPES[self.name](self.dim, self.configuration)
 
     @abstractmethod
     def matmul(self, x: Float[Tensor, "d n"]) -> Float[Tensor, "d n"]:
@@ -97,7 +86,7 @@ class Factor(ABC):
     def add_diagonal(self, amount: float) -> "Factor":
         """Add a number to every entry of the diagonal."""
 
-    def leaves(self) -> dict[str, Leaf]:
+    def fields(self) -> dict[str, Numbers]:
         """Name the fields that make up this factor."""
         return {f.name: getattr(self, f.name) for f in dataclass_fields(self)}  # type: ignore[arg-type]
 
@@ -105,8 +94,8 @@ class Factor(ABC):
         """Name the tensors that make up this factor, those of int8 apart."""
         return {
             field + suffix: tensor
-            for field, leaf in self.leaves().items()
-            for suffix, tensor in parts(leaf).items()
+            for field, numbers in self.fields().items()
+            for suffix, tensor in parts(numbers).items()
         }
 
     def __repr__(self) -> str:
@@ -127,5 +116,7 @@ class Factor(ABC):
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "Factor":
         """Move to a device or compute in a dtype; what is kept as int8 stays so."""
-        leaves = {k: moved(leaf, device, dtype) for k, leaf in self.leaves().items()}
-        return type(self).from_fields(leaves, self.configuration)
+        fields = {
+            k: moved(numbers, device, dtype) for k, numbers in self.fields().items()
+        }
+        return type(self).from_fields(fields, self.configuration)

@@ -16,7 +16,7 @@ from kfac_artifacts.factors.dense import extremes, lift
 from kfac_artifacts.factors.fields import (
     Configuration,
 )
-from kfac_artifacts.factors.int8 import Int8Matrix, Leaf, floats
+from kfac_artifacts.factors.int8 import Int8Matrix, Numbers, floats
 
 
 @final
@@ -74,9 +74,9 @@ class BlockDiagonal(Factor):
     @classmethod
     @override
     def from_fields(
-        cls, leaves: Mapping[str, Leaf], configuration: Configuration
+        cls, fields: Mapping[str, Numbers], configuration: Configuration
     ) -> "BlockDiagonal":
-        rest = dict(leaves)
+        rest = dict(fields)
         permutation: Any = rest.pop("permutation", None)
         if permutation is not None:
             _check_permutation(permutation)
@@ -94,8 +94,10 @@ class BlockDiagonal(Factor):
         return sum(run.shape[0] * run.shape[1] for run in map(_shaped, self.runs))
 
     @override
-    def leaves(self) -> dict[str, Leaf]:
-        found: dict[str, Leaf] = {f"blocks_{i}": run for i, run in enumerate(self.runs)}
+    def fields(self) -> dict[str, Numbers]:
+        found: dict[str, Numbers] = {
+            f"blocks_{i}": run for i, run in enumerate(self.runs)
+        }
         if self.permutation is not None:
             found["permutation"] = self.permutation
         return found

@@ -13,7 +13,7 @@ from torch import Tensor
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors.base import Factor
 from kfac_artifacts.factors.fields import Role
-from kfac_artifacts.factors.int8 import MAX_SCALE, Leaf, floats
+from kfac_artifacts.factors.int8 import MAX_SCALE, Numbers, floats
 from kfac_artifacts.factors.low_rank import LowRank
 
 MAX_FLOAT = torch.finfo(torch.float32).max
@@ -35,15 +35,14 @@ def check_factor(factor: Factor, asymmetry: float = MAX_ASYMMETRY) -> None:
         FactorError: If an entry of its matrix is not finite, or beyond float32 where it
             is a sum of products, or the matrix is not symmetric.
     """
-    fields = factor.fields(factor.dim, factor.configuration)
-    leaves = factor.leaves()
-    for name, leaf in leaves.items():
-        bad = _not_finite(leaf)
+    fields, shapes = factor.fields(), factor.shapes
+    for name, numbers in fields.items():
+        bad = _not_finite(numbers)
         if bad:
             raise FactorError(f"{name} has {bad} values that are not finite")
     if isinstance(factor, LowRank) and not factor.entry_bound() <= MAX_FLOAT:
         raise FactorError("its vectors and values make entries beyond float32")
-    whole = [x for n, x in leaves.items() if fields[n].role is Role.MATRIX]
+    whole = [x for n, x in fields.items() if shapes[n].role is Role.MATRIX]
     found = relative_asymmetry([x for x in whole if isinstance(x, Tensor)])
     if not found <= asymmetry:
         raise FactorError(f"not symmetric: relative asymmetry {found:.2e}")
@@ -71,13 +70,13 @@ def relative_asymmetry(matrices: Sequence[Tensor]) -> float:
     return (loss / size) ** 0.5
 
 
-def _not_finite(leaf: Leaf) -> int:
+def _not_finite(numbers: Numbers) -> int:
     """Count the values of a field that are not finite when they are decoded."""
-    if not isinstance(leaf, Tensor):
-        stored = sum(_not_finite(tensor) for tensor in leaf.parts().values())
-        if stored or leaf.scales.numel() == 0 or leaf.scales.max() <= MAX_SCALE:
+    if not isinstance(numbers, Tensor):
+        stored = sum(_not_finite(tensor) for tensor in numbers.parts().values())
+        if stored or numbers.scales.numel() == 0 or numbers.scales.max() <= MAX_SCALE:
             return stored
-    values = floats(leaf)
+    values = floats(numbers)
     if math.isfinite(largest(values)):  # one look at each, and no mask of them
         return 0
     return int((~values.isfinite()).sum())

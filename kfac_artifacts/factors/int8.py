@@ -135,28 +135,30 @@ class Int8Matrix:
         _check(self.codes, self.scales)
 
 
-Leaf: TypeAlias = Tensor | Int8Entries | Int8Matrix
+Numbers: TypeAlias = Tensor | Int8Entries | Int8Matrix
 """One field of a factor, as it is kept in memory."""
 
 
-def floats(leaf: Leaf) -> Tensor:
+def floats(numbers: Numbers) -> Tensor:
     """Give the numbers of a field."""
-    return leaf if isinstance(leaf, Tensor) else leaf.floats()
+    return numbers if isinstance(numbers, Tensor) else numbers.floats()
 
 
-def parts(leaf: Leaf) -> dict[str, Tensor]:
+def parts(numbers: Numbers) -> dict[str, Tensor]:
     """Give the tensors of a field, by what is added to its name for them."""
-    return {"": leaf} if isinstance(leaf, Tensor) else leaf.parts()
+    return {"": numbers} if isinstance(numbers, Tensor) else numbers.parts()
 
 
 def moved(
-    leaf: Leaf, device: torch.device | str | None, dtype: torch.dtype | None
-) -> Leaf:
+    numbers: Numbers, device: torch.device | str | None, dtype: torch.dtype | None
+) -> Numbers:
     """Move a field to a device; codes, bits and indices keep their number type."""
-    if not isinstance(leaf, Tensor):
-        tensors = (moved(t, device, dtype) for t in leaf.parts().values())
-        return type(leaf)(*tensors)  # type: ignore[arg-type]
-    return leaf.to(device=device, dtype=dtype if leaf.is_floating_point() else None)
+    if not isinstance(numbers, Tensor):
+        tensors = (moved(t, device, dtype) for t in numbers.parts().values())
+        return type(numbers)(*tensors)  # type: ignore[arg-type]
+    return numbers.to(
+        device=device, dtype=dtype if numbers.is_floating_point() else None
+    )
 
 
 def _rows(values: Tensor) -> Tensor:

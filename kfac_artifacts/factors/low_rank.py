@@ -13,7 +13,7 @@ from kfac_artifacts.factors.eigen import eigh
 from kfac_artifacts.factors.fields import (
     Configuration,
 )
-from kfac_artifacts.factors.int8 import Int8Entries, Leaf, floats
+from kfac_artifacts.factors.int8 import Int8Entries, Numbers, floats
 
 
 @final
@@ -96,8 +96,8 @@ class LowRank(Factor):
 
     @classmethod
     @override
-    def from_fields(cls, leaves: Any, configuration: Configuration) -> "LowRank":
-        return cls(leaves["vectors"], leaves["values"], leaves.get("diagonal"))
+    def from_fields(cls, fields: Any, configuration: Configuration) -> "LowRank":
+        return cls(fields["vectors"], fields["values"], fields.get("diagonal"))
 
     @property
     @override
@@ -111,8 +111,8 @@ class LowRank(Factor):
         return (vectors if isinstance(vectors, Tensor) else vectors.codes).shape[1]
 
     @override
-    def leaves(self) -> dict[str, Leaf]:
-        found: dict[str, Leaf] = {"vectors": self.vectors, "values": self.values}
+    def fields(self) -> dict[str, Numbers]:
+        found: dict[str, Numbers] = {"vectors": self.vectors, "values": self.values}
         return found if self.remainder is None else found | {"diagonal": self.remainder}
 
     @override

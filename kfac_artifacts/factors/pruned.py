@@ -19,7 +19,7 @@ from kfac_artifacts.factors.eigen import eigenvalue_range
 from kfac_artifacts.factors.fields import (
     Configuration,
 )
-from kfac_artifacts.factors.int8 import Int8Entries, Leaf, floats
+from kfac_artifacts.factors.int8 import Int8Entries, Numbers, floats
 
 CHUNK = 2**22
 """Entries that are spread out at the same time."""
@@ -65,11 +65,11 @@ class Pruned(Factor):
     @classmethod
     @override
     def from_fields(
-        cls, leaves: Mapping[str, Leaf], configuration: Configuration
+        cls, fields: Mapping[str, Numbers], configuration: Configuration
     ) -> "Pruned":
-        mask: Any = leaves["mask"]
-        diagonal: Any = leaves["diagonal"]
-        factor = cls(mask, leaves["values"], diagonal)  # type: ignore[arg-type]
+        mask: Any = fields["mask"]
+        diagonal: Any = fields["diagonal"]
+        factor = cls(mask, fields["values"], diagonal)  # type: ignore[arg-type]
         bits = _unpacked(mask)
         entries = factor.dim * (factor.dim - 1) // 2
         if int(bits.sum()) != configuration["kept"] or bool(bits[entries:].any()):
@@ -90,7 +90,7 @@ class Pruned(Factor):
         return len(self.diagonal_values)
 
     @override
-    def leaves(self) -> dict[str, Leaf]:
+    def fields(self) -> dict[str, Numbers]:
         return {
             "mask": self.mask,
             "values": self.values,

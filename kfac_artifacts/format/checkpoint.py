@@ -11,7 +11,6 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Json
 from kfac_artifacts.errors import FormatError, MismatchError
-from kfac_artifacts.format.fields import Fields
 from kfac_artifacts.format.files import (
     dump_json,
     read_json,
@@ -19,6 +18,7 @@ from kfac_artifacts.format.files import (
     sync,
     write_durably,
 )
+from kfac_artifacts.format.json_object import JsonObject
 from kfac_artifacts.places import plain_errors
 
 FORMAT = "kfac-checkpoint"
@@ -131,7 +131,7 @@ class Checkpoint:
     def _read(self) -> tuple[int, dict[str, Any], str] | None:
         if not (self.path / MANIFEST).is_file():
             return None
-        fields = Fields(read_json(self.path / MANIFEST), str(self.path / MANIFEST))
+        fields = JsonObject(read_json(self.path / MANIFEST), str(self.path / MANIFEST))
         known = (fields.take("format", str), fields.count("version"))
         fields.require(
             known == (FORMAT, VERSION), f"{known} is not known here; {self.afresh}"

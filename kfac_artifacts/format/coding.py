@@ -11,7 +11,7 @@ from kfac_artifacts.factors import (
     Field,
     Int8Entries,
     Int8Matrix,
-    Leaf,
+    Numbers,
     Role,
     check_factor,
     floats,
@@ -34,12 +34,12 @@ MAX_LOSS = 2.0**-7
 """Largest relative error of a number type; beyond it, float16 has lost small values."""
 
 
-def encode(storage: Storage, leaf: Leaf, field: Field) -> dict[str, Tensor]:
+def encode(storage: Storage, numbers: Numbers, field: Field) -> dict[str, Tensor]:
     """Turn a field into the tensors that are stored, contiguous and on the CPU.
 
     Args:
         storage: The codec.
-        leaf: Finite values; symmetric matrices if that is the field's role.
+        numbers: Finite values; symmetric matrices if that is the field's role.
         field: Its shape and role.
 
     Returns:
@@ -50,10 +50,10 @@ def encode(storage: Storage, leaf: Leaf, field: Field) -> dict[str, Tensor]:
             half of a matrix that is not symmetric would be lost.
     """
     if field.role in {Role.BITS, Role.INDICES}:
-        return {"": floats(leaf).cpu().contiguous()}
+        return {"": floats(numbers).cpu().contiguous()}
     if storage.dtype == INT8 and field.role is not Role.WEIGHTS:
-        return _int8_tensors(leaf, field)
-    exact = floats(leaf).detach().to("cpu", torch.float64)
+        return _int8_tensors(numbers, field)
+    exact = floats(numbers).detach().to("cpu", torch.float64)
     if field.role is Role.MATRIX:
         check_symmetric(exact)
         # every storage keeps the upper triangle, whatever a product has rounded
@@ -62,7 +62,7 @@ def encode(storage: Storage, leaf: Leaf, field: Field) -> dict[str, Tensor]:
     return {"": _rounded(exact, TYPES.get(storage.dtype, torch.bfloat16))}
 
 
-def decode(storage: Storage, tensors: Mapping[str, Tensor], field: Field) -> Leaf:
+def decode(storage: Storage, tensors: Mapping[str, Tensor], field: Field) -> Numbers:
     """Turn stored tensors back into a field, in float32 or int8.
 
     Args:
@@ -79,7 +79,7 @@ def decode(storage: Storage, tensors: Mapping[str, Tensor], field: Field) -> Lea
     if field.role in {Role.BITS, Role.INDICES}:
         return tensors[""]
     if storage.dtype == INT8 and field.role is not Role.WEIGHTS:
-        return _int8_leaf(tensors, field)
+        return _int8_numbers(tensors, field)
     values = tensors[""].to(torch.float32)
     if storage.symmetric and field.role is Role.MATRIX:
         return from_triangle(values, field.shape, 0)
@@ -99,13 +99,13 @@ def rounded(factor: Factor, storage: Storage) -> Factor:
     Raises:
         FormatError: If it cannot be stored so.
     """
-    fields = type(factor).fields(factor.dim, factor.configuration)
-    own = storage.for_fields(fields)
-    leaves = {
-        name: decode(own, encode(own, leaf, fields[name]), fields[name])
-        for name, leaf in factor.leaves().items()
+    shapes = factor.shapes
+    own = storage.for_fields(shapes)
+    fields = {
+        name: decode(own, encode(own, numbers, shapes[name]), shapes[name])
+        for name, numbers in factor.fields().items()
     }
-    return type(factor).from_fields(leaves, factor.configuration)
+    return type(factor).from_fields(fields, factor.configuration)
 
 
 def encode_factor(info: FactorInfo, factor: Factor) -> Iterator[tuple[str, Tensor]]:
@@ -126,43 +126,43 @@ def encode_factor(info: FactorInfo, factor: Factor) -> Iterator[tuple[str, Tenso
         check_factor(factor)
     except FactorError as error:
         raise FormatError(str(error)) from error
-    for name, leaf in factor.leaves().items():
-        for suffix, tensor in encode(info.storage, leaf, info.fields[name]).items():
+    for name, numbers in factor.fields().items():
+        for suffix, tensor in encode(info.storage, numbers, info.fields[name]).items():
             yield name + suffix, tensor
 
 
-def _int8_tensors(leaf: Leaf, field: Field) -> dict[str, Tensor]:
+def _int8_tensors(numbers: Numbers, field: Field) -> dict[str, Tensor]:
     kind = Int8Matrix if field.role is Role.MATRIX else Int8Entries
-    if isinstance(leaf, Tensor):
-        exact = leaf.detach().to("cpu", torch.float32)
+    if isinstance(numbers, Tensor):
+        exact = numbers.detach().to("cpu", torch.float32)
         if not bool(exact.isfinite().all()):
             raise FormatError("a value is not finite, or too large for float32")
         if kind is Int8Matrix:
             check_symmetric(exact)
-        leaf = kind.of(exact)
-    if leaf.scales.numel() and not float(leaf.scales.max()) <= MAX_SCALE:
+        numbers = kind.of(exact)
+    if numbers.scales.numel() and not float(numbers.scales.max()) <= MAX_SCALE:
         raise FormatError(
             "int8 cannot hold values beyond 2**121; store them as float32"
         )
-    tensors = {suffix: t.cpu().contiguous() for suffix, t in leaf.parts().items()}
+    tensors = {suffix: t.cpu().contiguous() for suffix, t in numbers.parts().items()}
     if kind is Int8Matrix:
         tensors[""] = to_triangle(tensors[""], 1)
     stored = {".scales": torch.float32, ".diagonal": torch.float32}
     return {k: t.to(stored.get(k, torch.int8)) for k, t in tensors.items()}
 
 
-def _int8_leaf(tensors: Mapping[str, Tensor], field: Field) -> Leaf:
-    leaf: Int8Entries | Int8Matrix
+def _int8_numbers(tensors: Mapping[str, Tensor], field: Field) -> Numbers:
+    numbers: Int8Entries | Int8Matrix
     if field.role is Role.MATRIX:
         codes = from_triangle(tensors[""], field.shape, 1)
-        leaf = Int8Matrix(codes, tensors[".scales"], tensors[".diagonal"])
+        numbers = Int8Matrix(codes, tensors[".scales"], tensors[".diagonal"])
     else:
-        leaf = Int8Entries(tensors[""], tensors[".scales"])
+        numbers = Int8Entries(tensors[""], tensors[".scales"])
     try:
-        leaf.check()
+        numbers.check()
     except FactorError as error:
         raise FormatError(str(error)) from error
-    return leaf
+    return numbers
 
 
 def _rounded(exact: Tensor, dtype: torch.dtype) -> Tensor:

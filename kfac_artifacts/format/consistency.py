@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from kfac_artifacts.artifact import BlockInfo, KroneckerInfo, Provenance
-from kfac_artifacts.format.fields import Fields
+from kfac_artifacts.format.json_object import require
 
 SINGLE = "factors.safetensors"
 INDEX = "factors.safetensors.index.json"
@@ -30,10 +30,11 @@ def check_file_names(found: Collection[str]) -> None:
     allowed = {SINGLE}
     if len(found) != 1:
         allowed = {INDEX, *shard_names(max(len(found) - 1, 2))}
-    message = (
-        f"it must list {SINGLE}, or all of two or more numbered shards and {INDEX}"
+    require(
+        set(found) == allowed,
+        f"files: it must list {SINGLE}, or all of two or more numbered shards and "
+        f"{INDEX}",
     )
-    Fields({}, "files").require(set(found) == allowed, message)
 
 
 def check_provenance(provenance: Provenance, blocks: Mapping[str, BlockInfo]) -> None:
@@ -46,26 +47,26 @@ def check_provenance(provenance: Provenance, blocks: Mapping[str, BlockInfo]) ->
     Raises:
         FormatError: If something does not fit together.
     """
-    whole = Fields({}, "manifest")
     count = len(provenance.sources)
-    whole.require(provenance.tasks == count, "tasks is not the number of sources")
+    require(provenance.tasks == count, "manifest: tasks is not the number of sources")
     total = sum(source.data.size for source in provenance.sources)
-    whole.require(provenance.size == total, "size is not the sum over the sources")
-    whole.require(len(blocks) > 0, "there are no blocks")
+    require(provenance.size == total, "manifest: size is not the sum over the sources")
+    require(len(blocks) > 0, "manifest: there are no blocks")
     covered: dict[str, list[int | None]] = defaultdict(list)
     for block in blocks.values():
         for parameter in block.parameters:
             covered[parameter].append(_part(block))
     known = set(provenance.base.parameters)
-    whole.require(
-        set(covered) == known, "base_model.parameters are not those of the blocks"
+    require(
+        set(covered) == known,
+        "manifest: base_model.parameters are not those of the blocks",
     )
     for parameter, parts in covered.items():
         _check_parts(parts, provenance.base.shapes[parameter], parameter)
     left_out = {*provenance.excluded, *provenance.uncovered}
-    whole.require(not left_out & known, "a parameter is both covered and left out")
+    require(not left_out & known, "manifest: a parameter is both covered and left out")
     errors = set(provenance.merge_errors)
-    whole.require(errors <= set(blocks), "merge_errors names no block")
+    require(errors <= set(blocks), "manifest: merge_errors names no block")
 
 
 def _part(block: BlockInfo) -> int | None:
@@ -76,15 +77,15 @@ def _check_parts(
     parts: Sequence[int | None], shape: tuple[int, ...], parameter: str
 ) -> None:
     """Check that a parameter is in one block, or each of its parts is."""
-    where = Fields({}, f"blocks of {parameter!r}")
+    where = f"blocks of {parameter!r}"
     if parts == [None]:
         return
-    where.require(None not in parts, "a parameter is in two blocks")
-    where.require(len(parts) == len(set(parts)), "a part is in two blocks")
+    require(None not in parts, f"{where}: a parameter is in two blocks")
+    require(len(parts) == len(set(parts)), f"{where}: a part is in two blocks")
     count = shape[0] if shape else 0
     within = all(part is not None and part < count for part in parts)
-    where.require(within, f"a part is not one of the {count} that there are")
-    where.require(len(parts) == count, f"{count - len(parts)} parts are in no block")
+    require(within, f"{where}: a part is not one of the {count} that there are")
+    require(len(parts) == count, f"{where}: {count - len(parts)} parts are in no block")
 
 
 def check_factors(
@@ -103,24 +104,24 @@ def check_factors(
     shapes = provenance.base.shapes
     used: set[str] = set()
     for name, block in blocks.items():
-        where = Fields({}, f"blocks[{name!r}]")
+        where = f"blocks[{name!r}]"
         if isinstance(block, KroneckerInfo):
             _check_shapes(block, shapes, where)
         for factor, dim in block.sizes(shapes):
-            where.require(factor in dims, f"no factor {factor!r}")
-            message = f"factor {factor!r} has size {dims[factor]}, not {dim}"
-            where.require(dims[factor] == dim, message)
+            require(factor in dims, f"{where}: no factor {factor!r}")
+            message = f"{where}: factor {factor!r} has size {dims[factor]}, not {dim}"
+            require(dims[factor] == dim, message)
             used.add(factor)
     unused = sorted(set(dims) - used)
-    Fields({}, "factors").require(not unused, f"used by no block: {unused[:3]}")
+    require(not unused, f"factors: used by no block: {unused[:3]}")
 
 
 def _check_shapes(
-    block: KroneckerInfo, shapes: Mapping[str, tuple[int, ...]], where: Fields
+    block: KroneckerInfo, shapes: Mapping[str, tuple[int, ...]], where: str
 ) -> None:
     stacked = block.part is not None
     weight = shapes[block.weight][stacked:]
-    where.require(len(weight) >= 2, "the weight, or its part, must have two axes")
+    require(len(weight) >= 2, f"{where}: the weight, or its part, must have two axes")
     d_out, _ = block.layout.dims(weight)
     fits = block.bias is None or shapes[block.bias][stacked:] == (d_out,)
-    where.require(fits, f"the bias, or its part, must have shape [{d_out}]")
+    require(fits, f"{where}: the bias, or its part, must have shape [{d_out}]")

@@ -5,9 +5,9 @@ from functools import cached_property
 from typing import Any
 
 from kfac_artifacts.artifact import Loss, NamedConfig
-from kfac_artifacts.errors import FactorError
+from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import SHAPES, Field
-from kfac_artifacts.format.fields import Fields, dimension, named
+from kfac_artifacts.format.json_object import JsonObject, dimension, named
 from kfac_artifacts.format.storage import DTYPES, INT8, Storage, TensorInfo
 
 
@@ -70,7 +70,7 @@ def factor_from_json(value: object, where: str) -> tuple[FactorInfo, Loss | None
     Raises:
         FormatError: If it is malformed, or says what cannot be.
     """
-    fields = Fields(value, where)
+    fields = JsonObject(value, where)
     dim = dimension(fields.take("dim", int), f"{where}.dim")
     structure = named(fields.take("structure", dict), f"{where}.structure")
     known = structure.name in SHAPES
@@ -83,14 +83,15 @@ def factor_from_json(value: object, where: str) -> tuple[FactorInfo, Loss | None
     try:
         fits = storage.fits(info.fields)
     except FactorError as error:
-        fields.refuse(f"structure {structure.name!r}: {error}")
+        message = f"{where}: structure {structure.name!r}: {error}"
+        raise FormatError(message) from error
     fields.require(fits, f"{structure.name} cannot be stored as symmetric")
     return info, loss
 
 
 def _storage(value: object, where: str) -> Storage:
     storage = named(value, where)
-    fields = Fields(storage.configuration, f"{where}.configuration")
+    fields = JsonObject(storage.configuration, f"{where}.configuration")
     plain = (*DTYPES, INT8)
     if storage.name in plain:
         fields.finish()
@@ -106,7 +107,7 @@ def _storage(value: object, where: str) -> Storage:
 def _loss(value: object, where: str) -> Loss | None:
     if value is None:
         return None
-    fields = Fields(value, where)
+    fields = JsonObject(value, where)
     loss = Loss(
         error=fields.number("error"),
         min_eigenvalue=fields.number("min_eigenvalue", signed=True),

@@ -11,8 +11,8 @@ from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import again
 from kfac_artifacts.format.consistency import INDEX, SINGLE
 from kfac_artifacts.format.factor_info import FactorInfo
-from kfac_artifacts.format.fields import Fields
 from kfac_artifacts.format.files import read_json, sha256_file
+from kfac_artifacts.format.json_object import JsonObject
 from kfac_artifacts.format.manifest import MANIFEST, Manifest, from_json
 from kfac_artifacts.format.storage import TensorInfo
 from kfac_artifacts.format.tensor_header import check_header
@@ -153,8 +153,8 @@ def _check_files(path: Path, manifest: Manifest) -> dict[str, str]:
 def _read_index(
     path: Path, announced: Mapping[str, TensorInfo], manifest: Manifest
 ) -> dict[str, str]:
-    index = Fields(read_json(path / INDEX), str(path / INDEX))
-    metadata = Fields(index.take("metadata", dict), f"{index.where}: metadata")
+    index = JsonObject(read_json(path / INDEX), str(path / INDEX))
+    metadata = JsonObject(index.take("metadata", dict), f"{index.where}: metadata")
     total = sum(info.nbytes for info in announced.values())
     same = metadata.count("total_size") == total
     metadata.require(same, "total_size is not the sum over the tensors")

@@ -27,7 +27,13 @@ from kfac_artifacts.format.factor_info import (
     factor_from_json,
     factor_to_json,
 )
-from kfac_artifacts.format.fields import SHA256, Fields, check_name, dimension, named
+from kfac_artifacts.format.json_object import (
+    SHA256,
+    JsonObject,
+    check_name,
+    dimension,
+    named,
+)
 
 FORMAT = "kfac-artifact"
 VERSION = 1
@@ -121,7 +127,7 @@ def from_json(value: object) -> Manifest:
     Raises:
         FormatError: If a MUST of ``spec/format.md`` is broken; the first one is named.
     """
-    fields = Fields(value, "manifest")
+    fields = JsonObject(value, "manifest")
     check_version(fields, FORMAT, VERSION)
     base = base_from_json(fields.take("base_model", dict), "base_model")
     output_map = named(fields.take("output_map", dict), "output_map")
@@ -151,7 +157,7 @@ def from_json(value: object) -> Manifest:
     return Manifest(replace(provenance, losses=losses), blocks, infos, files)
 
 
-def check_version(fields: Fields, name: str, version: int) -> None:
+def check_version(fields: JsonObject, name: str, version: int) -> None:
     """Refuse another format, and a version that this reader does not know."""
     found = fields.take("format", str)
     fields.require(found == name, f"format is {found!r}, not {name!r}")
@@ -165,7 +171,7 @@ def check_version(fields: Fields, name: str, version: int) -> None:
 
 def base_from_json(value: object, where: str) -> BaseModel:
     """Read the description of a pretrained model, and check its overall hash."""
-    fields = Fields(value, where)
+    fields = JsonObject(value, where)
     identity, revision = fields.name("id"), fields.maybe_name("revision")
     digest = fields.sha256("sha256")
     parameters = fields.each("parameters", _parameter)
@@ -176,7 +182,7 @@ def base_from_json(value: object, where: str) -> BaseModel:
 
 
 def _parameter(value: object, where: str) -> ParameterInfo:
-    fields = Fields(value, where)
+    fields = JsonObject(value, where)
     shape = fields.list_of("shape", dimension)
     fields.require(len(shape) <= MAX_AXES, f"shape has more than {MAX_AXES} axes")
     info = ParameterInfo(shape, fields.sha256("sha256"))
@@ -185,7 +191,7 @@ def _parameter(value: object, where: str) -> ParameterInfo:
 
 
 def _source(value: object, where: str) -> Source:
-    fields = Fields(value, where)
+    fields = JsonObject(value, where)
     data = _data(fields.take("data", dict), f"{where}.data")
     cotangents = _cotangents(fields.take("cotangents", dict), f"{where}.cotangents")
     digest = fields.maybe("digest", str)
@@ -198,7 +204,7 @@ def _source(value: object, where: str) -> Source:
 
 
 def _data(value: object, where: str) -> DataInfo:
-    fields = Fields(value, where)
+    fields = JsonObject(value, where)
     preprocessing = fields.take("preprocessing", dict)
     info = DataInfo(
         id=fields.name("id"),
@@ -215,7 +221,7 @@ def _data(value: object, where: str) -> DataInfo:
 
 
 def _cotangents(value: object, where: str) -> Cotangents:
-    fields = Fields(value, where)
+    fields = JsonObject(value, where)
     name, draws = fields.name("name"), fields.maybe("draws", int)
     cotangents = Cotangents(name, draws, fields.count("seed", least=0))
     fields.require(name in COTANGENTS, f"name must be one of {', '.join(COTANGENTS)}")
@@ -230,14 +236,14 @@ def _cotangents(value: object, where: str) -> Cotangents:
 
 
 def _merge_error(value: object, where: str) -> MergeError:
-    fields = Fields(value, where)
+    fields = JsonObject(value, where)
     error = MergeError(fields.number("relative"), fields.number("bound"))
     fields.finish()
     return error
 
 
 def _block(value: object, where: str) -> BlockInfo:
-    fields = Fields(value, where)
+    fields = JsonObject(value, where)
     kind = fields.take("kind", str)
     fields.require(kind in ("kronecker", "gramian"), f"kind {kind!r} is not known")
     block: BlockInfo
@@ -258,14 +264,14 @@ def _block(value: object, where: str) -> BlockInfo:
 
 
 def _kronecker_term(value: object, where: str) -> tuple[str, str]:
-    fields = Fields(value, where)
+    fields = JsonObject(value, where)
     term = fields.name("A"), fields.name("B")
     fields.finish()
     return term
 
 
 def _gramian_term(value: object, where: str) -> str:
-    fields = Fields(value, where)
+    fields = JsonObject(value, where)
     term = fields.name("G")
     fields.finish()
     return term
@@ -273,7 +279,7 @@ def _gramian_term(value: object, where: str) -> str:
 
 def file_info(value: object, where: str) -> FileInfo:
     """Read the size and the hash of a file."""
-    fields = Fields(value, where)
+    fields = JsonObject(value, where)
     info = FileInfo(fields.count("size", least=8), fields.sha256("sha256"))
     fields.finish()
     return info

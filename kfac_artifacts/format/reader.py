@@ -72,15 +72,15 @@ class StoredFactors(LazyFactors):
             raise FormatError(f"{name} is damaged: {error}") from error
 
     def _decoded(self, name: str, info: FactorInfo) -> Factor:
-        leaves = {}
+        fields = {}
         for field, about in info.fields.items():
             tensors = {}
             for suffix in info.storage.tensors(about):
                 key = f"{name}/{field}{suffix}"
                 tensors[suffix] = self._handle(self._files[key]).get_tensor(key)
-            leaves[field] = decode(info.storage, tensors, about)
+            fields[field] = decode(info.storage, tensors, about)
         structure = info.structure
-        factor = FACTORS[structure.name].from_fields(leaves, structure.configuration)
+        factor = FACTORS[structure.name].from_fields(fields, structure.configuration)
         check_factor(factor, STORED_ASYMMETRY)
         return factor
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format.fields import Fields
+from kfac_artifacts.format.json_object import JsonObject
 from kfac_artifacts.format.json_text import parse_json
 from kfac_artifacts.format.manifest import MAX_AXES
 from kfac_artifacts.format.storage import TensorInfo
@@ -69,7 +69,7 @@ def _read_header(path: Path) -> tuple[dict[str, _Placed], int]:
 
 
 def _tensor(value: object, where: str) -> _Placed:
-    fields = Fields(value, where)
+    fields = JsonObject(value, where)
     dtype, shape = fields.take("dtype", str), fields.list_of("shape", _whole)
     offsets = fields.list_of("data_offsets", _whole)
     fields.finish()

@@ -7,8 +7,8 @@ from typing import Any
 
 from kfac_artifacts.artifact import BaseModel, Json, NamedConfig
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format.fields import Fields, check_name
 from kfac_artifacts.format.files import read_json
+from kfac_artifacts.format.json_object import JsonObject, check_name
 from kfac_artifacts.format.manifest import (
     FileInfo,
     base_from_json,
@@ -89,7 +89,7 @@ def from_json(value: object) -> Manifest:
     Raises:
         FormatError: If a MUST of ``spec/task_vector.md`` is broken.
     """
-    fields = Fields(value, "manifest")
+    fields = JsonObject(value, "manifest")
     check_version(fields, FORMAT, VERSION)
     base = base_from_json(fields.take("base_model", dict), "base_model")
     fields.require(len(base.parameters) > 0, "there are no parameters")
@@ -137,14 +137,14 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def _named(value: object) -> NamedConfig:
-    fields = Fields(value, "output_map")
+    fields = JsonObject(value, "output_map")
     named = NamedConfig(fields.name("name"), fields.take("configuration", dict))
     fields.finish()
     return named
 
 
 def _head(value: object) -> HeadInfo:
-    fields = Fields(value, "head")
+    fields = JsonObject(value, "head")
     head = HeadInfo(
         fields.list_of("classes", check_name),
         fields.count("dim"),

@@ -145,12 +145,12 @@ def change(
 
 
 def same_tensors(one: Factor, other: Factor) -> bool:
-    """Whether two factors have the same leaves, to the last bit."""
+    """Whether two factors have the same fields, to the last bit."""
     ours, theirs = one.tensors(), other.tensors()
     return (
         type(one) is type(other)
-        and [type(leaf) for leaf in one.leaves().values()]
-        == [type(leaf) for leaf in other.leaves().values()]
+        and [type(leaf) for leaf in one.fields().values()]
+        == [type(leaf) for leaf in other.fields().values()]
         and ours.keys() == theirs.keys()
         and all(
             t.dtype == theirs[n].dtype and torch.equal(t, theirs[n])

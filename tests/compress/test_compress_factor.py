@@ -224,7 +224,7 @@ def test_a_form_that_keeps_all_is_left_out(name):
 def test_int8_stays_int8_in_memory(name, kind, leaf, nbytes):
     made = compress_factor(original(covariance(40, 3)), Recipe.parse(name))
     assert type(made.factor) is kind
-    assert any(type(found) is leaf for found in made.factor.leaves().values())
+    assert any(type(found) is leaf for found in made.factor.fields().values())
     assert made.factor.nbytes == nbytes
     assert made.factor.to(dtype=torch.float64).nbytes < 8 * nbytes
 

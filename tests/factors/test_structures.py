@@ -8,6 +8,7 @@ import torch
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import (
     FACTORS,
+    SHAPES,
     BlockDiagonal,
     Dense,
     Diagonal,
@@ -98,13 +99,13 @@ def test_lifting_adds_to_the_diagonal_alone(factor: Factor) -> None:
 
 
 def test_a_factor_is_built_again_from_its_fields(factor: Factor) -> None:
-    again = type(factor).from_fields(factor.leaves(), factor.configuration)
+    again = type(factor).from_fields(factor.fields(), factor.configuration)
     assert torch.equal(again.to_dense(), factor.to_dense())
-    fields = type(factor).fields(factor.dim, factor.configuration)
-    assert list(fields) == list(factor.leaves())
-    for name, leaf in factor.leaves().items():
-        codes = leaf if isinstance(leaf, torch.Tensor) else leaf.codes
-        assert tuple(codes.shape) == fields[name].shape
+    shapes = factor.shapes
+    assert list(shapes) == list(factor.fields())
+    for name, numbers in factor.fields().items():
+        codes = numbers if isinstance(numbers, torch.Tensor) else numbers.codes
+        assert tuple(codes.shape) == shapes[name].shape
 
 
 def test_computing_in_float64_keeps_int8_as_it_is(factor: Factor) -> None:
@@ -112,8 +113,8 @@ def test_computing_in_float64_keeps_int8_as_it_is(factor: Factor) -> None:
     assert wide.dtype == torch.float64
     assert wide.to_dense().dtype == torch.float64
     torch.testing.assert_close(wide.to_dense().float(), factor.to_dense())
-    for name, leaf in factor.leaves().items():
-        assert type(wide.leaves()[name]) is type(leaf)
+    for name, numbers in factor.fields().items():
+        assert type(wide.fields()[name]) is type(numbers)
 
 
 def test_int8_takes_a_byte_per_entry_in_memory() -> None:
@@ -222,7 +223,7 @@ def test_a_configuration_that_cannot_be_is_refused(
     name: str, configuration: dict[str, object]
 ) -> None:
     with pytest.raises(FactorError):
-        FACTORS[name].fields(DIM, configuration)
+        SHAPES[name](DIM, configuration)
 
 
 def test_blocks_that_do_not_add_up_are_refused() -> None:

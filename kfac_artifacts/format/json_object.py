@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.errors import FormatError
@@ -13,7 +13,7 @@ T = TypeVar("T")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class Fields:
+class JsonObject:
     """One JSON object being read; ``where`` names it in errors."""
 
     def __init__(self, value: object, where: str) -> None:
@@ -110,12 +110,7 @@ class Fields:
 
     def require(self, condition: bool, message: str) -> None:
         """Refuse the object unless a condition holds."""
-        if not condition:
-            self.refuse(message)
-
-    def refuse(self, message: str) -> NoReturn:
-        """Refuse the object."""
-        raise FormatError(f"{self.where}: {message}")
+        require(condition, f"{self.where}: {message}")
 
     def finish(self, *, extensible: bool = False) -> None:
         """Refuse what is left over.
@@ -138,6 +133,12 @@ class Fields:
             optional = isinstance(value, dict) and value.get("must_understand") is False
             if not (extensible and optional):
                 yield key
+
+
+def require(condition: bool, message: str) -> None:
+    """Refuse what was read unless a condition holds."""
+    if not condition:
+        raise FormatError(message)
 
 
 def check_name(value: object, where: str) -> str:
@@ -178,7 +179,7 @@ def dimension(value: object, where: str) -> int:
 
 def named(value: object, where: str) -> NamedConfig:
     """Read a name with its configuration."""
-    fields = Fields(value, where)
+    fields = JsonObject(value, where)
     found = NamedConfig(fields.name("name"), fields.take("configuration", dict))
     fields.finish()
     return found

@@ -1,6 +1,7 @@
 # Two commands on a machine with Python 3.11 or newer and pip:
 #   make demo   the whole story on real weights and real texts, on a CPU
 #   make test   lint, types, layers and all tests
+#               TESTS='-m "not slow and not processes"' leaves out what takes longest
 # and a third that measures the estimator against its peers:
 #   make bench  BENCH=--quick for one minute of it
 # and a fourth that sets accuracy against the size of compressed curvature:
@@ -20,6 +21,7 @@ KRONFLUENCE := kronfluence==1.0.1
 SEEDS ?= 1
 LR ?= 1e-3
 WORKERS ?= auto
+TESTS ?=
 BENCH ?=
 COMPRESSION ?=
 PRIVACY ?=
@@ -34,7 +36,7 @@ demo: $(READY)
 	$(BIN)/python benchmarks/demo.py --seeds $(SEEDS) --lr $(LR)
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check

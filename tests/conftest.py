@@ -6,6 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.models import SAVED_MODELS
+from tests.running import PATIENCE
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests with a mark more time than others."""
+    for item in items:
+        if any(item.get_closest_marker(name) for name in ("slow", "processes")):
+            item.add_marker(pytest.mark.timeout(2 * PATIENCE))
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,12 @@ import signal
 import time
 from contextlib import suppress
 
+import pytest
+
 from tests import running
 from tests.running import Process, finish
+
+pytestmark = pytest.mark.processes
 
 HANGING = """
 import os, sys, time

@@ -257,22 +257,22 @@ train_tiny(output=Path(sys.argv[1]), report=report)
 """
 
 
+@pytest.mark.processes
 def test_killed_training_goes_on_to_the_same_files(tmp_path: Path) -> None:
     def run(*arguments: str) -> Process:
         return Process(["-c", SCRIPT, *arguments])
 
     cut, whole = tmp_path / "cut", tmp_path / "whole"
-    victim = run(str(cut), "to be killed")
-    # a process of its own, too: other numbers of threads may round otherwise
-    ((status, _, stderr),) = finish([run(str(whole))])
-    assert status == 0, stderr
-    deadline = time.monotonic() + PATIENCE
-    while not (tmp_path / "cut.checkpoint" / "checkpoint.json").exists():
-        assert time.monotonic() < deadline
-        assert victim.poll() is None
-        time.sleep(0.05)
-    victim.stop()
-    assert victim.returncode == -signal.SIGKILL
+    with run(str(cut), "to be killed") as victim:
+        # a process of its own, too: other numbers of threads may round otherwise
+        ((status, _, stderr),) = finish([run(str(whole))])
+        assert status == 0, stderr
+        deadline = time.monotonic() + PATIENCE
+        while not (tmp_path / "cut.checkpoint" / "checkpoint.json").exists():
+            assert time.monotonic() < deadline
+            assert victim.poll() is None
+            time.sleep(0.05)
+    assert victim.poll() == -signal.SIGKILL
     ((status, _, stderr),) = finish([run(str(cut))])
     assert status == 0, stderr
     _assert_same_files(whole, cut)

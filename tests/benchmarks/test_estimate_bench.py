@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PEERS = Path(sys.prefix) / "peers"  # where `make bench` puts kronfluence
 TINY = ["--models", "tiny", "--examples", "4", "--batch-size", "4", "--json"]

@@ -132,6 +132,7 @@ def test_what_cannot_be_planned_is_one_line(
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_model_of_70_billion_parameters_takes_seconds_and_little_memory(
     tmp_path: Path,
 ) -> None:

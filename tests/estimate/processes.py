@@ -3,18 +3,19 @@
 ``python -m tests.estimate.processes OUTPUT CASE...`` is what each process runs.
 """
 
-import gc
 import json
-import socket
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+from weakref import WeakSet
 
 import torch
 from torch import nn
+from torch.distributed import TCPStore
 
 from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
 from kfac_artifacts.estimate import (
@@ -114,33 +115,36 @@ CASES = PLAIN | SHARDED
 
 
 def start(arguments: Sequence[str], size: int = 2) -> list[Process]:
-    """Start processes as a launcher would; ``arguments`` follow the interpreter."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    """Start processes as a launcher would; ``arguments`` follow the interpreter.
+
+    They meet at a store of ours, which has chosen its port itself.
+    """
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     shared = {
         "MASTER_ADDR": "localhost",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
         "WORLD_SIZE": str(size),
     }
-    return [
-        Process(arguments, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(size)
-    ]
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+    return [Process(arguments, {**shared, **rank}, needs=store) for rank in ranks]
 
 
 def _main(output: Path, names: Sequence[str]) -> None:
     for name in names:
         case = CASES[name]
         seen: dict[str, Any] = {}
+        living: WeakSet[Sums] = WeakSet()
 
-        def watch(stage, total, seen=seen):
+        def watch(stage, total, seen=seen, living=living):
             def advance(count):
-                seen.setdefault("sums", _living())
+                names = sorted(name for sums in living for name in sums.tensors)
+                seen.setdefault("sums", names)
 
             return nullcontext(advance)
 
-        network, artifact = case.run(progress=watch)
+        with _remembering(living):
+            network, artifact = case.run(progress=watch)
         save_together(artifact, output / name)
         workers = Workers.gather(network.device)
         dealt = isinstance(artifact.factors, DealtFactors)
@@ -149,10 +153,17 @@ def _main(output: Path, names: Sequence[str]) -> None:
         (output / f"{name}-{workers.rank}.json").write_text(json.dumps(seen))
 
 
-def _living() -> dict[str, Any]:
-    """Which sums and which weights are in memory right now."""
-    found = [x for x in gc.get_objects() if type(x) is Sums]
-    return {"names": sorted(name for sums in found for name in sums.tensors)}
+@contextmanager
+def _remembering(living: WeakSet[Sums]) -> Iterator[None]:
+    """Keep track of all sums that are made; those still there are in memory."""
+    prepare = Sums.__init__
+
+    def remember(self, *args, **kwargs):
+        prepare(self, *args, **kwargs)
+        living.add(self)
+
+    with patch.object(Sums, "__init__", remember):
+        yield
 
 
 def _untouched(network: Network, case: Case) -> bool:

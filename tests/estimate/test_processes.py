@@ -12,6 +12,8 @@ from kfac_artifacts.format import load_artifact
 from tests.computed import COMPUTE
 from tests.estimate.processes import CASES, KFAC, PLAIN, SHARDED, finish, start
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory) -> Path:
@@ -63,7 +65,7 @@ def test_sharded_sums_and_factors_live_on_one_process_each(together, name):
     assert second
     assert not first & second
     assert first | second == everything
-    first, second = (set(process["sums"]["names"]) for process in told(together, name))
+    first, second = (set(process["sums"]) for process in told(together, name))
     assert first
     assert second
     assert not first & second
@@ -173,15 +175,17 @@ except MismatchError as error:
 """
 
 
-def test_a_factor_of_another_process_is_not_given_by_chance():
-    for _, stdout, stderr in finish(start(["-c", ELSEWHERE])):
-        assert "lives on process" in stdout, stderr
-        assert "which would be lost; choose another place\n" in stdout or (
-            stdout.endswith("look what it says\n")
-        ), stderr
+def test_a_factor_of_another_process_is_not_given_by_chance(tmp_path):
+    (tmp_path / "mine.txt").touch()
+    (main, other) = finish(start(["-c", ELSEWHERE, str(tmp_path)]))
+    assert "lives on process 1" in main[1], main[2]
+    assert "lives on process 0" in other[1], other[2]
+    assert main[1].endswith("which would be lost; choose another place\n")
+    assert other[1].endswith("process 0 could not go on; look what it says\n")
 
 
 ELSEWHERE = """
+import sys
 from pathlib import Path
 from kfac_artifacts.errors import FactorError, KfacError
 from kfac_artifacts.estimate import save_together
@@ -194,7 +198,7 @@ try:
 except FactorError as error:
     print(error)
 try:
-    save_together(artifact, Path("tests"))
+    save_together(artifact, Path(sys.argv[1]))
 except KfacError as error:
     print(error)
 """

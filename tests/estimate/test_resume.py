@@ -1,15 +1,11 @@
 """An estimation that was interrupted goes on to the very same numbers."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +16,7 @@ from tests.computed import COMPUTE
 from tests.estimate.processes import KFAC, PLAIN, finish, start
 from tests.running import PATIENCE
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.processes
 
 
 class InterruptedRunError(Exception):
@@ -188,7 +184,7 @@ def kill(processes, checkpoint, wait):
             break
         time.sleep(0.01)
     time.sleep(wait)
-    processes[-1].send_signal(signal.SIGKILL)
+    processes[-1].kill()
     return finish(processes)
 
 
@@ -253,30 +249,24 @@ def test_killed_processes_go_on_together(tmp_path, data, saved_model, shard):
 def test_the_command_says_where_it_begins(tmp_path, data, saved_model):
     def run(*options):
         arguments = command(saved_model("bert"), data, tmp_path / "out", *options)
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'cli'}"}
-        return subprocess.run(
-            [sys.executable, *arguments, "--examples", "3"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        ((status, _, stderr),) = finish(start([*arguments, "--examples", "3"], 1))
+        return status, stderr
 
     checkpoint = tmp_path / "out.checkpoint"
-    found = run("--resume")
-    assert found.returncode == 0
-    assert f"there is no {checkpoint} to go on from; beginning" in found.stderr
-    taken = run("--resume")
-    assert taken.returncode == 1
-    assert "exists already" in taken.stderr
+    status, said = run("--resume")
+    assert status == 0
+    assert f"there is no {checkpoint} to go on from; beginning" in said
+    status, said = run("--resume")
+    assert status == 1
+    assert "exists already" in said
     with pytest.raises(InterruptedRunError):
         PLAIN["kfac"].run(
             job=ComputeOptions(checkpoint, every=1), progress=interrupting(2)
         )
-    other = run("--resume", "--force")
-    assert other.returncode == 1
-    assert "of an interrupted job with other settings" in other.stderr
-    afresh = run("--force")
-    assert afresh.returncode == 0
-    assert f"beginning afresh, although {checkpoint} was there" in afresh.stderr
+    status, said = run("--resume", "--force")
+    assert status == 1
+    assert "of an interrupted job with other settings" in said
+    status, said = run("--force")
+    assert status == 0
+    assert f"beginning afresh, although {checkpoint} was there" in said
     assert not checkpoint.exists()

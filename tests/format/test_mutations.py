@@ -10,6 +10,8 @@ import shutil
 import traceback
 from pathlib import Path
 
+import pytest
+
 from tests.format.judging import judged
 from tests.format.mutations import mutant
 
@@ -17,6 +19,8 @@ COUNT = int(os.environ.get("KFAC_MUTATIONS", "150"))
 FIRST = int(os.environ.get("KFAC_MUTATIONS_FROM", "0"))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600 + COUNT)
 def test_no_mutant_is_anything_but_refused_or_safe(tmp_path: Path) -> None:
     outcomes: collections.Counter[str] = collections.Counter()
     wrong = []

@@ -11,6 +11,8 @@ import pytest
 from kfac_artifacts.hub import pull
 from tests.hub.conftest import contents, write_artifact
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 KINDS, READERS = 5, 3
 

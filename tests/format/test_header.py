@@ -14,6 +14,7 @@ from safetensors import safe_open
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import load_artifact, read_header
 from kfac_cli.main import main
+from tests.each import for_each
 from tests.format.mutations import mutant
 
 VECTORS = Path(__file__).parents[2] / "spec/vectors"
@@ -42,7 +43,7 @@ def test_inspect_imports_nothing_slow() -> None:
     assert not HEAVY & found
 
 
-@pytest.mark.parametrize("path", VALID, ids=lambda path: path.name)
+@for_each(VALID)
 def test_a_header_says_what_the_numbers_are(path: Path) -> None:
     header, artifact = read_header(path), load_artifact(path)
     assert (header.provenance, header.digest) == (artifact.provenance, artifact.digest)
@@ -102,7 +103,7 @@ def inspected(path: Path) -> None:
             assert done.stdout == ""
 
 
-@pytest.mark.parametrize("path", INVALID, ids=lambda path: path.name)
+@for_each(INVALID)
 def test_inspect_refuses_in_one_line_whatever_a_reader_refuses(path: Path) -> None:
     inspected(path)
 

@@ -18,6 +18,7 @@ from kfac_artifacts.format import load_artifact
 from kfac_artifacts.format.manifest import from_json
 from kfac_artifacts.merge import merge
 from kfac_artifacts.verify import verify
+from tests.each import for_each
 from tests.spec import independent_reader, independent_values
 
 SPEC = Path(__file__).parents[2] / "spec"
@@ -42,7 +43,7 @@ def expected(name: str) -> Any:
     return json.loads((VECTORS / "valid" / name / "expected.json").read_text())
 
 
-@pytest.mark.parametrize("name", VALID)
+@for_each(VALID)
 def test_a_valid_vector_is_read_exactly(name: str) -> None:
     artifact = load_artifact(VECTORS / "valid" / name)
     matrices = expected(name)["factors"]
@@ -52,7 +53,7 @@ def test_a_valid_vector_is_read_exactly(name: str) -> None:
         assert torch.equal(found, torch.tensor(matrix, dtype=torch.float32))
 
 
-@pytest.mark.parametrize("name", VALID)
+@for_each(VALID)
 def test_a_valid_vector_means_the_expected_drift(name: str) -> None:
     artifact = load_artifact(VECTORS / "valid" / name)
     wanted = expected(name)
@@ -64,7 +65,7 @@ def test_a_valid_vector_means_the_expected_drift(name: str) -> None:
     assert float(artifact.drift(tau)) == pytest.approx(wanted["drift"], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", VALID)
+@for_each(VALID)
 def test_the_independent_reader_reads_a_valid_vector_exactly(name: str) -> None:
     found = independent_reader.verify(VECTORS / "valid" / name)
     matrices = expected(name)["factors"]
@@ -74,14 +75,14 @@ def test_the_independent_reader_reads_a_valid_vector_exactly(name: str) -> None:
         np.testing.assert_array_equal(found[factor], np.array(matrix, np.float32))
 
 
-@pytest.mark.parametrize("name", VALID)
+@for_each(VALID)
 def test_schema_and_verifier_accept_a_valid_vector(name: str) -> None:
     vector = VECTORS / "valid" / name
     SCHEMA.validate(manifest(vector))
     assert [f for f in verify(vector) if not f.good] == []
 
 
-@pytest.mark.parametrize("name", of_levels("json", "schema", "manifest", "files"))
+@for_each(of_levels("json", "schema", "manifest", "files"))
 def test_an_invalid_vector_is_refused_without_looking_at_hashes(name: str) -> None:
     with pytest.raises(FormatError):
         load_artifact(VECTORS / "invalid" / name, verify=False)
@@ -89,7 +90,7 @@ def test_an_invalid_vector_is_refused_without_looking_at_hashes(name: str) -> No
         independent_reader.read(VECTORS / "invalid" / name, hashes=False)
 
 
-@pytest.mark.parametrize("name", of_levels("values"))
+@for_each(of_levels("values"))
 def test_broken_values_are_refused_when_they_are_decoded(name: str) -> None:
     factors = load_artifact(VECTORS / "invalid" / name, verify=False).factors
     refused = []
@@ -102,7 +103,7 @@ def test_broken_values_are_refused_when_they_are_decoded(name: str) -> None:
     assert message.startswith(f"{factor} is damaged")
 
 
-@pytest.mark.parametrize("name", of_levels("values"))
+@for_each(of_levels("values"))
 def test_the_independent_reader_refuses_broken_values(name: str) -> None:
     vector = VECTORS / "invalid" / name
     independent_reader.read_manifest((vector / "kfac.json").read_bytes())
@@ -110,7 +111,7 @@ def test_the_independent_reader_refuses_broken_values(name: str) -> None:
         independent_reader.read(vector)
 
 
-@pytest.mark.parametrize("name", of_levels("hash"))
+@for_each(of_levels("hash"))
 def test_a_wrong_hash_is_refused(name: str) -> None:
     load_artifact(VECTORS / "invalid" / name, verify=False)
     with pytest.raises(FormatError, match="sha256"):
@@ -119,19 +120,19 @@ def test_a_wrong_hash_is_refused(name: str) -> None:
         independent_reader.read(VECTORS / "invalid" / name)
 
 
-@pytest.mark.parametrize("name", INVALID)
+@for_each(INVALID)
 def test_the_verifier_refuses_every_invalid_vector(name: str) -> None:
     findings = verify(VECTORS / "invalid" / name)
     assert any(not finding.good for finding in findings)
 
 
-@pytest.mark.parametrize("name", INVALID)
+@for_each(INVALID)
 def test_the_independent_verifier_refuses_every_invalid_vector(name: str) -> None:
     with pytest.raises(independent_reader.Refused):
         independent_reader.verify(VECTORS / "invalid" / name)
 
 
-@pytest.mark.parametrize("name", of_levels("verify"))
+@for_each(of_levels("verify"))
 def test_a_reader_reads_what_only_a_verifier_refuses(name: str) -> None:
     artifact = load_artifact(VECTORS / "invalid" / name)
     found = independent_reader.read(VECTORS / "invalid" / name)
@@ -140,13 +141,13 @@ def test_a_reader_reads_what_only_a_verifier_refuses(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("name", [n for n in INVALID if n not in of_levels("json")])
+@for_each([n for n in INVALID if n not in of_levels("json")])
 def test_the_schema_refuses_what_the_index_says(name: str) -> None:
     value = manifest(VECTORS / "invalid" / name)
     assert SCHEMA.is_valid(value) == (INVALID[name]["level"] != "schema")
 
 
-@pytest.mark.parametrize("name", [n for n in INVALID if n not in of_levels("json")])
+@for_each([n for n in INVALID if n not in of_levels("json")])
 def test_the_parser_refuses_what_the_index_says(name: str) -> None:
     value, level = manifest(VECTORS / "invalid" / name), INVALID[name]["level"]
     if level in {"schema", "manifest"}:

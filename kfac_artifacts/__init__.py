@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         make_head,
     )
     from kfac_artifacts.task_vector import ClassifierHead, TaskVector
-    from kfac_artifacts.train import TrainingTask, TrainSettings, train
+    from kfac_artifacts.train import PenaltySettings, TrainingTask, TrainSettings, train
     from kfac_artifacts.verify import verify
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "NamedConfig",
     "Network",
     "OutputMap",
+    "PenaltySettings",
     "Recipe",
     "TaskVector",
     "TensorExamples",
@@ -96,6 +97,7 @@ export_lazily(
         "NamedConfig": "artifact",
         "Network": "network",
         "OutputMap": "network",
+        "PenaltySettings": "train",
         "Recipe": "compress",
         "TaskVector": "task_vector",
         "TensorExamples": "network",

@@ -25,6 +25,7 @@ from kfac_artifacts.errors import (
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.task_vector import TaskVector
 from kfac_artifacts.train import (
+    PenaltySettings,
     Progress,
     TrainSettings,
     class_texts,
@@ -67,7 +68,9 @@ def test_steps_are_those_of_adamw_on_loss_and_penalty() -> None:
     network = tiny_network(dtype)
     task = tiny_task(network, 1, dtype)
     curvature = tiny_curvature(network, tiny_points(2, dtype))
-    settings = dataclasses.replace(SETTINGS, steps=5, every=2, lam=3.0)
+    settings = dataclasses.replace(
+        SETTINGS, steps=5, penalty=PenaltySettings(3.0, every=2)
+    )
     found = train(network, task, settings, curvature=curvature).tensors
 
     parameters = network.parameters()
@@ -116,13 +119,16 @@ def _gramian(curvature: Any, tau: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def test_penalty_lowers_the_drift_and_is_recorded() -> None:
-    free, held = train_tiny(lam=0.0), train_tiny(lam=10.0)
+    free, held = (
+        train_tiny(penalty=PenaltySettings(0.0)),
+        train_tiny(penalty=PenaltySettings(10.0)),
+    )
     assert held.metrics["penalty"] < 0.2 * free.metrics["penalty"]
     assert free.metrics["loss"] < held.metrics["loss"]
 
 
 def test_training_learns_the_task() -> None:
-    vector = train_tiny(lam=0.0, curved=False)
+    vector = train_tiny(penalty=PenaltySettings(0.0), curved=False)
     held_out = vector.metrics["held_out"]
     assert isinstance(held_out, dict)
     assert held_out["linear"] > held_out["pretrained"]
@@ -191,8 +197,8 @@ def test_curvature_of_another_model_is_refused_with_all_differences() -> None:
 
 
 def test_module_weight_of_zero_frees_a_module() -> None:
-    held = train_tiny(module_weights={})
-    freed = train_tiny(module_weights={"*": 0.0})
+    held = train_tiny()
+    freed = train_tiny(penalty=PenaltySettings(1.0, module_weights={"*": 0.0}))
     assert freed.metrics["loss"] < held.metrics["loss"]
 
 
@@ -219,12 +225,13 @@ def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     output = tmp_path / "tau"
     with pytest.raises(KeyboardInterrupt):
         train_tiny(output=output, report=_stop_at(60))
+    changes = {"learning_rate": 0.01, "penalty": PenaltySettings(2.0)}
     with pytest.raises(MismatchError) as error:
-        train_tiny(output=output, learning_rate=0.01, lam=2.0)
+        train_tiny(output=output, **changes)
     assert "learning_rate was 0.02, is 0.01" in str(error.value)
     assert "lam was 1.0, is 2.0" in str(error.value)
     assert "--restart" in str(error.value)
-    train_tiny(output=output, learning_rate=0.01, lam=2.0, restart=True)
+    train_tiny(output=output, restart=True, **changes)
 
 
 def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -317,10 +324,10 @@ def test_learning_rate_warms_up_and_falls_to_zero() -> None:
 
 
 def test_penalty_factor_makes_up_for_left_out_steps() -> None:
-    settings = TrainSettings(lam=2.0, every=3)
-    assert [settings.penalty_factor(s) for s in range(4)] == [6.0, 0.0, 0.0, 6.0]
+    settings = PenaltySettings(2.0, every=3)
+    assert [settings.factor(s) for s in range(4)] == [6.0, 0.0, 0.0, 6.0]
     plain = dataclasses.replace(settings, unscaled=True)
-    assert [plain.penalty_factor(s) for s in range(4)] == [2.0, 0.0, 0.0, 2.0]
+    assert [plain.factor(s) for s in range(4)] == [2.0, 0.0, 0.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -328,15 +335,27 @@ def test_penalty_factor_makes_up_for_left_out_steps() -> None:
     [
         {"steps": 0},
         {"learning_rate": 0.0},
-        {"lam": -1.0},
-        {"lam": float("nan")},
-        {"every": 0},
-        {"module_weights": {"x": -1.0}},
+        {"limit": 1},
+        {"weight_decay": float("nan")},
     ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):
         TrainSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"weight": -1.0},
+        {"weight": float("nan")},
+        {"every": 0},
+        {"module_weights": {"x": -1.0}},
+    ],
+)
+def test_penalties_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError):
+        PenaltySettings(**wrong)
 
 
 def test_epochs_are_turned_into_steps() -> None:
@@ -478,5 +497,6 @@ def test_curvature_that_rewards_drift_is_refused_unless_it_is_allowed() -> None:
     settings = dataclasses.replace(SETTINGS, steps=1)
     with pytest.raises(FactorError, match="--allow-indefinite"):
         train(network, task, settings, curvature=curvature)
-    for free in ({"allow_indefinite": True}, {"lam": 0.0}):
-        train(network, task, dataclasses.replace(settings, **free), curvature=curvature)
+    for free in (PenaltySettings(allow_indefinite=True), PenaltySettings(0.0)):
+        settings = dataclasses.replace(settings, penalty=free)
+        train(network, task, settings, curvature=curvature)

@@ -10,10 +10,18 @@ from torch import Tensor, nn
 from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
 from kfac_artifacts.network import Batch, Network, OutputMap, TensorExamples
 from kfac_artifacts.task_vector import TaskVector
-from kfac_artifacts.train import TrainingTask, TrainSettings, prototype_head, train
+from kfac_artifacts.train import (
+    PenaltySettings,
+    TrainingTask,
+    TrainSettings,
+    prototype_head,
+    train,
+)
 from tests.computed import compute
 
-SETTINGS = TrainSettings(steps=80, batch_size=8, learning_rate=0.02, lam=1.0)
+SETTINGS = TrainSettings(
+    steps=80, batch_size=8, learning_rate=0.02, penalty=PenaltySettings(weight=1.0)
+)
 CLASSES = ("red", "green", "blue")
 
 

@@ -17,7 +17,7 @@ from compressing.sizes import dense_bytes
 from kfac_artifacts.compress import Budget, save_compressed
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.task_vector import TaskVector
-from kfac_artifacts.train import TrainSettings
+from kfac_artifacts.train import PenaltySettings, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,9 @@ class Seed:
             steps=self.steps,
             batch_size=story.BATCH,
             learning_rate=story.RATE,
-            lam=0.0 if recipe == NONE else float(story.LAMBDA),
-            every=story.EVERY,
+            penalty=PenaltySettings(
+                0.0 if recipe == NONE else float(story.LAMBDA), every=story.EVERY
+            ),
             seed=self.number,
         )
 
@@ -107,7 +108,8 @@ class Seed:
         if path.is_dir():
             vector = TaskVector.load(path)
             names = ("steps", "batch_size", "learning_rate", "lam", "every", "seed")
-            if all(vector.settings[n] == getattr(settings, n) for n in names):
+            wanted = settings.to_json()
+            if all(vector.settings[n] == wanted[n] for n in names):
                 return vector
         curvature = self.compressed(recipe, trainer)
         if recipe == NONE:

@@ -92,7 +92,7 @@ def _steps(seed: Seed, recipe: str) -> list[float]:
         steps=STEPS + WARM_UP,
         batch_size=story.BATCH,
         learning_rate=story.RATE,
-        lam=0.0 if recipe == NONE else float(story.LAMBDA),
+        penalty=kfac.PenaltySettings(0.0 if recipe == NONE else float(story.LAMBDA)),
         seed=seed.number,
     )
     ends: list[float] = []

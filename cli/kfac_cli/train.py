@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from kfac_artifacts.sources import Data, ImageExamples, TextExamples
     from kfac_artifacts.task_vector import TaskVector
     from kfac_artifacts.train import Progress, TrainSettings
-
-USUAL_STEPS = 300
-DECAY_VISION, DECAY_TEXT = 0.1, 0.01  # as in TAK, App. E
 
 
 @click.command("train")
@@ -197,17 +195,13 @@ def _curvature(
 
 
 def _settings(examples: "LabelledExamples", options: dict[str, Any]) -> "TrainSettings":
-    from kfac_artifacts.sources import ImageExamples
-    from kfac_artifacts.train import TrainSettings, steps_of
+    from kfac_artifacts.train import PenaltySettings, TrainSettings
 
-    steps, epochs = options.pop("steps"), options.pop("epochs")
-    if epochs is not None:
-        count = min(len(examples), options["limit"] or len(examples))
-        steps = steps_of(epochs, count, options["batch_size"])
-    if options["weight_decay"] is None:
-        vision = isinstance(examples, ImageExamples)
-        options["weight_decay"] = DECAY_VISION if vision else DECAY_TEXT
-    return TrainSettings(steps=steps or USUAL_STEPS, **options)
+    names = ("weight", "every", "unscaled", "module_weights", "allow_indefinite")
+    penalty = PenaltySettings(**{name: options.pop(name) for name in names})
+    names = ("steps", "epochs", "batch_size", "limit", "weight_decay")
+    usual = TrainSettings.usual(examples, **{name: options.pop(name) for name in names})
+    return replace(usual, penalty=penalty, **options)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ curvature_options = stacked(
     ),
     click.option(
         "--lambda",
-        "lam",
+        "weight",
         type=click.FloatRange(min=0),
         default=100.0,
         show_default=True,

@@ -1,6 +1,5 @@
-"""Linearised fine-tuning that leaves other tasks alone (TAK, Eq. 7)."""
+"""Fine-tuning that leaves other tasks alone (TAK, Eq. 7)."""
 
-from kfac_artifacts.train.curvature import choose_parameters
 from kfac_artifacts.train.heads import (
     check_names,
     class_texts,
@@ -10,11 +9,17 @@ from kfac_artifacts.train.heads import (
     text_head,
 )
 from kfac_artifacts.train.loop import Progress, train
+from kfac_artifacts.train.parameters import choose_parameters
+from kfac_artifacts.train.penalties import Penalty, PenaltySettings
+from kfac_artifacts.train.regimes import Regime
 from kfac_artifacts.train.settings import TrainSettings, steps_of
 from kfac_artifacts.train.task import TrainingTask
 
 __all__ = [
+    "Penalty",
+    "PenaltySettings",
     "Progress",
+    "Regime",
     "TrainSettings",
     "TrainingTask",
     "check_names",

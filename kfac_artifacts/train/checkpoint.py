@@ -1,4 +1,4 @@
-"""What a checkpoint of a training holds: τ and the moments of AdamW."""
+"""What a checkpoint of a training holds: parameters and moments of AdamW."""
 
 from collections.abc import Mapping
 
@@ -11,11 +11,11 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def capture(
-    tau: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+    parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    """Collect τ and the moments of AdamW, on the CPU."""
+    """Collect the parameters of a regime and the moments of AdamW, on the CPU."""
     tensors: dict[str, Tensor] = {}
-    for name, value in tau.items():
+    for name, value in parameters.items():
         tensors[f"tau/{name}"] = value.detach().cpu()
         for moment in MOMENTS:
             tensors[f"{moment}/{name}"] = optimizer.state[value][moment].cpu()
@@ -23,10 +23,10 @@ def capture(
 
 
 def restore(
-    state: State, tau: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+    state: State, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put τ and the moments of AdamW back in place."""
-    for name, value in tau.items():
+    """Put the parameters of a regime and the moments of AdamW back in place."""
+    for name, value in parameters.items():
         with torch.no_grad():
             value.copy_(state.tensors[f"tau/{name}"])
         moments = {

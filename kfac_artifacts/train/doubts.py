@@ -1,6 +1,5 @@
 """What is odd about curvature and the data to be trained on, and is not refused."""
 
-import logging
 from collections.abc import Iterator
 
 from kfac_artifacts.artifact import (
@@ -11,19 +10,6 @@ from kfac_artifacts.artifact import (
 )
 from kfac_artifacts.chosen import chosen_for
 from kfac_artifacts.network import Examples
-
-logger = logging.getLogger(__name__)
-
-
-def warn_of_doubts(curvature: Artifact, examples: Examples) -> None:
-    """Log a warning of every doubt.
-
-    Args:
-        curvature: Curvature of the other tasks.
-        examples: The data to be trained on.
-    """
-    for doubt in doubts(curvature, examples):
-        logger.warning("%s", doubt)
 
 
 def doubts(curvature: Artifact, examples: Examples) -> list[str]:

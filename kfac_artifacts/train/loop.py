@@ -1,36 +1,37 @@
 """The training loop: task loss and penalty, on one process or many."""
 
 import dataclasses
+import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import gather_object
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kfac_artifacts.artifact import Artifact, Json
+from kfac_artifacts.choices import PENALTIES, REGIMES
 from kfac_artifacts.errors import FactorError, PlaceError, SettingsError
 from kfac_artifacts.format.checkpoint import Checkpoint, State
-from kfac_artifacts.linearize import linearize
 from kfac_artifacts.network import Network
 from kfac_artifacts.places import check_free, checkpoint_beside, hold
 from kfac_artifacts.task_vector import TaskVector
 from kfac_artifacts.train.checkpoint import capture, restore
-from kfac_artifacts.train.curvature import (
-    Penalty,
-    build_penalty,
-    check_curvature,
-    choose_parameters,
-)
-from kfac_artifacts.train.doubts import warn_of_doubts
+from kfac_artifacts.train.parameters import choose_parameters
+from kfac_artifacts.train.penalties import Penalty, PenaltySettings
+from kfac_artifacts.train.regimes import Regime
 from kfac_artifacts.train.settings import TrainSettings
 from kfac_artifacts.train.task import TrainingTask, describe
+
+RegimeMaker: TypeAlias = Callable[[Network, Sequence[str]], Regime]
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_STEPS = 50
 CHECKPOINT_SECONDS = 60.0
@@ -58,16 +59,19 @@ class Progress:
 
 @dataclass
 class Run:
-    """Everything a step needs; ``step`` and ``recent`` change with every step."""
+    """Everything a step needs; ``step`` and ``recent`` change with every step.
+
+    ``model`` is the regime as accelerate has it: it shares gradients among processes.
+    """
 
     accelerator: Accelerator
     task: TrainingTask
     settings: TrainSettings
     indices: tuple[int, ...]
     targets: Tensor
-    model: Any
-    tau: dict[str, Tensor]
-    optimizer: Any
+    regime: Regime
+    model: nn.Module
+    optimizer: AcceleratedOptimizer
     penalty: Penalty | None
     step: int = 0
     recent: list[tuple[float, float]] = dataclasses.field(default_factory=list)
@@ -86,18 +90,20 @@ class Run:
         return Progress(self.step, self.settings.steps, loss, accuracy)
 
 
-def train(
+def train(  # noqa: PLR0913 - as many arguments as there are choices
     network: Network,
     task: TrainingTask,
     settings: TrainSettings | None = None,
     *,
     curvature: Artifact | None = None,
+    penalty: Penalty | str | None = None,
+    regime: RegimeMaker | str = "linearised",
     output: str | Path | None = None,
     replace: bool = False,
     restart: bool = False,
     report: Callable[[Progress], None] = lambda _: None,
 ) -> TaskVector:
-    """Train a task vector: linearised, with the drift penalty (TAK, Eq. 7).
+    """Train a task vector: unless asked otherwise linearised, held back (TAK, Eq. 7).
 
     With an output a checkpoint is kept beside it, and a run that was interrupted goes
     on from there; on the CPU it ends at the same numbers, bit for bit. A warning is
@@ -106,8 +112,12 @@ def train(
     Args:
         network: The pretrained network.
         task: What is to be learned.
-        settings: How; None for the usual settings.
-        curvature: Curvature of the other tasks; None trains without penalty.
+        settings: How; None for what is usual for the examples.
+        curvature: Curvature of the other tasks, for a penalty that is named.
+        penalty: What holds it back: a penalty, or a name out of ``choices.PENALTIES``;
+            None for the drift under the curvature, and none without curvature.
+        regime: How the network moves: a name out of ``choices.REGIMES``, or what makes
+            a regime of the network and the names of the parameters that may move.
         output: Directory for the task vector; None only returns it.
         replace: Whether what this package wrote at the output may be replaced.
         restart: Whether to ignore the checkpoint of an interrupted run.
@@ -125,7 +135,7 @@ def train(
         PlaceError: If the output is taken or cannot be written, or another run has its
             checkpoint.
     """
-    settings = settings or TrainSettings()
+    settings = settings or TrainSettings.usual(task.examples)
     if output is not None:
         check_free(output, replace=replace)
     accelerator = Accelerator(device_placement=False)
@@ -133,9 +143,10 @@ def train(
         network.to(accelerator.device)
     place = None if output is None else checkpoint_beside(output)
     with _held(accelerator, place):
-        run = _prepare(accelerator, network, task, settings, curvature)
-        described = describe(task, settings, run.indices, curvature)
-        base = network.base.restrict(set(run.tau))
+        made = make_penalty(penalty, curvature, settings.penalty)
+        run = _prepare(accelerator, network, task, settings, made, regime)
+        described = describe(task, settings, run.indices, made, run.regime)
+        base = network.base.restrict(set(run.regime.tau()))
         checkpoint = None
         if place is not None:
             shared = {**described, "base": base.sha256}
@@ -143,12 +154,12 @@ def train(
             _resume(run, checkpoint, report, restart=restart)
         _loop(run, checkpoint, report)
         vector = TaskVector(
-            tensors={n: t.detach().cpu().clone() for n, t in run.tau.items()},
+            tensors={n: t.detach().cpu().clone() for n, t in run.regime.tau().items()},
             base=base,
             output_map=network.output_map.info,
             head=task.head,
             settings=described,
-            metrics=_metrics(run, network),
+            metrics=_metrics(run),
         )
         if checkpoint is not None and output is not None and run.main:
             vector.save(output, replace=replace)
@@ -173,17 +184,47 @@ def _held(accelerator: Accelerator, checkpoint: Path | None) -> Iterator[None]:
         yield
 
 
+def make_penalty(
+    penalty: Penalty | str | None,
+    curvature: Artifact | None,
+    settings: PenaltySettings,
+) -> Penalty | None:
+    """Make the penalty that was asked for.
+
+    Args:
+        penalty: The penalty itself, or its name; None for that of the curvature.
+        curvature: Curvature of the other tasks.
+        settings: How much the penalty counts.
+
+    Returns:
+        The penalty; None for none.
+
+    Raises:
+        SettingsError: If there is none of that name, or both a penalty and curvature
+            are given.
+    """
+    if penalty is None:
+        return None if curvature is None else PENALTIES["kfac"](curvature, settings)
+    if isinstance(penalty, str):
+        return PENALTIES[penalty](curvature, settings)
+    if curvature is not None:
+        raise SettingsError("give curvature or a penalty of your own, not both")
+    return penalty
+
+
 def _prepare(
     accelerator: Accelerator,
     network: Network,
     task: TrainingTask,
     settings: TrainSettings,
-    curvature: Artifact | None,
+    penalty: Penalty | None,
+    regime: RegimeMaker | str,
 ) -> Run:
-    if curvature is not None:
-        check_curvature(curvature, network)
-        if accelerator.is_main_process and settings.lam > 0:
-            warn_of_doubts(curvature, task.examples)
+    if penalty is not None:
+        penalty.check(network)
+        if accelerator.is_main_process and settings.penalty.weight > 0:
+            for doubt in penalty.doubts(task.examples):
+                logger.warning("%s", doubt)
     targets = task.head.targets(task.examples)
     if task.held_out is not None:
         task.head.targets(task.held_out)
@@ -194,19 +235,14 @@ def _prepare(
             f"for {accelerator.num_processes} processes; each needs at least one"
         )
     some = task.examples.batch(indices[:2])
-    names = choose_parameters(network, curvature, settings.modules, some)
-    penalty = None
-    if curvature is not None:  # without a factor it is still measured at the end
-        penalty = build_penalty(
-            curvature,
-            network,
-            names,
-            settings.module_weights,
-            allow_indefinite=settings.allow_indefinite or settings.lam == 0,
-        )
-    model = linearize(network, names)
+    covered = None if penalty is None else penalty.covered
+    names = choose_parameters(network, covered, settings.modules, some)
+    made = REGIMES[regime] if isinstance(regime, str) else regime
+    moving = made(network, names)
+    if penalty is not None:  # without weight it is still measured at the end
+        penalty.prepare(network, tuple(moving.tau()))
     optimizer = torch.optim.AdamW(
-        model.parameters(),
+        moving.parameters(),
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
     )
@@ -216,8 +252,8 @@ def _prepare(
         settings=settings,
         indices=indices,
         targets=targets,
-        model=accelerator.prepare(model),
-        tau=model.tau(),
+        regime=moving,
+        model=accelerator.prepare(moving),
         optimizer=accelerator.prepare(optimizer),
         penalty=penalty,
     )
@@ -236,7 +272,7 @@ def _resume(
     state = checkpoint.load()
     if state is None:
         return
-    restore(state, run.tau, run.optimizer.optimizer)
+    restore(state, run.regime.state(), run.optimizer.optimizer)
     run.step = state.step
     recent: Any = state.details["recent"]
     run.recent = [(loss, score) for loss, score in recent]
@@ -254,7 +290,7 @@ def _loop(
             report(run.progress)
         late = time.monotonic() - saved > CHECKPOINT_SECONDS
         if checkpoint and main and (late or run.step % CHECKPOINT_STEPS == 0):
-            tensors = capture(run.tau, run.optimizer.optimizer)
+            tensors = capture(run.regime.state(), run.optimizer.optimizer)
             details = {"recent": [list(pair) for pair in run.recent]}
             checkpoint.save(State(run.step, tensors, details))
             saved = time.monotonic()
@@ -270,9 +306,9 @@ def _step(run: Run) -> None:
     summed = cross_entropy(logits, targets, reduction="sum")
     # gradients are averaged over processes, so that this is the mean over the batch
     loss = summed * accelerator.num_processes / len(batch)
-    factor = settings.penalty_factor(run.step)
+    factor = settings.penalty.factor(run.step)
     if run.penalty is not None and factor > 0:
-        loss = loss + factor * _drift(run.penalty, run.tau)
+        loss = loss + factor * _value(run.penalty, run.regime.tau())
     for group in run.optimizer.param_groups:
         group["lr"] = settings.rate(run.step)
     run.optimizer.zero_grad()
@@ -286,7 +322,7 @@ def _step(run: Run) -> None:
     run.step += 1
 
 
-def _drift(penalty: Penalty, tau: Mapping[str, Tensor]) -> Tensor:
+def _value(penalty: Penalty, tau: Mapping[str, Tensor]) -> Tensor:
     try:
         return penalty(tau)
     except FactorError as error:  # the factors were found good before
@@ -301,7 +337,7 @@ def _check_finite(loss: float, step: int) -> None:
         )
 
 
-def _metrics(run: Run, network: Network) -> dict[str, Json]:
+def _metrics(run: Run) -> dict[str, Json]:
     progress = run.progress
     metrics: dict[str, Json] = {
         "steps": progress.step,
@@ -310,7 +346,7 @@ def _metrics(run: Run, network: Network) -> dict[str, Json]:
     }
     if run.penalty is not None:
         with torch.no_grad():
-            metrics["penalty"] = float(run.penalty(run.tau))
+            metrics["penalty"] = float(run.penalty(run.regime.tau()))
     if run.task.held_out is not None:
-        metrics["held_out"] = run.task.measure(network, run.tau)
+        metrics["held_out"] = run.task.measure(run.regime)
     return metrics

@@ -3,13 +3,18 @@
 import functools
 import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 
+from kfac_artifacts.artifact import Json
 from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.network import Examples
+from kfac_artifacts.train.penalties.base import PenaltySettings
 
+USUAL_STEPS = 300
+USUAL_DECAY = 0.01
+USUAL_DECAY_OF_IMAGES = 0.1  # as in TAK, App. E
 WARMUP_SHARE = 0.1
 LONGEST_WARMUP = 500
 
@@ -22,31 +27,21 @@ class TrainSettings:
         steps: Number of optimiser steps.
         batch_size: Examples per step, over all processes.
         learning_rate: The highest, reached after the warm-up.
-        weight_decay: Pulls τ to zero; TAK takes 0.1 for vision and 0.01 for text.
+        weight_decay: Pulls τ to zero.
         warmup: Steps of the warm-up; None for a tenth of all, but at most 500.
-        lam: Factor λ of the penalty; 0 trains without one.
-        every: The penalty is evaluated in every so-manieth step.
-        unscaled: Whether to leave out the factor ``every`` that makes up for the steps
-            without penalty, as TAK does.
+        penalty: How much the penalty counts, and when.
         modules: Patterns of parameter names to train; none for all that can be.
-        module_weights: Factor of the penalty by pattern of block names; the first
-            pattern that fits counts.
-        allow_indefinite: Whether curvature that clearly rewards some drift may be used.
         limit: Train on so many examples, chosen by the seed; None for all.
         seed: Seed of the order of the examples.
     """
 
-    steps: int = 300
+    steps: int = USUAL_STEPS
     batch_size: int = 32
     learning_rate: float = 3e-4
-    weight_decay: float = 0.01
+    weight_decay: float = USUAL_DECAY
     warmup: int | None = None
-    lam: float = 100.0
-    every: int = 1
-    unscaled: bool = False
+    penalty: PenaltySettings = field(default_factory=PenaltySettings)
     modules: tuple[str, ...] = ()
-    module_weights: Mapping[str, float] = field(default_factory=dict)
-    allow_indefinite: bool = False
     limit: int | None = None
     seed: int = 0
 
@@ -57,8 +52,68 @@ class TrainSettings:
                 raise SettingsError(f"{name} must be at least {least}, found {value}")
         if not 0 < self.learning_rate < math.inf:
             raise SettingsError(f"learning_rate {self.learning_rate} is not positive")
-        if any(not 0 <= x < math.inf for x in self.module_weights.values()):
-            raise SettingsError("module_weights must be finite and not negative")
+
+    @classmethod
+    def usual(
+        cls,
+        examples: Examples,
+        *,
+        steps: int | None = None,
+        epochs: float | None = None,
+        batch_size: int = 32,
+        limit: int | None = None,
+        weight_decay: float | None = None,
+    ) -> "TrainSettings":
+        """Give the settings that are usual for some examples.
+
+        Args:
+            examples: The examples to train on.
+            steps: Number of optimiser steps; None for 300.
+            epochs: How often to go through the examples instead.
+            batch_size: Examples per step, over all processes.
+            limit: Train on so many examples, chosen by the seed; None for all.
+            weight_decay: Pulls τ to zero; None for 0.1 for images, else 0.01.
+
+        Returns:
+            The settings; ``dataclasses.replace`` changes the others.
+
+        Raises:
+            SettingsError: If both steps and epochs are given, or a number is out of
+                range.
+        """
+        if steps is not None and epochs is not None:
+            raise SettingsError("give steps or epochs, not both")
+        if epochs is not None:
+            count = min(len(examples), limit or len(examples))
+            steps = steps_of(epochs, count, batch_size)
+        if weight_decay is None:
+            images = examples.info([0]).preprocessing.name == "image"
+            weight_decay = USUAL_DECAY_OF_IMAGES if images else USUAL_DECAY
+        return cls(
+            steps=USUAL_STEPS if steps is None else steps,
+            batch_size=batch_size,
+            limit=limit,
+            weight_decay=weight_decay,
+        )
+
+    def to_json(self) -> dict[str, Json]:
+        """Write the settings as task vectors and checkpoints hold them."""
+        penalty = self.penalty
+        return {
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            "warmup": self.warmup,
+            "lam": penalty.weight,
+            "every": penalty.every,
+            "unscaled": penalty.unscaled,
+            "modules": [*self.modules],
+            "module_weights": dict(penalty.module_weights),
+            "allow_indefinite": penalty.allow_indefinite,
+            "limit": self.limit,
+            "seed": self.seed,
+        }
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -68,12 +123,6 @@ class TrainSettings:
             return self.learning_rate * (step + 1) / warmup
         done = (step - warmup) / (self.steps - warmup)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-    def penalty_factor(self, step: int) -> float:
-        """What the penalty is multiplied by in a step, 0 where it is left out."""
-        if step % self.every:
-            return 0.0
-        return self.lam if self.unscaled else self.lam * self.every
 
     def choose(self, count: int) -> list[int]:
         """Numbers of the examples to train on, out of ``count``."""
@@ -105,8 +154,6 @@ _LEAST: dict[str, float] = {
     "batch_size": 1,
     "weight_decay": 0,
     "warmup": 0,
-    "lam": 0,
-    "every": 1,
     "limit": 2,
     "seed": 0,
 }

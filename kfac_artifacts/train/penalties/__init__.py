@@ -1,0 +1,5 @@
+"""What holds a task vector back while it is trained: one file per penalty."""
+
+from kfac_artifacts.train.penalties.base import Penalty, PenaltySettings
+
+__all__ = ["Penalty", "PenaltySettings"]

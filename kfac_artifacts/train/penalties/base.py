@@ -1,0 +1,104 @@
+"""What every penalty has, and how one is weighed."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from kfac_artifacts.artifact import Json
+from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.network import Examples, Network
+
+
+@dataclass(frozen=True)
+class PenaltySettings:
+    """How much a penalty counts, and when.
+
+    Attributes:
+        weight: Factor λ of the penalty; 0 trains without one, and only measures it.
+        every: The penalty is evaluated in every Nth step.
+        unscaled: Whether to leave out the factor ``every`` that makes up for the steps
+            without penalty, as TAK does.
+        module_weights: Factor of the penalty by pattern of block names; the first
+            pattern that fits counts.
+        allow_indefinite: Whether curvature that clearly rewards some drift may be used.
+    """
+
+    weight: float = 100.0
+    every: int = 1
+    unscaled: bool = False
+    module_weights: Mapping[str, float] = field(default_factory=dict)
+    allow_indefinite: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < math.inf:
+            raise SettingsError(
+                f"the weight of the penalty must be at least 0, found {self.weight}"
+            )
+        if not 1 <= self.every < math.inf:
+            raise SettingsError(f"every must be at least 1, found {self.every}")
+        if any(not 0 <= x < math.inf for x in self.module_weights.values()):
+            raise SettingsError("module_weights must be finite and not negative")
+
+    def factor(self, step: int) -> float:
+        """What the penalty is multiplied by in a step, 0 where it is left out."""
+        if step % self.every:
+            return 0.0
+        return self.weight if self.unscaled else self.weight * self.every
+
+
+class Penalty(ABC):
+    """A number that training adds to the loss, as a function of the task vector."""
+
+    @abstractmethod
+    def __call__(self, tau: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+        """Evaluate the penalty, with its gradient.
+
+        Args:
+            tau: Task vector by parameter name.
+
+        Returns:
+            One number.
+
+        Raises:
+            FactorError: If it is not finite.
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, Json]:
+        """What the settings of a task vector say of it."""
+
+    @property
+    def covered(self) -> Collection[str] | None:
+        """Names of the parameters that may move; None for all."""
+        return None
+
+    def check(self, network: Network) -> None:  # noqa: B027, most fit all
+        """Refuse a network that the penalty is not for.
+
+        Args:
+            network: Network to be trained.
+
+        Raises:
+            MismatchError: If they do not belong together.
+        """
+
+    def doubts(self, examples: Examples) -> list[str]:
+        """Say what is odd about it and the data to be trained on, and not refused."""
+        return []
+
+    def prepare(  # noqa: B027
+        self, network: Network, names: Sequence[str]
+    ) -> None:
+        """Read and hold what is needed to evaluate it.
+
+        Args:
+            network: Network to be trained.
+            names: The parameters that are trained; the others stand still.
+
+        Raises:
+            FactorError: If what it computes with is not sound.
+        """

@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Artifact, Json
+from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.network import Examples, Network
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.train.curvature import check_curvature
@@ -25,9 +26,14 @@ class KfacDrift(Penalty):
     Args:
         curvature: Curvature of the other tasks; factors are read by ``prepare``.
         settings: How much it counts.
+
+    Raises:
+        MismatchError: If there is no curvature.
     """
 
-    def __init__(self, curvature: Artifact, settings: PenaltySettings) -> None:
+    def __init__(self, curvature: Artifact | None, settings: PenaltySettings) -> None:
+        if curvature is None:
+            raise MismatchError("the penalty kfac needs the curvature of other tasks")
         self.curvature = curvature
         self.settings = settings
 

@@ -1,4 +1,4 @@
-"""Counting right answers of single and of summed task vectors."""
+"""Counting right answers of single and of merged task vectors."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +14,7 @@ from kfac_artifacts.evaluate.results import Evaluation, ModeScores, TaskScores
 from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import Batch, LabelledExamples, Network
 from kfac_artifacts.task_vector import ClassifierHead, TaskVector, combine
+from kfac_artifacts.task_vector.merging import Method
 
 logger = logging.getLogger(__name__)
 
@@ -78,16 +79,18 @@ def evaluate(
     *,
     alphas: Sequence[float] = (1.0,),
     modes: Sequence[str] = MODES,
+    method: Method = "sum",
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
-    """Measure every task pretrained, with its own task vector, and with the sum of all.
+    """Measure every task pretrained, with its own task vector, and with all merged.
 
     Args:
         network: The pretrained network.
         tasks: The task vectors to add, each with examples of its task.
-        alphas: Factors of the sum.
+        alphas: Factors of what all are merged to.
         modes: ``linear``, ``plain`` or both.
+        method: How they are merged: a name out of ``choices.MERGES``, or a class.
         batch_size: Examples per forward pass.
         progress: Told how many more examples are done, in every mode.
 
@@ -97,7 +100,7 @@ def evaluate(
     Raises:
         MismatchError: If a task vector is of another model or output map, or there is
             no head for its data.
-        SettingsError: If there is no task or no α, or a mode is unknown.
+        SettingsError: If there is no task or no α, or a mode or method is unknown.
     """
     if not tasks or not alphas or not modes or not set(modes) <= set(MODES):
         raise SettingsError(
@@ -105,7 +108,7 @@ def evaluate(
             f"found {len(tasks)}, {len(alphas)} and {', '.join(modes)}"
         )
     heads = [_head(network, task) for task in tasks]
-    total = combine([task.vector for task in tasks], [1.0] * len(tasks))
+    total = combine([task.vector for task in tasks], [1.0] * len(tasks), method)
     summed = _on_device(total, network)
     found: dict[str, list[TaskScores]] = {mode: [] for mode in modes}
     for task, head in zip(tasks, heads, strict=True):

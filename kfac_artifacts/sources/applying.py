@@ -32,6 +32,7 @@ from kfac_artifacts.sources.models import (
     read_config,
 )
 from kfac_artifacts.task_vector import TaskVector
+from kfac_artifacts.task_vector.merging import Merging, Method, merging_by
 
 FILES = (
     *DOWNLOADED,
@@ -69,22 +70,24 @@ def apply(
     path: str | Path,
     *,
     alphas: Sequence[float] | None = None,
+    method: Method = "sum",
     dtype: str | None = None,
     replace: bool = False,
 ) -> Applied:
-    """Write a model with ``Σ_t α_t τ_t`` added to its weights, whole or not at all.
+    """Write a model with task vectors added to its weights, whole or not at all.
 
     Every tensor of the checkpoint is kept, under its name, in its file and of its
     number type, whether the network that was trained has it or not (heads, decoders),
     and so are tokenizer, processor, configuration and what else belongs to the model.
-    Sums are float32 or wider and rounded once. Memory is that of the largest tensor
-    and of the task vectors.
+    What is added, ``Σ_t α_t τ_t`` as a rule, is float32 or wider and rounded once.
+    Memory is that of the largest tensor and of the task vectors.
 
     Args:
         model: A directory in the layout of ``transformers``, or a Hub id.
         vectors: Task vectors of that model.
         path: The directory to write.
         alphas: Factor of each task vector; None for 1.
+        method: How they are merged: a name out of ``choices.MERGES``, or a class.
         dtype: Number type of everything that is written; None to keep each tensor's.
         replace: Whether what is at ``path`` may be replaced.
 
@@ -96,11 +99,7 @@ def apply(
             in a way that nothing can be added to, or numbers become too large.
     """
     alphas = [1.0] * len(vectors) if alphas is None else [*alphas]
-    if not vectors or len(alphas) != len(vectors):
-        raise MismatchError(
-            f"cannot add {len(vectors)} task vectors with {len(alphas)} factors; give "
-            "at least one task vector, and one factor for each"
-        )
+    merging = merging_by(method, vectors, alphas)
     number_type = None if dtype is None else number_type_of(dtype)
     target = Path(path)
     check_free(target, replace=replace, inputs=[model])
@@ -109,8 +108,8 @@ def apply(
     folder = location.encoder
     checkpoint = open_checkpoint(folder, location.id)
     kept = belongings(location.directory, folder, {*checkpoint.files})
-    names = {name for vector in vectors for name in vector.tensors}
-    places = find_places(location, checkpoint, names)
+    names = sorted(merging.names)
+    places = find_places(location, checkpoint, {*names})
     check_base(location, vectors, checkpoint, places)
     with new_directory(target, replace=replace) as directory:
         written = directory / folder.relative_to(location.directory)
@@ -118,10 +117,10 @@ def apply(
         copy = checkpoint.copy(written, number_type)
         if number_type is not None:
             _correct_config(written / "config.json", number_type)
-        sums = _sums(vectors, alphas, sorted(names))
-        lost = _add(sums, places, checkpoint, copy)
+        changes = ((n, merging.change(n).detach().cpu()) for n in names)
+        lost = _add(changes, places, checkpoint, copy)
         files = _files(directory)
-        marker = _marker(location, vectors, alphas, files)
+        marker = _marker(location, merging, files)
         (directory / MARKER).write_bytes(dump_json(marker))
     changed = sorted({n for place in places.values() for n in place.names})
     dtypes = {str(copy.dtype(name)).removeprefix("torch.") for name in changed}
@@ -136,29 +135,16 @@ def apply(
     )
 
 
-def _sums(
-    vectors: Sequence[TaskVector], alphas: Sequence[float], names: Sequence[str]
-) -> Iterator[tuple[str, Tensor]]:
-    """Add up the task vectors, one parameter at a time."""
-    for name in names:
-        terms = [
-            alpha * vector.tensors[name].detach().cpu()
-            for vector, alpha in zip(vectors, alphas, strict=True)
-            if name in vector.tensors
-        ]
-        yield name, sum(terms[1:], start=terms[0])
-
-
 def _add(
-    sums: Iterator[tuple[str, Tensor]],
+    changes: Iterator[tuple[str, Tensor]],
     places: Mapping[str, Place],
     source: Checkpoint,
     target: Checkpoint,
 ) -> float:
     """Add changes to a copy of a checkpoint; tell what rounding took of them."""
     added = lost = 0.0
-    for name, total in sums:
-        for stored, where, change in places[name].changes(total):
+    for name, merged in changes:
+        for stored, where, change in places[name].changes(merged):
             old = source.read(stored).reshape(-1)
             old = old if where is None else old[where]
             wide = torch.promote_types(old.dtype, change.dtype)
@@ -211,19 +197,17 @@ def _files(directory: Path) -> list[str]:
 
 
 def _marker(
-    location: Location,
-    vectors: Sequence[TaskVector],
-    alphas: Sequence[float],
-    files: Sequence[str],
+    location: Location, merging: Merging, files: Sequence[str]
 ) -> dict[str, Any]:
     """Say of what the model was made; it tells as well that this tool wrote it."""
     return {
         "format": "kfac-applied-model",
         "version": 1,
         "base": {"id": location.id, "revision": location.revision},
+        **merging.describe(),
         "vectors": [
             {"sha256": vector.sha256, "alpha": alpha}
-            for vector, alpha in zip(vectors, alphas, strict=True)
+            for vector, alpha in zip(merging.vectors, merging.alphas, strict=True)
         ],
         "files": [*files],
     }

@@ -2,8 +2,7 @@
 
 import functools
 import hashlib
-import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,7 +79,7 @@ class TaskVector:
 
     def __add__(self, other: "TaskVector") -> "TaskVector":
         """Add the changes; a parameter that one of them lacks did not move there."""
-        base = _union(self.base, other.base)
+        base = joint_base(self.base, other.base)
         tensors = dict(self.tensors)
         for name, change in other.tensors.items():
             tensors[name] = tensors[name] + change if name in tensors else change
@@ -213,34 +212,19 @@ class TaskVector:
         )
 
 
-def combine(vectors: Sequence[TaskVector], alphas: Sequence[float]) -> TaskVector:
-    """Add task vectors, each times its own factor: ``Σ_t α_t τ_t``.
+def joint_base(a: BaseModel, b: BaseModel) -> BaseModel:
+    """Describe the parameters of two task vectors of one base model.
 
     Args:
-        vectors: At least one task vector, all of the same base model.
-        alphas: One factor each.
+        a: What one moved.
+        b: What the other moved.
 
     Returns:
-        The sum.
+        Both.
 
     Raises:
-        MismatchError: If there is none, if the counts differ, or the base models do.
+        MismatchError: If they are of two base models.
     """
-    if not vectors or len(vectors) != len(alphas):
-        raise MismatchError(
-            f"cannot add {len(vectors)} task vectors with {len(alphas)} factors; give "
-            "at least one task vector, and one factor for each"
-        )
-    scaled = [alpha * vector for alpha, vector in zip(alphas, vectors, strict=True)]
-    return functools.reduce(operator.add, scaled)
-
-
-def _sum(value: Tensor, change: Tensor) -> Tensor:
-    dtype = torch.promote_types(value.dtype, change.dtype)
-    return (value.to(dtype) + change.to(value.device, dtype)).to(value.dtype)
-
-
-def _union(a: BaseModel, b: BaseModel) -> BaseModel:
     common = set(a.parameters) & set(b.parameters)
     differences = a.restrict(common).differences(b.restrict(common))
     if not common and (a.id, a.revision) != (b.id, b.revision):
@@ -252,6 +236,11 @@ def _union(a: BaseModel, b: BaseModel) -> BaseModel:
             f"cannot add task vectors of two base models: {'; '.join(differences)}"
         )
     return BaseModel(a.id, a.revision, {**a.parameters, **b.parameters})
+
+
+def _sum(value: Tensor, change: Tensor) -> Tensor:
+    dtype = torch.promote_types(value.dtype, change.dtype)
+    return (value.to(dtype) + change.to(value.device, dtype)).to(value.dtype)
 
 
 def _describe(head: ClassifierHead | None) -> HeadInfo | None:

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kfac_artifacts.choices import DTYPES
 from kfac_cli import console
 from kfac_cli.given import check_vectors
-from kfac_cli.options import DIRECTORY, NAMED, json_option, write_options
+from kfac_cli.groups import group
+from kfac_cli.options import WriteOptions, json_option
+from kfac_cli.parameters import DIRECTORY, NAMED
 
 if TYPE_CHECKING:
     from kfac_artifacts.sources import Applied
@@ -19,7 +22,7 @@ MOST_SHOWN = 20
 @click.command("apply")
 @click.argument("model", type=NAMED)
 @click.argument("vectors", metavar="TAU...", type=DIRECTORY, nargs=-1, required=True)
-@write_options
+@group(WriteOptions)
 @click.option(
     "--alpha",
     "alphas",
@@ -30,15 +33,14 @@ MOST_SHOWN = 20
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
+    type=click.Choice(DTYPES),
     help="Number type to write.  [default: that of every tensor of MODEL]",
 )
 @json_option
 def command(
     model: str,
     vectors: tuple[Path, ...],
-    output: Path,
-    force: bool,
+    writing: WriteOptions,
     alphas: tuple[float, ...],
     dtype: str | None,
     as_json: bool,
@@ -55,7 +57,6 @@ def command(
         kfac apply sentence-transformers/all-MiniLM-L6-v2 tau-a tau-b -o merged
         kfac apply openai/clip-vit-base-patch32 tau --alpha 0.5 -o half
     """
-    from kfac_artifacts.places import check_free
     from kfac_artifacts.sources import check_model
 
     if len(alphas) not in {0, 1, len(vectors)}:
@@ -64,7 +65,7 @@ def command(
             f"{len(alphas)}"
         )
     check_model(model)
-    check_free(output, replace=force, inputs=[model, *vectors])
+    writing.check_free([model, *vectors])
     check_vectors(vectors)
     from kfac_artifacts.sources import apply
     from kfac_artifacts.task_vector import TaskVector
@@ -73,14 +74,21 @@ def command(
         alphas if len(alphas) == len(vectors) else [*(alphas or (1.0,))] * len(vectors)
     )
     loaded = [TaskVector.load(path) for path in vectors]
-    done = apply(model, loaded, output, alphas=factors, dtype=dtype, replace=force)
+    done = apply(
+        model,
+        loaded,
+        writing.output,
+        alphas=factors,
+        dtype=dtype,
+        replace=writing.force,
+    )
     if as_json:
         taus = [
             {"path": str(path), "alpha": alpha}
             for path, alpha in zip(vectors, factors, strict=True)
         ]
-        result = {**asdict(done), "path": None, "output": str(output), "vectors": taus}
-        del result["path"]
+        result = asdict(done) | {"output": str(done.path), "vectors": taus}
+        result.pop("path")
         console.print_json(result)
     else:
         _print(done, len(vectors))

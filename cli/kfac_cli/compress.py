@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,60 +10,77 @@ import click
 
 from kfac_cli import console
 from kfac_cli.given import check_artifacts, check_vectors
+from kfac_cli.groups import group, option
 from kfac_cli.options import (
-    DIRECTORY,
-    Share,
-    Size,
+    WriteOptions,
     json_option,
-    shard_option,
-    write_options,
+    max_shard_option,
+    task_vectors_option,
 )
+from kfac_cli.parameters import DIRECTORY, Share, Size
+from kfac_cli.tables import print_table
+from kfac_cli.units import size
 from kfac_cli.writing import write
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kfac_artifacts.artifact import Artifact
-    from kfac_artifacts.compress import Recipe, Report
+    from kfac_artifacts.compress import Budget, Recipe, Report
     from kfac_artifacts.format import Header
+
+
+@dataclass(frozen=True)
+class KeepOptions:
+    """What is kept: by a recipe, or as much as a budget allows."""
+
+    recipe: str | None = option(
+        "--recipe", metavar="NAME", help="What to keep, and how to store it."
+    )
+    max_size: int | None = option(
+        "--max-size",
+        type=Size(),
+        help="Choose per factor what keeps most in this size.",
+    )
+    max_error: float | None = option(
+        "--max-error",
+        type=Share(),
+        help="Choose per factor what is smallest at this relative error of all "
+        "together.",
+    )
+
+    def parse(self) -> "Recipe | Budget":
+        """Read it before any work is done."""
+        from kfac_artifacts.compress import Recipe
+
+        if sum(value is not None for value in vars(self).values()) > 1:
+            raise click.UsageError("give one of --recipe, --max-size and --max-error")
+        if self.max_size is None and self.max_error is None:
+            return Recipe.parse(self.recipe or "small")
+        from kfac_artifacts.compress import Budget
+
+        return Budget(self.max_size, self.max_error)
 
 
 @click.command("compress")
 @click.argument("artifact", type=DIRECTORY)
-@write_options
-@click.option("--recipe", metavar="NAME", help="What to keep, and how to store it.")
-@click.option(
-    "--max-size", type=Size(), help="Choose per factor what keeps most in this size."
-)
-@click.option(
-    "--max-error",
-    type=Share(),
-    help="Choose per factor what is smallest at this relative error of all together.",
-)
-@click.option(
-    "--task-vector",
-    "task_vectors",
-    type=DIRECTORY,
-    multiple=True,
-    help="Also compare the penalty along this; may be repeated.",
-)
+@group(WriteOptions)
+@group(KeepOptions)
+@task_vectors_option
 @click.option(
     "--report/--no-report",
     default=True,
     help="Whether to compare what was written with what there was.",
 )
-@shard_option
+@max_shard_option
 @json_option
 def command(
     artifact: Path,
-    output: Path,
-    force: bool,
-    recipe: str | None,
-    max_size: int | None,
-    max_error: float | None,
+    writing: WriteOptions,
+    keeping: KeepOptions,
     task_vectors: tuple[Path, ...],
     report: bool,
-    max_shard_size: float,
+    max_shard_bytes: int,
     as_json: bool,
 ) -> None:
     """Compress ARTIFACT, and tell what that loses. The default recipe is `small`.
@@ -91,25 +108,23 @@ def command(
         kfac compress total --max-size 20MB -o fits
         kfac compress total --max-error 1% --task-vector tau-mine -o close --json
     """
-    from kfac_artifacts.places import check_free
-
-    named = _named(recipe, max_size, max_error)
-    check_free(output, replace=force, inputs=[artifact, *task_vectors])
+    recipe = keeping.parse()
+    output = writing.output
+    writing.check_free([artifact, *task_vectors])
     check_artifacts([artifact])
     check_vectors(task_vectors)
-    from kfac_artifacts.compress import Budget, compression_report
+    from kfac_artifacts.compress import compression_report
     from kfac_artifacts.format import dense_bytes, load_artifact, read_header
 
-    how = named or Budget(max_size, max_error)
     before, large = load_artifact(artifact), read_header(artifact).nbytes
     taus = [_changes(path, before) for path in task_vectors]
     write(
         before,
         output,
-        recipe=how,
+        recipe=recipe,
         what="compressing",
-        max_shard_bytes=int(max_shard_size * 10**9),
-        replace=force,
+        max_shard_bytes=max_shard_bytes,
+        replace=writing.force,
     )
     after = read_header(output)
     sizes = (large, after.nbytes, dense_bytes(before))
@@ -123,19 +138,6 @@ def command(
         console.print_json(_as_json(output, sizes, after, found, task_vectors))
     else:
         _print(output, sizes, after, found, task_vectors)
-
-
-def _named(
-    recipe: str | None, max_size: int | None, max_error: float | None
-) -> "Recipe | None":
-    """Read the recipe; there is none where a budget chooses."""
-    from kfac_artifacts.compress import Recipe
-
-    if sum(x is not None for x in (recipe, max_size, max_error)) > 1:
-        raise click.UsageError("give one of --recipe, --max-size and --max-error")
-    if max_size is None and max_error is None:
-        return Recipe.parse(recipe or "small")
-    return None
 
 
 def _changes(path: Path, artifact: "Artifact") -> "Mapping[str, Tensor]":
@@ -218,7 +220,7 @@ def _print(
             "λmin",
             "random",
         ]
-        console.print_table(header + names, table)
+        print_table(header + names, table)
         click.echo(f"\nall blocks together: relative Frobenius error {found.error:.4f}")
         for name, value in zip(names, found.directions, strict=True):
             click.echo(f"penalty along {name}: {_ratio(value)} of what it was")
@@ -226,7 +228,7 @@ def _print(
     counted = Counter(kind for row in rows(after) for kind in _kinds(row))
     kinds = ", ".join(f"{count} {kind}" for kind, count in counted.most_common())
     click.echo(
-        f"{output}: {console.size(large)} to {console.size(small)}, "
+        f"{output}: {size(large)} to {size(small)}, "
         f"{100 * small / dense:.2f} % of dense float32 ({kinds})"
     )
 

@@ -1,7 +1,7 @@
 """``kfac compute``: model and data to an artifact."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,80 +9,93 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfac_cli import console
-from kfac_cli.compute_options import (
-    disclosure_options,
-    estimator_options,
-    job_options,
-)
-from kfac_cli.data import open_data, tell
+from kfac_cli.compute_options import CotangentOptions, EstimatorOptions, RunOptions
+from kfac_cli.data import DataOptions, EncodeOptions, tell
+from kfac_cli.groups import group, option
 from kfac_cli.options import (
-    NAMED,
+    CompressedOptions,
+    CoverageOptions,
+    ModelOptions,
+    WriteOptions,
     batch_size_option,
-    data_options,
+    examples_option,
     json_option,
-    model_options,
-    pattern_options,
-    recipe_option,
-    storage_options,
-    write_options,
+    seed_option,
 )
-from kfac_cli.writing import check_choice, write
+from kfac_cli.parameters import NAMED
+from kfac_cli.units import size
+from kfac_cli.writing import write
 
 if TYPE_CHECKING:
-    from kfac_artifacts.sources import Data
+    from kfac_artifacts.sources import ImageExamples, TextExamples
+
+
+@dataclass(frozen=True)
+class NameOptions:
+    """What model and data are called in the artifact."""
+
+    model_id: str | None = option(
+        "--model-id",
+        metavar="NAME",
+        help="What to call the model.  [default: as given]",
+    )
+    data_id: str | None = option(
+        "--data-id",
+        metavar="NAME",
+        help="What to call the data.  [default: the file's name]",
+    )
+
+    def rename(
+        self, examples: "TextExamples | ImageExamples"
+    ) -> "TextExamples | ImageExamples":
+        """Call data as asked."""
+        if self.data_id is None:
+            return examples
+        description = replace(examples.description, id=self.data_id)
+        return replace(examples, description=description)
 
 
 @click.command("compute")
 @click.argument("model", type=NAMED)
 @click.argument("data", type=NAMED)
-@write_options
+@group(WriteOptions)
+@examples_option("to use, chosen by the seed")
+@group(EstimatorOptions)
+@group(CotangentOptions)
+@seed_option("the choice of examples and of the cotangents")
+@group(CoverageOptions)
 @click.option(
-    "--examples",
-    type=click.IntRange(min=1),
-    default=256,
-    show_default=True,
-    help="How many examples to use, chosen by the seed.",
+    "--allow-few",
+    is_flag=True,
+    help="Take fewer than 64 different examples, although what is computed of so few "
+    "shows each of them, word for word.",
 )
-@estimator_options
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@pattern_options
-@disclosure_options
-@data_options
-@batch_size_option
-@job_options
-@model_options
-@click.option("--model-id", help="What to call the model.  [default: as given]")
-@click.option("--data-id", help="What to call the data.  [default: the file's name]")
-@storage_options
-@recipe_option
+@group(DataOptions)
+@group(EncodeOptions)
+@batch_size_option()
+@group(RunOptions)
+@group(ModelOptions)
+@group(NameOptions)
+@group(CompressedOptions)
 @json_option
 def command(
     model: str,
     data: str,
-    output: Path,
+    writing: WriteOptions,
     examples: int,
-    name: str,
-    terms: int,
-    shrinkage: bool,
-    memory: float,
-    engine: str,
-    cotangents: str | None,
-    draws: int | None,
+    estimating: EstimatorOptions,
+    drawing: CotangentOptions,
     seed: int,
-    only: tuple[str, ...],
-    exclude: tuple[str, ...],
-    tables: bool,
+    coverage: CoverageOptions,
     allow_few: bool,
+    reading: DataOptions,
+    encoding: EncodeOptions,
     batch_size: int,
-    resume: bool,
-    every: int,
-    shard: bool,
-    storage: str | None,
-    recipe: str | None,
-    max_shard_size: float,
-    force: bool,
+    running: RunOptions,
+    loading: ModelOptions,
+    names: NameOptions,
+    storing: CompressedOptions,
     as_json: bool,
-    **sources: Any,
 ) -> None:
     """Compute the curvature of MODEL on DATA, without labels.
 
@@ -104,20 +117,16 @@ def command(
         kfac compute ./my-model mails.csv -o mails --estimator nearest
         torchrun --nproc-per-node 4 $(which kfac) compute ./my-model mails.csv -o mails
     """
-    from kfac_artifacts.places import claimed
+    from kfac_artifacts.sources import check_model
 
-    _check_usage(engine, cotangents, draws, alone=not (resume or shard))
-    how = check_choice(recipe, storage)
-    until_the_end = click.get_current_context().with_resource
-    checkpoint = until_the_end(claimed(output, replace=force, inputs=[model, data]))
-    opened = open_data(model, data, sources)
-    from kfac_artifacts.artifact import Cotangents
+    drawing.check()
+    running.check()
+    recipe = storing.parse()
+    checkpoint = writing.claim([model, data])
+    check_model(model)
+    opened = reading.read(data)
     from kfac_artifacts.estimate import (
-        ComputeOptions,
-        Estimator,
         Workers,
-        compute,
-        compute_with_curvlinops,
         discard,
         hold_together,
         require_rows,
@@ -126,64 +135,52 @@ def command(
 
     if not allow_few:
         require_rows(min(examples, len(opened.table)))
-    main = _is_main(engine)
-    until_the_end(hold_together(checkpoint, Workers.gather("cpu")))
+    main = _is_main(running)
+    together = hold_together(checkpoint, Workers.gather("cpu"))
+    click.get_current_context().with_resource(together)
     started = time.perf_counter()
-    network, found = _open(model, opened, **sources)
+    network = loading.load(model, names.model_id)
+    found = names.rename(encoding.encode(opened, network))
     account = tell(found, min(examples, len(found))) if main else {}
-    kind = cotangents or ("orthogonal" if engine == "own" else "mc")
-    run = compute_with_curvlinops
-    if engine == "own":
-        run = partial(compute, job=ComputeOptions(checkpoint, resume, every, shard))
-        if main:
-            _tell_of(checkpoint, resume=resume)
-    artifact = run(
+    if running.native and main:
+        _tell_of(checkpoint, resume=running.resume)
+    artifact = running.engine_with(checkpoint)(
         network,
         found,
         count=examples,
-        cotangents=Cotangents(kind, None if kind == "exact" else draws or 1, seed),
-        estimator=Estimator(name, terms, shrinkage, memory=int(memory * 10**9)),
-        only=only,
-        exclude=exclude,
-        tables=tables,
+        cotangents=drawing.cotangents(running.usual_cotangents, seed),
+        estimator=estimating.estimator(),
+        only=coverage.only,
+        exclude=coverage.exclude,
+        tables=coverage.tables,
         allow_few=allow_few,
         batch_size=batch_size,
         progress=partial(console.progress, unit="examples", shown=main),
     )
     save_together(
         artifact,
-        output,
+        writing.output,
         save=write,
-        recipe=how,
+        recipe=recipe,
         what="writing",
         shown=main,
-        storage=storage,
-        max_shard_bytes=int(max_shard_size * 10**9),
-        replace=force,
+        storage=storing.storage,
+        max_shard_bytes=storing.max_shard_bytes,
+        replace=writing.force,
     )
     if main:
         discard(checkpoint)
-        _report(output, time.perf_counter() - started, account, as_json=as_json)
+        seconds = time.perf_counter() - started
+        _report(writing.output, seconds, account, as_json=as_json)
 
 
-def _check_usage(
-    engine: str, cotangents: str | None, draws: int | None, *, alone: bool
-) -> None:
-    if cotangents == "exact" and draws is not None:
-        raise click.UsageError("--draws does not go with --cotangents exact")
-    if engine != "own" and not alone:
-        raise click.UsageError("--resume and --shard go with the own engine")
-
-
-def _is_main(engine: str) -> bool:
+def _is_main(running: RunOptions) -> bool:
     """Whether this process reports; meets the others, if there are several."""
-    import torch
-
     from kfac_artifacts.estimate import Workers
 
-    workers = Workers.gather(torch.device("cpu"))
-    if workers.size > 1 and engine != "own":
-        raise click.UsageError("several processes go with the own engine")
+    workers = Workers.gather("cpu")
+    if workers.size > 1 and not running.native:
+        raise click.UsageError("several processes go with the native engine")
     return workers.main
 
 
@@ -199,30 +196,6 @@ def _tell_of(checkpoint: Path, *, resume: bool) -> None:
         )
     elif resume:
         click.echo(f"there is no {checkpoint} to go on from; beginning", err=True)
-
-
-def _open(
-    model: str,
-    data: "Data",
-    *,
-    output_map: str | None,
-    device: str,
-    dtype: str,
-    model_id: str | None,
-    data_id: str | None,
-    max_length: int | None,
-    prompt: str | None,
-) -> tuple[Any, Any]:
-    from kfac_artifacts.sources import encode_data, load_network
-
-    network = load_network(
-        model, output_map=output_map, device=device, dtype=dtype, model_id=model_id
-    )
-    examples = encode_data(data, network, max_length=max_length, prompt=prompt)
-    if data_id is not None:
-        description = replace(examples.description, id=data_id)
-        examples = replace(examples, description=description)
-    return network, examples
 
 
 def _report(
@@ -248,5 +221,5 @@ def _report(
         f"{output}: {summary['modules']} modules, {summary['parameters']:,} parameters "
         f"covered ({summary['tensors']} tensors), {summary['examples']} examples of "
         f"{summary['sources'][0]['data']}, "
-        f"{console.size(summary['bytes'])}, {summary['seconds']} s"
+        f"{size(summary['bytes'])}, {summary['seconds']} s"
     )

@@ -1,85 +1,147 @@
 """The many options of ``kfac compute``, by what they are about."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
-from kfac_cli.options import keep_option, stacked, tables_option
+from kfac_artifacts.choices import COTANGENTS, ESTIMATORS
+from kfac_cli.groups import option, shared
+from kfac_cli.options import memory_option
+from kfac_cli.parameters import COUNT
 
-estimator_options = stacked(
-    click.option(
+if TYPE_CHECKING:
+    from kfac_artifacts.artifact import Artifact, Cotangents
+    from kfac_artifacts.estimate import Estimator
+
+
+@dataclass(frozen=True)
+class EstimatorOptions:
+    """How the curvature is approximated."""
+
+    name: str = option(
         "--estimator",
         "name",
-        type=click.Choice(["kfac", "kfac-reduce", "nearest"]),
+        type=click.Choice(list(ESTIMATORS)),
         default="kfac",
         show_default=True,
-        help="KFAC-expand as in TAK, KFAC-reduce, or the nearest Kronecker products: "
-        "more accurate, for a few more looks at the data.",
-    ),
-    click.option(
+        help="KFAC-expand as in TAK, KFAC-reduce, or the nearest Kronecker "
+        "products: more accurate, for a few more looks at the data.",
+    )
+    terms: int = option(
         "--terms",
-        type=click.IntRange(min=1),
+        type=COUNT,
         default=1,
         show_default=True,
         help="Products per module, for nearest.",
-    ),
-    click.option(
+    )
+    shrinkage: bool = option(
         "--shrinkage/--no-shrinkage",
         default=True,
         show_default=True,
         help="Whether nearest guards against learning the noise of few examples.",
-    ),
-    keep_option(
-        "Activations that nearest may keep; what does not fit is computed again."
-    ),
-    click.option(
-        "--engine",
-        type=click.Choice(["own", "curvlinops"]),
-        default="own",
-        show_default=True,
-        help="curvlinops covers plain Linear and Conv2d modules only.",
-    ),
-    click.option(
+    )
+    memory: int = shared(
+        memory_option(
+            "Activations that nearest may keep; what does not fit is computed again."
+        )
+    )
+
+    def estimator(self) -> "Estimator":
+        """Choose it in the library."""
+        from kfac_artifacts.estimate import Estimator
+
+        return Estimator(self.name, self.terms, self.shrinkage, memory=self.memory)
+
+
+@dataclass(frozen=True)
+class CotangentOptions:
+    """What is backpropagated."""
+
+    kind: str | None = option(
         "--cotangents",
-        type=click.Choice(["orthogonal", "mc", "exact"]),
-        help="Random vectors, orthogonal from example to example, or independent ones, "
-        "or all unit vectors (as many passes as f has outputs).  [default: orthogonal; "
-        "with curvlinops mc]",
-    ),
-    click.option(
-        "--draws",
-        type=click.IntRange(min=1),
-        help="Random vectors per example.  [default: 1]",
-    ),
-)
+        "kind",
+        type=click.Choice(COTANGENTS),
+        help="Random vectors, orthogonal from example to example, or independent "
+        "ones, or all unit vectors (as many passes as f has outputs).  "
+        "[default: orthogonal; with curvlinops mc]",
+    )
+    draws: int | None = option(
+        "--draws", type=COUNT, help="Random vectors per example.  [default: 1]"
+    )
 
-disclosure_options = stacked(
-    tables_option,
-    click.option(
-        "--allow-few",
-        is_flag=True,
-        help="Take fewer than 64 different examples, although what is computed of so "
-        "few shows each of them, word for word.",
-    ),
-)
+    def check(self) -> None:
+        """Refuse a number of unit vectors: there are as many as outputs."""
+        if self.kind == "exact" and self.draws is not None:
+            raise click.UsageError("--draws does not go with --cotangents exact")
 
-job_options = stacked(
-    click.option(
+    def cotangents(self, usual: str, seed: int) -> "Cotangents":
+        """Choose them, ``usual`` ones unless asked for others."""
+        from kfac_artifacts.artifact import Cotangents
+
+        kind = self.kind or usual
+        return Cotangents(kind, None if kind == "exact" else self.draws or 1, seed)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """By whom and how the work is done; nothing of it changes the result."""
+
+    engine: str = option(
+        "--engine",
+        type=click.Choice(["native", "curvlinops"]),
+        default="native",
+        show_default=True,
+        help="Who computes; curvlinops covers plain Linear and Conv2d modules only.",
+    )
+    resume: bool = option(
         "--resume",
         is_flag=True,
         help="Go on from the checkpoint of an interrupted run.",
-    ),
-    click.option(
+    )
+    every: int = option(
         "--checkpoint-every",
         "every",
-        type=click.IntRange(min=1),
+        type=COUNT,
         default=4,
         show_default=True,
         metavar="BATCHES",
         help="How often to keep what is done, at most.",
-    ),
-    click.option(
+    )
+    shard: bool = option(
         "--shard",
         is_flag=True,
-        help="With several processes: split the model (FSDP), and keep each factor on "
-        "one of them alone.",
-    ),
-)
+        help="With several processes: split the model (FSDP), and keep each factor "
+        "on one of them alone.",
+    )
+
+    @property
+    def native(self) -> bool:
+        """Whether the engine is ours."""
+        return self.engine == "native"
+
+    @property
+    def usual_cotangents(self) -> str:
+        """The cotangents of the engine unless others are asked for."""
+        return "orthogonal" if self.native else "mc"
+
+    def check(self) -> None:
+        """Refuse what the engine cannot do."""
+        if not self.native and (self.resume or self.shard):
+            raise click.UsageError("--resume and --shard go with the native engine")
+
+    def engine_with(self, checkpoint: Path) -> "Callable[..., Artifact]":
+        """Give the library's function that computes, with what is kept meanwhile."""
+        from kfac_artifacts.estimate import (
+            ComputeOptions,
+            compute,
+            compute_with_curvlinops,
+        )
+
+        if not self.native:
+            return compute_with_curvlinops
+        job = ComputeOptions(checkpoint, self.resume, self.every, self.shard)
+        return partial(compute, job=job)

@@ -1,4 +1,4 @@
-"""What every command shares: errors in one line, progress, tables, JSON."""
+"""What every command shares: errors in one line, progress, warnings, JSON."""
 
 import errno
 import json
@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -184,31 +184,6 @@ def print_json(value: Any) -> None:
     """Print a result for a program to read."""
     ascii_only = getattr(sys.stdout, "limited", False)  # no spelling out of data
     click.echo(json.dumps(value, indent=1, ensure_ascii=ascii_only))
-
-
-def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table in plain text: numbers to the right, words to the left."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    right = [
-        bool(rows) and all(isinstance(row[i], int | float) for row in rows)
-        for i in range(len(header))
-    ]
-    for line in [list(header), *cells]:
-        parts = [
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(line, widths, right, strict=True)
-        ]
-        click.echo("  ".join(parts).rstrip())
-
-
-def size(count: float) -> str:
-    """Write a number of bytes for a person: ``12.3 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError
 
 
 def print_uncovered(uncovered: Mapping[str, str]) -> None:

@@ -1,59 +1,102 @@
 """DATA of a command: read before anything slow is imported, and said what was read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from kfac_cli.groups import option
+from kfac_cli.parameters import COUNT
+
 if TYPE_CHECKING:
-    from kfac_artifacts.sources import Data, ImageExamples, TextExamples
-
-_READING = (
-    "split",
-    "text_columns",
-    "image_column",
-    "delimiter",
-    "encoding",
-    "no_header",
-)
+    from kfac_artifacts.network import Network
+    from kfac_artifacts.sources import Data, ImageExamples, Layout, TextExamples
 
 
-def open_data(
-    model: str, data: str, options: dict[str, Any], label_column: str | None = None
-) -> "Data":
-    """Read data as a command's options say, which are taken out of these.
+@dataclass(frozen=True)
+class TableOptions:
+    """Which part of DATA, and how a file of text is laid out."""
 
-    Nothing is known of the model but whether it can be one.
-    """
-    from kfac_artifacts.sources import check_model
+    split: str | None = option("--split", help="Split of the dataset. [default: train]")
+    text_columns: tuple[str, ...] = option(
+        "--text-column",
+        "text_columns",
+        multiple=True,
+        metavar="NAME",
+        help="Column with the text; twice for pairs. [default: text, sentence, ...]",
+    )
+    no_header: bool = option(
+        "--no-header",
+        is_flag=True,
+        help="The first row of a csv or tsv is data; columns are called 1, 2, ...",
+    )
+    delimiter: str | None = option(
+        "--delimiter",
+        metavar="CHARACTER",
+        help="What divides the cells of a csv or tsv, such as ';' or tab. "
+        "[default: found out]",
+    )
+    encoding: str | None = option(
+        "--encoding",
+        metavar="NAME",
+        help="Encoding of a text file, such as cp1252. "
+        "[default: by its byte order mark, or utf-8]",
+    )
 
-    check_model(model)
-    return read(data, label_column=label_column, **take_reading(options))
+    @property
+    def layout(self) -> "Layout":
+        """How a file of text is laid out."""
+        from kfac_artifacts.sources import Layout
+
+        return Layout(self.delimiter, self.encoding, header=not self.no_header)
 
 
-def take_reading(options: dict[str, Any]) -> dict[str, Any]:
-    """Take out of a command's options those that say how data are read."""
-    return {name: options.pop(name) for name in _READING}
+@dataclass(frozen=True)
+class DataOptions(TableOptions):
+    """How DATA are read."""
+
+    image_column: str | None = option(
+        "--image-column",
+        metavar="NAME",
+        help="Column with the image. [default: found by type]",
+    )
+
+    def read(
+        self, data: str, *, labels: str | None = None, classes: Sequence[str] = ()
+    ) -> "Data":
+        """Read them, with the classes in column ``labels`` if there is one."""
+        from kfac_artifacts.sources import Columns, read_data
+
+        columns = Columns(self.text_columns, self.image_column, labels, classes)
+        return read_data(data, split=self.split, columns=columns, layout=self.layout)
 
 
-def read(
-    data: str,
-    *,
-    split: str | None,
-    text_columns: Sequence[str],
-    image_column: str | None,
-    delimiter: str | None,
-    encoding: str | None,
-    no_header: bool,
-    label_column: str | None = None,
-    classes: Sequence[str] = (),
-) -> "Data":
-    """Read data as the options of a command say."""
-    from kfac_artifacts.sources import Columns, Layout, read_data
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How texts of DATA are given to the model."""
 
-    columns = Columns(tuple(text_columns), image_column, label_column, classes)
-    layout = Layout(delimiter, encoding, header=not no_header)
-    return read_data(data, split=split, columns=columns, layout=layout)
+    max_length: int | None = option(
+        "--max-length",
+        type=COUNT,
+        metavar="TOKENS",
+        help="Cut texts after so many tokens. [default: what the model takes]",
+    )
+    prompt: str | None = option(
+        "--prompt",
+        metavar="TEXT",
+        help="Put before every text. [default: what the model declares]",
+    )
+
+    def encode(
+        self, data: "Data", network: "Network"
+    ) -> "TextExamples | ImageExamples":
+        """Encode data for a network."""
+        from kfac_artifacts.sources import encode_data
+
+        return encode_data(
+            data, network, max_length=self.max_length, prompt=self.prompt
+        )
 
 
 def tell(
@@ -71,23 +114,3 @@ def tell(
         "notes": list(examples.rows.notes),
         "used": used,
     }
-
-
-def of_task(
-    values: Sequence[str], task: Sequence[str], tasks: Iterable[Sequence[str]]
-) -> list[str]:
-    """Take the values that are for one task, else those that are for all.
-
-    Args:
-        values: ``TAU=NAME`` for the task vector TAU alone, or ``NAME``.
-        task: What TAU may be: the path, and the name.
-        tasks: The same of all task vectors.
-    """
-    own = [
-        value.removeprefix(f"{name}=")
-        for name in dict.fromkeys(task)
-        for value in values
-        if value.startswith(f"{name}=")
-    ]
-    theirs = tuple(f"{name}=" for names in tasks for name in names)
-    return own or [value for value in values if not value.startswith(theirs)]

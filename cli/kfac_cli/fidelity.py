@@ -1,5 +1,6 @@
 """``kfac fidelity``: how well an artifact predicts drift on data it has not seen."""
 
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,108 +8,135 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfac_cli import console
-from kfac_cli.data import open_data, read, take_reading, tell
-from kfac_cli.given import check_artifacts, check_vectors
+from kfac_cli.data import DataOptions, EncodeOptions, tell
+from kfac_cli.given import check_artifacts, check_plot, check_vectors
+from kfac_cli.groups import group, option, shared
 from kfac_cli.options import (
-    DIRECTORY,
-    NAMED,
+    ModelOptions,
     batch_size_option,
-    data_options,
+    examples_option,
     json_option,
-    keep_option,
-    model_options,
+    memory_option,
+    plot_option,
+    seed_option,
+    task_vectors_option,
 )
+from kfac_cli.parameters import COUNT, DIRECTORY, NAMED, NATURAL
+from kfac_cli.tables import print_table
+from kfac_cli.units import number
 
 if TYPE_CHECKING:
     from kfac_artifacts.fidelity import Comparison, Fidelity, ModuleFidelity
-    from kfac_artifacts.sources import ImageExamples, TextExamples
+    from kfac_artifacts.sources import Data, ImageExamples, TextExamples
+    from kfac_artifacts.task_vector import TaskVector
+
+
+@dataclass(frozen=True)
+class HeldOutOptions:
+    """Which examples are looked at, and how closely."""
+
+    examples: int = shared(examples_option("to hold out, chosen by the seed"))
+    seed: int = shared(
+        seed_option("the choice of examples, the cotangents and the directions")
+    )
+    cotangents: str = option(
+        "--cotangents",
+        type=click.Choice(["mc", "exact"]),
+        default="mc",
+        show_default=True,
+        help="Independent random vectors, or all unit vectors (as many passes as f "
+        "has outputs).",
+    )
+    draws: int | None = option(
+        "--draws", type=COUNT, help="Vectors per example.  [default: 1]"
+    )
+
+    def vectors(self) -> int | None:
+        """Random vectors per example; None for all unit vectors."""
+        if self.cotangents != "exact":
+            return self.draws or 1
+        if self.draws is not None:
+            raise click.UsageError("--draws does not go with --cotangents exact")
+        return None
+
+
+@dataclass(frozen=True)
+class DirectionOptions:
+    """Along what the artifact predicts."""
+
+    directions: int = option(
+        "--directions",
+        type=NATURAL,
+        default=4,
+        show_default=True,
+        help="How many random directions, and how many gradients.",
+    )
+    directions_data: str | None = option(
+        "--directions-data",
+        type=NAMED,
+        metavar="DATA",
+        help="Take gradients of these data.  [default: of other examples of DATA]",
+    )
+    task_vectors: tuple[Path, ...] = shared(task_vectors_option)
+
+    @property
+    def inputs(self) -> list[str | Path]:
+        """All that is read."""
+        more = [] if self.directions_data is None else [self.directions_data]
+        return [*self.task_vectors, *more]
+
+    def read(self, reading: DataOptions) -> "Data | None":
+        """Read the data that gradients are of, if there are such."""
+        if self.directions_data is None:
+            return None
+        return replace(reading, split=None).read(self.directions_data)
+
+    def load(self) -> "dict[str, TaskVector]":
+        """Load the task vectors, by their names or, if these are alike, their paths."""
+        from kfac_artifacts.task_vector import TaskVector
+
+        names = [path.name for path in self.task_vectors]
+        return {
+            path.name if names.count(path.name) == 1 else str(path): vector
+            for path in self.task_vectors
+            for vector in [TaskVector.load(path)]
+        }
 
 
 @click.command("fidelity")
 @click.argument("artifact", type=DIRECTORY)
 @click.argument("model", type=NAMED)
 @click.argument("data", type=NAMED)
-@click.option(
-    "--examples",
-    "count",
-    type=click.IntRange(min=1),
-    default=256,
-    show_default=True,
-    help="How many examples to hold out, chosen by the seed.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Of the choice of examples, the cotangents and the directions.",
-)
-@click.option(
-    "--cotangents",
-    type=click.Choice(["mc", "exact"]),
-    default="mc",
-    show_default=True,
-    help="Independent random vectors, or all unit vectors (as many passes as f has "
-    "outputs).",
-)
-@click.option(
-    "--draws", type=click.IntRange(min=1), help="Vectors per example.  [default: 1]"
-)
-@click.option(
-    "--directions",
-    type=click.IntRange(min=0),
-    default=4,
-    show_default=True,
-    help="How many random directions, and how many gradients.",
-)
-@click.option(
-    "--directions-data",
-    type=NAMED,
-    metavar="DATA",
-    help="Take gradients of these data.  [default: of other examples of DATA]",
-)
-@click.option(
-    "--task-vector",
-    "task_vectors",
-    type=DIRECTORY,
-    multiple=True,
-    help="Take this task vector as a direction, too; may be repeated.",
-)
-@keep_option("Activations to keep; modules that do not fit together come in turns.")
+@group(HeldOutOptions)
+@group(DirectionOptions)
+@memory_option("Activations to keep; modules that do not fit together come in turns.")
 @click.option(
     "--top",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=20,
     show_default=True,
     help="Print the modules that have most of the error; JSON has all.",
 )
-@click.option(
-    "--plot",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Draw drifts and errors into this png, pdf or svg file.",
-)
-@data_options
-@batch_size_option
-@model_options
+@plot_option
+@group(DataOptions)
+@group(EncodeOptions)
+@batch_size_option()
+@group(ModelOptions)
 @json_option
 def command(
     artifact: Path,
     model: str,
     data: str,
-    cotangents: str,
-    draws: int | None,
-    directions_data: str | None,
-    task_vectors: tuple[Path, ...],
-    memory: float,
+    held_out: HeldOutOptions,
+    along: DirectionOptions,
+    memory: int,
     top: int,
     plot: Path | None,
-    output_map: str | None,
-    device: str,
-    dtype: str,
+    reading: DataOptions,
+    encoding: EncodeOptions,
+    batch_size: int,
+    loading: ModelOptions,
     as_json: bool,
-    max_length: int | None,
-    prompt: str | None,
-    **choices: Any,
 ) -> None:
     """Compare ARTIFACT with the true curvature on held-out DATA.
 
@@ -122,55 +150,42 @@ def command(
         kfac fidelity tickets sentence-transformers/all-MiniLM-L6-v2 tickets-test.csv
         kfac fidelity total ./my-model mails.csv --task-vector tau-mails --json
     """
-    if cotangents == "exact" and draws is not None:
-        raise click.UsageError("--draws does not go with --cotangents exact")
-    data_of = (data,) if directions_data is None else (data, directions_data)
-    _check_paths(artifact, task_vectors, plot, [model, *data_of])
-    reading = take_reading(choices)
-    opened_data = open_data(model, data, dict(reading))
-    other = None
-    if directions_data is not None:
-        other = read(directions_data, **reading | {"split": None})
+    from kfac_artifacts.sources import check_model
+
+    draws = held_out.vectors()
+    check_artifacts([artifact])
+    check_vectors(along.task_vectors)
+    check_plot(plot, [artifact, model, data, *along.inputs])
+    check_model(model)
+    opened, other = reading.read(data), along.read(reading)
     from kfac_artifacts.fidelity import fidelity, plot_fidelity, verdict
     from kfac_artifacts.format import load_artifact
-    from kfac_artifacts.sources import encode_data, load_network
 
-    opened = load_artifact(artifact, verify=False)
-    network = load_network(model, output_map=output_map, device=device, dtype=dtype)
-    encode = partial(encode_data, network=network, max_length=max_length, prompt=prompt)
-    examples = encode(opened_data)
-    directions = None if other is None else encode(other)
+    network = loading.load(model)
+    examples = encoding.encode(opened, network)
+    others = None if other is None else encoding.encode(other, network)
     found = fidelity(
-        opened,
+        load_artifact(artifact, verify=False),
         network,
         examples,
-        draws=None if cotangents == "exact" else draws or 1,
-        directions_data=directions,
-        task_vectors=_load_all(task_vectors),
-        memory=int(memory * 10**9),
+        count=held_out.examples,
+        seed=held_out.seed,
+        draws=draws,
+        directions=along.directions,
+        directions_data=others,
+        task_vectors=along.load(),
+        memory=memory,
+        batch_size=batch_size,
         progress=partial(console.progress, unit="examples"),
-        **choices,
     )
     if plot is not None:
         plot_fidelity(found, plot)
-    accounts = _tell(found, examples, directions)
+    accounts = _tell(found, examples, others)
     if as_json:
         said = {"verdict": verdict(found)}
         console.print_json({**said, **accounts, **found.to_json()})
     else:
         _print(found, top)
-
-
-def _check_paths(
-    artifact: Path, task_vectors: tuple[Path, ...], plot: Path | None, others: list[str]
-) -> None:
-    """Refuse what is mistyped before anything slow is imported."""
-    check_artifacts([artifact])
-    check_vectors(task_vectors)
-    if plot is not None:
-        from kfac_artifacts.evaluate.plot import check_plottable
-
-        check_plottable(plot, [artifact, *task_vectors, *others])
 
 
 def _tell(
@@ -182,18 +197,8 @@ def _tell(
     if directions is not None:
         accounts["read_for_directions"] = tell(directions)
     if found.held_out.doubt is not None:
-        click.echo(f"Warning: {found.held_out.doubt}", err=True)
+        console.warn([found.held_out.doubt])
     return accounts
-
-
-def _load_all(paths: tuple[Path, ...]) -> dict[str, Any]:
-    from kfac_artifacts.task_vector import TaskVector
-
-    names = [path.name for path in paths]
-    return {
-        path.name if names.count(path.name) == 1 else str(path): TaskVector.load(path)
-        for path in paths
-    }
 
 
 def _print(found: "Fidelity", top: int) -> None:
@@ -209,7 +214,7 @@ def _print(found: "Fidelity", top: int) -> None:
     header = ["module", "error", "+/-", "cosine", *found.directions, "share, %"]
     rows = [_row(found, module) for module in shown]
     rows.append(["in total", *_numbers(found.total), *_ratios(found), 100.0])
-    console.print_table(header, rows)
+    print_table(header, rows)
     if len(shown) < len(found.modules):
         click.echo(f"and {len(found.modules) - len(shown)} modules with less error")
     if found.directions:
@@ -228,7 +233,7 @@ def _print_directions(found: "Fidelity") -> None:
             values = (each.ratio, each.spread, each.rank_correlation)
             rows.append([kind, of, each.count, *map(number, values)])
     header = ["directions", "of", "count", "ratio", "spread", "ranks"]
-    console.print_table(header, rows)
+    print_table(header, rows)
 
 
 def _row(found: "Fidelity", module: "ModuleFidelity") -> list[object]:
@@ -249,8 +254,3 @@ def _numbers(comparison: "Comparison") -> list[object]:
 
 def _ratios(found: "Fidelity") -> list[object]:
     return [number(each.agreement.ratio) for each in found.directions.values()]
-
-
-def number(value: float | None) -> float | str:
-    """Write a number with three digits, or a dash where there is none."""
-    return "-" if value is None else float(f"{value:.3g}")

@@ -1,61 +1,102 @@
-"""Heads for task vectors that were saved without one."""
+"""Heads: classifiers for the classes of some data."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from kfac_cli.groups import given, option
+from kfac_cli.parameters import POSITIVE
+
 if TYPE_CHECKING:
     from kfac_artifacts.evaluate import EvaluationTask
-    from kfac_artifacts.network import Network
+    from kfac_artifacts.network import LabelledExamples, Network
+    from kfac_artifacts.task_vector import ClassifierHead
 
-OPTIONS = frozenset({"head_kind", "texts_file", "template", "logit_scale"})
-
-
-def with_heads(
-    network: "Network", tasks: "Sequence[EvaluationTask]", **head: Any
-) -> "list[EvaluationTask]":
-    """Give tasks a head where their task vector has none, and say so.
-
-    Args:
-        network: The pretrained network.
-        tasks: Task vectors with their data.
-        head: Options of ``make_head``.
-
-    Returns:
-        The same tasks, all with a head.
-
-    Raises:
-        UsageError: If options ask for a head and every task vector has its own.
-    """
-    from kfac_artifacts.sources import make_head
-
-    if all(task.vector.head is not None for task in tasks):
-        _refuse_options()
-    found = []
-    for task in tasks:
-        made = None
-        if task.vector.head is None:
-            made = make_head(network, task.examples, **head)
-            _say_made(task.name, head["kind"])
-        found.append(replace(task, head=made))
-    return found
+MADE_OF = {
+    None: "class texts",
+    "texts": "class texts",
+    "prototypes": "means of the very examples that are scored: accuracies are too high",
+}
 
 
-def _say_made(name: str, kind: str | None) -> None:
-    what = "class texts"
-    if kind == "prototypes":
-        what = "means of the very examples that are scored: accuracies are too high"
-    click.echo(f"{name} has no head; made of {what}", err=True)
+@dataclass(frozen=True)
+class HeadOptions:
+    """What a head is made of."""
 
+    head_kind: str | None = option(
+        "--head",
+        "head_kind",
+        type=click.Choice(["texts", "prototypes"]),
+        help="Classify by encoded class texts, or by class means of the examples. "
+        "[default: texts, if the names of the classes are words]",
+    )
+    class_texts: Path | None = option(
+        "--class-texts",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="A text per class: json (class to text, or a list) or one per line, "
+        "in the order of the classes. [default: their names]",
+    )
+    template: str = option(
+        "--template",
+        default="{}",
+        show_default=True,
+        help="Text around a class name, such as 'a photo of a {}'.",
+    )
+    logit_scale: float | None = option(
+        "--logit-scale",
+        type=POSITIVE,
+        help="Factor from cosines to logits. [default: the model's own, or 20]",
+    )
 
-def _refuse_options() -> None:
-    """Refuse options that would change nothing."""
-    context = click.get_current_context()
-    for option in context.command.params:
-        source = context.get_parameter_source(str(option.name))
-        if option.name in OPTIONS and source == click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(
-                f"{option.opts[0]} is for task vectors without a head; these have one"
-            )
+    def make(
+        self,
+        network: "Network",
+        examples: "LabelledExamples",
+        *,
+        prompt: str | None,
+        indices: Sequence[int] | None = None,
+    ) -> "ClassifierHead":
+        """Make a head for the classes of some examples."""
+        from kfac_artifacts.sources import make_head
+
+        return make_head(
+            network,
+            examples,
+            self.head_kind,
+            texts=self.class_texts,
+            template=self.template,
+            logit_scale=self.logit_scale,
+            indices=indices,
+            prompt=prompt,
+        )
+
+    def complete(
+        self,
+        network: "Network",
+        tasks: "Sequence[EvaluationTask]",
+        *,
+        prompt: str | None,
+    ) -> "list[EvaluationTask]":
+        """Give a head to the tasks of which the task vector has none, and say so."""
+        if all(task.vector.head is not None for task in tasks):
+            self._refuse_given()
+        found = []
+        for task in tasks:
+            head = None
+            if task.vector.head is None:
+                head = self.make(network, task.examples, prompt=prompt)
+                made_of = MADE_OF[self.head_kind]
+                click.echo(f"{task.name} has no head; made of {made_of}", err=True)
+            found.append(replace(task, head=head))
+        return found
+
+    def _refuse_given(self) -> None:
+        """Refuse options that would change nothing."""
+        for each in click.get_current_context().command.params:
+            if each.name in vars(self) and given(each.name):
+                raise click.UsageError(
+                    f"{each.opts[0]} is for task vectors without a head; these have one"
+                )

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfac_cli import console, inspect_vector
-from kfac_cli.options import DIRECTORY, json_option
+from kfac_cli.options import json_option
+from kfac_cli.parameters import DIRECTORY
+from kfac_cli.tables import print_table
+from kfac_cli.units import size
 
 if TYPE_CHECKING:
     from kfac_artifacts.format import Header
@@ -140,10 +143,10 @@ def _print(path: Path, header: "Header") -> None:
         table.append([*line, f"{lost:.3f}"] if compressed else line)
     click.echo()
     titles = ["module", "block", "factors", "storage", "bytes"]
-    console.print_table([*titles, "loss"] if compressed else titles, table)
+    print_table([*titles, "loss"] if compressed else titles, table)
     click.echo(
         f"\n{summary['modules']} modules, {summary['parameters']:,} parameters, "
-        f"{console.size(summary['bytes'])} (* is shared with a module above)"
+        f"{size(summary['bytes'])} (* is shared with a module above)"
     )
     console.print_uncovered(header.provenance.uncovered)
     if header.provenance.excluded:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfac_cli import console
+from kfac_cli.tables import print_table
+from kfac_cli.units import size
 
 if TYPE_CHECKING:
     from kfac_artifacts.task_vector import TaskVector
@@ -96,10 +98,10 @@ def _print(path: Path, summary: Mapping[str, Any]) -> None:
         ]
         for row in summary["modules"]
     ]
-    console.print_table(["module", "tensors", "parameters", "norm", "largest"], table)
+    print_table(["module", "tensors", "parameters", "norm", "largest"], table)
     click.echo(
         f"\n{summary['tensors']} tensors, {summary['parameters']:,} parameters, "
-        f"{console.size(summary['bytes'])}, norm {summary['norm']:.4g}"
+        f"{size(summary['bytes'])}, norm {summary['norm']:.4g}"
     )
 
 

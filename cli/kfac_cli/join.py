@@ -6,21 +6,22 @@ import click
 
 from kfac_cli import console
 from kfac_cli.given import check_artifacts
-from kfac_cli.options import DIRECTORY, json_option, storage_options, write_options
+from kfac_cli.groups import group
+from kfac_cli.options import StorageOptions, WriteOptions, json_option
+from kfac_cli.parameters import DIRECTORY
+from kfac_cli.units import size
 from kfac_cli.writing import write
 
 
 @click.command("join")
 @click.argument("artifacts", type=DIRECTORY, nargs=-1, required=True)
-@write_options
-@storage_options
+@group(WriteOptions)
+@group(StorageOptions)
 @json_option
 def command(
     artifacts: tuple[Path, ...],
-    output: Path,
-    force: bool,
-    storage: str | None,
-    max_shard_size: float,
+    writing: WriteOptions,
+    storing: StorageOptions,
     as_json: bool,
 ) -> None:
     """Join ARTIFACTS that cover different modules of one model.
@@ -34,9 +35,7 @@ def command(
         kfac compute ./model mails.csv --exclude '*.layer.[0-5].*' -o high
         kfac join low high -o mails
     """
-    from kfac_artifacts.places import check_free
-
-    check_free(output, replace=force, inputs=artifacts)
+    writing.check_free(artifacts)
     check_artifacts(artifacts)
     from kfac_artifacts.format import load_artifact, read_header
     from kfac_artifacts.merge import join
@@ -45,19 +44,19 @@ def command(
     joined = join([load_artifact(path) for path in artifacts])
     write(
         joined,
-        output,
+        writing.output,
         recipe=None,
         what="joining",
-        storage=storage,
-        max_shard_bytes=int(max_shard_size * 10**9),
-        replace=force,
+        storage=storing.storage,
+        max_shard_bytes=storing.max_shard_bytes,
+        replace=writing.force,
     )
-    summary = overview(read_header(output))
+    summary = overview(read_header(writing.output))
     if as_json:
         console.print_json(summary)
         return
     click.echo(
-        f"{output}: {summary['modules']} modules of {len(artifacts)} artifacts, "
-        f"{summary['parameters']:,} parameters covered, "
-        f"{console.size(summary['bytes'])}"
+        f"{writing.output}: {summary['modules']} modules of {len(artifacts)} "
+        f"artifacts, {summary['parameters']:,} parameters covered, "
+        f"{size(summary['bytes'])}"
     )

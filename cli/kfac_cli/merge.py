@@ -7,14 +7,12 @@ import click
 
 from kfac_cli import console
 from kfac_cli.given import check_artifacts
-from kfac_cli.options import (
-    DIRECTORY,
-    json_option,
-    recipe_option,
-    storage_options,
-    write_options,
-)
-from kfac_cli.writing import check_choice, write
+from kfac_cli.groups import group
+from kfac_cli.options import CompressedOptions, WriteOptions, json_option
+from kfac_cli.parameters import DIRECTORY
+from kfac_cli.tables import print_table
+from kfac_cli.units import size
+from kfac_cli.writing import write
 
 if TYPE_CHECKING:
     from kfac_artifacts.artifact import Artifact
@@ -23,30 +21,27 @@ if TYPE_CHECKING:
 
 @click.command("merge")
 @click.argument("artifacts", type=DIRECTORY, nargs=-1, required=True)
-@write_options
+@group(WriteOptions)
 @click.option(
     "--exclude",
     type=DIRECTORY,
     multiple=True,
-    help="Take this artifact's tasks back out; may be repeated.",
+    metavar="DIRECTORY",
+    help="Take the tasks of this artifact back out; may be repeated.",
 )
 @click.option(
     "--allow-indefinite",
     is_flag=True,
     help="Merge factors that clearly reward drift along some directions.",
 )
-@storage_options
-@recipe_option
+@group(CompressedOptions)
 @json_option
 def command(
     artifacts: tuple[Path, ...],
-    output: Path,
-    force: bool,
+    writing: WriteOptions,
     exclude: tuple[Path, ...],
     allow_indefinite: bool,
-    storage: str | None,
-    recipe: str | None,
-    max_shard_size: float,
+    storing: CompressedOptions,
     as_json: bool,
 ) -> None:
     """Merge ARTIFACTS of one base model, keeping the size of one.
@@ -59,10 +54,8 @@ def command(
         kfac merge tickets mails chats -o total
         kfac merge total --exclude tickets -o others
     """
-    from kfac_artifacts.places import check_free
-
-    how = check_choice(recipe, storage)
-    check_free(output, replace=force, inputs=[*artifacts, *exclude])
+    recipe = storing.parse()
+    writing.check_free([*artifacts, *exclude])
     check_artifacts([*artifacts, *exclude])
     from kfac_artifacts.format import load_artifact, read_header
     from kfac_artifacts.merge import merge
@@ -86,14 +79,14 @@ def command(
             click.echo(f"{what} {path}: {_described(artifact)}", err=True)
     write(
         merged,
-        output,
-        recipe=how,
+        writing.output,
+        recipe=recipe,
         what="merging",
-        storage=storage,
-        max_shard_bytes=int(max_shard_size * 10**9),
-        replace=force,
+        storage=storing.storage,
+        max_shard_bytes=storing.max_shard_bytes,
+        replace=writing.force,
     )
-    _report(output, read_header(output), as_json=as_json)
+    _report(writing.output, read_header(writing.output), as_json=as_json)
 
 
 def _described(artifact: "Artifact") -> str:
@@ -122,7 +115,7 @@ def _report(output: Path, merged: "Header", *, as_json: bool) -> None:
         console.print_json(result)
         return
     rows = [[name, f"{w:.4f}"] for name, w in weights(merged.provenance).items()]
-    console.print_table(["task", "effective weight"], rows)
+    print_table(["task", "effective weight"], rows)
     if worst is not None:
         values = sorted(error.relative for error in errors.values())
         error = errors[worst]
@@ -130,5 +123,5 @@ def _report(output: Path, merged: "Header", *, as_json: bool) -> None:
             f"\nrelative error of the merge: median {values[len(values) // 2]:.3f}, "
             f"largest {error.relative:.3f} (bound {error.bound:.3f}) in {worst}"
         )
-    size = console.size(overview(merged)["bytes"])
-    click.echo(f"{output}: {merged.provenance.tasks} tasks, {size}")
+    nbytes = size(overview(merged)["bytes"])
+    click.echo(f"{output}: {merged.provenance.tasks} tasks, {nbytes}")

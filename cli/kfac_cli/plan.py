@@ -1,91 +1,138 @@
 """``kfac plan``: what computing the curvature of a model would take."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from kfac_artifacts.choices import ESTIMATORS
 from kfac_cli import console
-from kfac_cli.grouping import grouped
+from kfac_cli.groups import group, option, shared
 from kfac_cli.options import (
-    NAMED,
-    dtype_option,
+    CoverageOptions,
+    MetaModelOptions,
+    batch_size_option,
+    examples_option,
     json_option,
-    output_map_option,
-    pattern_options,
-    tables_option,
 )
+from kfac_cli.parameters import COUNT, NAMED, POSITIVE
+from kfac_cli.plan_table import grouped
+from kfac_cli.tables import print_table
+from kfac_cli.units import duration, operations, size
 
 if TYPE_CHECKING:
-    from kfac_artifacts.estimate import Plan
+    from kfac_artifacts.estimate import Effort, Plan
     from kfac_artifacts.estimate.planning.cost import PlannedBlock
-    from kfac_artifacts.network import Network
+    from kfac_artifacts.network import Batch, Network
 
 EXAMPLES_TRACED = 2
 
 
+@dataclass(frozen=True)
+class ShapeOptions:
+    """How large an example is."""
+
+    tokens: int | None = option(
+        "--tokens",
+        type=COUNT,
+        help="Length of every text.  [default: 128, or what the model takes]",
+    )
+    image_size: int | None = option(
+        "--image-size",
+        type=COUNT,
+        metavar="PIXELS",
+        help="Height and width of images.  [default: as config.json says]",
+    )
+
+    def batch(self, network: "Network") -> "Batch":
+        """Make a batch of this shape, without numbers."""
+        from kfac_artifacts.sources import blank_examples
+
+        return blank_examples(
+            network, EXAMPLES_TRACED, tokens=self.tokens, image_size=self.image_size
+        )
+
+
+@dataclass(frozen=True)
+class EffortOptions:
+    """How much would be computed."""
+
+    examples: int = shared(examples_option("would be used"))
+    batch_size: int = shared(batch_size_option())
+    passes: int = option(
+        "--passes",
+        type=COUNT,
+        default=1,
+        show_default=True,
+        help="Backward passes per example: the draws, or with exact cotangents as "
+        "many as f has outputs.",
+    )
+    estimator: str = option(
+        "--estimator",
+        type=click.Choice(list(ESTIMATORS)),
+        default="kfac",
+        show_default=True,
+        help="What `kfac compute` would be told.",
+    )
+
+    def effort(self) -> "Effort":
+        """Tell the library."""
+        from kfac_artifacts.estimate import Effort
+
+        return Effort(**vars(self))
+
+
+@dataclass(frozen=True)
+class RateOptions:
+    """How fast it would be computed."""
+
+    gflops: float | None = option(
+        "--gflops",
+        type=POSITIVE,
+        metavar="RATE",
+        help="Estimate the time at so many GFLOP/s.",
+    )
+    measure: bool = option(
+        "--measure",
+        is_flag=True,
+        help="Estimate the time at the rate of this machine.",
+    )
+
+    def check(self) -> None:
+        """Refuse two answers."""
+        if self.measure and self.gflops is not None:
+            raise click.UsageError(
+                "--gflops and --measure are two ways to say the same"
+            )
+
+    def rate(self, network: "Network") -> float | None:
+        """GFLOP/s; None if nobody asks for the time."""
+        if not self.measure:
+            return self.gflops
+        import torch
+
+        from kfac_artifacts.estimate.planning.cost import matrix_rate
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return matrix_rate(network.dtype, device) / 1e9
+
+
 @click.command("plan")
 @click.argument("model", type=NAMED)
-@pattern_options
-@tables_option
-@click.option(
-    "--examples",
-    type=click.IntRange(min=1),
-    default=256,
-    show_default=True,
-    help="How many examples would be used.",
-)
-@click.option(
-    "--tokens",
-    type=click.IntRange(min=1),
-    help="Length of every text.  [default: 128, or what the model takes]",
-)
-@click.option(
-    "--image-size",
-    type=click.IntRange(min=1),
-    metavar="PIXELS",
-    help="Height and width of images.  [default: as config.json says]",
-)
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
-@click.option(
-    "--draws",
-    "passes",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Cotangents, each a backward pass; if exact, as many as f has outputs.",
-)
-@click.option(
-    "--estimator",
-    type=click.Choice(["kfac", "kfac-reduce", "nearest"]),
-    default="kfac",
-    show_default=True,
-)
-@output_map_option
-@dtype_option
-@click.option(
-    "--gflops",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="RATE",
-    help="Estimate the time at so many GFLOP/s.",
-)
-@click.option(
-    "--measure", is_flag=True, help="Estimate the time at the rate of this machine."
-)
+@group(CoverageOptions)
+@group(EffortOptions)
+@group(ShapeOptions)
+@group(MetaModelOptions)
+@group(RateOptions)
 @json_option
 def command(
     model: str,
-    only: tuple[str, ...],
-    exclude: tuple[str, ...],
-    tables: bool,
-    tokens: int | None,
-    image_size: int | None,
-    output_map: str | None,
-    dtype: str,
-    gflops: float | None,
-    measure: bool,
+    coverage: CoverageOptions,
+    effort: EffortOptions,
+    shape: ShapeOptions,
+    building: MetaModelOptions,
+    speed: RateOptions,
     as_json: bool,
-    **effort: Any,
 ) -> None:
     """Say what computing the curvature of MODEL would take.
 
@@ -101,38 +148,24 @@ def command(
     """
     from kfac_artifacts.sources import check_model
 
-    if measure and gflops is not None:
-        raise click.UsageError("--gflops and --measure are two ways to say the same")
+    speed.check()
     check_model(model)
-    from kfac_artifacts.estimate import Effort, plan
-    from kfac_artifacts.sources import blank_examples, load_skeleton
+    from kfac_artifacts.estimate import plan
 
-    network = load_skeleton(model, output_map=output_map, dtype=dtype)
-    batch = blank_examples(
-        network, EXAMPLES_TRACED, tokens=tokens, image_size=image_size
-    )
+    network = building.build(model)
     found = plan(
         network,
-        batch,
-        only=only,
-        exclude=exclude,
-        tables=tables,
-        effort=Effort(**effort),
+        shape.batch(network),
+        only=coverage.only,
+        exclude=coverage.exclude,
+        tables=coverage.tables,
+        effort=effort.effort(),
     )
-    rate = _measured(network) if measure else gflops
+    rate = speed.rate(network)
     if as_json:
         console.print_json(_to_json(network, found, rate))
     else:
         _print(network, found, rate)
-
-
-def _measured(network: "Network") -> float:
-    import torch
-
-    from kfac_artifacts.estimate.planning.cost import matrix_rate
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return matrix_rate(network.dtype, device) / 1e9
 
 
 def _to_json(network: "Network", plan: "Plan", rate: float | None) -> dict[str, Any]:
@@ -184,7 +217,7 @@ def _print(network: "Network", plan: "Plan", rate: float | None) -> None:
         f"{network.output_map.info.name}{outputs}, {plan.parameters:,} parameters\n"
     )
     header = ["module", "block", "count", "factors", "positions", "each"]
-    console.print_table(header, grouped(plan.blocks))
+    print_table(header, grouped(plan.blocks))
     shared = any(block.shared for block in plan.blocks)
     note = " (* is shared with a module above)" if shared else ""
     click.echo(f"\n{len(plan.blocks)} blocks, {plan.covered:,} parameters{note}")
@@ -194,7 +227,7 @@ def _print(network: "Network", plan: "Plan", rate: float | None) -> None:
             f"numbers failed ({plan.untraced}), so positions, operations, activations "
             "and shared inputs are not known"
         )
-    sizes = [f"{name} {console.size(n)}" for name, n in plan.storages.items()]
+    sizes = [f"{name} {size(n)}" for name, n in plan.storages.items()]
     click.echo(f"artifact: {', '.join(sizes)}")
     _print_cost(network, plan, rate)
     console.print_uncovered(plan.uncovered)
@@ -213,8 +246,8 @@ def _print_cost(network: "Network", plan: "Plan", rate: float | None) -> None:
         "records": memory.records or None,
         "proof": memory.proof,
     }
-    known = [f"{name} {console.size(n)}" for name, n in parts.items() if n is not None]
-    click.echo(f"memory: {', '.join(known)}; peak at least {console.size(memory.peak)}")
+    known = [f"{name} {size(n)}" for name, n in parts.items() if n is not None]
+    click.echo(f"memory: {', '.join(known)}; peak at least {size(memory.peak)}")
     if plan.flops is None:
         return
     each = [f"{name} {operations(n)}" for name, n in asdict(plan.flops).items()]
@@ -226,20 +259,3 @@ def _print_cost(network: "Network", plan: "Plan", rate: float | None) -> None:
     )
     if rate is not None:
         click.echo(f"time at {rate:,.4g} GFLOP/s: {duration(total / rate / 1e9)}")
-
-
-def operations(count: float) -> str:
-    """Write a number of floating-point operations for a person: ``1.5 GFLOP``."""
-    for unit in ("", "k", "M", "G", "T", "P"):
-        if count < 1000 or unit == "P":
-            return f"{count:.3g} {unit}FLOP"
-        count /= 1000
-    raise AssertionError
-
-
-def duration(seconds: float) -> str:
-    """Write a time for a person: ``1.5 h``."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.2g} s"

@@ -1,27 +1,24 @@
 """``kfac pull``: fetch an artifact and verify it."""
 
-import sys
 from pathlib import Path
 
 import click
 
-from kfac_cli.console import print_json, size
-from kfac_cli.options import NAMED, hub_options, json_option
+from kfac_cli.console import print_json, warn
+from kfac_cli.groups import group
+from kfac_cli.options import HubOptions, json_option
+from kfac_cli.parameters import NAMED, PLACE
+from kfac_cli.units import size
 
 
 @click.command("pull")
 @click.argument("source", type=NAMED)
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=PLACE)
 @click.option("--force", is_flag=True, help="Replace an artifact at DIRECTORY.")
-@hub_options
+@group(HubOptions)
 @json_option
 def command(
-    source: str,
-    directory: Path,
-    force: bool,
-    endpoint: str | None,
-    retries: int,
-    as_json: bool,
+    source: str, directory: Path, force: bool, hub: HubOptions, as_json: bool
 ) -> None:
     """Fetch the artifact at SOURCE, and verify every byte of it.
 
@@ -34,18 +31,12 @@ def command(
       kfac pull hf://my-org/minilm-kfac/mnli@main mnli-curvature
       kfac pull registry/mnli mnli-curvature
     """
-    from kfac_artifacts.hub import Hub, client_output, pull
+    from kfac_artifacts.hub import pull
 
-    terminal = sys.stderr.isatty()
-    with client_output(bars=terminal and not as_json, lines=not terminal):
-        hub = Hub(endpoint=endpoint, retries=retries)
-        pulled = pull(source, directory, replace=force, hub=hub)
+    with hub.shown(as_json=as_json):
+        pulled = pull(source, directory, replace=force, hub=hub.connect())
     if pulled.stale:
-        click.echo(
-            f"warning: the Hub did not answer; {source} is what it was when it was "
-            "last asked for",
-            err=True,
-        )
+        warn([f"the Hub did not answer; {source} is what it was when last asked for"])
     click.echo(f"pulled {size(pulled.size)} into {directory}, verified", err=True)
     if as_json:
         print_json({**pulled.__dict__, "directory": str(pulled.directory)})

@@ -1,17 +1,23 @@
 """``kfac push``: publish an artifact."""
 
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from kfac_cli.console import print_json, size
+from kfac_cli.console import print_json, warn
 from kfac_cli.given import check_artifacts
-from kfac_cli.options import NAMED, hub_options, json_option
+from kfac_cli.groups import group
+from kfac_cli.options import HubOptions, json_option
+from kfac_cli.parameters import NAMED, PLACE
+from kfac_cli.units import size
+
+if TYPE_CHECKING:
+    from kfac_artifacts.hub import Pushed
 
 
 @click.command("push")
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=PLACE)
 @click.argument("destination", type=NAMED)
 @click.option("--private", is_flag=True, help="Make a new repository private.")
 @click.option("--license", help="Licence for the model card, such as cc-by-4.0.")
@@ -21,7 +27,7 @@ from kfac_cli.options import NAMED, hub_options, json_option
     is_flag=True,
     help="Replace an artifact of other tasks in a plain directory, too.",
 )
-@hub_options
+@group(HubOptions)
 @json_option
 def command(
     directory: Path,
@@ -30,8 +36,7 @@ def command(
     license: str | None,
     tag: str | None,
     force: bool,
-    endpoint: str | None,
-    retries: int,
+    hub: HubOptions,
     as_json: bool,
 ) -> None:
     """Publish the artifact DIRECTORY at DESTINATION.
@@ -51,11 +56,10 @@ def command(
 
     parse(destination)
     check_artifacts([directory])
-    from kfac_artifacts.hub import Hub, client_output, push
+    from kfac_artifacts.hub import push
 
     _tell(directory)
-    terminal = sys.stderr.isatty()
-    with client_output(bars=terminal and not as_json, lines=not terminal):
+    with hub.shown(as_json=as_json):
         pushed = push(
             directory,
             destination,
@@ -63,34 +67,32 @@ def command(
             license=license,
             tag=tag,
             replace=force,
-            hub=Hub(endpoint=endpoint, retries=retries),
+            hub=hub.connect(),
         )
-    if not pushed.changed:
-        click.echo(f"{destination} is already up to date", err=True)
-    if pushed.card_kept:
-        click.echo("its edited README.md was kept as it is", err=True)
-    if pushed.replaced is not None:
-        click.echo(f"replaced {pushed.replaced}", err=True)
-    if pushed.changed:
-        tagged = f"tagged {pushed.tag}" if pushed.tag else "not tagged"
-        where = f"pushed {size(pushed.size)}, {tagged}"
-        if pushed.directory is not None:
-            where = (
-                f"wrote {size(pushed.size)} into the local directory "
-                f"{pushed.directory}, as {pushed.tag}"
-            )
-        click.echo(where, err=True)
-    if pushed.untagged:
-        click.echo(
-            f"warning: the tag could not be set, push again to set it: "
-            f"{pushed.untagged}",
-            err=True,
-        )
+    _say(pushed, destination)
     if as_json:
         place = None if pushed.directory is None else str(pushed.directory)
         print_json({**pushed.__dict__, "directory": place})
     else:
         click.echo(pushed.reference)
+
+
+def _say(pushed: "Pushed", destination: str) -> None:
+    """Say on stderr what was done, and what was not."""
+    if not pushed.changed:
+        click.echo(f"{destination} is already up to date", err=True)
+    elif pushed.directory is not None:
+        where = f"the local directory {pushed.directory}, as {pushed.tag}"
+        click.echo(f"wrote {size(pushed.size)} into {where}", err=True)
+    else:
+        tagged = f"tagged {pushed.tag}" if pushed.tag else "not tagged"
+        click.echo(f"pushed {size(pushed.size)}, {tagged}", err=True)
+    if pushed.card_kept:
+        click.echo("its edited README.md was kept as it is", err=True)
+    if pushed.replaced is not None:
+        click.echo(f"replaced {pushed.replaced}", err=True)
+    if pushed.untagged:
+        warn([f"the tag could not be set, push again to set it: {pushed.untagged}"])
 
 
 def _tell(directory: Path) -> None:

@@ -89,11 +89,14 @@ class Readable:
         shown = text
         if text.strip("\n").replace(CURSOR_UP, ""):  # else a bar of progress moves
             start = "\r" if text.startswith("\r") else ""
-            shown = start + harmless(text.removeprefix("\r"))
-        if self.limited:
-            shown = spelled(shown, self._stream.encoding)
+            shown = start + self.legible(text.removeprefix("\r"))
         self._stream.write(shown)
         return len(text)
+
+    def legible(self, text: str) -> str:
+        """What is left of a text: nothing that steers, everything in the encoding."""
+        shown = harmless(text)
+        return spelled(shown, self._stream.encoding) if self.limited else shown
 
     def writelines(self, lines: Any) -> None:
         """Write several texts."""
@@ -102,6 +105,12 @@ class Readable:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def on_one_line(text: str) -> str:
+    """What is left of a text on stdout, with breaks and tabs escaped as well."""
+    legible = getattr(sys.stdout, "legible", harmless)
+    return legible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def harmless(text: str) -> str:

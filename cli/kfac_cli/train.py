@@ -4,69 +4,95 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kfac_cli import console
-from kfac_cli.data import read, take_reading, tell
+from kfac_cli.data import DataOptions, EncodeOptions, tell
 from kfac_cli.given import check_artifacts
-from kfac_cli.options import (
-    NAMED,
-    data_options,
-    json_option,
-    model_options,
-    write_options,
-)
+from kfac_cli.groups import group, option
+from kfac_cli.heads import HeadOptions
+from kfac_cli.options import ModelOptions, WriteOptions, json_option
+from kfac_cli.parameters import NAMED
 from kfac_cli.train_options import (
-    curvature_options,
-    head_options,
-    optimiser_options,
+    CurvatureOptions,
+    OptimiserOptions,
+    PenaltyOptions,
 )
 
 if TYPE_CHECKING:
     from kfac_artifacts.artifact import Artifact
-    from kfac_artifacts.network import LabelledExamples, Network
+    from kfac_artifacts.network import Network
     from kfac_artifacts.sources import Data, ImageExamples, TextExamples
     from kfac_artifacts.task_vector import TaskVector
     from kfac_artifacts.train import Progress, TrainSettings
 
 
+@dataclass(frozen=True)
+class LabelledOptions(DataOptions):
+    """How labelled DATA are read, and others of the same classes."""
+
+    label_column: str = option(
+        "--label-column",
+        default="label",
+        show_default=True,
+        metavar="NAME",
+        help="Column with the class.",
+    )
+    eval_data: str | None = option(
+        "--eval-data",
+        type=NAMED,
+        metavar="DATA",
+        help="Labelled data to measure the result on.",
+    )
+    eval_split: str | None = option(
+        "--eval-split", help="Split of these. [default: train]"
+    )
+
+    def read_labelled(self, data: str) -> "tuple[Data, Data | None]":
+        """Read the data to train on, and those to measure on if there are such."""
+        found = self.read(data, labels=self.label_column)
+        found.check_classes()
+        if self.eval_data is None:
+            return found, None
+        other = replace(self, split=self.eval_split)
+        classes = found.labels.classes
+        return found, other.read(
+            self.eval_data, labels=self.label_column, classes=classes
+        )
+
+
 @click.command("train")
 @click.argument("model", type=NAMED)
 @click.argument("data", type=NAMED)
-@write_options
+@group(WriteOptions)
 @click.option(
     "--restart", is_flag=True, help="Ignore the checkpoint of an earlier run."
 )
-@curvature_options
-@head_options
-@optimiser_options
-@click.option("--label-column", default="label", show_default=True)
-@data_options
-@click.option("--eval-data", type=NAMED, help="Labelled data to measure the result on.")
-@click.option("--eval-split", help="Split of that. [default: train]")
-@model_options
+@group(CurvatureOptions)
+@group(PenaltyOptions)
+@group(HeadOptions)
+@group(OptimiserOptions)
+@group(LabelledOptions)
+@group(EncodeOptions)
+@group(ModelOptions)
 @json_option
 def command(
     model: str,
     data: str,
-    output: Path,
-    force: bool,
+    writing: WriteOptions,
     restart: bool,
-    curvatures: tuple[Path, ...],
-    exclude_own: tuple[Path, ...],
-    head_kind: str | None,
-    texts_file: Path | None,
-    template: str,
-    logit_scale: float | None,
-    label_column: str,
-    eval_data: str | None,
-    eval_split: str | None,
+    others: CurvatureOptions,
+    penalty: PenaltyOptions,
+    heading: HeadOptions,
+    optimising: OptimiserOptions,
+    reading: LabelledOptions,
+    encoding: EncodeOptions,
+    loading: ModelOptions,
     as_json: bool,
-    **options: Any,
 ) -> None:
     """Train a task vector for MODEL on the labelled DATA.
 
@@ -81,38 +107,30 @@ def command(
             --curvature others -o tau-tickets
         accelerate launch $(which kfac) train ...
     """
-    _check_usage(options, curvatures, exclude_own, texts_file, head_kind)
-    from kfac_artifacts.places import claimed
+    from kfac_artifacts.sources import check_model
 
-    inputs = [model, data, *curvatures, *exclude_own, eval_data, texts_file]
-    click.get_current_context().with_resource(
-        claimed(output, replace=force, inputs=[i for i in inputs if i is not None])
-    )
-    check_artifacts([*curvatures, *exclude_own])
-    reading = take_reading(options) | {"label_column": label_column}
-    found, held_out_data = _read(model, data, eval_data, eval_split, reading)
-    from kfac_artifacts.sources import encode_data, load_network, make_head
+    optimising.check()
+    _check_usage(others, penalty, heading)
+    more = (reading.eval_data, heading.class_texts)
+    given = [each for each in more if each is not None]
+    writing.claim([model, data, *others.inputs, *given])
+    check_artifacts(others.inputs)
+    check_model(model)
+    found, held_out_data = reading.read_labelled(data)
     from kfac_artifacts.train import TrainingTask, train
 
-    curvature = _curvature(curvatures, exclude_own)
-    sources = {name: options.pop(name) for name in ("output_map", "device", "dtype")}
-    network = load_network(model, **sources)
-    length, prompt = options.pop("max_length"), options.pop("prompt")
-    examples = encode_data(found, network, max_length=length, prompt=prompt)
-    held_out = None
+    curvature = others.load()
+    network = loading.load(model)
+    examples, held_out = encoding.encode(found, network), None
     if held_out_data is not None:
-        held_out = encode_data(held_out_data, network, max_length=length, prompt=prompt)
-    settings = _settings(examples, options)
+        held_out = encoding.encode(held_out_data, network)
+    settings = optimising.settings(examples, penalty)
     accounts = _tell(examples, held_out, settings)
-    head = make_head(
+    head = heading.make(
         network,
         examples,
-        head_kind,
-        texts=texts_file,
-        template=template,
-        logit_scale=logit_scale,
+        prompt=encoding.prompt,
         indices=settings.choose(len(examples)),
-        prompt=prompt,
     )
     started = time.perf_counter()
     with _bar(settings.steps) as report:
@@ -121,33 +139,26 @@ def command(
             TrainingTask(examples, head, held_out),
             settings,
             curvature=curvature,
-            output=output,
-            replace=force,
+            output=writing.output,
+            replace=writing.force,
             restart=restart,
             report=report,
         )
     if _is_main():
         seconds = time.perf_counter() - started
         parts = (vector, network, curvature)
-        _report(output, *parts, seconds, accounts if as_json else None)
+        _report(writing.output, *parts, seconds, accounts if as_json else None)
 
 
-def _read(
-    model: str,
-    data: str,
-    eval_data: str | None,
-    eval_split: str | None,
-    reading: dict[str, Any],
-) -> "tuple[Data, Data | None]":
-    from kfac_artifacts.sources import check_model
-
-    check_model(model)
-    found = read(data, **reading)
-    found.check_classes()
-    if eval_data is None:
-        return found, None
-    reading = reading | {"split": eval_split, "classes": found.labels.classes}
-    return found, read(eval_data, **reading)
+def _check_usage(
+    others: CurvatureOptions, penalty: PenaltyOptions, head: HeadOptions
+) -> None:
+    if others.exclude_own and not others.curvatures:
+        raise click.UsageError("--exclude-own goes with --curvature")
+    if penalty.module_weights and not others.curvatures:
+        raise click.UsageError("--module-weight goes with --curvature")
+    if head.class_texts is not None and head.head_kind == "prototypes":
+        raise click.UsageError("--class-texts goes with --head texts")
 
 
 def _tell(
@@ -161,47 +172,6 @@ def _tell(
     if held_out is not None:
         accounts["read_to_measure"] = tell(held_out, len(held_out))
     return accounts
-
-
-def _check_usage(
-    options: dict[str, Any],
-    curvatures: tuple[Path, ...],
-    exclude_own: tuple[Path, ...],
-    texts_file: Path | None,
-    head_kind: str | None,
-) -> None:
-    if options["steps"] is not None and options["epochs"] is not None:
-        raise click.UsageError("give --steps or --epochs, not both")
-    if exclude_own and not curvatures:
-        raise click.UsageError("--exclude-own goes with --curvature")
-    if options["module_weights"] and not curvatures:
-        raise click.UsageError("--module-weight goes with --curvature")
-    if texts_file is not None and head_kind == "prototypes":
-        raise click.UsageError("--class-texts goes with --head texts")
-
-
-def _curvature(
-    curvatures: tuple[Path, ...], exclude: tuple[Path, ...]
-) -> "Artifact | None":
-    from kfac_artifacts.format import load_artifact
-    from kfac_artifacts.merge import merge
-
-    added = [load_artifact(path) for path in curvatures]
-    if len(added) < 2 and not exclude:
-        return added[0] if added else None
-    removed = [load_artifact(path) for path in exclude]
-    with console.progress("merging", len(added[0].blocks), "modules") as advance:
-        return merge(added, exclude=removed, progress=advance)
-
-
-def _settings(examples: "LabelledExamples", options: dict[str, Any]) -> "TrainSettings":
-    from kfac_artifacts.train import PenaltySettings, TrainSettings
-
-    names = ("weight", "every", "unscaled", "module_weights", "allow_indefinite")
-    penalty = PenaltySettings(**{name: options.pop(name) for name in names})
-    names = ("steps", "epochs", "batch_size", "limit", "weight_decay")
-    usual = TrainSettings.usual(examples, **{name: options.pop(name) for name in names})
-    return replace(usual, penalty=penalty, **options)
 
 
 @contextmanager

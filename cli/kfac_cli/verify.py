@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from kfac_cli import console
-from kfac_cli.options import DIRECTORY, NAMED, json_option
+from kfac_cli.options import json_option
+from kfac_cli.parameters import DIRECTORY, NAMED
 
 
 @click.command("verify")

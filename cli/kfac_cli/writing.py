@@ -2,26 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import click
+from typing import TYPE_CHECKING
 
 from kfac_cli import console
 
 if TYPE_CHECKING:
     from kfac_artifacts.artifact import Artifact
     from kfac_artifacts.compress import Budget, Recipe
-
-
-def check_choice(recipe: str | None, storage: str | None) -> "Recipe | None":
-    """Read the recipe before any work is done; it says how numbers are stored, too."""
-    if recipe is None:
-        return None
-    if storage is not None:
-        raise click.UsageError("--recipe says how numbers are stored; drop --storage")
-    from kfac_artifacts.compress import Recipe
-
-    return Recipe.parse(recipe)
 
 
 def write(
@@ -32,7 +19,8 @@ def write(
     what: str,
     shown: bool = True,
     storage: str | None = None,
-    **options: Any,
+    max_shard_bytes: int,
+    replace: bool,
 ) -> None:
     """Write an artifact with a bar, compressing it on the way if there is a recipe.
 
@@ -49,13 +37,21 @@ def write(
                 artifact,
                 output,
                 storage=storage,
+                max_shard_bytes=max_shard_bytes,
+                replace=replace,
                 progress=lambda _: advance(1),
-                **options,
             )
         return
     steps = 2 * factors if isinstance(recipe, Budget) else factors
     with console.progress("compressing", steps, "factors", shown=shown) as advance:
-        save_compressed(artifact, output, recipe, progress=advance, **options)
+        save_compressed(
+            artifact,
+            output,
+            recipe,
+            max_shard_bytes=max_shard_bytes,
+            replace=replace,
+            progress=advance,
+        )
 
 
 def _int8(artifact: "Artifact", storage: str | None) -> "dict[str, Recipe] | None":

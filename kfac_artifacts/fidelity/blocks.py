@@ -69,7 +69,7 @@ def measure_blocks(
             raise SettingsError(
                 f"{todo[0].name} alone does not fit: its activations on "
                 f"{len(run.sample)} examples take more than the {memory:,} bytes that "
-                "may be kept; allow more (--keep), or use fewer examples"
+                "may be kept; allow more (--memory), or use fewer examples"
             )
         found |= _Group(run, artifact, group, batches).measure(along)
         todo = [layer for layer in todo if layer not in group]

@@ -12,9 +12,8 @@ from click.testing import CliRunner, Result
 
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.train import check_names
-from kfac_cli.data import of_task
-from kfac_cli.evaluate import split_pair
 from kfac_cli.main import main
+from kfac_cli.tasks import of_task, split_pair
 
 TEXTS = ["the cat sits", "a dog sits", "the black cat", "a black dog"]
 KINDS = ["cat", "dog", "cat", "dog"]

@@ -69,7 +69,7 @@ def test_what_does_not_belong_together_is_one_line_and_leaves_nothing(
         (("--cotangents", "exact", "--draws", "2"), 2, "--draws"),
         (("--terms", "2"), 1, "nearest"),
         (("--estimator", "nearest", "--examples", "3"), 1, "at least 4"),
-        (("--engine", "curvlinops", "--resume"), 2, "own engine"),
+        (("--engine", "curvlinops", "--resume"), 2, "native engine"),
         (("--engine", "curvlinops", "--estimator", "nearest"), 1, "curvlinops"),
     ],
 )

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from kfac_cli import console
 from kfac_cli.main import main
-from kfac_cli.options import Size
+from kfac_cli.parameters import Size
 
 commands = main.commands
 

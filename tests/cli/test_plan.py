@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kfac_cli.main import main
-from kfac_cli.plan import duration, operations
+from kfac_cli.units import duration, operations
 
 LLAMA_70B = {
     "architectures": ["LlamaForCausalLM"],
@@ -61,7 +61,7 @@ def test_layers_that_are_alike_share_a_row(bert: Path) -> None:
 
 def test_json_says_all_and_adds_up(bert: Path) -> None:
     found = json.loads(
-        good(bert, "--json", "--gflops", 2, "--draws", 3, "--examples", 7)
+        good(bert, "--json", "--gflops", 2, "--passes", 3, "--examples", 7)
     )
     assert found["storages"] == {
         storage: sum(block["bytes"][storage] for block in found["blocks"])

@@ -163,7 +163,7 @@ ROWS = ["the cat", "a dog sings", "bird", "the red fish swims", "a black cat"] *
 
 def command(model, data, output, *options):
     start_of = [*KFAC, *COMPUTE, str(model), str(data), "-o", str(output)]
-    steps = ["--batch-size", "1", "--checkpoint-every", "1", "--keep", "0.0001"]
+    steps = ["--batch-size", "1", "--checkpoint-every", "1", "--memory", "100KB"]
     return [*start_of, *steps, *options]
 
 

@@ -84,7 +84,7 @@ def test_a_pull_from_the_cache_warns(
     arguments = ("--endpoint", endpoint, "--retries", "0")
     pulled = run("pull", "hf://owner/kfac", tmp_path / "b", *arguments)
     assert pulled.exit_code == 0
-    assert "warning: the Hub did not answer" in pulled.stderr
+    assert "Warning: the Hub did not answer" in pulled.stderr
 
 
 @pytest.mark.parametrize(

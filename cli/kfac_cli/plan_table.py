@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kfac_cli import console
+from kfac_cli.units import size
 
 if TYPE_CHECKING:
     from kfac_artifacts.estimate.planning.cost import PlannedBlock
@@ -32,8 +32,8 @@ def _row(planned: "PlannedBlock") -> tuple[object, ...]:
         for name, dim in planned.dims.items()
     )
     positions = "?" if planned.positions is None else planned.positions
-    size = console.size(planned.nbytes("symmetric-float32"))
-    return planned.block.kind, factors, positions, size
+    each = size(planned.nbytes("symmetric-float32"))
+    return planned.block.kind, factors, positions, each
 
 
 def _joint_name(names: list[str]) -> str:

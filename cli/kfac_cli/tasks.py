@@ -1,0 +1,128 @@
+"""``TAU=DATA`` of a command: task vectors, each with the data of its task."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kfac_cli import console
+from kfac_cli.data import EncodeOptions, TableOptions, tell
+from kfac_cli.groups import option
+
+if TYPE_CHECKING:
+    from kfac_artifacts.evaluate import EvaluationTask
+    from kfac_artifacts.network import Network
+    from kfac_artifacts.sources import Data
+
+MANIFEST = "task_vector.json"  # what makes a directory a task vector
+
+
+@dataclass(frozen=True)
+class TaskDataOptions(TableOptions):
+    """How the data of several tasks are read, some of them in their own way."""
+
+    image_columns: tuple[str, ...] = option(
+        "--image-column",
+        "image_columns",
+        multiple=True,
+        metavar="[TAU=]NAME",
+        help="Column with the image. [default: found by type]",
+    )
+    label_columns: tuple[str, ...] = option(
+        "--label-column",
+        "label_columns",
+        multiple=True,
+        metavar="[TAU=]NAME",
+        help="Column with the class, of one task or of all.  [default: label]",
+    )
+
+    def read(self, pairs: Mapping[str, str]) -> "dict[str, Data]":
+        """Read the data of every task vector, each by the columns that are its own."""
+        from kfac_artifacts.sources import Columns, read_data
+
+        tasks = [(path, Path(path).name) for path in pairs]
+        found = {}
+        for (path, data), task in zip(pairs.items(), tasks, strict=True):
+            own = partial(of_task, task=task, tasks=tasks)
+            images, labels = own(self.image_columns), own(self.label_columns)
+            if len(images) > 1 or len(labels) > 1:
+                raise click.UsageError(
+                    f"several columns of images or labels for {path}"
+                )
+            columns = Columns(
+                own(self.text_columns),
+                image=images[0] if images else None,
+                label=labels[0] if labels else "label",
+            )
+            found[path] = read_data(
+                data, split=self.split, columns=columns, layout=self.layout
+            )
+        return found
+
+
+def split_pairs(pairs: Sequence[str]) -> dict[str, str]:
+    """Split every ``TAU=DATA``; gives data by task vector."""
+    found = dict(map(split_pair, pairs))
+    if len(found) != len(pairs):
+        raise click.UsageError("a task vector occurs twice; every TAU counts once")
+    return found
+
+
+def split_pair(pair: str) -> tuple[str, str]:
+    """Split ``TAU=DATA`` at the equals sign before which there is a task vector."""
+    places = [i for i, character in enumerate(pair) if character == "="]
+    splits = [(pair[:i], pair[i + 1 :]) for i in places if pair[:i] and pair[i + 1 :]]
+    if not splits:
+        raise click.UsageError(f"{pair!r} is not TAU=DATA")
+    found = [(tau, data) for tau, data in splits if (Path(tau) / MANIFEST).is_file()]
+    if len(found) > 1:
+        found = [(tau, data) for tau, data in found if Path(data).exists()] or found
+    if len(found) == 1:
+        return found[0]
+    tried = " or ".join(repr(tau) for tau, _ in found or splits)
+    what = "is not one task vector but" if found else "has no task vector at"
+    raise console.failure(f"{pair!r} {what} {tried} ({MANIFEST})", code=3)
+
+
+def load_tasks(
+    network: "Network", data: "Mapping[str, Data]", encoding: EncodeOptions
+) -> "tuple[list[EvaluationTask], list[dict[str, Any]]]":
+    """Load every task vector, encode its data with its classes, say what is used."""
+    from kfac_artifacts.evaluate import EvaluationTask
+    from kfac_artifacts.task_vector import TaskVector
+
+    names = [Path(path).name for path in data]
+    tasks, accounts = [], []
+    for (path, found), name in zip(data.items(), names, strict=True):
+        vector = TaskVector.load(path)
+        known = (
+            found if vector.head is None else found.with_classes(vector.head.classes)
+        )
+        examples = encoding.encode(known, network)
+        unique = name if names.count(name) == 1 else path
+        tasks.append(EvaluationTask(unique, vector, examples))
+        accounts.append(tell(examples, len(examples)))
+    return tasks, accounts
+
+
+def of_task(
+    values: Sequence[str], task: Sequence[str], tasks: Iterable[Sequence[str]]
+) -> list[str]:
+    """Take the values that are for one task, else those that are for all.
+
+    Args:
+        values: ``TAU=NAME`` for the task vector TAU alone, or ``NAME``.
+        task: What TAU may be: the path, and the name.
+        tasks: The same of all task vectors.
+    """
+    own = [
+        value.removeprefix(f"{name}=")
+        for name in dict.fromkeys(task)
+        for value in values
+        if value.startswith(f"{name}=")
+    ]
+    theirs = tuple(f"{name}=" for names in tasks for name in names)
+    return own or [value for value in values if not value.startswith(theirs)]

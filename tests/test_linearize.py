@@ -14,7 +14,7 @@ from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.kernels import forward_mode_kernels
 from kfac_artifacts.linearize import jvp, linearize
 from kfac_artifacts.network import Batch, Network, OutputMap
-from tests.estimate.recorded import jacobians
+from tests.brute_force import jacobians
 from tests.models import (
     EXPERTS,
     IMAGE_MODELS,

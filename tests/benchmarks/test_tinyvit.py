@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.estimate.brute_force import assert_exact, randomised
+from tests.brute_force import assert_exact, randomised
 
 ROOT = Path(__file__).parents[2]
 WIDTHS, WINDOWS = (2, 4, 6, 4), (7, 3, 2, 3)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kfac_artifacts.capture.layers.attention import explicit_attention
-from tests.estimate.brute_force import artifact_of, assert_exact, randomised
+from tests.brute_force import artifact_of, assert_exact, randomised
 
 N, T, S, E, H = 3, 4, 5, 8, 2
 

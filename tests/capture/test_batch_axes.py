@@ -11,8 +11,8 @@ from kfac_artifacts.capture.layers.inventory import take_inventory
 from kfac_artifacts.capture.proof import prove
 from kfac_artifacts.errors import CoverageError, KfacError
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
+from tests.brute_force import EXACT, Recorder, assert_exact, randomised
 from tests.computed import compute
-from tests.estimate.brute_force import EXACT, Recorder, assert_exact, randomised
 
 
 def numbers(*shape):

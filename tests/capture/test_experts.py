@@ -3,8 +3,6 @@
 import pytest
 import torch
 from torch import nn
-from torch.func import jacrev
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kfac_artifacts.artifact import KroneckerBlock, NamedConfig
 from kfac_artifacts.capture.layers.routing import Places, Tokens
@@ -15,9 +13,9 @@ from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
 from tests import models
+from tests.brute_force import EXACT, jacobians
 from tests.capture.test_text_models import mean_pool, network_of, texts
 from tests.computed import compute
-from tests.estimate.recorded import EXACT
 
 FIRST = "layers.0.mlp"
 
@@ -99,10 +97,7 @@ def test_one_token_gives_every_expert_the_gramian_itself(kind):
         "attention_mask": torch.tensor([[1]]),
     }
     artifact = compute(network, TensorExamples(batch, "one"), cotangents=EXACT)
-    network.module.config._experts_implementation = "eager"
-    parameters = {n: p.detach() for n, p in network.parameters().items()}
-    with sdpa_kernel(SDPBackend.MATH):
-        J = jacrev(lambda p: network.functional_call(p, batch))(parameters)
+    J = jacobians(network, batch)
     reached = 0
     for name, block in artifact.blocks.items():
         if not isinstance(block, KroneckerBlock) or block.part is None:

@@ -7,7 +7,7 @@ from torch import nn
 from kfac_artifacts.artifact import GramianBlock
 from kfac_artifacts.capture.layers.registry import MAX_GRAMIAN
 from kfac_artifacts.errors import CoverageError
-from tests.estimate.brute_force import artifact_of, assert_exact, randomised
+from tests.brute_force import artifact_of, assert_exact, randomised
 
 
 def numbers(*shape):

@@ -11,17 +11,17 @@ from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.linearize import linearize
 from kfac_artifacts.network import Network, OutputMap
 from tests import models
-from tests.capture.test_text_models import mean_pool, texts
-from tests.computed import compute
-from tests.estimate.brute_force import (
+from tests.brute_force import (
     EXACT,
     artifact_of,
     assert_exact,
+    check_against_brute_force,
     jacobians,
     network_of,
     randomised,
 )
-from tests.estimate.recorded import check_against_brute_force
+from tests.capture.test_text_models import mean_pool, texts
+from tests.computed import compute
 
 IDS = torch.tensor([[1, 2, 2, 5, 0], [4, 4, 1, 0, 0], [3, 0, 5, 5, 5]])
 

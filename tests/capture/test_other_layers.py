@@ -11,8 +11,8 @@ from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
+from tests.brute_force import EXACT, check_against_brute_force
 from tests.computed import compute
-from tests.estimate.recorded import EXACT, check_against_brute_force
 
 BEHIND = {"0.weight", "0.bias", "2.weight", "2.bias"}
 

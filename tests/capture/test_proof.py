@@ -3,12 +3,12 @@
 import pytest
 import torch
 from torch import nn
-from torch.func import jacrev
 
 from kfac_artifacts.artifact import Cotangents, NamedConfig
 from kfac_artifacts.errors import CoverageError, KfacError, SourceError
 from kfac_artifacts.estimate import choose
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
+from tests.brute_force import gramian, jacobians
 from tests.computed import compute
 
 EXACT = Cotangents("exact", None, 0)
@@ -117,12 +117,10 @@ def test_calls_of_a_shared_linear_add_up_like_positions(kind, name):
 
 def test_calls_of_a_shared_norm_add_up_before_they_are_squared():
     network, artifact = run(_CalledTwice(), numbers(3, 4))
-    parameters = {n: p.detach() for n, p in network.parameters().items()}
-    batch = {"x": numbers(3, 4)}
-    J = jacrev(lambda p: network.functional_call(p, batch))(parameters)
+    J = jacobians(network, {"x": numbers(3, 4)})
     for name in ("norm.weight", "norm.bias"):
-        G = torch.einsum("ncp,ncq->pq", J[name], J[name]) / 3
-        torch.testing.assert_close(artifact.factors[f"{name}.G"].to_dense(), G)
+        G = artifact.factors[f"{name}.G"].to_dense()
+        torch.testing.assert_close(G, gramian(J[name]))
 
 
 class _Branches(nn.Module):
@@ -222,8 +220,7 @@ def test_convolutions_are_linear_maps_of_patches(padding):
     network, artifact = run(Patches(), x)
     assert artifact.provenance.uncovered == {}
     if padding == "valid":  # one example, one position: the factors are the Gramian
-        parameters = {n: p.detach() for n, p in network.parameters().items()}
-        J = jacrev(lambda p: network.functional_call(p, {"x": x}))(parameters)
+        J = jacobians(network, {"x": x})
         weight = J["conv.weight"][0].flatten(2)
         rows = torch.cat([weight, J["conv.bias"][0][..., None]], dim=-1).flatten(1)
         torch.testing.assert_close(kron(artifact, "conv"), rows.mT @ rows)

@@ -8,8 +8,8 @@ import torch
 from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
+from tests.brute_force import EXACT, check_against_brute_force, jacobians
 from tests.computed import compute
-from tests.estimate.recorded import EXACT, check_against_brute_force, jacobians
 
 UNREACHED = "f does not depend on it"
 MAY_BE_UNCOVERED = {

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests import models
-from tests.estimate.brute_force import assert_exact, randomised
+from tests.brute_force import assert_exact, randomised
 
 UNREACHED = "f does not depend on it"
 WIDTHS = {

@@ -11,10 +11,9 @@ from kfac_artifacts.artifact.blocks import as_matrix
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate import Estimator
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
+from tests.brute_force import EXACT, jacobians
 from tests.computed import compute
-from tests.estimate.brute_force import jacobians
 
-EXACT = Cotangents("exact", None, 0)
 PLAIN = Estimator("nearest", shrinkage=False, max_sweeps=60)
 F64 = torch.float64
 
@@ -51,12 +50,10 @@ def tiny(count=7, positions=5):
 
 
 def gramian(network, examples, block):
-    """The block of G by ``jacrev``, over ``vec W`` with rows flattened."""
+    """The block of G over ``vec W`` with rows flattened."""
     J = jacobians(network, examples.batch(range(len(examples))))
-    shapes = network.shapes
     weight = J[block.weight]
-    rows = weight.reshape(-1, *shapes[block.weight])
-    W = torch.stack([as_matrix(w, block.layout) for w in rows])
+    W = torch.stack([as_matrix(w, block.layout) for w in weight.flatten(0, 1)])
     if block.bias is not None:
         W = torch.cat([W, J[block.bias].reshape(len(W), -1, 1)], dim=2)
     flat = W.flatten(1)

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.func import jacrev, jvp
+from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kfac_artifacts.artifact import Cotangents, KroneckerBlock, Layout, NamedConfig
+from kfac_artifacts.artifact import KroneckerBlock, Layout, NamedConfig
 from kfac_artifacts.errors import CoverageError, MismatchError, SettingsError
 from kfac_artifacts.estimate import Estimator, choose
 from kfac_artifacts.factors import Dense
@@ -18,15 +18,15 @@ from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.task_vector import TaskVector
 from tests import models
 from tests.artifacts import dense_block
+from tests.brute_force import EXACT, jacobians
 from tests.computed import compute
 
-EXACT = Cotangents("exact", None, 0)
 F64 = torch.float64
 
 
 @pytest.fixture(autouse=True)
-def _kernel_with_batching_rule():
-    """``jacrev`` maps over the rows of the Jacobian; fused attention cannot be."""
+def _kernel_with_forward_mode():
+    """``jvp`` has no rule for fused attention."""
     with sdpa_kernel(SDPBackend.MATH):
         yield
 
@@ -52,25 +52,23 @@ def texts(count, seed, name="texts"):
     return TensorExamples({"input_ids": ids * mask, "attention_mask": mask}, name)
 
 
-def jacobians(network, batch, block):
+def of_block(J, block):
     """``[N, C, D]`` of one block, its columns as ``vec W`` has them."""
-    shapes = network.shapes
-    parameters = {n: network.parameters()[n].detach() for n in block.parameters}
-    J = jacrev(lambda p: network.functional_call(p, batch))(parameters)
-    n, c = next(iter(J.values())).shape[:2]
+    n, c = J[block.parameters[0]].shape[:2]
     rows = [
-        block.gather({name: J[name][i, k].reshape(shapes[name]) for name in J})
+        block.gather({name: J[name][i, k] for name in block.parameters})
         for i in range(n)
         for k in range(c)
     ]
-    return torch.stack(rows).reshape(n, c, -1).detach()
+    return torch.stack(rows).reshape(n, c, -1)
 
 
 def brute_force(network, artifact, batch):
     """``‖K‖²``, ``⟨G, K⟩`` and ``‖G‖²`` of every block, pairs of different examples."""
     found = {}
+    jacobian = jacobians(network, batch)
     for name, block in artifact.blocks.items():
-        J = jacobians(network, batch, block)
+        J = of_block(jacobian, block)
         G = torch.einsum("ncp,ncq->npq", J, J)
         K = block.scale(artifact.provenance.tasks) * dense_block(artifact, name)
         n = len(G)
@@ -236,12 +234,11 @@ def test_a_gradient_direction_is_the_mean_gradient_along_signs():
     names = ["encoder.layer.1.output.dense.weight", "encoder.layer.0.output.dense.bias"]
     found = direction.parts(names)
     batch = data.batch([0, 2, 3])
-    parameters = {n: network.parameters()[n].detach() for n in names}
-    J = jacrev(lambda p: network.functional_call(p, batch))(parameters)
+    J = jacobians(network, batch)
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=F64)] * 8)
     matching = torch.ones(len(signs), dtype=torch.bool)
     for name in names:
-        mean = J[name].detach().mean(0).flatten(1)  # [C, D]
+        mean = J[name].mean(0).flatten(1)  # [C, D]
         off = signs / 8**0.5 @ mean - found[name].flatten()
         matching &= off.norm(dim=1) < 1e-9
     assert matching.sum() == 1

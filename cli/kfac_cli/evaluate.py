@@ -46,7 +46,7 @@ class ScoreOptions:
         type=click.Choice([*MODES, "both"]),
         default="both",
         show_default=True,
-        help="f + J tau as in training, f(theta + tau) as `kfac apply` writes it, "
+        help="Score f + J tau as in training, f(theta + tau) as `kfac apply` writes, "
         "or both.",
     )
 

@@ -27,6 +27,17 @@ def main() -> None:
 
     Data owners run `compute`; sharers run `merge`, `compress` and `push`; people
     without the data run `pull` and `train`, then `apply` and `evaluate`.
+
+    \b
+    Exit codes:
+        1  it failed, or the output is taken or cannot be written
+        2  wrong usage
+        3  not a valid artifact
+        4  no access
+        5  no connection
+
+    What goes wrong is said in one line; with KFAC_DEBUG=1 in the environment the
+    traceback of the error is shown instead.
     """
 
 

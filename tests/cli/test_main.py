@@ -1,7 +1,9 @@
 """The command as a whole: quick, documented, one line for what goes wrong."""
 
+import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -108,3 +110,28 @@ def test_lazy_names_are_there_and_others_are_not():
     assert callable(kfac_artifacts.pull)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         kfac_artifacts.nothing  # noqa: B018
+
+
+def test_with_kfac_debug_an_error_is_raised_as_it_is(monkeypatch, tmp_path):
+    from kfac_artifacts.errors import FormatError
+
+    words = ["inspect", str(tmp_path)]
+    assert CliRunner().invoke(main, words).exit_code == 3
+    monkeypatch.setenv("KFAC_DEBUG", "1")
+    assert isinstance(CliRunner().invoke(main, words).exception, FormatError)
+    assert "KFAC_DEBUG=1" in CliRunner().invoke(main, ["--help"]).output
+
+
+def test_a_header_is_shown_at_once():
+    """Without torch, and with rich only where a table is printed."""
+    vector = Path(__file__).parents[2] / "spec/vectors/valid/dense-float32"
+    code = (
+        "import sys; from kfac_cli.main import main\n"
+        "assert 'rich' not in sys.modules\n"
+        "main(['inspect', sys.argv[1]], standalone_mode=False)\n"
+        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code, str(vector)], check=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert used.ru_utime + used.ru_stime - sum(before[:2]) < 0.5

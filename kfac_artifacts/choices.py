@@ -30,4 +30,8 @@ STORAGES = Variants(
 )
 REGIMES = Variants("regime", {"linearised": "train.regimes.linearised:Linearised"})
 PENALTIES = Variants("penalty", {"kfac": "train.penalties.kfac:KfacDrift"})
+OPTIMIZERS = Variants(
+    "optimizer",
+    {"adamw": "train.optimizers:adamw", "adamw8bit": "train.optimizers:adamw8bit"},
+)
 MERGES = Variants("merge method", {"sum": "task_vector.merging.sum:Sum"})

@@ -1,4 +1,4 @@
-"""What a checkpoint of a training holds: parameters and moments of AdamW."""
+"""What a checkpoint of a training holds: parameters, and what the optimizer keeps."""
 
 from collections.abc import Mapping
 
@@ -7,29 +7,33 @@ from torch import Tensor
 
 from kfac_artifacts.format.checkpoint import State
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
-
 
 def capture(
     parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    """Collect the parameters of a regime and the moments of AdamW, on the CPU."""
+    """Collect the parameters of a regime and the moments of each, on the CPU."""
     tensors: dict[str, Tensor] = {}
     for name, value in parameters.items():
         tensors[f"tau/{name}"] = value.detach().cpu()
-        for moment in MOMENTS:
-            tensors[f"{moment}/{name}"] = optimizer.state[value][moment].cpu()
+        for key, moment in optimizer.state[value].items():
+            if key != "step":
+                tensors[f"{key}/{name}"] = moment.cpu()
     return tensors
 
 
 def restore(
     state: State, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put the parameters of a regime and the moments of AdamW back in place."""
-    for name, value in parameters.items():
-        with torch.no_grad():
-            value.copy_(state.tensors[f"tau/{name}"])
-        moments = {
-            m: state.tensors[f"{m}/{name}"].to(value.device, copy=True) for m in MOMENTS
-        }
-        optimizer.state[value] = {"step": torch.tensor(float(state.step)), **moments}
+    """Put the parameters of a regime and the moments of each back in place."""
+    for full, tensor in state.tensors.items():
+        key, _, name = full.partition("/")
+        value = parameters[name]
+        if key == "tau":
+            with torch.no_grad():
+                value.copy_(tensor)
+        else:
+            optimizer.state[value][key] = tensor.to(value.device, copy=True)
+    for value in parameters.values():
+        kept = optimizer.state[value]
+        of_torch = "exp_avg" in kept  # bitsandbytes counts in a plain number
+        kept["step"] = torch.tensor(float(state.step)) if of_torch else state.step

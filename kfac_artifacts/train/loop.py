@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kfac_artifacts.artifact import Artifact, Json
-from kfac_artifacts.choices import PENALTIES, REGIMES
+from kfac_artifacts.choices import OPTIMIZERS, PENALTIES, REGIMES
 from kfac_artifacts.errors import FactorError, PlaceError, SettingsError
 from kfac_artifacts.format.checkpoint import Checkpoint, State
 from kfac_artifacts.network import Network
@@ -241,10 +241,8 @@ def _prepare(
     moving = made(network, names)
     if penalty is not None:  # without weight it is still measured at the end
         penalty.prepare(network, tuple(moving.tau()))
-    optimizer = torch.optim.AdamW(
-        moving.parameters(),
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
+    optimizer = OPTIMIZERS[settings.optimizer](
+        moving.parameters(), settings.learning_rate, settings.weight_decay
     )
     return Run(
         accelerator=accelerator,

@@ -15,6 +15,7 @@ from kfac_artifacts.train.penalties.base import PenaltySettings
 USUAL_STEPS = 300
 USUAL_DECAY = 0.01
 USUAL_DECAY_OF_IMAGES = 0.1  # as in TAK, App. E
+USUAL_OPTIMIZER = "adamw"
 WARMUP_SHARE = 0.1
 LONGEST_WARMUP = 500
 
@@ -33,6 +34,7 @@ class TrainSettings:
         modules: Patterns of parameter names to train; none for all that can be.
         limit: Train on so many examples, chosen by the seed; None for all.
         seed: Seed of the order of the examples.
+        optimizer: ``adamw``, or ``adamw8bit`` with a quarter of its memory.
     """
 
     steps: int = USUAL_STEPS
@@ -44,6 +46,7 @@ class TrainSettings:
     modules: tuple[str, ...] = ()
     limit: int | None = None
     seed: int = 0
+    optimizer: str = USUAL_OPTIMIZER
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -99,7 +102,7 @@ class TrainSettings:
     def to_json(self) -> dict[str, Json]:
         """Write the settings as task vectors and checkpoints hold them."""
         penalty = self.penalty
-        return {
+        found: dict[str, Json] = {
             "steps": self.steps,
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
@@ -114,6 +117,9 @@ class TrainSettings:
             "limit": self.limit,
             "seed": self.seed,
         }
+        if self.optimizer != USUAL_OPTIMIZER:
+            found["optimizer"] = self.optimizer
+        return found
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""

@@ -19,13 +19,13 @@ DTYPES = ("float32", "bfloat16", "float16")
 STORAGES = Variants(
     "storage",
     {
-        "float32": "format.storage.floats:Floats",
-        "bfloat16": "format.storage.floats:Floats",
-        "float16": "format.storage.floats:Floats",
-        "symmetric-float32": "format.storage.symmetric:Symmetric",
-        "symmetric-bfloat16": "format.storage.symmetric:Symmetric",
-        "symmetric-float16": "format.storage.symmetric:Symmetric",
-        "int8": "format.storage.int8:Int8",
+        "float32": "format.storage.floats:FLOAT32",
+        "bfloat16": "format.storage.floats:BFLOAT16",
+        "float16": "format.storage.floats:FLOAT16",
+        "symmetric-float32": "format.storage.symmetric:SYMMETRIC_FLOAT32",
+        "symmetric-bfloat16": "format.storage.symmetric:SYMMETRIC_BFLOAT16",
+        "symmetric-float16": "format.storage.symmetric:SYMMETRIC_FLOAT16",
+        "int8": "format.storage.int8:INT8",
     },
 )
 REGIMES = Variants("regime", {"linearised": "train.regimes.linearised:Linearised"})

@@ -21,8 +21,8 @@ from kfac_artifacts.format import StoredFactors
 CLEARLY = 1e-2
 """How negative λ_min / λ_max may be. Rounding gives some thousandths, which do no harm;
 pruning gives tenths, and training runs away along what is rewarded."""
-STORED = {"float32": 1e-5}
-"""What less than that is allowed of factors on disk, by number type."""
+STORED = 1e-5
+"""What is allowed of factors on disk that are stored exactly."""
 SMALL = 64
 """Size of a sum of terms of which all eigenvalues are computed."""
 
@@ -38,7 +38,8 @@ def tolerance(artifact: Artifact, name: str) -> float:
         The largest share of the largest eigenvalue.
     """
     if isinstance(artifact.factors, StoredFactors):
-        return STORED.get(artifact.factors.infos[name].storage.dtype, CLEARLY)
+        exact = artifact.factors.infos[name].storage.exact
+        return STORED if exact else CLEARLY
     return CLEARLY
 
 

@@ -9,10 +9,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kfac_artifacts.artifact import Artifact
+from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.definiteness import CLEARLY, check_definite
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import BlockDiagonal, Dense, Factor, LowRank, Pruned
-from kfac_artifacts.format import Storage
 from kfac_artifacts.format.coding import rounded
 from kfac_artifacts.penalty import KfacPenalty
 from tests.artifacts import artifact, dense_block, psd, tau
@@ -25,7 +25,7 @@ FORMS: dict[str, Callable[[torch.Tensor], Factor]] = {
 }
 STORED: dict[str, Callable[[Factor], Factor]] = {
     "exact": lambda factor: factor,
-    "int8": lambda factor: rounded(factor, Storage("int8")),
+    "int8": lambda factor: rounded(factor, STORAGES["int8"]),
 }
 
 

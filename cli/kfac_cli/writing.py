@@ -57,9 +57,10 @@ def write(
 def _int8(artifact: "Artifact", storage: str | None) -> "dict[str, Recipe] | None":
     """The recipes of an artifact of which factors are to be stored as int8."""
     from kfac_artifacts.compress import Recipe
-    from kfac_artifacts.format import Storage
 
     names = {f: storage or artifact.storage(f) or "float32" for f in artifact.factors}
     if "int8" not in names.values():
         return None
-    return {f: Recipe.parse(Storage.parse(name).dtype) for f, name in names.items()}
+    return {
+        f: Recipe.parse(name.removeprefix("symmetric-")) for f, name in names.items()
+    }

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kfac_artifacts.artifact import Artifact, NamedConfig, terms_of
+from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.compress.compress_factor import compress_factor
 from kfac_artifacts.compress.originals import Original, originals
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.compress.transforms import Leading
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Diagonal, inner
-from kfac_artifacts.format import Storage
 from kfac_artifacts.format.factor_info import factor_info
 from kfac_artifacts.format.overhead import described, overhead
 
@@ -109,7 +109,7 @@ def _smallest(name: str, dim: int, structure: NamedConfig) -> int:
     diagonal = structure.name == Diagonal.name
     codecs = FOR_DIAGONALS if diagonal else (Recipe.parse(CANDIDATES[0]).storage,)
     kept = NamedConfig(Diagonal.name)
-    infos = [factor_info(kept, dim, Storage.parse(codec)) for codec in codecs]
+    infos = [factor_info(kept, dim, STORAGES[codec]) for codec in codecs]
     return min(info.nbytes + described(info, name) for info in infos)
 
 

@@ -16,7 +16,7 @@ from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.format import MAX_SHARD_BYTES, StoredFactors, save_artifact
 from kfac_artifacts.format.coding import encode_factor
-from kfac_artifacts.format.factor_info import FactorInfo
+from kfac_artifacts.format.factor_info import FactorInfo, stored
 from kfac_artifacts.format.tensors import write_tensors
 from kfac_artifacts.places import check_free, workspace
 
@@ -94,13 +94,10 @@ def compress(
         except (FactorError, FormatError) as error:
             raise FormatError(f"{name}: {error}") from error
         infos[name] = found.info
-        announced = {
-            f"{name}/{key}": about for key, about in found.info.tensors.items()
-        }
-        encoded = encode_factor(found.info, found.factor)
-        tensors = ((f"{name}/{key}", tensor) for key, tensor in encoded)
-        files |= dict.fromkeys(announced, f"{number}.safetensors")
-        write_tensors(workspace / f"{number}.safetensors", announced, tensors)
+        announced, file = stored({name: found.info}), f"{number}.safetensors"
+        tensors = encode_factor(name, found.info, found.factor)
+        write_tensors(workspace / file, announced, tensors)
+        files |= dict.fromkeys(announced, file)
         if found.loss is not None:
             losses[name] = _added(losses.get(name), found.loss)
         progress(1)

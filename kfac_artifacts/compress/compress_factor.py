@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Loss, NamedConfig
+from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.compress.forming import apply
 from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.compress.recipes import Recipe
@@ -49,7 +50,7 @@ def compress_factor(original: Original, recipe: Recipe) -> Compressed:
     Raises:
         FormatError: If the storage cannot hold the values.
     """
-    codec = Storage.parse(recipe.storage)
+    codec = STORAGES[recipe.storage]
     exact = original.factor
     candidate = exact
     if not isinstance(exact, Diagonal):

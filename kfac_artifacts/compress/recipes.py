@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.compress.transforms import (
     Blocks,
     Form,
@@ -14,8 +15,8 @@ from kfac_artifacts.compress.transforms import (
     share,
 )
 from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.format.storage.base import packed
 
-STORAGES = ("float32", "bfloat16", "float16", "int8")
 PRESETS = {
     "small": "low-rank-32+int8",
     "tiny": "low-rank-8+int8",
@@ -51,7 +52,7 @@ class Recipe:
 
     Attributes:
         form: What is kept.
-        dtype: ``float32``, ``bfloat16``, ``float16`` or ``int8``.
+        dtype: One of ``storages()``; matrices keep one triangle.
     """
 
     form: Form
@@ -72,12 +73,12 @@ class Recipe:
             SettingsError: If there is no such recipe.
         """
         form, plus, dtype = PRESETS.get(name, name).partition("+")
-        if not plus and form in STORAGES:
+        if not plus and form in storages():
             return cls(Keep(), form)
-        if plus and dtype not in STORAGES:
+        if plus and dtype not in storages():
             raise SettingsError(
                 f"recipe {name!r}: there is no storage {dtype!r}; choose one of "
-                f"{', '.join(STORAGES)}"
+                f"{', '.join(storages())}"
             )
         return cls(_form(form, name), dtype or "float32")
 
@@ -91,7 +92,12 @@ class Recipe:
     @property
     def storage(self) -> str:
         """Name of the storage: matrices keep one triangle."""
-        return self.dtype if self.dtype == "int8" else f"symmetric-{self.dtype}"
+        return packed(self.dtype)
+
+
+def storages() -> list[str]:
+    """Name the storages that a recipe may ask for: all, but for how they pack."""
+    return [name for name in STORAGES if not name.startswith("symmetric-")]
 
 
 def _form(text: str, name: str) -> Form:

@@ -12,12 +12,11 @@ if TYPE_CHECKING:
         read_manifest,
     )
     from kfac_artifacts.format.reader import StoredFactors, load_artifact
-    from kfac_artifacts.format.storage import STORAGES, Storage
+    from kfac_artifacts.format.storage.base import Storage
     from kfac_artifacts.format.writer import MAX_SHARD_BYTES, dense_bytes, save_artifact
 
 __all__ = [
     "MAX_SHARD_BYTES",
-    "STORAGES",
     "Header",
     "Storage",
     "StoredFactors",
@@ -33,9 +32,8 @@ export_lazily(
     __name__,
     {
         "MAX_SHARD_BYTES": "writer",
-        "STORAGES": "storage",
         "Header": "header",
-        "Storage": "storage",
+        "Storage": "storage.base",
         "StoredFactors": "reader",
         "check_hashes": "header",
         "dense_bytes": "writer",

@@ -1,19 +1,21 @@
 """How a factor is stored, as the manifest says it (``spec/format.md``, 7.6)."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 from kfac_artifacts.artifact import Loss, NamedConfig
+from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import SHAPES, Field
 from kfac_artifacts.format.json_object import JsonObject, dimension, named
-from kfac_artifacts.format.storage import DTYPES, INT8, Storage, TensorInfo
+from kfac_artifacts.format.storage.base import Storage, TensorInfo
 
 
 @dataclass(frozen=True)
 class FactorInfo:
-    """Structure with its configuration, size, and the codec of the fields."""
+    """Structure with its configuration, size, and how the fields are stored."""
 
     structure: NamedConfig
     dim: int
@@ -40,19 +42,24 @@ class FactorInfo:
         return sum(info.nbytes for info in self.tensors.values())
 
 
-def factor_info(structure: NamedConfig, dim: int, codec: Storage) -> FactorInfo:
-    """Say how a factor is stored: by the codec, or its plain form if no matrix."""
+def factor_info(structure: NamedConfig, dim: int, storage: Storage) -> FactorInfo:
+    """Say how a factor is stored: so, or by what stands for that if it does not fit."""
     fields = SHAPES[structure.name](dim, structure.configuration)
-    return FactorInfo(structure, dim, codec.for_fields(fields))
+    return FactorInfo(structure, dim, storage.for_fields(fields))
+
+
+def stored(factors: Mapping[str, FactorInfo]) -> dict[str, TensorInfo]:
+    """Name and describe the stored tensors of factors: ``<factor>/<field>``."""
+    return {
+        f"{name}/{key}": about
+        for name, info in factors.items()
+        for key, about in info.tensors.items()
+    }
 
 
 def factor_to_json(info: FactorInfo, loss: Loss | None) -> dict[str, Any]:
     """Write the description of a factor, and what compressing it lost."""
-    storage: dict[str, Any] = {"name": info.storage.dtype, "configuration": {}}
-    if info.storage.symmetric:
-        configuration = {"dtype": info.storage.dtype}
-        storage = {"name": "symmetric", "configuration": configuration}
-    structure = asdict(info.structure)
+    structure, storage = asdict(info.structure), asdict(info.storage.described)
     found = {"dim": info.dim, "structure": structure, "storage": storage}
     return found if loss is None else found | {"loss": asdict(loss)}
 
@@ -85,23 +92,19 @@ def factor_from_json(value: object, where: str) -> tuple[FactorInfo, Loss | None
     except FactorError as error:
         message = f"{where}: structure {structure.name!r}: {error}"
         raise FormatError(message) from error
-    fields.require(fits, f"{structure.name} cannot be stored as symmetric")
+    fields.require(fits, f"{structure.name} cannot be stored as {storage.name}")
     return info, loss
 
 
 def _storage(value: object, where: str) -> Storage:
-    storage = named(value, where)
-    fields = JsonObject(storage.configuration, f"{where}.configuration")
-    plain = (*DTYPES, INT8)
-    if storage.name in plain:
-        fields.finish()
-        return Storage(storage.name)
-    known = storage.name == "symmetric"
-    fields.require(known, f"{storage.name!r} is not one of {plain} or 'symmetric'")
-    dtype = fields.take("dtype", str)
-    fields.require(dtype in DTYPES, f"dtype {dtype!r} is not known")
-    fields.finish()
-    return Storage(dtype, symmetric=True)
+    found = named(value, where)
+    for storage in STORAGES.values():
+        if storage.described == found:
+            return storage
+    configuration = dict(found.configuration)
+    raise FormatError(
+        f"{where}: {found.name!r} with {configuration} is none of {', '.join(STORAGES)}"
+    )
 
 
 def _loss(value: object, where: str) -> Loss | None:

@@ -1,6 +1,6 @@
 """What an artifact says of itself, read without torch: manifest, index and headers."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,11 +10,11 @@ from kfac_artifacts.artifact import BlockInfo, Provenance
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import again
 from kfac_artifacts.format.consistency import INDEX, SINGLE
-from kfac_artifacts.format.factor_info import FactorInfo
+from kfac_artifacts.format.factor_info import FactorInfo, stored
 from kfac_artifacts.format.files import read_json, sha256_file
 from kfac_artifacts.format.json_object import JsonObject
 from kfac_artifacts.format.manifest import MANIFEST, Manifest, from_json
-from kfac_artifacts.format.storage import TensorInfo
+from kfac_artifacts.format.storage.base import TensorInfo
 from kfac_artifacts.format.tensor_header import check_header
 
 T = TypeVar("T")
@@ -92,12 +92,6 @@ def read_manifest(path: str | Path) -> Manifest:
     return settled(Path(path), _read_manifest)
 
 
-def stored(name: str, info: FactorInfo) -> Iterator[tuple[str, TensorInfo]]:
-    """Name and describe the stored tensors of a factor: ``<factor>/<field>``."""
-    for key, tensor in info.tensors.items():
-        yield f"{name}/{key}", tensor
-
-
 def settled(path: Path, read: Callable[[Path], T]) -> T:
     """Read an artifact: again, if another run has replaced it meanwhile."""
     return again.settled(path, MANIFEST, partial(read, path))
@@ -139,7 +133,7 @@ def _read_manifest(path: Path) -> Manifest:
 
 def _check_files(path: Path, manifest: Manifest) -> dict[str, str]:
     """Check every header against the manifest; tell which file holds which tensor."""
-    announced = {k: t for n, f in manifest.factors.items() for k, t in stored(n, f)}
+    announced = stored(manifest.factors)
     if len(manifest.files) == 1:
         check_header(path / SINGLE, announced)
         return dict.fromkeys(announced, SINGLE)

@@ -9,7 +9,6 @@ from typing_extensions import override
 from kfac_artifacts.artifact import Artifact, LazyFactors, NamedConfig, block_of
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import FACTORS, STORED_ASYMMETRY, Factor, check_factor
-from kfac_artifacts.format.coding import decode
 from kfac_artifacts.format.factor_info import FactorInfo
 from kfac_artifacts.format.files import identity
 from kfac_artifacts.format.header import compare_hashes, header_in, settled
@@ -78,7 +77,7 @@ class StoredFactors(LazyFactors):
             for suffix in info.storage.tensors(about):
                 key = f"{name}/{field}{suffix}"
                 tensors[suffix] = self._handle(self._files[key]).get_tensor(key)
-            fields[field] = decode(info.storage, tensors, about)
+            fields[field] = info.storage.decode(tensors, about)
         structure = info.structure
         factor = FACTORS[structure.name].from_fields(fields, structure.configuration)
         check_factor(factor, STORED_ASYMMETRY)

@@ -8,17 +8,23 @@ from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format.json_object import JsonObject
 from kfac_artifacts.format.json_text import parse_json
 from kfac_artifacts.format.manifest import MAX_AXES
-from kfac_artifacts.format.storage import TensorInfo
+from kfac_artifacts.format.storage.base import TensorInfo
 
 MAX_HEADER_BYTES = 64 * 2**20
 TYPES = {
+    "F64": "float64",
     "F32": "float32",
     "F16": "float16",
     "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
     "I8": "int8",
     "U8": "uint8",
-    "I32": "int32",
 }
+"""What torch calls a number type, by what the format calls it."""
 NAMES = {name: short for short, name in TYPES.items()}
 _Placed: TypeAlias = tuple[TensorInfo, tuple[int, int]]
 """A tensor, and where its bytes begin and end."""

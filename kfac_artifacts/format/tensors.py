@@ -17,7 +17,7 @@ from torch import Tensor
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format.files import sync
 from kfac_artifacts.format.manifest import FileInfo
-from kfac_artifacts.format.storage import TensorInfo
+from kfac_artifacts.format.storage.base import TensorInfo
 from kfac_artifacts.format.tensor_header import NAMES, check_header
 
 

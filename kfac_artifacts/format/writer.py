@@ -6,12 +6,11 @@ from pathlib import Path
 from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact
-from kfac_artifacts.errors import FormatError
+from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.format.coding import encode_factor
 from kfac_artifacts.format.consistency import INDEX, shard_names
-from kfac_artifacts.format.factor_info import FactorInfo, factor_info
+from kfac_artifacts.format.factor_info import FactorInfo, factor_info, stored
 from kfac_artifacts.format.files import dump_json, sha256_file, write_durably
-from kfac_artifacts.format.header import stored
 from kfac_artifacts.format.manifest import (
     MANIFEST,
     FileInfo,
@@ -19,7 +18,6 @@ from kfac_artifacts.format.manifest import (
     from_json,
     to_json,
 )
-from kfac_artifacts.format.storage import Storage
 from kfac_artifacts.format.tensors import write_tensors
 from kfac_artifacts.places import check_free, new_directory
 
@@ -58,8 +56,7 @@ def save_artifact(
         shards = _shards(infos, max_shard_bytes)
         for name, factors in shards.items():
             tensors = _tensors(artifact, factors, progress)
-            announced = {k: t for n, f in factors.items() for k, t in stored(n, f)}
-            files[name] = write_tensors(directory / name, announced, tensors)
+            files[name] = write_tensors(directory / name, stored(factors), tensors)
         if len(shards) > 1:
             index = dump_json(weight_map(shards))
             write_durably(directory / INDEX, index)
@@ -76,10 +73,7 @@ def weight_map(shards: dict[str, dict[str, FactorInfo]]) -> dict[str, object]:
     return {
         "metadata": {"total_size": sum(info.nbytes for info in infos)},
         "weight_map": {
-            key: file
-            for file, factors in shards.items()
-            for name, info in factors.items()
-            for key, _ in stored(name, info)
+            key: file for file, factors in shards.items() for key in stored(factors)
         },
     }
 
@@ -90,8 +84,8 @@ def _factor_infos(artifact: Artifact, storage: str | None) -> dict[str, FactorIn
     for block in artifact.blocks.values():
         for name, dim in block.sizes(artifact.parameters):
             if name not in infos:
-                codec = Storage.parse(storage or artifact.storage(name) or DEFAULT)
-                infos[name] = factor_info(artifact.structure(name), dim, codec)
+                own = STORAGES[storage or artifact.storage(name) or DEFAULT]
+                infos[name] = factor_info(artifact.structure(name), dim, own)
     return infos
 
 
@@ -134,9 +128,5 @@ def _tensors(
     progress: Callable[[int], None],
 ) -> Iterator[tuple[str, Tensor]]:
     for name, info in factors.items():
-        try:
-            for key, tensor in encode_factor(info, artifact.factors[name]):
-                yield f"{name}/{key}", tensor
-        except FormatError as error:
-            raise FormatError(f"{name}: {error}") from error
+        yield from encode_factor(name, info, artifact.factors[name])
         progress(info.nbytes)

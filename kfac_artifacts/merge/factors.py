@@ -15,7 +15,7 @@ from kfac_artifacts.factors import (
     check_factor,
     eigenvalue_ratio,
 )
-from kfac_artifacts.format.storage import DTYPES
+from kfac_artifacts.format.storage.base import packed
 from kfac_artifacts.merge.factor_sums import (
     Sum,
     combine,
@@ -88,9 +88,9 @@ class MergedFactors(LazyFactors):
         """What the parts that are added share; of dense matrices one triangle."""
         found = {p.artifact.storage(own) for p, own in self._own(name) if p.sign > 0}
         shared = found.pop() if len(found) == 1 else None
-        if shared in DTYPES and self.structure(name).name == Dense.name:
-            return f"symmetric-{shared}"
-        return shared
+        if shared is None or self.structure(name).name != Dense.name:
+            return shared
+        return packed(shared)
 
     def loss(self, name: str) -> Loss | None:
         """What compressing the parts lost, and merging them again.

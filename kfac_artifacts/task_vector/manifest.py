@@ -16,7 +16,7 @@ from kfac_artifacts.format.manifest import (
     check_version,
     file_info,
 )
-from kfac_artifacts.format.storage import TensorInfo
+from kfac_artifacts.format.storage.base import TensorInfo
 from kfac_artifacts.places import recover
 
 FORMAT = "kfac-task-vector"

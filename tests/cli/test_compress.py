@@ -16,7 +16,7 @@ from kfac_artifacts.compress import (
     recipes,
     save_compressed,
 )
-from kfac_artifacts.compress.recipes import STORAGES
+from kfac_artifacts.compress.recipes import storages
 from kfac_artifacts.format import dense_bytes, load_artifact, save_artifact
 from kfac_artifacts.task_vector import TaskVector
 from kfac_cli.compress import command
@@ -322,7 +322,7 @@ LISTED = {
     "diagonal ": ("diagonal",),
     "small, tiny": tuple(PRESETS),
     ", ".join(PRESETS.values()): tuple(PRESETS.values()),
-    "int8, bfloat16, float16, float32": STORAGES,
+    "int8, bfloat16, float16, float32": storages(),
     "block-8+int8": ("block-8+int8",),
 }
 

@@ -6,10 +6,12 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from kfac_artifacts.artifact import Loss, NamedConfig
+from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.compress import Recipe, compress, save_compressed
 from kfac_artifacts.compress.compress_factor import compress_factor
 from kfac_artifacts.compress.forming import apply
 from kfac_artifacts.compress.originals import Original
+from kfac_artifacts.compress.recipes import storages
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.factors import (
     BlockDiagonal,
@@ -20,7 +22,7 @@ from kfac_artifacts.factors import (
     LowRank,
     Pruned,
 )
-from kfac_artifacts.format import Storage, load_artifact, save_artifact
+from kfac_artifacts.format import load_artifact, save_artifact
 from kfac_artifacts.format.factor_info import factor_info
 from tests.compress.small import (
     covariance,
@@ -33,9 +35,9 @@ from tests.format.artifacts import contents, symmetric
 
 FORMS = ["block-3", "block-2-correlated", "low-rank-2", "low-rank-30%", "svd-2"]
 FORMS += ["low-rank-trace-90%", "svd-50%", "svd-trace-80%", "prune-20%", "diagonal"]
-STORAGES = ["float32", "bfloat16", "float16", "int8"]
-RECIPES = [*STORAGES, "small", "tiny"]
-RECIPES += [f"{form}+{storage}" for form in FORMS for storage in STORAGES]
+DTYPES = storages()
+RECIPES = [*DTYPES, "small", "tiny"]
+RECIPES += [f"{form}+{storage}" for form in FORMS for storage in DTYPES]
 PAIRS = [("low-rank-4", "int8"), ("int8", "low-rank-4+int8"), ("bfloat16", "int8")]
 PAIRS += [("block-4+int8", "svd-3"), ("prune-30%", "block-2"), ("int8", "diagonal")]
 PAIRS += [("block-4+int8", "block-2-correlated+int8"), ("low-rank-8+int8", "tiny")]
@@ -69,7 +71,7 @@ def test_what_is_compressed_is_small_semidefinite_and_told(
     assert values[0] >= -1.1e-5 * values[-1] - 1e-30
     assert torch.equal(found, found.mT)
     _check_told(made.loss, exact, found, recipe)
-    codec = Storage.parse(recipe.storage)
+    codec = STORAGES[recipe.storage]
     plain_info = factor_info(type_of(Dense(matrix)), dim, codec)
     assert made.info.nbytes <= plain_info.nbytes
     if made.info.nbytes == plain_info.nbytes:
@@ -159,7 +161,7 @@ def test_pruning_is_repaired():
 
 
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("storage", DTYPES)
 def test_the_diagonal_is_lifted_by_little_more_than_it_takes(storage, seed):
     matrix = covariance(12, seed, 3)
     matrix = matrix / matrix.diagonal().max()
@@ -194,7 +196,7 @@ def test_what_would_not_get_smaller_keeps_its_structure(name):
     for dim in (1, 2, 3):
         recipe = Recipe.parse(name)
         made = compress_factor(original(covariance(dim, dim)), recipe)
-        codec = Storage.parse(recipe.storage)
+        codec = STORAGES[recipe.storage]
         candidate = apply(recipe.form, original(covariance(dim, dim)))
         sizes = [
             factor_info(type_of(f), dim, codec).nbytes

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kfac_artifacts.compress import PRESETS, Recipe
-from kfac_artifacts.compress.recipes import HELP, STORAGES
+from kfac_artifacts.compress.recipes import HELP, storages
 from kfac_artifacts.compress.transforms import (
     Blocks,
     Keep,
@@ -33,7 +33,7 @@ PERCENTS = st.one_of(
     form=st.sampled_from(FORMS),
     count=COUNTS,
     percent=PERCENTS,
-    storage=st.sampled_from(["", *(f"+{name}" for name in STORAGES)]),
+    storage=st.sampled_from(["", *(f"+{name}" for name in storages())]),
 )
 def test_every_form_of_the_help_is_read_with_every_storage(
     form, count, percent, storage
@@ -51,7 +51,7 @@ def test_the_help_names_all_kinds_of_forms():
     assert kinds == {Blocks, Leading, Prune, OnlyDiagonal}
 
 
-@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("storage", storages())
 def test_a_storage_alone_keeps_the_structure(storage):
     recipe = Recipe.parse(storage)
     assert recipe == Recipe(Keep(), storage)
@@ -93,7 +93,7 @@ def test_other_names_are_refused_with_those_there_are(name):
 def test_other_storages_are_refused_with_those_there_are(name):
     with pytest.raises(SettingsError) as caught:
         Recipe.parse(name)
-    assert all(storage in str(caught.value) for storage in STORAGES)
+    assert all(storage in str(caught.value) for storage in storages())
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import (
     FACTORS,
@@ -20,7 +21,6 @@ from kfac_artifacts.factors import (
     inner,
 )
 from kfac_artifacts.factors.eigen import eigh
-from kfac_artifacts.format import Storage
 from kfac_artifacts.format.coding import rounded
 
 DIM = 9
@@ -52,7 +52,7 @@ STORED = ("exact", "int8")
 def factor(request: pytest.FixtureRequest) -> Factor:
     maker, stored = request.param
     made = MAKERS[maker](psd())
-    return made if stored == "exact" else rounded(made, Storage("int8"))
+    return made if stored == "exact" else rounded(made, STORAGES["int8"])
 
 
 def test_every_structure_is_tried() -> None:
@@ -118,11 +118,11 @@ def test_computing_in_float64_keeps_int8_as_it_is(factor: Factor) -> None:
 
 
 def test_int8_takes_a_byte_per_entry_in_memory() -> None:
-    dense = rounded(Dense(psd(100)), Storage("int8"))
+    dense = rounded(Dense(psd(100)), STORAGES["int8"])
     assert isinstance(dense, Dense)
     assert isinstance(dense.matrix, Int8Matrix)
     assert dense.nbytes == 100 * 100 + 8 * 100
-    low = rounded(LowRank.of_dense(psd(100), 8), Storage("int8"))
+    low = rounded(LowRank.of_dense(psd(100), 8), STORAGES["int8"])
     assert isinstance(low, LowRank)
     assert isinstance(low.vectors, Int8Entries)
     assert low.nbytes == 8 * 100 + 4 * 8 + 4 * 8 + 4 * 100
@@ -180,7 +180,7 @@ def test_rows_are_spread_out_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     x = torch.randn(DIM, 2, generator=torch.Generator().manual_seed(2))
     matrix = psd()
     for maker in (Dense, lambda m: Pruned.of_dense(m, 17)):
-        factor = rounded(maker(matrix), Storage("int8"))
+        factor = rounded(maker(matrix), STORAGES["int8"])
         whole = factor.matmul(x), factor.to_dense()
         for rows in (1, 2, 4, DIM):
             monkeypatch.setattr("kfac_artifacts.factors.int8.ROWS", rows)
@@ -198,7 +198,7 @@ def test_tiny_matrices_have_every_structure(dim: int) -> None:
         LowRank.of_dense(matrix, 1),
         Pruned.of_dense(matrix, 0),
     ):
-        for stored in (made, rounded(made, Storage("int8"))):
+        for stored in (made, rounded(made, STORAGES["int8"])):
             x = torch.ones(dim, 1)
             torch.testing.assert_close(stored.matmul(x), stored.to_dense() @ x)
 

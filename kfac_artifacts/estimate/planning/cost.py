@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from kfac_artifacts.artifact import Block, KroneckerBlock, NamedConfig
+from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.estimate.planning.trace import Trace
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.format.factor_info import FactorInfo, factor_info
-from kfac_artifacts.format.storage import STORAGES, Storage
 from kfac_artifacts.network import Network
 from kfac_artifacts.symmetric import accumulation
 
@@ -62,7 +62,7 @@ class PlannedBlock:
 
     def own(self, storage: str) -> dict[str, FactorInfo]:
         """Describe the factors that no block before it has, as they are stored."""
-        codec = Storage.parse(storage)
+        codec = STORAGES[storage]
         return {
             name: factor_info(NamedConfig(self.structures[name]), dim, codec)
             for name, dim in self.dims.items()

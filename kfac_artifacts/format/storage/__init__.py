@@ -1,0 +1,1 @@
+"""How the numbers of factors are written, a file per storage (``spec/storage/``)."""

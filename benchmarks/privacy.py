@@ -123,7 +123,7 @@ def _attack(
     if form == "small":
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / "small"
-            kfac.save_compressed(artifact, place, kfac.Recipe.parse("small"))
+            kfac.save_artifact(artifact, place, recipe=kfac.Recipe.parse("small"))
             artifact = kfac.load_artifact(place)
             return _read(network, owners, artifact)
     return _read(network, owners, artifact)

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
         Budget,
         Recipe,
         compression_report,
-        save_compressed,
+        save_artifact,
     )
     from kfac_artifacts.errors import KfacError
     from kfac_artifacts.estimate import ComputeOptions, Estimator
     from kfac_artifacts.estimate.compute import compute
     from kfac_artifacts.evaluate import EvaluationTask, evaluate
     from kfac_artifacts.fidelity import fidelity
-    from kfac_artifacts.format import load_artifact, save_artifact
+    from kfac_artifacts.format import load_artifact
     from kfac_artifacts.hub import pull, push
     from kfac_artifacts.linearize import linearize
     from kfac_artifacts.merge import join, merge
@@ -76,7 +76,6 @@ __all__ = [
     "pull",
     "push",
     "save_artifact",
-    "save_compressed",
     "train",
     "verify",
 ]
@@ -118,8 +117,7 @@ export_lazily(
         "merge": "merge",
         "pull": "hub",
         "push": "hub",
-        "save_artifact": "format",
-        "save_compressed": "compress",
+        "save_artifact": "compress",
         "train": "train",
         "verify": "verify",
     },

@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner
 
 from kfac_artifacts.artifact import Artifact
-from kfac_artifacts.compress import save_compressed
+from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import FactorError, FormatError, SettingsError
 from kfac_artifacts.factors import (
     BlockDiagonal,
@@ -26,7 +26,7 @@ from kfac_artifacts.factors import (
     LowRank,
     Pruned,
 )
-from kfac_artifacts.format import load_artifact, save_artifact
+from kfac_artifacts.format import load_artifact, write_artifact
 from kfac_artifacts.format.files import sha256_file
 from kfac_artifacts.merge import merge
 from kfac_artifacts.operator import CurvatureOperator
@@ -95,7 +95,7 @@ def test_what_is_no_finite_symmetric_matrix_is_refused_by_name(
         with pytest.raises(FormatError, match=r"^linear\.A is damaged: "):
             use(opened)
     with pytest.raises(FormatError, match=r"^linear\.A is damaged: "):
-        save_compressed(opened, tmp_path / "small", "int8")
+        save_artifact(opened, tmp_path / "small", recipe="int8")
     bad = [finding for finding in verify(path) if not finding.good]
     assert [finding.what for finding in bad] == ["linear.A"]
 
@@ -258,7 +258,7 @@ def test_a_matrix_that_is_asymmetric_in_its_last_bits_is_stored_symmetric(
     digests = []
     for name, given in (("a", matrix), ("b", bent)):
         changed = {**of.factors, "linear.A": Dense(given)}
-        save_artifact(replace(of, factors=changed), tmp_path / name, storage=storage)
+        write_artifact(replace(of, factors=changed), tmp_path / name, storage=storage)
         assert all(finding.good for finding in verify(tmp_path / name))
         found = load_artifact(tmp_path / name).factors["linear.A"].to_dense()
         assert torch.equal(found, found.mT)
@@ -278,7 +278,7 @@ def test_what_is_compressed_of_the_smallest_numbers_is_definite(
     tiny = Dense((size * (psd(5, 3) + torch.eye(5))).float())
     path = saved(tmp_path / "a", "float32", **{"linear.A": tiny})
     try:
-        save_compressed(load_artifact(path), tmp_path / "small", recipe)
+        save_artifact(load_artifact(path), tmp_path / "small", recipe=recipe)
     except FormatError as error:
         assert str(error).startswith("linear.A: ")  # noqa: PT017 - or it is right
         return
@@ -294,4 +294,4 @@ def test_what_cannot_be_lifted_within_float32_is_refused_by_name(
     for index in (0, 3):
         changed(path, "linear.A/blocks_0", index, -3.4e38)
     with pytest.raises(FormatError, match=r"linear\.A"):
-        save_compressed(load_artifact(path), tmp_path / "small", storage)
+        save_artifact(load_artifact(path), tmp_path / "small", recipe=storage)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from kfac_artifacts.compress import save_compressed
+from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import BlockDiagonal, Dense, Factor, LowRank, Pruned
-from kfac_artifacts.format import load_artifact, save_artifact
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import merge
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
@@ -60,9 +60,9 @@ def test_compressing_what_no_raised_diagonal_repairs_is_refused(
     bent[0, 3] = bent[3, 0] = -3.4e38
     path = saved(tmp_path / "a", "float32", **{"linear.A": Dense(bent)})
     with pytest.raises(FormatError, match=r"linear\.A"):
-        save_compressed(load_artifact(path), tmp_path / "b", "bfloat16")
-    save_compressed(
-        load_artifact(path), tmp_path / "c", "low-rank-1"
+        save_artifact(load_artifact(path), tmp_path / "b", recipe="bfloat16")
+    save_artifact(
+        load_artifact(path), tmp_path / "c", recipe="low-rank-1"
     )  # what is left is good
     assert all(finding.good for finding in verify(tmp_path / "c"))
 
@@ -73,6 +73,6 @@ def test_compressing_repairs_what_is_indefinite_even_where_it_keeps_all(
     tmp_path: Path, kind: str, recipe: str
 ) -> None:
     path = saved(tmp_path / "a", "float32", **{"linear.A": INDEFINITE[kind]})
-    save_compressed(load_artifact(path), tmp_path / "b", recipe)
+    save_artifact(load_artifact(path), tmp_path / "b", recipe=recipe)
     assert all(finding.good for finding in verify(tmp_path / "b"))
     KfacPenalty(load_artifact(tmp_path / "b"))

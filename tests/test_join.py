@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from kfac_artifacts.artifact import Cotangents, NamedConfig
+from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.estimate import Estimator
-from kfac_artifacts.format import load_artifact, save_artifact
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import join
 from tests.artifacts import artifact
 from tests.computed import compute

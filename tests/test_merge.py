@@ -15,9 +15,10 @@ from kfac_artifacts.artifact import (
     NamedConfig,
     ParameterInfo,
 )
+from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import Dense
-from kfac_artifacts.format import load_artifact, save_artifact
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import merge, weights
 from tests.artifacts import artifact, dense_block, psd, renamed
 

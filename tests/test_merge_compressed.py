@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from kfac_artifacts.artifact import Artifact
-from kfac_artifacts.compress import Recipe, compress
+from kfac_artifacts.compress import Recipe, compress, save_artifact
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import BlockDiagonal, Dense, Diagonal, LowRank
-from kfac_artifacts.format import load_artifact, save_artifact
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import merge
 from kfac_artifacts.merge.factor_sums import combine
 from tests.artifacts import artifact, tau

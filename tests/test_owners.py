@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from kfac_artifacts.artifact import NamedConfig, preprocessing_differences, task_names
+from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import MismatchError
-from kfac_artifacts.format import load_artifact, save_artifact
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import merge, weights
 from kfac_artifacts.train import train
 from kfac_cli.main import main

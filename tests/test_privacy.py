@@ -14,10 +14,10 @@ from kfac_artifacts.artifact import (
     NamedConfig,
     disclosure,
 )
-from kfac_artifacts.compress import save_compressed
+from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import CoverageError, SourceError
 from kfac_artifacts.estimate import compute, compute_with_curvlinops, plan
-from kfac_artifacts.format import load_artifact, save_artifact
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.hub import push
 from kfac_artifacts.hub.card import model_card
 from kfac_artifacts.merge import merge
@@ -161,7 +161,7 @@ def told(tmp_path_factory):
 
 @pytest.mark.parametrize("recipe", ["small", "int8", "diagonal+bfloat16"])
 def test_compressing_hides_no_table(told, tmp_path, recipe):
-    save_compressed(load_artifact(told), tmp_path / "small", recipe)
+    save_artifact(load_artifact(told), tmp_path / "small", recipe=recipe)
     tables = disclosure(load_artifact(tmp_path / "small", verify=False)).tables
     assert {WORD, PLACE} <= set(tables)
     assert not any("encoder" in name for name in tables)

@@ -13,10 +13,11 @@ from kfac_artifacts.artifact import (
     KroneckerBlock,
     ParameterInfo,
 )
+from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.definiteness import check_definite
 from kfac_artifacts.estimate import Estimator
 from kfac_artifacts.factors import BlockDiagonal, Dense, Diagonal, LowRank
-from kfac_artifacts.format import load_artifact, save_artifact
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.format.files import sha256_file
 from kfac_artifacts.merge import merge
 from kfac_artifacts.penalty import KfacPenalty

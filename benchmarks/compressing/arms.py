@@ -14,7 +14,7 @@ from story import TASKS
 from compressing import models
 from compressing.recipes import NONE, budget
 from compressing.sizes import dense_bytes
-from kfac_artifacts.compress import Budget, save_compressed
+from kfac_artifacts.compress import Budget, save_artifact
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.task_vector import TaskVector
 from kfac_artifacts.train import PenaltySettings, TrainSettings
@@ -88,7 +88,7 @@ class Seed:
         how: Budget | str = recipe
         if share is not None:
             how = Budget(max_bytes=round(share * dense_bytes(others)))
-        save_compressed(others, path, how)
+        save_artifact(others, path, recipe=how)
 
     def _settings(self, recipe: str) -> TrainSettings:
         return TrainSettings(

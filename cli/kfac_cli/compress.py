@@ -51,14 +51,12 @@ class KeepOptions:
 
     def parse(self) -> "Recipe | Budget":
         """Read it before any work is done."""
-        from kfac_artifacts.compress import Recipe
+        from kfac_artifacts.compress import DEFAULT_RECIPE, Budget, Recipe
 
         if sum(value is not None for value in vars(self).values()) > 1:
             raise click.UsageError("give one of --recipe, --max-size and --max-error")
         if self.max_size is None and self.max_error is None:
-            return Recipe.parse(self.recipe or "small")
-        from kfac_artifacts.compress import Budget
-
+            return Recipe.parse(self.recipe or DEFAULT_RECIPE)
         return Budget(self.max_size, self.max_error)
 
 

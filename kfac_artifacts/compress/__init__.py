@@ -10,11 +10,13 @@ from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
     from kfac_artifacts.compress.budget import Budget
-    from kfac_artifacts.compress.compress_artifact import compress, save_compressed
-    from kfac_artifacts.compress.recipes import PRESETS, Recipe
+    from kfac_artifacts.compress.compress_artifact import compress
+    from kfac_artifacts.compress.recipes import DEFAULT_RECIPE, PRESETS, Recipe
     from kfac_artifacts.compress.report import ModuleReport, Report, compression_report
+    from kfac_artifacts.compress.saving import save_artifact
 
 __all__ = [
+    "DEFAULT_RECIPE",
     "PRESETS",
     "Budget",
     "ModuleReport",
@@ -22,12 +24,13 @@ __all__ = [
     "Report",
     "compress",
     "compression_report",
-    "save_compressed",
+    "save_artifact",
 ]
 
 export_lazily(
     __name__,
     {
+        "DEFAULT_RECIPE": "recipes",
         "PRESETS": "recipes",
         "Budget": "budget",
         "ModuleReport": "report",
@@ -35,6 +38,6 @@ export_lazily(
         "Report": "report",
         "compression_report": "report",
         "compress": "compress_artifact",
-        "save_compressed": "compress_artifact",
+        "save_artifact": "saving",
     },
 )

@@ -58,7 +58,7 @@ class Candidate:
     loss: float
 
 
-def choose(
+def choose_recipes(
     artifact: Artifact,
     budget: Budget,
     progress: Callable[[int], None] = lambda _: None,

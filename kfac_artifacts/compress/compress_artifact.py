@@ -9,58 +9,16 @@ from kfac_artifacts.artifact import (
     Loss,
     Source,
 )
-from kfac_artifacts.compress.budget import Budget, choose
 from kfac_artifacts.compress.compress_factor import compress_factor
 from kfac_artifacts.compress.originals import originals
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.errors import FactorError, FormatError
-from kfac_artifacts.format import MAX_SHARD_BYTES, StoredFactors, save_artifact
+from kfac_artifacts.format import StoredFactors
 from kfac_artifacts.format.coding import encode_factor
 from kfac_artifacts.format.factor_info import FactorInfo, stored
 from kfac_artifacts.format.tensors import write_tensors
-from kfac_artifacts.places import check_free, workspace
 
 Progress = Callable[[int], None]
-
-
-def save_compressed(
-    artifact: Artifact,
-    path: str | Path,
-    how: Recipe | Mapping[str, Recipe] | Budget | str,
-    *,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
-    replace: bool = False,
-    progress: Progress = lambda _: None,
-) -> None:
-    """Compress an artifact into a directory that appears whole or not at all.
-
-    Args:
-        artifact: What to compress; its factors are asked for one at a time.
-        path: The directory to write; links are followed.
-        how: A recipe, its name, one for every factor, or a budget that chooses them.
-        max_shard_bytes: Size in bytes above which several tensor files are written.
-        replace: Whether what this package wrote there may be replaced.
-        progress: Told after every factor, once for a recipe and twice for a budget.
-
-    Raises:
-        PlaceError: If the place is taken or cannot be written.
-        FormatError: If a value does not fit the storage.
-        SettingsError: If there is no such recipe, or the budget cannot be kept.
-    """
-    check_free(path, replace=replace)
-    recipe = Recipe.parse(how) if isinstance(how, str) else how
-    with workspace(path) as directory:
-        compressed = compress(
-            artifact,
-            choose(artifact, recipe, progress)
-            if isinstance(recipe, Budget)
-            else recipe,
-            directory,
-            progress,
-        )
-        save_artifact(
-            compressed, path, max_shard_bytes=max_shard_bytes, replace=replace
-        )
 
 
 def compress(

@@ -22,6 +22,7 @@ PRESETS = {
     "tiny": "low-rank-8+int8",
 }
 """Our own; ``benchmarks/compression.py`` shows what they are worth."""
+DEFAULT_RECIPE = "small"
 HELP = (
     "block-K, block-K-correlated, low-rank-R, low-rank-P%, low-rank-trace-P%, svd-R, "
     "svd-P%, svd-trace-P%, prune-P%, diagonal, with +int8, +bfloat16 or +float16 after "

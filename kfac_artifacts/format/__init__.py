@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     )
     from kfac_artifacts.format.reader import StoredFactors, load_artifact
     from kfac_artifacts.format.storage.base import Storage
-    from kfac_artifacts.format.writer import MAX_SHARD_BYTES, dense_bytes, save_artifact
+    from kfac_artifacts.format.writer import (
+        MAX_SHARD_BYTES,
+        dense_bytes,
+        write_artifact,
+    )
 
 __all__ = [
     "MAX_SHARD_BYTES",
@@ -25,7 +29,7 @@ __all__ = [
     "load_artifact",
     "read_header",
     "read_manifest",
-    "save_artifact",
+    "write_artifact",
 ]
 
 export_lazily(
@@ -40,6 +44,6 @@ export_lazily(
         "load_artifact": "reader",
         "read_header": "header",
         "read_manifest": "header",
-        "save_artifact": "writer",
+        "write_artifact": "writer",
     },
 )

@@ -25,7 +25,7 @@ MAX_SHARD_BYTES = 5 * 10**9
 DEFAULT = "symmetric-float32"
 
 
-def save_artifact(
+def write_artifact(
     artifact: Artifact,
     path: str | Path,
     *,
@@ -36,6 +36,9 @@ def save_artifact(
 ) -> None:
     """Write an artifact as a directory that appears whole or not at all.
 
+    Numbers are rounded to the storage, and nothing else happens to them; see
+    ``kfac_artifacts.save_artifact``.
+
     Args:
         artifact: What to write; its factors are asked for one at a time.
         path: The directory; links are followed.
@@ -43,7 +46,7 @@ def save_artifact(
             plain form. None keeps what factors are stored as, or else is ``DEFAULT``.
         max_shard_bytes: Size in bytes above which several tensor files are written.
         replace: Whether what this package wrote there may be replaced.
-        progress: Told after every factor how many bytes were written.
+        progress: Told 1 after every factor.
 
     Raises:
         PlaceError: If the place is taken or cannot be written.
@@ -129,4 +132,4 @@ def _tensors(
 ) -> Iterator[tuple[str, Tensor]]:
     for name, info in factors.items():
         yield from encode_factor(name, info, artifact.factors[name])
-        progress(info.nbytes)
+        progress(1)

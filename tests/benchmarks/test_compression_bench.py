@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kfac_artifacts.compress import save_compressed
-from kfac_artifacts.format import load_artifact, save_artifact
+from kfac_artifacts.compress import save_artifact
+from kfac_artifacts.format import load_artifact
 from tests.artifacts import artifact
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def test_shares_are_of_dense_matrices_and_of_vectors_for_diagonal_factors(
     assert sizes.dense_bytes(whole) == dense
     triangles = 4 * (sum(d * (d + 1) // 2 for d in MATRICES) + VECTOR)
     assert sizes.tensor_bytes(whole) == triangles
-    save_compressed(whole, tmp_path / "diagonal", "diagonal+bfloat16")
+    save_artifact(whole, tmp_path / "diagonal", recipe="diagonal+bfloat16")
     small = load_artifact(tmp_path / "diagonal", verify=False)
     assert sizes.tensor_bytes(small) == 2 * (sum(MATRICES) + VECTOR)
     files = [file.read_bytes() for file in (tmp_path / "diagonal").iterdir()]

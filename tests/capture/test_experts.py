@@ -6,8 +6,9 @@ from torch import nn
 
 from kfac_artifacts.artifact import KroneckerBlock, NamedConfig
 from kfac_artifacts.capture.layers.routing import Places, Tokens
+from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.estimate import ComputeOptions, Estimator, checkpointing
-from kfac_artifacts.format import load_artifact, save_artifact
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import merge
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.penalty import KfacPenalty

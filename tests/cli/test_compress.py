@@ -14,10 +14,10 @@ from kfac_artifacts.compress import (
     Recipe,
     compression_report,
     recipes,
-    save_compressed,
+    save_artifact,
 )
 from kfac_artifacts.compress.recipes import storages
-from kfac_artifacts.format import dense_bytes, load_artifact, save_artifact
+from kfac_artifacts.format import dense_bytes, load_artifact
 from kfac_artifacts.task_vector import TaskVector
 from kfac_cli.compress import command
 from kfac_cli.main import main
@@ -77,7 +77,9 @@ def test_the_default_is_small(made, tmp_path):
 @pytest.mark.parametrize("recipe", ["block-4+int8", "prune-10%", "svd-2+bfloat16"])
 def test_a_recipe_does_what_the_library_does(made, tmp_path, recipe):
     good("compress", made / "total", "-o", tmp_path / "a", "--recipe", recipe)
-    save_compressed(load_artifact(made / "total", verify=False), tmp_path / "b", recipe)
+    save_artifact(
+        load_artifact(made / "total", verify=False), tmp_path / "b", recipe=recipe
+    )
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert "BAD" not in good("verify", tmp_path / "a")
     found = json.loads(good("inspect", tmp_path / "a", "--json"))
@@ -269,8 +271,10 @@ def test_merge_takes_a_recipe(tmp_path):
     good(*words, tmp_path / "whole")
     result = json.loads(good(*words, tmp_path / "small", "--recipe", "int8", "--json"))
     assert result["tasks"] == 2
-    save_compressed(
-        load_artifact(tmp_path / "whole", verify=False), tmp_path / "same", "int8"
+    save_artifact(
+        load_artifact(tmp_path / "whole", verify=False),
+        tmp_path / "same",
+        recipe="int8",
     )
     whole, small, same = (
         load_artifact(tmp_path / name, verify=False)
@@ -295,10 +299,10 @@ def test_compute_takes_a_recipe(saved_model, tmp_path):
     words = (*COMPUTE, saved_model("bert"), tmp_path / "data.csv", "--data-id", "d")
     good(*words, "-o", tmp_path / "whole")
     good(*words, "-o", tmp_path / "small", "--recipe", "block-2+int8")
-    save_compressed(
+    save_artifact(
         load_artifact(tmp_path / "whole", verify=False),
         tmp_path / "same",
-        "block-2+int8",
+        recipe="block-2+int8",
     )
     small, same = contents(tmp_path / "small"), contents(tmp_path / "same")
     assert small["factors.safetensors"] == same["factors.safetensors"]

@@ -199,7 +199,9 @@ def test_python_gets_the_same_refusals(copy) -> None:
     with pytest.raises(PlaceError, match="exists already"):
         kfac.save_artifact(kfac.load_artifact("one"), "two")
     with pytest.raises(PlaceError, match="would be lost"):
-        kfac.save_compressed(kfac.load_artifact("one"), "model", "tiny", replace=True)
+        kfac.save_artifact(
+            kfac.load_artifact("one"), "model", recipe="tiny", replace=True
+        )
     job = kfac.ComputeOptions(checkpoint="c", every=1)
     with hold("d"):
         kfac.compute(network, examples, count=2, job=job, allow_few=True)
@@ -218,7 +220,7 @@ def test_every_function_takes_a_path_for_a_name(copy) -> None:
 def test_every_function_takes_a_name_for_a_path(copy) -> None:
     artifact = kfac.load_artifact("one", verify=False)
     kfac.save_artifact(artifact, "saved")
-    kfac.save_compressed(artifact, "small", "tiny")
+    kfac.save_artifact(artifact, "small", recipe="tiny")
     assert all(finding.good for finding in kfac.verify("saved"))
     assert kfac.load_artifact("small").factors
     vector = kfac.TaskVector.load("tau")

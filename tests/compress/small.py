@@ -16,9 +16,10 @@ from kfac_artifacts.artifact import (
     Layout,
     terms_of,
 )
+from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.factors import Dense, Diagonal, Factor
-from kfac_artifacts.format import load_artifact, save_artifact
+from kfac_artifacts.format import load_artifact
 from tests.format.artifacts import provenance, symmetric
 
 SHAPES = {

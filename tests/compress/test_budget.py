@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from kfac_artifacts.artifact import terms_of
-from kfac_artifacts.compress import Budget, Recipe, save_compressed
-from kfac_artifacts.compress.budget import CANDIDATES, choose
+from kfac_artifacts.compress import Budget, Recipe, save_artifact
+from kfac_artifacts.compress.budget import CANDIDATES, choose_recipes
 from kfac_artifacts.compress.compress_factor import compress_factor
 from kfac_artifacts.compress.originals import originals
 from kfac_artifacts.compress.transforms import Leading
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Dense
-from kfac_artifacts.format import load_artifact, save_artifact
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.format.overhead import described, overhead
 from tests.compress.small import covariance, on_disk, plain, rich, size, total_error
 
@@ -27,7 +27,7 @@ ERRORS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.003, 0.0003)
 def least(artifact):
     """The smallest size, by what the refusal tells."""
     with pytest.raises(SettingsError) as caught:
-        choose(artifact, Budget(max_bytes=1))
+        choose_recipes(artifact, Budget(max_bytes=1))
     return int(str(caught.value).split()[-1].rstrip("B"))
 
 
@@ -84,7 +84,7 @@ def test_the_size_on_disk_is_within_the_budget(tmp_path, make):
     largest = 3 * size(tmp_path / "before")
     for i, share in enumerate((0.0, 0.1, 1.0)):
         limit = round(smallest + share * (largest - smallest))
-        save_compressed(before, tmp_path / f"{i}", Budget(max_bytes=limit))
+        save_artifact(before, tmp_path / f"{i}", recipe=Budget(max_bytes=limit))
         assert size(tmp_path / f"{i}") <= limit
     exact = load_artifact(tmp_path / "2", verify=False)
     assert exact.provenance.losses == {}
@@ -100,7 +100,7 @@ def test_names_of_many_bytes_are_counted(tmp_path):
     factors = {names[n]: f for n, f in of.factors.items()}
     of = replace(of, blocks=blocks, factors=factors)
     limit = least(of)
-    save_compressed(of, tmp_path / "a", Budget(max_bytes=limit))
+    save_artifact(of, tmp_path / "a", recipe=Budget(max_bytes=limit))
     assert size(tmp_path / "a") <= limit
 
 
@@ -108,9 +108,9 @@ def test_too_small_a_budget_tells_the_least_that_works(tmp_path):
     of = plain()
     limit = least(of)
     with pytest.raises(SettingsError, match=f"{limit - 1} bytes are too few"):
-        save_compressed(of, tmp_path / "a", Budget(max_bytes=limit - 1))
+        save_artifact(of, tmp_path / "a", recipe=Budget(max_bytes=limit - 1))
     assert list(tmp_path.iterdir()) == []
-    save_compressed(of, tmp_path / "a", Budget(max_bytes=limit))
+    save_artifact(of, tmp_path / "a", recipe=Budget(max_bytes=limit))
     assert limit - 1500 < size(tmp_path / "a") <= limit
 
 
@@ -121,7 +121,7 @@ def test_the_error_is_within_the_budget(tmp_path, make, seed):
     sizes = []
     errors = ERRORS if make is plain else ERRORS[seed::4]
     for i, limit in enumerate(errors):
-        save_compressed(before, tmp_path / f"{i}", Budget(max_error=limit))
+        save_artifact(before, tmp_path / f"{i}", recipe=Budget(max_error=limit))
         error = total_error(before, load_artifact(tmp_path / f"{i}", verify=False))
         assert error <= SLACK * limit
         sizes.append(size(tmp_path / f"{i}"))
@@ -132,7 +132,7 @@ def test_no_error_at_all_is_kept_to_the_last_bit(tmp_path):
     of = plain()
     small = {"norm/G": Dense(1e-12 * covariance(12, 2))}
     before = on_disk(replace(of, factors={**of.factors, **small}), tmp_path / "before")
-    save_compressed(before, tmp_path / "a", Budget(max_error=0.0))
+    save_artifact(before, tmp_path / "a", recipe=Budget(max_error=0.0))
     after = load_artifact(tmp_path / "a", verify=False)
     assert after.provenance.losses == {}
     for name in ("l/A", "l/B", "norm/G"):
@@ -145,9 +145,9 @@ def test_no_error_at_all_is_kept_to_the_last_bit(tmp_path):
 def test_what_is_told_early_is_what_is_found_by_trying(make):
     of = make()
     told = least(of)
-    choose(of, Budget(max_bytes=told))
+    choose_recipes(of, Budget(max_bytes=told))
     with pytest.raises(SettingsError, match=f" {told}B$"):
-        choose(of, Budget(max_bytes=told - 1))
+        choose_recipes(of, Budget(max_bytes=told - 1))
 
 
 def test_a_budget_that_no_numbers_could_fit_is_refused_before_they_are_read(tmp_path):
@@ -155,13 +155,13 @@ def test_a_budget_that_no_numbers_could_fit_is_refused_before_they_are_read(tmp_
     of = load_artifact(tmp_path / "a", verify=False)
     (tmp_path / "a" / "factors.safetensors").unlink()
     with pytest.raises(SettingsError, match="too few"):
-        choose(of, Budget(max_bytes=20))
+        choose_recipes(of, Budget(max_bytes=20))
 
 
 def test_all_the_error_there_may_be_is_the_smallest(tmp_path):
     of = plain()
-    save_compressed(of, tmp_path / "small", Budget(max_bytes=least(of)))
-    save_compressed(of, tmp_path / "a", Budget(max_error=10.0))
+    save_artifact(of, tmp_path / "small", recipe=Budget(max_bytes=least(of)))
+    save_artifact(of, tmp_path / "a", recipe=Budget(max_error=10.0))
     assert size(tmp_path / "a") == size(tmp_path / "small")
 
 
@@ -172,7 +172,7 @@ def test_more_bytes_never_lose_more(make):
     last = np.inf
     steps = 15 if make is plain else 4
     for limit in np.linspace(smallest, smallest + 6000, steps).astype(int):
-        recipes = choose(of, Budget(max_bytes=int(limit)))
+        recipes = choose_recipes(of, Budget(max_bytes=int(limit)))
         nbytes, lost = predicted(of, recipes)
         assert nbytes <= limit
         assert lost <= last * (1 + 1e-9)
@@ -192,11 +192,11 @@ def test_no_combination_is_as_small_and_loses_less(seed):
     ]
     sizes, losses = np.array(combinations).T
     for limit in ERRORS:
-        recipes = choose(of, Budget(max_error=limit))
+        recipes = choose_recipes(of, Budget(max_error=limit))
         nbytes, lost = predicted(of, recipes)
         assert lost <= limit**2 * (1 + 1e-9)
         assert losses[sizes <= nbytes].min() == pytest.approx(lost, rel=1e-9, abs=1e-15)
-        by_size = choose(of, Budget(max_bytes=nbytes))
+        by_size = choose_recipes(of, Budget(max_bytes=nbytes))
         assert predicted(of, by_size) == pytest.approx((nbytes, lost))
 
 
@@ -204,11 +204,11 @@ def test_what_nothing_depends_on_takes_the_smallest(tmp_path):
     of = plain()
     nothing = {"l/A": Dense(torch.zeros(24, 24)), "l/B": Dense(covariance(16, 1))}
     of = replace(of, factors={**of.factors, **nothing})
-    recipes = choose(of, Budget(max_error=0.001))
+    recipes = choose_recipes(of, Budget(max_error=0.001))
     assert recipes["l/B"].name == "diagonal+bfloat16"
     zero = {n: Dense(torch.zeros(f.dim, f.dim)) for n, f in of.factors.items()}
     of = replace(of, factors=zero)
-    save_compressed(of, tmp_path / "a", Budget(max_error=0.001))
+    save_artifact(of, tmp_path / "a", recipe=Budget(max_error=0.001))
     assert total_zero(load_artifact(tmp_path / "a", verify=False))
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from kfac_artifacts.artifact import GramianBlock, KroneckerBlock, Layout, LazyFactors
-from kfac_artifacts.compress import Budget, Recipe, compress, save_compressed
+from kfac_artifacts.compress import Budget, Recipe, compress, save_artifact
 from kfac_artifacts.compress.originals import originals
 from kfac_artifacts.errors import FormatError, PlaceError, SettingsError
 from kfac_artifacts.factors import Dense, Diagonal
-from kfac_artifacts.format import load_artifact, save_artifact
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.verify import verify
 from tests.compress.small import covariance, on_disk, plain, rich
 from tests.format.artifacts import contents, provenance, symmetric
@@ -52,7 +52,7 @@ class Counting(LazyFactors):
 def test_factors_are_asked_for_one_by_one(tmp_path, how, passes):
     before = on_disk(plain(), tmp_path / "before")
     counting = Counting(before)
-    save_compressed(replace(before, factors=counting), tmp_path / "after", how)
+    save_artifact(replace(before, factors=counting), tmp_path / "after", recipe=how)
     assert counting.asked == Counter(dict.fromkeys(before.factors, passes))
     assert counting.most <= 1  # the last one, while the next is read
 
@@ -60,7 +60,7 @@ def test_factors_are_asked_for_one_by_one(tmp_path, how, passes):
 @pytest.mark.parametrize(("how", "passes"), [("tiny", 1), (Budget(max_error=0.1), 2)])
 def test_progress_is_told_after_every_factor(tmp_path, how, passes):
     told = []
-    save_compressed(plain(), tmp_path / "a", how, progress=told.append)
+    save_artifact(plain(), tmp_path / "a", recipe=how, progress=told.append)
     assert told == [1] * passes * len(plain().factors)
 
 
@@ -68,7 +68,7 @@ def test_progress_is_told_after_every_factor(tmp_path, how, passes):
 def test_the_same_input_gives_the_same_bytes_and_nothing_is_left(tmp_path, how):
     before = on_disk(plain(), tmp_path / "before")
     for name in ("one", "two"):
-        save_compressed(before, tmp_path / name, how)
+        save_artifact(before, tmp_path / name, recipe=how)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert {path.name for path in tmp_path.iterdir()} == {"before", "one", "two"}
 
@@ -76,7 +76,7 @@ def test_the_same_input_gives_the_same_bytes_and_nothing_is_left(tmp_path, how):
 @pytest.mark.parametrize("how", HOW)
 def test_everything_but_the_factors_stays_and_verifies(tmp_path, how):
     before = on_disk(rich(), tmp_path / "before")
-    save_compressed(before, tmp_path / "after", how)
+    save_artifact(before, tmp_path / "after", recipe=how)
     after = load_artifact(tmp_path / "after", verify=False)
     assert dict(after.blocks) == dict(before.blocks)
     assert replace(after.provenance, losses={}) == before.provenance
@@ -87,8 +87,8 @@ def test_everything_but_the_factors_stays_and_verifies(tmp_path, how):
 
 def test_several_shards_hold_the_same(tmp_path):
     before = on_disk(rich(), tmp_path / "before")
-    save_compressed(before, tmp_path / "one", "block-2+int8")
-    save_compressed(before, tmp_path / "many", "block-2+int8", max_shard_bytes=500)
+    save_artifact(before, tmp_path / "one", recipe="block-2+int8")
+    save_artifact(before, tmp_path / "many", recipe="block-2+int8", max_shard_bytes=500)
     assert len(list((tmp_path / "many").glob("factors-*-of-*.safetensors"))) > 2
     one, many = (
         load_artifact(tmp_path / "one", verify=False),
@@ -98,8 +98,10 @@ def test_several_shards_hold_the_same(tmp_path):
     for name in one.factors:
         for key, tensor in one.factors[name].tensors().items():
             assert torch.equal(tensor, many.factors[name].tensors()[key])
-    save_compressed(
-        load_artifact(tmp_path / "many", verify=False), tmp_path / "again", "int8"
+    save_artifact(
+        load_artifact(tmp_path / "many", verify=False),
+        tmp_path / "again",
+        recipe="int8",
     )
     assert [f for f in verify(tmp_path / "again") if not f.good] == []
 
@@ -124,8 +126,8 @@ def test_nothing_is_left_of_what_was_stopped(tmp_path, error, how, replaced):
                 raise error
 
         with pytest.raises(error):
-            save_compressed(
-                plain(), tmp_path / "a", how, replace=replaced, progress=stop
+            save_artifact(
+                plain(), tmp_path / "a", recipe=how, replace=replaced, progress=stop
             )
         assert list(tmp_path.iterdir()) == ([tmp_path / "a"] if replaced else [])
         if replaced:
@@ -137,7 +139,7 @@ def test_a_value_that_does_not_fit_is_named_and_nothing_is_left(tmp_path):
         plain(), factors={**plain().factors, "l/B": Dense(1e6 * torch.eye(16))}
     )
     with pytest.raises(FormatError, match="l/B: float16 cannot hold"):
-        save_compressed(large, tmp_path / "a", "float16")
+        save_artifact(large, tmp_path / "a", recipe="float16")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -148,7 +150,7 @@ def test_a_place_that_is_taken_is_refused_before_any_work(tmp_path, how):
     before = on_disk(plain(), tmp_path / "before")
     counting = Counting(before)
     with pytest.raises(PlaceError, match="exists already"):
-        save_compressed(replace(before, factors=counting), tmp_path / "a", how)
+        save_artifact(replace(before, factors=counting), tmp_path / "a", recipe=how)
     assert not counting.asked
     assert contents(tmp_path / "a") == {"mine.txt": b"mine"}
     assert len(list(tmp_path.iterdir())) == 2
@@ -158,15 +160,15 @@ def test_an_unknown_recipe_is_refused_before_any_work(tmp_path):
     before = on_disk(plain(), tmp_path / "before")
     counting = Counting(before)
     with pytest.raises(SettingsError, match="there is no recipe 'large'"):
-        save_compressed(replace(before, factors=counting), tmp_path / "a", "large")
+        save_artifact(replace(before, factors=counting), tmp_path / "a", recipe="large")
     assert not counting.asked
     assert not (tmp_path / "a").exists()
 
 
 def test_what_is_there_is_replaced_if_asked_even_the_source(tmp_path):
     before = on_disk(plain(), tmp_path / "a")
-    save_compressed(before, tmp_path / "b", "block-2+int8")
-    save_compressed(before, tmp_path / "a", "block-2+int8", replace=True)
+    save_artifact(before, tmp_path / "b", recipe="block-2+int8")
+    save_artifact(before, tmp_path / "a", recipe="block-2+int8", replace=True)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
@@ -206,7 +208,7 @@ def test_one_block_of_one_term_makes_a_shared_factor_definite(tmp_path):
         of = replace(plain(), blocks=blocks, factors=factors)
         of = replace(of, provenance=provenance(shapes))
         path = tmp_path / next(iter(blocks))
-        save_compressed(of, path, "prune-30%")
+        save_artifact(of, path, recipe="prune-30%")
         assert load_artifact(path, verify=False).provenance.losses["A"].lift > 0
         assert [f.message for f in verify(path) if not f.good] == []
 
@@ -217,8 +219,8 @@ def test_every_term_of_a_gramian_stays_semidefinite(tmp_path):
     factors = {"G0": Dense(matrix), "G1": Dense(covariance(12, 0))}
     blocks = {"norm": GramianBlock("norm", ("G0", "G1"))}
     of = replace(plain(), blocks=blocks, factors=factors)
-    save_compressed(
-        replace(of, provenance=provenance(shapes)), tmp_path / "a", "prune-30%"
+    save_artifact(
+        replace(of, provenance=provenance(shapes)), tmp_path / "a", recipe="prune-30%"
     )
     assert [f.message for f in verify(tmp_path / "a") if not f.good] == []
 
@@ -231,17 +233,19 @@ def test_a_table_is_never_made_dense(tmp_path):
     factors = {"A": Diagonal(torch.ones(rows)), "B": Dense(covariance(3, 0))}
     of = replace(plain(), blocks={"t": block}, factors=factors)
     of = replace(of, provenance=provenance(shapes))
-    save_compressed(of, tmp_path / "a", "small")
+    save_artifact(of, tmp_path / "a", recipe="small")
     assert load_artifact(tmp_path / "a", verify=False).factors["A"].dim == rows
 
 
 def test_an_artifact_in_memory_and_on_disk_compress_alike(tmp_path):
-    save_compressed(rich(), tmp_path / "memory", "block-4+int8")
+    save_artifact(rich(), tmp_path / "memory", recipe="block-4+int8")
     before = on_disk(rich(), tmp_path / "before")
-    save_compressed(before, tmp_path / "disk", "block-4+int8")
+    save_artifact(before, tmp_path / "disk", recipe="block-4+int8")
     assert contents(tmp_path / "memory") == contents(tmp_path / "disk")
     save_artifact(before, tmp_path / "packed", storage="float32")
-    save_compressed(
-        load_artifact(tmp_path / "packed", verify=False), tmp_path / "c", "block-4+int8"
+    save_artifact(
+        load_artifact(tmp_path / "packed", verify=False),
+        tmp_path / "c",
+        recipe="block-4+int8",
     )
     assert contents(tmp_path / "memory") == contents(tmp_path / "c")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kfac_artifacts.artifact import Loss, NamedConfig
 from kfac_artifacts.choices import STORAGES
-from kfac_artifacts.compress import Recipe, compress, save_compressed
+from kfac_artifacts.compress import Recipe, compress, save_artifact
 from kfac_artifacts.compress.compress_factor import compress_factor
 from kfac_artifacts.compress.forming import apply
 from kfac_artifacts.compress.originals import Original
@@ -22,7 +22,7 @@ from kfac_artifacts.factors import (
     LowRank,
     Pruned,
 )
-from kfac_artifacts.format import load_artifact, save_artifact
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.format.factor_info import factor_info
 from tests.compress.small import (
     covariance,
@@ -258,7 +258,7 @@ def test_values_that_a_storage_cannot_hold_are_refused():
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_is_read_again_is_what_was_made(name, tmp_path):
     before = on_disk(plain(), tmp_path / "before")
-    save_compressed(before, tmp_path / "after", name)
+    save_artifact(before, tmp_path / "after", recipe=name)
     after = load_artifact(tmp_path / "after", verify=False)
     for factor in before.factors:
         given_one = Original(before.factors[factor], False, True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import terms_of
-from kfac_artifacts.compress import compression_report, save_compressed
+from kfac_artifacts.compress import compression_report, save_artifact
 from kfac_artifacts.compress.report import DIRECTIONS
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import Dense
@@ -33,7 +33,7 @@ def pair(request, tmp_path_factory):
     """An artifact of three tasks and what was made of it."""
     root = tmp_path_factory.mktemp("pair")
     before = on_disk(rich(tasks=3), root / "before")
-    save_compressed(before, root / "after", request.param)
+    save_artifact(before, root / "after", recipe=request.param)
     return before, load_artifact(root / "after", verify=False)
 
 
@@ -159,7 +159,7 @@ def test_bytes_are_those_in_the_files(pair):
 
 def test_nothing_lost_is_zero_to_the_last_bit(tmp_path):
     before = on_disk(rich(), tmp_path / "before")
-    save_compressed(before, tmp_path / "after", "float32")
+    save_artifact(before, tmp_path / "after", recipe="float32")
     report = compression_report(
         before, load_artifact(tmp_path / "after", verify=False), [change()]
     )
@@ -174,7 +174,7 @@ def test_blocks_that_are_zero_have_lost_nothing(tmp_path):
     of = plain()
     zero = {n: Dense(torch.zeros(f.dim, f.dim)) for n, f in of.factors.items()}
     before = on_disk(replace(of, factors=zero), tmp_path / "before")
-    save_compressed(before, tmp_path / "after", "small")
+    save_artifact(before, tmp_path / "after", recipe="small")
     report = compression_report(before, load_artifact(tmp_path / "after", verify=False))
     assert report.error == 0
     for module in report.modules:

@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.choices import STORAGES
+from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import CoverageError, SettingsError, SourceError
 from kfac_artifacts.estimate import Effort
 from kfac_artifacts.estimate.planning.cost import Memory, matrix_rate
-from kfac_artifacts.format import save_artifact
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.sources import blank_examples, load_network, load_skeleton
 from tests.computed import compute, plan

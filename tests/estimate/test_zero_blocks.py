@@ -7,10 +7,9 @@ import torch
 from torch import nn
 
 from kfac_artifacts.artifact import Cotangents, KroneckerBlock, NamedConfig
-from kfac_artifacts.compress import Recipe, compress
+from kfac_artifacts.compress import Recipe, compress, save_artifact
 from kfac_artifacts.estimate.options import Estimator
 from kfac_artifacts.fidelity import fidelity
-from kfac_artifacts.format import save_artifact
 from kfac_artifacts.merge import merge
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.penalty import KfacPenalty

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from kfac_artifacts.artifact import Artifact
-from kfac_artifacts.compress import Recipe, save_compressed
+from kfac_artifacts.compress import Recipe, save_artifact
 from kfac_artifacts.errors import KfacError
-from kfac_artifacts.format import load_artifact, save_artifact
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import merge
 from kfac_artifacts.operator import CurvatureOperator
 from kfac_artifacts.penalty import KfacPenalty
@@ -107,7 +107,7 @@ def used_elsewhere(artifact: Artifact, path: Path, seed: int, *, good: bool) -> 
     def compressed() -> Artifact:
         target = path.with_name(path.name + "-small")
         recipe = Recipe.parse(RECIPES[seed % len(RECIPES)])
-        save_compressed(artifact, target, recipe)
+        save_artifact(artifact, target, recipe=recipe)
         return load_artifact(target)
 
     for number, make in enumerate((merged, without, compressed)):

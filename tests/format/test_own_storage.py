@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from typing_extensions import override
 
 from kfac_artifacts.choices import STORAGES
-from kfac_artifacts.compress import save_compressed
+from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.factors import Field, floats
-from kfac_artifacts.format import load_artifact, read_header, save_artifact
+from kfac_artifacts.format import load_artifact, read_header
 from kfac_artifacts.format.coding import rounded
 from kfac_artifacts.format.storage.base import Storage, TensorInfo, Tensors, Values
 from kfac_artifacts.format.storage.floats import Floats
@@ -74,7 +74,7 @@ def test_an_artifact_survives_being_stored_so(storage: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("form", RECIPES)
 def test_recipes_compress_into_it(form: str, tmp_path: Path) -> None:
-    save_compressed(rich(), tmp_path / "a", f"{form}+{NAME}")
+    save_artifact(rich(), tmp_path / "a", recipe=f"{form}+{NAME}")
     found = load_artifact(tmp_path / "a")
     assert {found.storage(name) for name in found.factors} == {NAME}
     assert all(finding.good for finding in verify(tmp_path / "a"))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format import load_artifact, read_manifest, save_artifact
+from kfac_artifacts.format import load_artifact, read_manifest
 from kfac_artifacts.format.files import read_json
 from kfac_artifacts.format.json_text import MAX_JSON_BYTES, MAX_VALUES, parse_json
 from tests.format.artifacts import small

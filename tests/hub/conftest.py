@@ -21,8 +21,8 @@ from kfac_artifacts.artifact import (
     Provenance,
     Source,
 )
+from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.factors import Dense
-from kfac_artifacts.format import save_artifact
 from kfac_artifacts.hub import Hub
 from tests.hub.server import running
 from tests.hub.wire import Server

@@ -10,9 +10,9 @@ import torch.distributed as dist
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Artifact, LazyFactors, NamedConfig
+from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import FactorError, KfacError
 from kfac_artifacts.factors import FACTORS, Factor
-from kfac_artifacts.format import save_artifact
 from kfac_artifacts.workers import Workers, sending
 
 END, FAILED = -1, -2

@@ -81,6 +81,11 @@ class Storage(ABC):
         """Whether numbers in float32 come back as they were."""
         return False
 
+    @property
+    def compresses(self) -> bool:
+        """Whether rounding to it is a loss to be told and made up for."""
+        return False
+
     def fits(self, fields: Mapping[str, Field]) -> bool:
         """Whether a structure of these fields may be stored so."""
         return True

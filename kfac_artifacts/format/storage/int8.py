@@ -25,6 +25,7 @@ class Int8(Storage):
     """
 
     name = "int8"
+    compresses = True
 
     @override
     def layout(self, field: Field) -> dict[str, TensorInfo]:

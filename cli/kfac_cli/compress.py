@@ -51,12 +51,14 @@ class KeepOptions:
 
     def parse(self) -> "Recipe | Budget":
         """Read it before any work is done."""
-        from kfac_artifacts.compress import DEFAULT_RECIPE, Budget, Recipe
+        from kfac_artifacts.compress import DEFAULT_RECIPE, Recipe
 
         if sum(value is not None for value in vars(self).values()) > 1:
             raise click.UsageError("give one of --recipe, --max-size and --max-error")
         if self.max_size is None and self.max_error is None:
             return Recipe.parse(self.recipe or DEFAULT_RECIPE)
+        from kfac_artifacts.compress import Budget
+
         return Budget(self.max_size, self.max_error)
 
 

@@ -71,7 +71,7 @@ def train(
         f"train {MODEL} {task}/train.csv -o {output} --curvature {curvature} "
         f"--lambda {lam} --every {EVERY} --steps {steps} --batch-size {BATCH} "
         f"--lr {rate} --max-length {TOKENS} --text-column text --seed {seed} "
-        "--force --restart",
+        "--force",
         f"--template={TEMPLATE}",
     )
 

@@ -62,7 +62,7 @@ def test_an_interrupted_training_goes_on_to_the_same_numbers(
     with pytest.raises(KeyboardInterrupt):
         run(settings, output=tmp_path / "tau", report=stop)
     seen: list[Progress] = []
-    again = run(settings, output=tmp_path / "tau", report=seen.append)
+    again = run(settings, output=tmp_path / "tau", resume=True, report=seen.append)
     assert (seen[0].step, seen[0].resumed) == (50, True)
     assert again.sha256 == whole.sha256
 
@@ -71,7 +71,7 @@ def test_a_checkpoint_of_the_other_optimizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(SETTINGS, output=tmp_path / "tau", report=stop)
     with pytest.raises(MismatchError, match="optimizer was None, is adamw8bit"):
-        run(EIGHT, output=tmp_path / "tau")
+        run(EIGHT, output=tmp_path / "tau", resume=True)
 
 
 def test_it_keeps_a_quarter_of_the_bytes() -> None:

@@ -88,7 +88,7 @@ def test_tasks_of_one_name_are_shown_with_digests(tmp_path):
 
 def trained(owners, saved_model, *options):
     table, output = owners / "acme" / "train.csv", owners / "tau"
-    words = ("--head", "prototypes", "--steps", 1, "--json", "--force", "--restart")
+    words = ("--head", "prototypes", "--steps", 1, "--json", "--force")
     start = ("train", saved_model("bert"), table, "-o", output, *words)
     return kfac(*start, "--curvature", owners / "total", *options)
 

@@ -215,7 +215,7 @@ def test_interrupted_training_goes_on_to_the_same_files(tmp_path: Path) -> None:
         train_tiny(output=tmp_path / "cut", report=_stop_at(70))
     assert not (tmp_path / "cut").exists()
     seen: list[Progress] = []
-    train_tiny(output=tmp_path / "cut", report=seen.append)
+    train_tiny(output=tmp_path / "cut", resume=True, report=seen.append)
     assert (seen[0].step, seen[0].resumed) == (50, True)
     assert not (tmp_path / "cut.checkpoint").exists()
     _assert_same_files(tmp_path / "whole", tmp_path / "cut")
@@ -227,11 +227,34 @@ def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
         train_tiny(output=output, report=_stop_at(60))
     changes = {"learning_rate": 0.01, "penalty": PenaltySettings(2.0)}
     with pytest.raises(MismatchError) as error:
-        train_tiny(output=output, **changes)
+        train_tiny(output=output, resume=True, **changes)
     assert "learning_rate was 0.02, is 0.01" in str(error.value)
     assert "lam was 1.0, is 2.0" in str(error.value)
-    assert "--restart" in str(error.value)
-    train_tiny(output=output, restart=True, **changes)
+    assert "begin without --resume" in str(error.value)
+    train_tiny(output=output, **changes)
+    assert TaskVector.load(output).settings["lam"] == 2.0
+    assert not (tmp_path / "tau.checkpoint").exists()
+
+
+def test_what_happens_to_a_checkpoint_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "tau"
+    train_tiny(output=output, steps=1, resume=True)
+    assert "tau.checkpoint to go on from; beginning" in caplog.text
+    caplog.clear()
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(output=tmp_path / "new", report=_stop_at(60))
+    assert not caplog.text
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(output=tmp_path / "new", report=_stop_at(1))
+    assert "beginning afresh, although" in caplog.text
+    assert "--resume goes on" in caplog.text
+    caplog.clear()
+    seen: list[Progress] = []
+    train_tiny(output=tmp_path / "new", resume=True, report=seen.append)
+    assert seen[0].step == 50  # what was there stays until there is more
+    assert not caplog.text
 
 
 def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -241,7 +264,7 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "tau.checkpoint" / "step-50.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(FormatError, match="is damaged"):
-        train_tiny(output=output)
+        train_tiny(output=output, resume=True)
 
 
 def test_taken_output_is_refused_before_any_work(tmp_path: Path) -> None:
@@ -260,7 +283,7 @@ def report(progress):
     if len(sys.argv) > 2 and progress.step > 60:
         time.sleep(600)  # to be killed here
 
-train_tiny(output=Path(sys.argv[1]), report=report)
+train_tiny(output=Path(sys.argv[1]), resume=True, report=report)
 """
 
 

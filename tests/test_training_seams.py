@@ -118,7 +118,7 @@ def test_an_interrupted_training_goes_on_to_the_same_numbers(
     with pytest.raises(KeyboardInterrupt):
         run(**how, output=tmp_path / "tau", report=stop)
     seen: list[Progress] = []
-    again = run(**how, output=tmp_path / "tau", report=seen.append)
+    again = run(**how, output=tmp_path / "tau", resume=True, report=seen.append)
     assert seen[0].step == 50
     assert again.sha256 == whole.sha256 == TaskVector.load(tmp_path / "tau").sha256
 

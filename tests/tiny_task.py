@@ -80,7 +80,7 @@ def tiny_curvature(network: Network, points: TensorExamples) -> Artifact:
 def train_tiny(**changes: Any) -> TaskVector:
     """Train one tiny task with the curvature of another, unless ``curved=False``."""
     output, report = changes.pop("output", None), changes.pop("report", lambda _: None)
-    restart, limits = changes.pop("restart", False), changes.pop("curved", True)
+    resume, limits = changes.pop("resume", False), changes.pop("curved", True)
     dtype = changes.pop("dtype", torch.float32)
     network = tiny_network(dtype)
     return train(
@@ -89,7 +89,7 @@ def train_tiny(**changes: Any) -> TaskVector:
         dataclasses.replace(SETTINGS, **changes),
         curvature=tiny_curvature(network, tiny_points(2, dtype)) if limits else None,
         output=output,
-        restart=restart,
+        resume=resume,
         report=report,
     )
 

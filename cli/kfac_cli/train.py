@@ -70,7 +70,9 @@ class LabelledOptions(DataOptions):
 @click.argument("data", type=NAMED)
 @group(WriteOptions)
 @click.option(
-    "--restart", is_flag=True, help="Ignore the checkpoint of an earlier run."
+    "--resume",
+    is_flag=True,
+    help="Go on from the checkpoint of an interrupted run.",
 )
 @group(CurvatureOptions)
 @group(PenaltyOptions)
@@ -84,7 +86,7 @@ def command(
     model: str,
     data: str,
     writing: WriteOptions,
-    restart: bool,
+    resume: bool,
     others: CurvatureOptions,
     penalty: PenaltyOptions,
     heading: HeadOptions,
@@ -99,7 +101,7 @@ def command(
     Training is linearised around MODEL, with a frozen head, and the penalty holds back
     whatever would disturb the tasks in the curvature. Parameters that the curvature
     does not cover are not trained. Without --curvature, or with --lambda 0, nothing is
-    held back. A run that was interrupted goes on where it was when it is started again.
+    held back. What is done is kept beside the output, and --resume goes on from there.
 
     \b
     Example:
@@ -141,7 +143,7 @@ def command(
             curvature=curvature,
             output=writing.output,
             replace=writing.force,
-            restart=restart,
+            resume=resume,
             report=report,
         )
     if _is_main():

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from kfac_artifacts.artifact import Artifact, Json
 from kfac_artifacts.choices import OPTIMIZERS, PENALTIES, REGIMES
 from kfac_artifacts.errors import FactorError, PlaceError, SettingsError
-from kfac_artifacts.format.checkpoint import Checkpoint, State
+from kfac_artifacts.format.checkpoint import MANIFEST, Checkpoint, State
 from kfac_artifacts.network import Network
 from kfac_artifacts.places import check_free, checkpoint_beside, hold
 from kfac_artifacts.task_vector import TaskVector
@@ -100,13 +100,13 @@ def train(  # noqa: PLR0913 - as many arguments as there are choices
     regime: RegimeMaker | str = "linearised",
     output: str | Path | None = None,
     replace: bool = False,
-    restart: bool = False,
+    resume: bool = False,
     report: Callable[[Progress], None] = lambda _: None,
 ) -> TaskVector:
     """Train a task vector: unless asked otherwise linearised, held back (TAK, Eq. 7).
 
-    With an output a checkpoint is kept beside it, and a run that was interrupted goes
-    on from there; on the CPU it ends at the same numbers, bit for bit. A warning is
+    With an output a checkpoint is kept beside it, from which a run that was interrupted
+    can go on; on the CPU it ends at the same numbers, bit for bit. A warning is
     logged if the curvature is of the same data, or of inputs made in another way.
 
     Args:
@@ -120,15 +120,15 @@ def train(  # noqa: PLR0913 - as many arguments as there are choices
             a regime of the network and the names of the parameters that may move.
         output: Directory for the task vector; None only returns it.
         replace: Whether what this package wrote at the output may be replaced.
-        restart: Whether to ignore the checkpoint of an interrupted run.
+        resume: Whether to go on from the checkpoint of an interrupted run.
         report: Told after every step how far the training is, in the main process.
 
     Returns:
         The task vector, with its head, settings and metrics.
 
     Raises:
-        MismatchError: If the curvature is of another model or output map, or a
-            checkpoint of another training is there.
+        MismatchError: If the curvature is of another model or output map, or the
+            checkpoint to go on from of another training.
         CoverageError: If nothing of what was asked for can be trained.
         SettingsError: If the settings do not work, or training diverges.
         FactorError: If the curvature is clearly indefinite, and must not be.
@@ -150,8 +150,9 @@ def train(  # noqa: PLR0913 - as many arguments as there are choices
         checkpoint = None
         if place is not None:
             shared = {**described, "base": base.sha256}
-            checkpoint = Checkpoint(place, shared, "begin with --restart")
-            _resume(run, checkpoint, report, restart=restart)
+            checkpoint = Checkpoint(place, shared, "begin without --resume")
+            if _goes_on(run, place, resume=resume):
+                _resume(run, checkpoint, report)
         _loop(run, checkpoint, report)
         vector = TaskVector(
             tensors={n: t.detach().cpu().clone() for n, t in run.regime.tau().items()},
@@ -257,16 +258,21 @@ def _prepare(
     )
 
 
+def _goes_on(run: Run, place: Path, *, resume: bool) -> bool:
+    """Whether to go on from a checkpoint; say so if that may be a surprise."""
+    there = (place / MANIFEST).is_file()
+    if run.main and there and not resume:
+        logger.warning(
+            "beginning afresh, although %s was there; --resume goes on", place
+        )
+    elif run.main and resume and not there:
+        logger.warning("there is no %s to go on from; beginning", place)
+    return resume
+
+
 def _resume(
-    run: Run,
-    checkpoint: Checkpoint,
-    report: Callable[[Progress], None],
-    *,
-    restart: bool,
+    run: Run, checkpoint: Checkpoint, report: Callable[[Progress], None]
 ) -> None:
-    if restart and run.main:
-        checkpoint.remove()
-    run.accelerator.wait_for_everyone()
     state = checkpoint.load()
     if state is None:
         return

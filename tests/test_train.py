@@ -463,6 +463,7 @@ def test_command_line_from_curvature_to_a_merged_model(
     trained = _kfac(
         *("train", model, table, "--curvature", tmp_path / "curvature", "-o", tau),
         *("--head", "prototypes", "--steps", 20, "--lr", 0.01, "--batch-size", 4),
+        *("--optimizer", "adamw8bit", "--regime", "linearised", "--penalty", "kfac"),
         *("--lambda", 0.1, "--every", 2, "--eval-data", table, "--json"),
         *("--module-weight", "*layer.1*=0.5", "--modules", "*layer.1*"),
     )
@@ -473,6 +474,7 @@ def test_command_line_from_curvature_to_a_merged_model(
     plot = tmp_path / "plot.png"
     found = _kfac(
         *("evaluate", model, f"{tau}={table}", "--sweep", "0:1:0.5", "--json"),
+        *("--method", "sum"),
         *("--plot", plot),
     )
     linear = json.loads(found)["modes"]["linear"]
@@ -481,7 +483,7 @@ def test_command_line_from_curvature_to_a_merged_model(
     assert linear["absolute"][2] == linear["individual"]
     assert linear["individual"] == result["held_out"]["linear"]
     assert plot.read_bytes().startswith(b"\x89PNG")
-    _kfac("apply", model, tau, "--alpha", 0.5, "-o", merged)
+    _kfac("apply", model, tau, "--alpha", 0.5, "--method", "sum", "-o", merged)
     before, after = AutoModel.from_pretrained(model), AutoModel.from_pretrained(merged)
     moved = (0.5 * TaskVector.load(tau)).add_to(before.state_dict())
     for name, value in after.state_dict().items():

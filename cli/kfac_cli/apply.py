@@ -10,7 +10,7 @@ from kfac_artifacts.choices import DTYPES
 from kfac_cli import console
 from kfac_cli.given import check_vectors
 from kfac_cli.groups import group
-from kfac_cli.options import WriteOptions, json_option
+from kfac_cli.options import WriteOptions, json_option, method_option
 from kfac_cli.parameters import DIRECTORY, NAMED
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ MOST_SHOWN = 20
     help="Factor of the task vectors: one for all, or repeated, one for each. "
     "[default: 1]",
 )
+@method_option
 @click.option(
     "--dtype",
     type=click.Choice(DTYPES),
@@ -42,6 +43,7 @@ def command(
     vectors: tuple[Path, ...],
     writing: WriteOptions,
     alphas: tuple[float, ...],
+    method: str,
     dtype: str | None,
     as_json: bool,
 ) -> None:
@@ -79,6 +81,7 @@ def command(
         loaded,
         writing.output,
         alphas=factors,
+        method=method,
         dtype=dtype,
         replace=writing.force,
     )

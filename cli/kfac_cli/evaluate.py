@@ -15,6 +15,7 @@ from kfac_cli.options import (
     ModelOptions,
     batch_size_option,
     json_option,
+    method_option,
     plot_option,
 )
 from kfac_cli.parameters import NAMED
@@ -34,7 +35,7 @@ class ScoreOptions:
     """What is scored: which sums, and in which form."""
 
     alpha: float | None = option(
-        "--alpha", type=float, help="Factor of the sum.  [default: 1]"
+        "--alpha", type=float, help="Factor of what they are merged to.  [default: 1]"
     )
     sweep: str | None = option(
         "--sweep",
@@ -68,6 +69,7 @@ class ScoreOptions:
 @click.argument("model", type=NAMED)
 @click.argument("pairs", metavar="TAU=DATA...", type=NAMED, nargs=-1, required=True)
 @group(ScoreOptions)
+@method_option
 @plot_option
 @group(HeadOptions)
 @group(TaskDataOptions)
@@ -79,6 +81,7 @@ def command(
     model: str,
     pairs: tuple[str, ...],
     scored: ScoreOptions,
+    method: str,
     plot: Path | None,
     head: HeadOptions,
     reading: TaskDataOptions,
@@ -87,7 +90,7 @@ def command(
     loading: ModelOptions,
     as_json: bool,
 ) -> None:
-    """Measure accuracy of MODEL with each TAU, and with their sum.
+    """Measure accuracy of MODEL with each TAU, and with all.
 
     Every TAU comes with labelled data of its task, best data that it was not trained
     on. Normalised accuracy is merged divided by individual, task by task. A sweep in
@@ -122,6 +125,7 @@ def command(
             tasks,
             alphas=alphas,
             modes=scored.modes,
+            method=method,
             batch_size=batch_size,
             progress=advance,
         )

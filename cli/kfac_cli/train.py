@@ -19,6 +19,7 @@ from kfac_cli.options import ModelOptions, WriteOptions, json_option
 from kfac_cli.parameters import NAMED
 from kfac_cli.train_options import (
     CurvatureOptions,
+    MethodOptions,
     OptimiserOptions,
     PenaltyOptions,
 )
@@ -74,6 +75,7 @@ class LabelledOptions(DataOptions):
     is_flag=True,
     help="Go on from the checkpoint of an interrupted run.",
 )
+@group(MethodOptions)
 @group(CurvatureOptions)
 @group(PenaltyOptions)
 @group(HeadOptions)
@@ -87,6 +89,7 @@ def command(
     data: str,
     writing: WriteOptions,
     resume: bool,
+    method: MethodOptions,
     others: CurvatureOptions,
     penalty: PenaltyOptions,
     heading: HeadOptions,
@@ -141,6 +144,8 @@ def command(
             TrainingTask(examples, head, held_out),
             settings,
             curvature=curvature,
+            penalty=method.penalty,
+            regime=method.regime,
             output=writing.output,
             replace=writing.force,
             resume=resume,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kfac_artifacts.choices import OPTIMIZERS, PENALTIES, REGIMES
 from kfac_cli import console
 from kfac_cli.groups import option, shared
 from kfac_cli.options import batch_size_option, seed_option
@@ -67,6 +68,24 @@ class CurvatureOptions:
         removed = [load_artifact(path) for path in self.exclude_own]
         with console.progress("merging", len(added[0].blocks), "modules") as advance:
             return merge(added, exclude=removed, progress=advance)
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """How the network moves, and by what it is held back."""
+
+    regime: str = option(
+        "--regime",
+        type=click.Choice(list(REGIMES)),
+        default="linearised",
+        show_default=True,
+        help="How the network moves.",
+    )
+    penalty: str | None = option(
+        "--penalty",
+        type=click.Choice(list(PENALTIES)),
+        help="What holds it back. [default: kfac, if there is --curvature]",
+    )
 
 
 @dataclass(frozen=True)
@@ -166,6 +185,14 @@ class OptimiserOptions:
         help="Steps until the highest learning rate. [default: a tenth of all, at "
         "most 500]",
     )
+    optimizer: str = option(
+        "--optimizer",
+        type=click.Choice(list(OPTIMIZERS)),
+        default="adamw",
+        show_default=True,
+        help="What makes the steps; adamw8bit keeps its moments in a quarter of the "
+        "memory.",
+    )
     seed: int = shared(seed_option("the choice and the order of the examples"))
 
     def check(self) -> None:
@@ -194,4 +221,5 @@ class OptimiserOptions:
             penalty=penalty.settings(),
             modules=self.modules,
             seed=self.seed,
+            optimizer=self.optimizer,
         )

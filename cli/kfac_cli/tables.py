@@ -36,7 +36,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         table.add_column(
             Text(texts[0]),
             justify="right" if numbers else "left",
-            min_width=width if numbers else None,
+            no_wrap=numbers,
             overflow="fold",
         )
     for row in rows:

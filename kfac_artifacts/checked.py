@@ -10,7 +10,7 @@ import torch
 from kfac_artifacts.artifact import Artifact, Block, terms_of
 from kfac_artifacts.definiteness import check_definite
 from kfac_artifacts.errors import FactorError
-from kfac_artifacts.factors import Factor, LowRank, check_factor, floats, largest
+from kfac_artifacts.factors import Factor, check_factor, floats, largest
 
 LARGEST = 2.0**100
 """Largest bound of the norm of a factor, and of a term of two: products with task
@@ -69,6 +69,4 @@ def _check_size(name: str, block: Block, norms: Mapping[str, float]) -> None:
 def _norm(factor: Factor) -> float:
     """A bound of the norm, from its largest entry: nothing is multiplied for it."""
     entries = [largest(floats(numbers)) for numbers in factor.fields().values()]
-    if isinstance(factor, LowRank):
-        entries.append(factor.entry_bound())
-    return factor.dim * max(entries)
+    return factor.dim * max(*entries, factor.sum_bound())

@@ -12,7 +12,7 @@ from kfac_artifacts.compress.originals import Original, originals
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.compress.transforms import Leading
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.factors import Diagonal, inner
+from kfac_artifacts.factors import Diagonal
 from kfac_artifacts.format.factor_info import factor_info
 from kfac_artifacts.format.overhead import described, overhead
 
@@ -86,7 +86,7 @@ def choose_recipes(
     ladders, norms = {}, {}
     for name, original in originals(artifact):
         ladders[name] = _ladder(name, original)
-        norms[name] = float(inner(original.factor, original.factor))
+        norms[name] = float(original.factor.inner(original.factor))
         progress(1)
     weights = _weights(artifact, norms)
     return _greedy(ladders, weights, budget, fixed)

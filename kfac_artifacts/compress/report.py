@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact, Block, terms_of
 from kfac_artifacts.errors import MismatchError
-from kfac_artifacts.factors import Factor, eigenvalue_ratio, inner
+from kfac_artifacts.factors import Factor, eigenvalue_ratio
 from kfac_artifacts.format import StoredFactors
 
 Terms: TypeAlias = Sequence[Sequence[Factor]]
@@ -145,7 +145,7 @@ def _module(
 def _inner(one: Terms, other: Terms) -> float:
     """``⟨Σ B ⊗ A, Σ B' ⊗ A'⟩`` without a Kronecker product."""
     return sum(
-        math.prod(float(inner(f, g)) for f, g in zip(left, right, strict=True))
+        math.prod(float(f.inner(g)) for f, g in zip(left, right, strict=True))
         for left in one
         for right in other
     )

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from kfac_artifacts.factors.dense import Dense
     from kfac_artifacts.factors.diagonal import Diagonal
     from kfac_artifacts.factors.fields import Configuration, Field, Role
-    from kfac_artifacts.factors.inner import inner
     from kfac_artifacts.factors.int8 import Int8Entries, Int8Matrix, Numbers, floats
     from kfac_artifacts.factors.low_rank import LowRank
     from kfac_artifacts.factors.pruned import Pruned
@@ -44,7 +43,6 @@ __all__ = [
     "check_factor",
     "eigenvalue_ratio",
     "floats",
-    "inner",
     "largest",
     "relative_asymmetry",
 ]
@@ -71,7 +69,6 @@ export_lazily(
         "check_factor": "check",
         "eigenvalue_ratio": "base",
         "floats": "int8",
-        "inner": "inner",
         "largest": "check",
         "relative_asymmetry": "check",
     },

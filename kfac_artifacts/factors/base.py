@@ -82,6 +82,29 @@ class Factor(ABC):
         The lower bound is negative only if the matrix may be indefinite.
         """
 
+    def inner(self, other: "Factor") -> Float[Tensor, ""]:
+        """Compute ``⟨F, F'⟩``, the sum over the products of all entries, in float64.
+
+        Args:
+            other: A factor of the same size, in any structure.
+
+        Returns:
+            The inner product; of a factor with itself its squared Frobenius norm.
+        """
+        for one, two in ((self, other), (other, self)):
+            found = one._inner(two)
+            if found is not None:
+                return found
+        return (self.to_dense().double() * other.to_dense().double()).sum()
+
+    def _inner(self, other: "Factor") -> Tensor | None:
+        """The inner product, if this structure spares forming the matrices."""
+        return None
+
+    def sum_bound(self) -> float:
+        """What no sum of products that makes an entry exceeds; zero without sums."""
+        return 0.0
+
     @abstractmethod
     def add_diagonal(self, amount: float) -> "Factor":
         """Add a number to every entry of the diagonal."""

@@ -130,6 +130,13 @@ class BlockDiagonal(Factor):
         return self._restored(torch.cat([part.flatten() for part in found]))
 
     @override
+    def _inner(self, other: Factor) -> Tensor | None:
+        if not isinstance(other, BlockDiagonal) or not self.like(other):
+            return None
+        pairs = zip(map(floats, self.runs), map(floats, other.runs), strict=True)
+        return torch.stack([(a.double() * b.double()).sum() for a, b in pairs]).sum()
+
+    @override
     def eigenvalue_range(self) -> tuple[float, float]:
         ends = [extremes(run) for run in self.runs]
         return min(low for low, _ in ends), max(high for _, high in ends)

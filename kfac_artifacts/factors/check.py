@@ -14,7 +14,6 @@ from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors.base import Factor
 from kfac_artifacts.factors.fields import Role
 from kfac_artifacts.factors.int8 import MAX_SCALE, Numbers, floats
-from kfac_artifacts.factors.low_rank import LowRank
 
 MAX_FLOAT = torch.finfo(torch.float32).max
 STORED_ASYMMETRY = 1e-6
@@ -40,7 +39,7 @@ def check_factor(factor: Factor, asymmetry: float = MAX_ASYMMETRY) -> None:
         bad = _not_finite(numbers)
         if bad:
             raise FactorError(f"{name} has {bad} values that are not finite")
-    if isinstance(factor, LowRank) and not factor.entry_bound() <= MAX_FLOAT:
+    if not factor.sum_bound() <= MAX_FLOAT:
         raise FactorError("its vectors and values make entries beyond float32")
     whole = [x for n, x in fields.items() if shapes[n].role is Role.MATRIX]
     found = relative_asymmetry([x for x in whole if isinstance(x, Tensor)])

@@ -39,6 +39,10 @@ class Diagonal(Factor):
         return floats(self.values)
 
     @override
+    def _inner(self, other: Factor) -> Tensor:
+        return self.diagonal().double() @ other.diagonal().double()
+
+    @override
     def eigenvalue_range(self) -> tuple[float, float]:
         values = self.diagonal()
         return float(values.min()), float(values.max())

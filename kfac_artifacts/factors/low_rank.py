@@ -149,13 +149,23 @@ class LowRank(Factor):
             high = high + self.remainder.max()
         return float(low), float(high)
 
-    def entry_bound(self) -> float:
-        """What no entry of the matrix, and no partial sum of one, is larger than."""
-        squares = floats(self.vectors).double().square()
-        bound = self.values.double().abs() @ squares
+    @override
+    def sum_bound(self) -> float:
+        bound = self.values.double().abs() @ floats(self.vectors).double().square()
         if self.remainder is not None:
             bound = bound + self.remainder.double().abs()
         return float(bound.max())
+
+    @override
+    def _inner(self, other: Factor) -> Tensor:
+        """``Σ_k λ_k u_kᵀ F u_k``, and the product of the diagonals."""
+        vectors = floats(self.vectors).double()
+        wide = other.to(dtype=torch.float64)  # products of large factors stay finite
+        forms = (vectors * wide.matmul(vectors.mT).mT).sum(1)
+        total = self.values.double() @ forms
+        if self.remainder is None:
+            return total
+        return total + self.remainder.double() @ other.diagonal().double()
 
     @override
     def add_diagonal(self, amount: float) -> "LowRank":

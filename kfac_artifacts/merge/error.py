@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact, KroneckerBlock, MergeError
-from kfac_artifacts.factors import inner
 
 
 def merge_errors(
@@ -70,5 +69,5 @@ def _gram(artifacts: Sequence[Artifact], names: Sequence[str]) -> Tensor:
     gram = torch.zeros(len(factors), len(factors), dtype=torch.float64)
     for i, one in enumerate(factors):
         for j, other in enumerate(factors[: i + 1]):
-            gram[i, j] = gram[j, i] = inner(one, other)
+            gram[i, j] = gram[j, i] = one.inner(other)
     return gram

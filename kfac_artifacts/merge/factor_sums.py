@@ -15,7 +15,6 @@ from kfac_artifacts.factors import (
     Factor,
     LowRank,
     floats,
-    inner,
 )
 
 
@@ -119,7 +118,7 @@ def in_structure_of(factor: Factor, like: Factor) -> Factor:
 
 def norm(factor: Factor) -> float:
     """The Frobenius norm."""
-    return float(inner(factor, factor).clamp(min=0).sqrt())
+    return float(factor.inner(factor).clamp(min=0).sqrt())
 
 
 def _joined(factors: Sequence[LowRank], weights: Sequence[float]) -> Sum:

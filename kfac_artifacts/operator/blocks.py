@@ -17,7 +17,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.errors import FactorError
-from kfac_artifacts.factors import inner
 from kfac_artifacts.operator.solve import Solver, conjugate_gradients
 from kfac_artifacts.operator.spectrum import Decomposed, Eigen
 
@@ -110,7 +109,7 @@ class KroneckerSum(BlockOperator):
     def squared_norm(self) -> Float[Tensor, ""]:
         # ⟨B ⊗ A, B' ⊗ A'⟩ = ⟨B, B'⟩ ⟨A, A'⟩; ‖K + δI‖² = ‖K‖² + δ (tr K + tr(K + δI))
         norms = [
-            inner(B.factor, D.factor) * inner(A.factor, C.factor)
+            B.factor.inner(D.factor) * A.factor.inner(C.factor)
             for B, A in self.terms
             for D, C in self.terms
         ]

@@ -18,7 +18,6 @@ from kfac_artifacts.factors import (
     Int8Matrix,
     LowRank,
     Pruned,
-    inner,
 )
 from kfac_artifacts.factors.eigen import eigh
 from kfac_artifacts.format.coding import rounded
@@ -133,7 +132,7 @@ def test_int8_takes_a_byte_per_entry_in_memory() -> None:
 def test_inner_products_are_those_of_the_dense_matrices(one: str, other: str) -> None:
     left, right = MAKERS[one](psd()), MAKERS[other](psd(seed=1))
     wanted = (left.to_dense().double() * right.to_dense().double()).sum()
-    assert float(inner(left, right)) == pytest.approx(float(wanted), rel=1e-5)
+    assert float(left.inner(right)) == pytest.approx(float(wanted), rel=1e-5)
 
 
 def test_blocks_keep_what_is_within_them() -> None:

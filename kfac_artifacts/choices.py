@@ -16,6 +16,8 @@ ESTIMATORS = Variants(
 )
 COTANGENTS = ("orthogonal", "mc", "exact")
 DTYPES = ("float32", "bfloat16", "float16")
+HEADS = ("texts", "prototypes")
+MODES = ("linear", "plain")
 STORAGES = Variants(
     "storage",
     {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kfac_artifacts.choices import MODES
 from kfac_cli import console
 from kfac_cli.data import EncodeOptions
 from kfac_cli.given import check_plot, check_vectors
@@ -26,7 +27,6 @@ from kfac_cli.units import percent
 if TYPE_CHECKING:
     from kfac_artifacts.evaluate import Evaluation, ModeScores
 
-MODES = ("linear", "plain")
 MOST_ALPHAS = 1000
 
 

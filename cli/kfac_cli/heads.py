@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kfac_artifacts.choices import HEADS
 from kfac_cli.groups import given, option
 from kfac_cli.parameters import POSITIVE
 
@@ -29,7 +30,7 @@ class HeadOptions:
     head_kind: str | None = option(
         "--head",
         "head_kind",
-        type=click.Choice(["texts", "prototypes"]),
+        type=click.Choice(HEADS),
         help="Classify by encoded class texts, or by class means of the examples. "
         "[default: texts, if the names of the classes are words]",
     )

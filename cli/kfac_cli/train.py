@@ -20,7 +20,7 @@ from kfac_cli.parameters import NAMED
 from kfac_cli.train_options import (
     CurvatureOptions,
     MethodOptions,
-    OptimiserOptions,
+    OptimizerOptions,
     PenaltyOptions,
 )
 
@@ -79,7 +79,7 @@ class LabelledOptions(DataOptions):
 @group(CurvatureOptions)
 @group(PenaltyOptions)
 @group(HeadOptions)
-@group(OptimiserOptions)
+@group(OptimizerOptions)
 @group(LabelledOptions)
 @group(EncodeOptions)
 @group(ModelOptions)
@@ -93,7 +93,7 @@ def command(
     others: CurvatureOptions,
     penalty: PenaltyOptions,
     heading: HeadOptions,
-    optimising: OptimiserOptions,
+    optimizing: OptimizerOptions,
     reading: LabelledOptions,
     encoding: EncodeOptions,
     loading: ModelOptions,
@@ -114,7 +114,7 @@ def command(
     """
     from kfac_artifacts.sources import check_model
 
-    optimising.check()
+    optimizing.check()
     _check_usage(others, penalty, heading)
     more = (reading.eval_data, heading.class_texts)
     given = [each for each in more if each is not None]
@@ -129,7 +129,7 @@ def command(
     examples, held_out = encoding.encode(found, network), None
     if held_out_data is not None:
         held_out = encoding.encode(held_out_data, network)
-    settings = optimising.settings(examples, penalty)
+    settings = optimizing.settings(examples, penalty)
     accounts = _tell(examples, held_out, settings)
     head = heading.make(
         network,

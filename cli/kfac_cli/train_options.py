@@ -137,7 +137,7 @@ class PenaltyOptions:
 
 
 @dataclass(frozen=True)
-class OptimiserOptions:
+class OptimizerOptions:
     """What is trained, on what, and how long."""
 
     modules: tuple[str, ...] = option(
@@ -156,7 +156,7 @@ class OptimiserOptions:
     steps: int | None = option(
         "--steps",
         type=COUNT,
-        help="How many steps of the optimiser. [default: 300]",
+        help="How many steps of the optimizer. [default: 300]",
     )
     epochs: float | None = option(
         "--epochs",

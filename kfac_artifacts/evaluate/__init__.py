@@ -7,10 +7,9 @@ from kfac_artifacts.lazy import export_lazily
 if TYPE_CHECKING:
     from kfac_artifacts.evaluate.plot import plot_evaluation
     from kfac_artifacts.evaluate.results import Evaluation, ModeScores, TaskScores
-    from kfac_artifacts.evaluate.score import MODES, EvaluationTask, evaluate
+    from kfac_artifacts.evaluate.score import EvaluationTask, evaluate
 
 __all__ = [
-    "MODES",
     "Evaluation",
     "EvaluationTask",
     "ModeScores",
@@ -22,7 +21,6 @@ __all__ = [
 export_lazily(
     __name__,
     {
-        "MODES": "score",
         "Evaluation": "results",
         "EvaluationTask": "score",
         "ModeScores": "results",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import NamedConfig, preprocessing_differences
+from kfac_artifacts.choices import MODES
 from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.evaluate.results import Evaluation, ModeScores, TaskScores
 from kfac_artifacts.linearize import jvp
@@ -17,8 +18,6 @@ from kfac_artifacts.task_vector import ClassifierHead, TaskVector, combine
 from kfac_artifacts.task_vector.merging import Method
 
 logger = logging.getLogger(__name__)
-
-MODES = ("linear", "plain")
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from kfac_artifacts.choices import HEADS
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.network import LabelledExamples, Network
 from kfac_artifacts.sources.encode import encode_texts
@@ -15,8 +16,6 @@ from kfac_artifacts.train import (
     read_texts,
     text_head,
 )
-
-KINDS = ("texts", "prototypes")
 
 
 def make_head(
@@ -51,8 +50,8 @@ def make_head(
     Raises:
         SettingsError: If there is no such kind, or it cannot tell the classes apart.
     """
-    if kind not in {None, *KINDS}:
-        raise SettingsError(f"head {kind!r} is unknown; use one of {', '.join(KINDS)}")
+    if kind not in {None, *HEADS}:
+        raise SettingsError(f"head {kind!r} is unknown; use one of {', '.join(HEADS)}")
     scale = model_logit_scale(network) if logit_scale is None else logit_scale
     if kind == "prototypes":
         if texts is not None:

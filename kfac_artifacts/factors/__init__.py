@@ -1,4 +1,22 @@
-"""Symmetric factor matrices, one module per structure."""
+"""Symmetric factor matrices, one module per structure.
+
+Whatever the structure, a factor multiplies, tells its diagonal and its eigenvalues, and
+says which fields it is stored as.
+
+Example:
+    >>> import torch
+    >>> from kfac_artifacts.factors import Dense, LowRank
+    >>> covariance = torch.tensor([[4.0, 1.0, 0.0], [1.0, 3.0, 0.0], [0.0, 0.0, 2.0]])
+    >>> exact, small = Dense(covariance), LowRank.of_dense(covariance, rank=1)
+    >>> exact.nbytes, small.nbytes
+    (36, 28)
+    >>> torch.equal(exact.matmul(torch.eye(3)), covariance)
+    True
+    >>> float(exact.inner(exact))  # the squared Frobenius norm
+    31.0
+    >>> list(small.fields())
+    ['vectors', 'values', 'diagonal']
+"""
 
 from typing import TYPE_CHECKING
 

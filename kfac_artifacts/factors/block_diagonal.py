@@ -30,6 +30,16 @@ class BlockDiagonal(Factor):
     Attributes:
         runs: The blocks, in order.
         permutation: p, or None where coordinates stay in their order.
+
+    Example:
+        >>> matrix = torch.tensor([[4.0, 1.0, 5.0], [1.0, 3.0, 6.0], [5.0, 6.0, 2.0]])
+        >>> factor = BlockDiagonal.of_dense(matrix, [2, 1])
+        >>> factor.to_dense()
+        tensor([[4., 1., 0.],
+                [1., 3., 0.],
+                [0., 0., 2.]])
+        >>> factor.configuration
+        {'blocks': [[1, 2], [1, 1]], 'permuted': False}
     """
 
     name: ClassVar[str] = "block_diagonal"

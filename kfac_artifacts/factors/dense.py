@@ -16,7 +16,20 @@ from kfac_artifacts.factors.int8 import Int8Matrix, floats
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Dense(Factor):
-    """All ``d * d`` entries; the matrix is symmetric."""
+    """All ``d * d`` entries; the matrix is symmetric.
+
+    Attributes:
+        matrix: The entries.
+
+    Example:
+        >>> factor = Dense(torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
+        >>> factor
+        Dense(2 x 2, 16 bytes)
+        >>> [round(value, 4) for value in factor.eigenvalue_range()]
+        [1.0, 3.0]
+        >>> factor.add_diagonal(0.5).diagonal()
+        tensor([2.5000, 2.5000])
+    """
 
     name: ClassVar[str] = "dense"
 

@@ -15,7 +15,16 @@ from kfac_artifacts.factors.int8 import Int8Entries, floats
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Diagonal(Factor):
-    """``d`` entries; a table of V rows needs V numbers, never ``V * V``."""
+    """``d`` entries; a table of V rows needs V numbers, never ``V * V``.
+
+    Attributes:
+        values: The diagonal.
+
+    Example:
+        >>> counts = Diagonal(torch.tensor([5.0, 0.0, 1.0]))  # of every token
+        >>> counts.matmul(torch.ones(3, 1)).flatten()
+        tensor([5., 0., 1.])
+    """
 
     name: ClassVar[str] = "diagonal"
 

@@ -27,6 +27,17 @@ class LowRank(Factor):
         vectors: u_k as rows; they need not be orthonormal.
         values: λ_k.
         remainder: δ, or None for zero.
+
+    Example:
+        >>> matrix = torch.tensor([[4.0, 1.0, 0.0], [1.0, 4.0, 0.0], [0.0, 0.0, 2.0]])
+        >>> factor = LowRank.of_dense(matrix, rank=1)
+        >>> factor.values.round(decimals=4)
+        tensor([5.])
+        >>> factor.diagonal().round(decimals=4)  # that of the matrix, by the remainder
+        tensor([4., 4., 2.])
+        >>> bare = LowRank.of_dense(matrix, rank=1, remainder=False)
+        >>> bare.diagonal().round(decimals=4)
+        tensor([2.5000, 2.5000, 0.0000])
     """
 
     name: ClassVar[str] = "low_rank"

@@ -35,6 +35,16 @@ class Pruned(Factor):
             of the triangle is kept.
         values: The kept entries.
         diagonal_values: The diagonal, always kept.
+
+    Example:
+        >>> matrix = torch.tensor([[4.0, 1.0, 0.1], [1.0, 3.0, 0.2], [0.1, 0.2, 2.0]])
+        >>> factor = Pruned.of_dense(matrix, kept=1)
+        >>> factor.mask  # of the entries (0, 1), (0, 2) and (1, 2) the first
+        tensor([1], dtype=torch.uint8)
+        >>> factor.to_dense()
+        tensor([[4., 1., 0.],
+                [1., 3., 0.],
+                [0., 0., 2.]])
     """
 
     name: ClassVar[str] = "pruned"

@@ -4,8 +4,8 @@ A row has its largest magnitude as scale s and codes q from -127 to 127, which s
 ``q · s / 127`` (Dettmers et al. 2022, LLM.int8). Codes, scales and decoded values are
 those of bitsandbytes' ``int8_vectorwise_quant`` and ``int8_vectorwise_dequant``, to the
 last bit. Its kernels do not serve here: the one that rounds takes float16 alone, and
-those that multiply round the other operand to int8 as well, which is a task vector here,
-and would add an error of their own to the penalty.
+those that multiply round the other operand to int8 as well, which is a task vector: the
+penalty would have an error of their own.
 """
 
 from dataclasses import dataclass

@@ -1,12 +1,17 @@
-"""Small artifacts in memory: one Linear, one norm, one table."""
+"""Small artifacts: of a layer, a norm and a table, of the least, or of every kind."""
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from kfac_artifacts.artifact import (
     Artifact,
     BaseModel,
+    Block,
     Cotangents,
     DataInfo,
     GramianBlock,
@@ -16,18 +21,29 @@ from kfac_artifacts.artifact import (
     ParameterInfo,
     Provenance,
     Source,
+    terms_of,
 )
-from kfac_artifacts.factors import Dense, Diagonal
+from kfac_artifacts.factors import Dense, Diagonal, Factor
 
+ROWS = Layout.ROWS
 SHAPES = {
     "linear.weight": (3, 4),
     "linear.bias": (3,),
     "norm.weight": (4,),
     "table.weight": (7, 4),
 }
+SHA = hashlib.sha256(b"").hexdigest()
+TEXTS = DataInfo("texts", None, "train", SHA, 4, 8, NamedConfig("tokenize", {"n": 128}))
 
 
-def psd(dim: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def symmetric(dim: int, seed: int) -> Tensor:
+    """Draw quarters of small whole numbers: every number type holds them exactly."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(-8, 9, (dim, dim), generator=generator) / 4
+    return values + values.mT
+
+
+def psd(dim: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Draw a random positive semidefinite matrix of full rank."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(dim, 2 * dim, generator=generator, dtype=dtype)
@@ -35,25 +51,54 @@ def psd(dim: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor
     return (found + found.mT) / 2  # a product need not be symmetric to the last bit
 
 
+def covariance(dim: int, seed: int, samples: int | None = None) -> Tensor:
+    """Draw a semidefinite float32 matrix whose eigenvalues fall off.
+
+    With fewer samples than dimensions it has no full rank, with none it is zero.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count = 2 * dim if samples is None else samples
+    x = torch.randn(dim, count, generator=generator, dtype=torch.float64)
+    mixing = torch.randn(dim, dim, generator=generator, dtype=torch.float64)
+    x = mixing @ (x * 0.7 ** torch.arange(dim, dtype=torch.float64)[:, None])
+    found = (x @ x.mT / max(count, 1)).float()
+    return (found + found.mT) / 2
+
+
+def provenance(
+    shapes: Mapping[str, tuple[int, ...]],
+    data: DataInfo = TEXTS,
+    base: str = "tiny",
+    revision: str | None = None,
+    seed: int = 0,
+) -> Provenance:
+    """Describe an artifact of one task."""
+    parameters = {name: ParameterInfo(shape, SHA) for name, shape in shapes.items()}
+    return Provenance(
+        base=BaseModel(base, revision, parameters),
+        output_map=NamedConfig("sentence-embedding", {"pooling": "mean"}),
+        estimator=NamedConfig("kfac"),
+        tasks=1,
+        size=data.size,
+        sources=(Source(data, Cotangents("mc", 1, seed)),),
+    )
+
+
 def artifact(
     seed: int = 0, size: int = 10, dtype: torch.dtype = torch.float64
 ) -> Artifact:
     """Build the curvature of one task, its numbers drawn from a seed."""
-    base = BaseModel(
-        "toy", None, {n: ParameterInfo(s, "ab" * 32) for n, s in SHAPES.items()}
-    )
-    data = DataInfo(
+    data = replace(
+        TEXTS,
         id=f"data{seed}",
-        config=None,
-        split=None,
         fingerprint=f"{seed:064x}",
         examples=min(size, 5),
         size=size,
-        preprocessing=NamedConfig("none"),
     )
-    blocks = {
+    info = provenance(SHAPES, data, base="toy", seed=seed)
+    blocks: dict[str, Block] = {
         "linear": KroneckerBlock(
-            "linear.weight", "linear.bias", Layout.ROWS, (("linear.A", "linear.B"),)
+            "linear.weight", "linear.bias", ROWS, (("linear.A", "linear.B"),)
         ),
         "norm.weight": GramianBlock("norm.weight", ("norm.weight.G",)),
         "table": KroneckerBlock(
@@ -61,24 +106,14 @@ def artifact(
         ),
     }
     generator = torch.Generator().manual_seed(seed)
-    factors = {
+    factors: dict[str, Factor] = {
         "linear.A": Dense(psd(5, 10 * seed + 1, dtype)),
         "linear.B": Dense(psd(3, 10 * seed + 2, dtype)),
         "norm.weight.G": Dense(psd(4, 10 * seed + 3, dtype)),
         "table.A": Diagonal(torch.rand(7, generator=generator, dtype=dtype)),
         "table.B": Dense(psd(4, 10 * seed + 4, dtype)),
     }
-    source = Source(data, Cotangents("mc", 1, seed))
-    provenance = Provenance(
-        base,
-        NamedConfig("mean-pool"),
-        NamedConfig("kfac"),
-        1,
-        size,
-        (source,),
-        uncovered={"x": "unused"},
-    )
-    return Artifact(provenance, blocks, factors)
+    return Artifact(replace(info, uncovered={"x": "unused"}), blocks, factors)
 
 
 def renamed(of: Artifact, name: str) -> Artifact:
@@ -88,21 +123,127 @@ def renamed(of: Artifact, name: str) -> Artifact:
     return replace(of, provenance=replace(of.provenance, sources=(other,)))
 
 
-def tau(seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, torch.Tensor]:
+def small(dims: tuple[int, int, int] = (3, 2, 4), seed: int = 0) -> Artifact:
+    """One linear layer with a bias and one Gramian block."""
+    d_in, d_out, entries = dims
+    shapes = {"l.weight": (d_out, d_in), "l.bias": (d_out,), "norm": (entries,)}
+    factors: dict[str, Factor] = {
+        "l/A": Dense(symmetric(d_in + 1, 3 * seed + 1)),
+        "l/B": Dense(symmetric(d_out, 3 * seed + 2)),
+        "norm/G": Dense(symmetric(entries, 3 * seed + 3)),
+    }
+    blocks: dict[str, Block] = {
+        "l": KroneckerBlock("l.weight", "l.bias", ROWS, (("l/A", "l/B"),)),
+        "norm": GramianBlock("norm", ("norm/G",)),
+    }
+    return Artifact(provenance(shapes), blocks, factors)
+
+
+RICH_SHAPES = {
+    "q.weight": (16, 24),
+    "q.bias": (16,),
+    "k.weight": (16, 24),
+    "k.bias": (16,),
+    "norm.weight": (20,),
+    "token": (6,),
+    "table.weight": (150, 12),
+    "sum.weight": (4, 7),
+    "experts.weight": (2, 4, 5),
+    "experts.bias": (2, 4),
+}
+RICH_BLOCKS: dict[str, Block] = {
+    "q": KroneckerBlock("q.weight", "q.bias", ROWS, (("A", "q.B"),)),
+    "k": KroneckerBlock("k.weight", "k.bias", ROWS, (("A", "k.B"),)),
+    "norm": GramianBlock("norm.weight", ("norm.G",)),
+    "token": GramianBlock("token", ("token.G0", "token.G1")),
+    "table": KroneckerBlock("table.weight", None, Layout.COLUMNS, (("tA", "tB"),)),
+    "sum": KroneckerBlock("sum.weight", None, ROWS, (("sA", "sB"), ("sA1", "sB1"))),
+    "expert0": KroneckerBlock(
+        "experts.weight", "experts.bias", ROWS, (("e0A", "e0B"),), part=0
+    ),
+    "expert1": KroneckerBlock(
+        "experts.weight", "experts.bias", ROWS, (("e1A", "e1B"),), part=1
+    ),
+}
+
+
+def rich(seed: int = 0, tasks: int = 2) -> Artifact:
+    """Every kind of block: shared factors, tables, terms, parts, Gramians."""
+    sizes = {
+        n: d for block in RICH_BLOCKS.values() for n, d in block.sizes(RICH_SHAPES)
+    }
+    factors: dict[str, Factor] = {
+        name: Dense(covariance(dim, seed + i))
+        for i, (name, dim) in enumerate(sizes.items())
+    }
+    generator = torch.Generator().manual_seed(seed)
+    factors["tA"] = Diagonal(torch.rand(150, generator=generator))
+    factors["sB1"] = Dense(symmetric(4, seed))  # a term may well be indefinite
+    info = provenance(RICH_SHAPES)
+    data = info.sources[0].data
+    sources = tuple(
+        replace(info.sources[0], data=replace(data, id=f"task{i}"))
+        for i in range(tasks)
+    )
+    merged = replace(info, tasks=tasks, size=8 * tasks, sources=sources)
+    return Artifact(merged, RICH_BLOCKS, factors)
+
+
+def plain(seed: int = 0, dims: tuple[int, int, int] = (24, 16, 12)) -> Artifact:
+    """One linear map and one Gramian."""
+    d_in, d_out, entries = dims
+    shapes = {"l.weight": (d_out, d_in), "norm": (entries,)}
+    blocks: dict[str, Block] = {
+        "l": KroneckerBlock("l.weight", None, ROWS, (("l/A", "l/B"),)),
+        "norm": GramianBlock("norm", ("norm/G",)),
+    }
+    factors: dict[str, Factor] = {
+        "l/A": Dense(covariance(d_in, seed)),
+        "l/B": Dense(covariance(d_out, seed + 1)),
+        "norm/G": Dense(covariance(entries, seed + 2)),
+    }
+    return Artifact(provenance(shapes), blocks, factors)
+
+
+def tau(
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    shapes: Mapping[str, Sequence[int]] = SHAPES,
+) -> dict[str, Tensor]:
     """Draw a task vector for every parameter."""
     generator = torch.Generator().manual_seed(seed)
     return {
-        name: torch.randn(shape, generator=generator, dtype=dtype)
-        for name, shape in SHAPES.items()
+        name: torch.randn(*shape, generator=generator, dtype=dtype)
+        for name, shape in shapes.items()
     }
 
 
-def dense_block(of: Artifact, name: str) -> torch.Tensor:
+def dense_block(of: Artifact, name: str, dtype: torch.dtype | None = None) -> Tensor:
     """Form a block as it is stored, by ``torch.kron``."""
-    block = of.blocks[name]
-    if isinstance(block, GramianBlock):
-        return sum(of.factors[f].to_dense() for f in block.terms)
-    return sum(
-        torch.kron(of.factors[b].to_dense(), of.factors[a].to_dense())
-        for a, b in block.terms
+    total: Tensor | None = None
+    for term in terms_of(of.blocks[name]):
+        dense = [of.factors[factor].to_dense() for factor in term]
+        dense = [matrix.to(dtype or matrix.dtype) for matrix in dense]
+        matrix = dense[0] if len(dense) == 1 else torch.kron(dense[1], dense[0])
+        total = matrix if total is None else total + matrix
+    assert total is not None
+    return total
+
+
+def same(one: Artifact, other: Artifact) -> bool:
+    """Whether two artifacts say the same, to the last bit."""
+    return (
+        one.provenance == other.provenance
+        and dict(one.blocks) == dict(other.blocks)
+        and one.factors.keys() == other.factors.keys()
+        and all(
+            type(f) is type(other.factors[n])
+            and torch.equal(f.to_dense(), other.factors[n].to_dense())
+            for n, f in one.factors.items()
+        )
     )
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file of a directory with its bytes."""
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}

@@ -22,7 +22,7 @@ from kfac_artifacts.format.files import sha256_file
 from kfac_artifacts.merge import merge
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
-from tests.artifacts import SHAPES, artifact, dense_block
+from tests.artifacts import SHA, SHAPES, artifact, dense_block
 from tests.computed import compute
 from tests.estimate.test_nearest import tiny
 
@@ -96,7 +96,7 @@ def test_an_indefinite_factor_is_found(tmp_path, factor):
 
 def test_another_base_model_is_found_weight_by_weight(tmp_path):
     path = save(tmp_path / "a")
-    infos = {n: ParameterInfo(s, "ab" * 32) for n, s in SHAPES.items()}
+    infos = {n: ParameterInfo(s, SHA) for n, s in SHAPES.items()}
     assert bad(verify(path, BaseModel("same", None, infos))) == {}
     infos["linear.bias"] = ParameterInfo((3,), "cd" * 32)
     infos["linear.weight"] = ParameterInfo((3, 5), "ab" * 32)

@@ -1,4 +1,8 @@
-"""Small artifacts built by hand, with numpy and the standard library only."""
+"""Small artifacts built by hand, with numpy and the standard library only.
+
+The tests build theirs by the library (tests/artifacts.py); these must not, since they
+are what the library is judged by.
+"""
 
 import hashlib
 import json

@@ -21,10 +21,9 @@ from kfac_artifacts.format import dense_bytes, load_artifact
 from kfac_artifacts.task_vector import TaskVector
 from kfac_cli.compress import command
 from kfac_cli.main import main
-from tests.artifacts import artifact
-from tests.compress.small import change, rich, size
+from tests.artifacts import artifact, contents, rich
+from tests.compress.small import change, size
 from tests.computed import COMPUTE
-from tests.format.artifacts import contents
 from tests.models import WORDS
 
 

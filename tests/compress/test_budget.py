@@ -17,7 +17,8 @@ from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.format.overhead import described, overhead
-from tests.compress.small import covariance, on_disk, plain, rich, size, total_error
+from tests.artifacts import covariance, plain, rich
+from tests.compress.small import on_disk, size, total_error
 
 SLACK = 1.1
 """What the first order leaves out; the largest seen is 1.06."""

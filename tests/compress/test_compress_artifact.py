@@ -15,8 +15,8 @@ from kfac_artifacts.errors import FormatError, PlaceError, SettingsError
 from kfac_artifacts.factors import Dense, Diagonal
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.verify import verify
-from tests.compress.small import covariance, on_disk, plain, rich
-from tests.format.artifacts import contents, provenance, symmetric
+from tests.artifacts import contents, covariance, plain, provenance, rich, symmetric
+from tests.compress.small import on_disk
 
 HOW = ["small", "block-4+int8", "prune-10%", "low-rank-4", Budget(max_error=0.05)]
 

@@ -24,14 +24,8 @@ from kfac_artifacts.factors import (
 )
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.format.factor_info import factor_info
-from tests.compress.small import (
-    covariance,
-    on_disk,
-    original,
-    plain,
-    same_tensors,
-)
-from tests.format.artifacts import contents, symmetric
+from tests.artifacts import contents, covariance, plain, symmetric
+from tests.compress.small import on_disk, original, same_tensors
 
 FORMS = ["block-3", "block-2-correlated", "low-rank-2", "low-rank-30%", "svd-2"]
 FORMS += ["low-rank-trace-90%", "svd-50%", "svd-trace-80%", "prune-20%", "diagonal"]

@@ -14,16 +14,8 @@ from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.format.tensors import open_tensors
-from tests.compress.small import (
-    BLOCKS,
-    SHAPES,
-    block_matrix,
-    change,
-    on_disk,
-    plain,
-    rich,
-    total_error,
-)
+from tests.artifacts import RICH_BLOCKS, RICH_SHAPES, plain, rich
+from tests.compress.small import block_matrix, change, on_disk, total_error
 
 RECIPES = ["float32", "small", "block-3+int8", "prune-10%+bfloat16", "svd-2"]
 
@@ -58,7 +50,7 @@ def penalty(artifact, name, tau):
 def test_error_norm_and_trace_are_those_of_the_blocks(pair):
     before, after = pair
     report = compression_report(before, after)
-    assert [module.name for module in report.modules] == list(BLOCKS)
+    assert [module.name for module in report.modules] == list(RICH_BLOCKS)
     for module in report.modules:
         exact, found = (block_matrix(a, module.name) for a in pair)
         error = float((found - exact).norm() / exact.norm())
@@ -108,7 +100,7 @@ def test_penalties_along_task_vectors_are_compared(pair):
     taus = [change(seed=1), change(seed=2)]
     report = compression_report(before, after, taus)
     for place, tau in enumerate(taus):
-        ends = [[penalty(a, name, tau) for name in BLOCKS] for a in pair]
+        ends = [[penalty(a, name, tau) for name in RICH_BLOCKS] for a in pair]
         for module, old, new in zip(report.modules, *ends, strict=True):
             assert module.directions[place] == pytest.approx(new / old, rel=1e-6)
         total = sum(ends[1]) / sum(ends[0])
@@ -121,7 +113,7 @@ def test_penalties_along_task_vectors_are_compared(pair):
 def test_parameters_that_are_lacking_count_as_unchanged(pair, lacking):
     before, after = pair
     tau = change(seed=3)
-    zeros = {**tau, lacking: torch.zeros(SHAPES[lacking])}
+    zeros = {**tau, lacking: torch.zeros(RICH_SHAPES[lacking])}
     del tau[lacking]
     found, expected = (compression_report(before, after, [t]) for t in (tau, zeros))
     assert found == expected
@@ -193,4 +185,4 @@ def test_other_artifacts_are_refused(tmp_path):
 def test_progress_is_told_after_every_module(pair):
     told = []
     compression_report(*pair, (), told.append)
-    assert told == [1] * len(BLOCKS)
+    assert told == [1] * len(RICH_BLOCKS)

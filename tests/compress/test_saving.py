@@ -9,8 +9,7 @@ from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Dense, Factor
 from kfac_artifacts.format import load_artifact, write_artifact
 from kfac_artifacts.verify import verify
-from tests.compress.small import plain, rich
-from tests.format.artifacts import contents
+from tests.artifacts import contents, plain, rich
 
 
 def rank_one(dim: int, seed: int) -> Factor:

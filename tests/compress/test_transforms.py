@@ -12,7 +12,8 @@ from kfac_artifacts.compress.forming import apply
 from kfac_artifacts.compress.grouping import by_correlation, even_sizes
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import BlockDiagonal, Diagonal, LowRank, Pruned
-from tests.compress.small import covariance, original
+from tests.artifacts import covariance
+from tests.compress.small import original
 
 DIMS = st.integers(1, 14)
 SEEDS = st.integers(0, 10**6)

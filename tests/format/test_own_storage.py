@@ -19,7 +19,8 @@ from kfac_artifacts.format.storage.floats import Floats
 from kfac_artifacts.merge import merge
 from kfac_artifacts.verify import verify
 from kfac_cli.main import main
-from tests.compress.small import plain, rich, same_tensors, total_error
+from tests.artifacts import plain, rich
+from tests.compress.small import same_tensors, total_error
 
 NAME = "scaled-float16"
 RECIPES = ["low-rank-3", "block-2-correlated", "prune-50%", "diagonal"]

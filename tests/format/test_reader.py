@@ -14,7 +14,7 @@ from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import load_artifact, read_manifest
 from kfac_artifacts.format.files import read_json
 from kfac_artifacts.format.json_text import MAX_JSON_BYTES, MAX_VALUES, parse_json
-from tests.format.artifacts import small
+from tests.artifacts import small
 
 
 @pytest.fixture

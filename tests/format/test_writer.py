@@ -21,7 +21,8 @@ from kfac_artifacts.errors import FormatError, PlaceError, SettingsError
 from kfac_artifacts.factors import Dense, Factor
 from kfac_artifacts.format import check_hashes, load_artifact, write_artifact
 from kfac_artifacts.format.coding import rounded
-from tests.format.artifacts import PLANS, build, contents, same, small
+from tests.artifacts import contents, same, small
+from tests.format.drawn import PLANS, build
 from tests.spec.independent_reader import read
 
 ROOT = Path(__file__).parents[2]

@@ -2,28 +2,16 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from huggingface_hub import constants
 
-from kfac_artifacts.artifact import (
-    Artifact,
-    BaseModel,
-    Cotangents,
-    DataInfo,
-    GramianBlock,
-    KroneckerBlock,
-    Layout,
-    NamedConfig,
-    ParameterInfo,
-    Provenance,
-    Source,
-)
+from kfac_artifacts.artifact import DataInfo, NamedConfig
 from kfac_artifacts.compress import save_artifact
-from kfac_artifacts.factors import Dense
 from kfac_artifacts.hub import Hub
+from tests.artifacts import provenance, small
 from tests.hub.server import running
 from tests.hub.wire import Server
 
@@ -59,31 +47,11 @@ def write_artifact(
     path: Path, *, seed: int = 0, dim: int = 5, shard_bytes: int = 10**9
 ) -> Path:
     """Write an artifact of one linear map and one vector."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def factor(size: int) -> Dense:
-        root = torch.randn(size, 2, generator=generator)
-        return Dense(root @ root.mT)
-
-    shapes = {"fc.weight": (3, dim), "fc.bias": (3,), "norm.weight": (4,)}
-    parameters = {
-        n: ParameterInfo(s, f"{i:064x}") for i, (n, s) in enumerate(shapes.items())
-    }
+    made = small((dim, 3, 4), seed)
     data = DataInfo("org/texts", None, "train", "0" * 64, 8, 100, NamedConfig("text"))
-    provenance = Provenance(
-        base=BaseModel("org/encoder", "1" * 40, parameters),
-        output_map=NamedConfig("mean-pooled"),
-        estimator=NamedConfig("kfac"),
-        tasks=1,
-        size=100,
-        sources=(Source(data, Cotangents("mc", 1, seed)),),
-    )
-    blocks = {
-        "fc": KroneckerBlock("fc.weight", "fc.bias", Layout.ROWS, (("A", "B"),)),
-        "norm": GramianBlock("norm.weight", ("G",)),
-    }
-    factors = {"A": factor(dim + 1), "B": factor(3), "G": factor(4)}
-    made = Artifact(provenance, blocks, factors)
+    shapes = made.provenance.base.shapes
+    info = provenance(shapes, data, "org/encoder", "1" * 40, seed)
+    made = replace(made, provenance=info)
     save_artifact(made, path, storage="float32", max_shard_bytes=shard_bytes)
     return path
 

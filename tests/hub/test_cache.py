@@ -39,7 +39,7 @@ def cut(file: Path) -> None:
 
 
 def altered(file: Path) -> None:
-    content = file.read_bytes().replace(b"mean-pooled", b"mean-pooler")
+    content = file.read_bytes().replace(b"org/encoder", b"org/encodes")
     file.resolve().write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
@@ -136,7 +136,7 @@ def test_an_altered_manifest_is_never_called_verified(
     push(artifact, ADDRESS, hub=hub)
 
     def alter(content: bytes) -> bytes:
-        return content.replace(b"mean-pooled", b"mean-pooler")
+        return content.replace(b"org/encoder", b"org/encodes")
 
     answer = Fault("GET .*/resolve/.*json", "answer", status=200, body=alter)
     server.store.faults.append(answer)

@@ -19,8 +19,8 @@ def test_the_card_tells_what_is_inside(artifact: Path) -> None:
         "| blocks | 1 gramian, 1 kronecker |",
         "| parameters covered | 3 (22 numbers) |",
         "| org/texts | train | 8 | 100 | `text` | mc × 1, seed 0 |",
-        "| `fc` | kronecker | `fc.weight`, `fc.bias` | 3×5, 3 |",
-        "| output map | `mean-pooled` |",
+        "| `l` | kronecker | `l.weight`, `l.bias` | 3×5, 3 |",
+        '| output map | `sentence-embedding` `{"pooling": "mean"}` |',
     ):
         assert words in card
 

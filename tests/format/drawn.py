@@ -1,71 +1,19 @@
-"""Small artifacts for the tests of the format, drawn or made by hand."""
+"""Artifacts drawn by hypothesis: any blocks, shapes, terms and shared factors."""
 
-import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import torch
 from hypothesis import strategies as st
-from torch import Tensor
 
 from kfac_artifacts.artifact import (
     Artifact,
-    BaseModel,
     Block,
-    Cotangents,
-    DataInfo,
     GramianBlock,
     KroneckerBlock,
     Layout,
     MergeError,
-    NamedConfig,
-    ParameterInfo,
-    Provenance,
-    Source,
 )
 from kfac_artifacts.factors import Dense, Diagonal, Factor
-
-SHA = hashlib.sha256(b"").hexdigest()
-
-
-def symmetric(dim: int, seed: int) -> Tensor:
-    """Draw quarters of small whole numbers: every number type holds them exactly."""
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.randint(-8, 9, (dim, dim), generator=generator) / 4
-    return values + values.mT
-
-
-def provenance(shapes: dict[str, tuple[int, ...]]) -> Provenance:
-    """Describe an artifact of one task."""
-    parameters = {name: ParameterInfo(shape, SHA) for name, shape in shapes.items()}
-    data = DataInfo(
-        "texts", None, "train", SHA, 4, 8, NamedConfig("tokenize", {"n": 128})
-    )
-    return Provenance(
-        base=BaseModel("tiny", None, parameters),
-        output_map=NamedConfig("sentence-embedding", {"pooling": "mean"}),
-        estimator=NamedConfig("kfac"),
-        tasks=1,
-        size=8,
-        sources=(Source(data, Cotangents("mc", 1, 0)),),
-    )
-
-
-def small(dims: tuple[int, ...] = (3, 2, 4)) -> Artifact:
-    """One linear layer with a bias and one Gramian block."""
-    d_in, d_out, entries = dims
-    shapes = {"l.weight": (d_out, d_in), "l.bias": (d_out,), "norm": (entries,)}
-    factors: dict[str, Factor] = {
-        "l/A": Dense(symmetric(d_in + 1, 1)),
-        "l/B": Dense(symmetric(d_out, 2)),
-        "norm/G": Dense(symmetric(entries, 3)),
-    }
-    blocks: dict[str, Block] = {
-        "l": KroneckerBlock("l.weight", "l.bias", Layout.ROWS, (("l/A", "l/B"),)),
-        "norm": GramianBlock("norm", ("norm/G",)),
-    }
-    return Artifact(provenance(shapes), blocks, factors)
-
+from tests.artifacts import provenance, symmetric
 
 NAMES = st.text(
     st.characters(
@@ -138,22 +86,3 @@ def build(plans: list[Plan], error: float) -> Artifact:
         uncovered={f"{plans[0].name}.rest": "a reason"},
     )
     return Artifact(info, blocks, factors)
-
-
-def same(one: Artifact, other: Artifact) -> bool:
-    """Whether two artifacts say the same, to the last bit."""
-    return (
-        one.provenance == other.provenance
-        and dict(one.blocks) == dict(other.blocks)
-        and one.factors.keys() == other.factors.keys()
-        and all(
-            type(f) is type(other.factors[n])
-            and torch.equal(f.to_dense(), other.factors[n].to_dense())
-            for n, f in one.factors.items()
-        )
-    )
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    """Every file of a directory with its bytes."""
-    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}

@@ -64,6 +64,15 @@ class Linearized(nn.Module):
 def linearize(network: Network, parameters: Sequence[str]) -> Linearized:
     """Linearise a network around its pretrained parameters.
 
+    >>> from kfac_artifacts import NamedConfig, Network, OutputMap
+    >>> f = OutputMap(NamedConfig("square"), lambda m, x: m(**x) ** 2)
+    >>> network = Network(nn.Linear(1, 1, bias=False), f, "w x, squared")
+    >>> _ = nn.init.constant_(network.module.weight, 3.0)
+    >>> model = linearize(network, ["weight"])
+    >>> _ = nn.init.constant_(model.tau()["weight"], 0.5)
+    >>> model({"input": torch.ones(1, 1)}).item()  # 3² + 2 · 3 · 0.5, and not 3.5²
+    12.0
+
     Args:
         network: The pretrained network; it is left as it is.
         parameters: Names of the parameters that may move.

@@ -234,7 +234,7 @@ class Network:
         return next(p.dtype for p in parameters if p.is_floating_point())
 
     @property
-    def like(self) -> Tensor:
+    def template(self) -> Tensor:
         """An empty tensor of the device and the number type that it computes in."""
         return torch.empty(0, dtype=self.dtype, device=self.device)
 

@@ -46,6 +46,19 @@ class KfacPenalty:
     (TAK, Eq. 7), whatever the number T of merged tasks. With ``sum`` the Kronecker
     blocks keep the T that Eq. 8 gives them, as in the paper.
 
+    >>> from torch import nn
+    >>> import kfac_artifacts as kfac
+    >>> f = kfac.OutputMap(kfac.NamedConfig("all"), lambda m, batch: m(**batch))
+    >>> network = kfac.Network(nn.Linear(2, 1, bias=False), f, "two weights")
+    >>> seen = kfac.TensorExamples({"input": torch.tensor([[1.0, 0.0]] * 8)}, "ones")
+    >>> penalty = KfacPenalty(kfac.compute(network, seen, count=8, allow_few=True))
+    >>> tau = torch.tensor([[0.5, 9.0]], requires_grad=True)
+    >>> value = penalty({"weight": tau})  # |J τ|², a mean over the examples
+    >>> value.item()
+    0.25
+    >>> torch.autograd.grad(value, tau)[0]  # the second input is never used
+    tensor([[1., 0.]])
+
     Args:
         artifact: The curvature; all its factors are held in memory.
         weights: Multipliers c_l by pattern of block names (``*``, ``?``); the first

@@ -30,7 +30,7 @@ def estimate(run: Run, estimator: Estimator, saver: Saver) -> Refined:
     accumulator = Accumulator(
         run.coverage,
         run.network.shapes,
-        run.network.like,
+        run.network.template,
         run.workers,
         reduce=estimator.name == "kfac-reduce",
     )

@@ -64,12 +64,12 @@ class Random(Direction):
 
     @override
     def parts(self, names: Sequence[str]) -> dict[str, Tensor]:
-        shapes, like = self.network.shapes, self.network.like
-        dtype = torch.promote_types(like.dtype, torch.float32)
+        shapes = self.network.shapes
+        dtype = torch.promote_types(self.network.dtype, torch.float32)
         return {
             name: torch.randn(
                 shapes[name], generator=self._generator(name), dtype=dtype
-            ).to(like.device)
+            ).to(self.network.device)
             for name in names
         }
 

@@ -121,7 +121,8 @@ def train(  # noqa: PLR0913 - as many arguments as there are choices
         output: Directory for the task vector; None only returns it.
         replace: Whether what this package wrote at the output may be replaced.
         resume: Whether to go on from the checkpoint of an interrupted run.
-        report: Told after every step how far the training is, in the main process.
+        report: Called after every step with how far the training is, in the main
+            process.
 
     Returns:
         The task vector, with its head, settings and metrics.

@@ -70,17 +70,13 @@ def base_findings(artifact: Artifact, base: BaseModel) -> list[Finding]:
     Returns:
         One finding if all weights agree, else one for each that does not.
     """
-    bad = []
-    for name, info in artifact.provenance.base.parameters.items():
-        found = base.parameters.get(name)
-        if found is None:
-            bad.append(Finding(False, name, f"{base.id} has no such parameter"))
-        elif found.shape != info.shape:
-            message = f"{base.id} has shape {found.shape}, the artifact {info.shape}"
-            bad.append(Finding(False, name, message))
-        elif found.sha256 != info.sha256:
-            bad.append(Finding(False, name, f"the values in {base.id} are others"))
-    count = len(artifact.provenance.base.parameters)
+    own = artifact.provenance.base
+    bad = [
+        Finding(False, name, found)
+        for name in own.parameters
+        for found in own.restrict({name}).differences(base)
+    ]
+    count = len(own.parameters)
     return bad or [Finding(True, "base model", f"all {count} covered weights agree")]
 
 

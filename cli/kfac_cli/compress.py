@@ -142,19 +142,11 @@ def command(
 
 def _changes(path: Path, artifact: "Artifact") -> "Mapping[str, Tensor]":
     """Read a task vector of the artifact's model; of another one it would tell lies."""
-    from kfac_artifacts.errors import MismatchError
+    from kfac_artifacts.artifact import require_shared_base
     from kfac_artifacts.task_vector import TaskVector
 
     vector, base = TaskVector.load(path), artifact.provenance.base
-    common = base.restrict(vector.tensors.keys())
-    differences = common.differences(vector.base)
-    if not common.parameters:
-        differences = ["they share no parameter"]
-    if differences:
-        raise MismatchError(
-            f"{path} is a task vector of {vector.base.id}, and the artifact belongs to "
-            f"{base.id}: {'; '.join(differences)}"
-        )
+    require_shared_base(f"{path} cannot measure an artifact:", base, vector.base)
     return vector.tensors
 
 

@@ -32,6 +32,13 @@ if TYPE_CHECKING:
         block_of,
         terms_of,
     )
+    from kfac_artifacts.artifact.compatibility import (
+        preprocessing_differences,
+        require_base,
+        require_curvature_of,
+        require_shared_base,
+        shared_differences,
+    )
     from kfac_artifacts.artifact.disclosure import (
         ENOUGH_EXAMPLES,
         Disclosure,
@@ -49,10 +56,7 @@ if TYPE_CHECKING:
         Provenance,
         Source,
     )
-    from kfac_artifacts.artifact.tasks import (
-        preprocessing_differences,
-        task_names,
-    )
+    from kfac_artifacts.artifact.tasks import task_names
 
 __all__ = [
     "ENOUGH_EXAMPLES",
@@ -79,6 +83,10 @@ __all__ = [
     "block_of",
     "disclosure",
     "preprocessing_differences",
+    "require_base",
+    "require_curvature_of",
+    "require_shared_base",
+    "shared_differences",
     "task_names",
     "terms_of",
 ]
@@ -109,7 +117,11 @@ export_lazily(
         "Source": "provenance",
         "block_of": "blocks",
         "disclosure": "disclosure",
-        "preprocessing_differences": "tasks",
+        "preprocessing_differences": "compatibility",
+        "require_base": "compatibility",
+        "require_curvature_of": "compatibility",
+        "require_shared_base": "compatibility",
+        "shared_differences": "compatibility",
         "task_names": "tasks",
         "terms_of": "blocks",
     },

@@ -5,7 +5,7 @@ from functools import reduce
 from glob import escape
 from operator import add
 
-from kfac_artifacts.artifact import Artifact, Cotangents
+from kfac_artifacts.artifact import Artifact, Cotangents, require_curvature_of
 from kfac_artifacts.capture.hooks import requiring_gradients
 from kfac_artifacts.capture.layers.inventory import take_inventory
 from kfac_artifacts.capture.naming import blocks_of
@@ -27,7 +27,6 @@ from kfac_artifacts.fidelity.heldout import Choice, hold_out
 from kfac_artifacts.fidelity.results import Comparison, Fidelity, ModuleFidelity
 from kfac_artifacts.network import Examples, Network
 from kfac_artifacts.task_vector import TaskVector
-from kfac_artifacts.train.curvature import check_curvature
 from kfac_artifacts.workers import Workers
 
 OWN_SEEDS = 2**32
@@ -83,7 +82,7 @@ def fidelity(  # noqa: PLR0913 - as many arguments as there are choices
     """
     if count < 1 or directions < 0 or memory < 1 or (draws is not None and draws < 1):
         raise SettingsError("examples, draws and memory must be at least 1")
-    check_curvature(artifact, network)
+    require_curvature_of(artifact.provenance, network.base, network.output_map.info)
     spare = directions * BATCH if directions_data is None else 0
     chosen = hold_out(artifact, examples, count, seed, spare=spare)
     coverage = _prove(artifact, network, examples, chosen.indices)

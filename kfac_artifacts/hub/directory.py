@@ -8,7 +8,7 @@ pulling ``PATH@kfac-...`` fails if another artifact stands there by now.
 from dataclasses import dataclass
 from pathlib import Path
 
-from kfac_artifacts.artifact import Artifact
+from kfac_artifacts.artifact import Artifact, shared_differences
 from kfac_artifacts.errors import AddressError, FormatError, PlaceError
 from kfac_artifacts.format import check_hashes, read_header
 from kfac_artifacts.format.again import settled
@@ -119,9 +119,7 @@ def _unrelated(place: Path, artifact: Artifact) -> str | None:
     except FormatError as error:
         return f"it cannot be compared ({error})"
     new = artifact.provenance
-    common = new.base.restrict(there.base.parameters.keys())
-    differences = common.differences(there.base.restrict(common.parameters.keys()))
-    if not common.parameters or differences:
+    if shared_differences(new.base, there.base):
         return f"it is of another base model, {there.base.id}"
     tasks, others = (
         {source.data.id for source in sources}

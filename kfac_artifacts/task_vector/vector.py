@@ -9,7 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kfac_artifacts.artifact import BaseModel, Json, NamedConfig
+from kfac_artifacts.artifact import (
+    BaseModel,
+    Json,
+    NamedConfig,
+    require_base,
+    require_shared_base,
+)
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.format.again import settled
 from kfac_artifacts.format.files import dump_json, write_durably
@@ -106,12 +112,7 @@ class TaskVector:
         Raises:
             MismatchError: If its parameters are not those of the base.
         """
-        differences = self.base.differences(network.base)
-        if differences:
-            raise MismatchError(
-                f"the task vector belongs to {self.base.id}, and {network.id} is "
-                f"another model: {'; '.join(differences)}"
-            )
+        require_base("the task vector", self.base, network.base)
 
     def add_to(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Give a state with the changes added to it, in the state's number types.
@@ -225,16 +226,9 @@ def joint_base(a: BaseModel, b: BaseModel) -> BaseModel:
     Raises:
         MismatchError: If they are of two base models.
     """
-    common = set(a.parameters) & set(b.parameters)
-    differences = a.restrict(common).differences(b.restrict(common))
-    if not common and (a.id, a.revision) != (b.id, b.revision):
-        differences = [
-            f"they share no parameter, and their names are {a.id} and {b.id}"
-        ]
-    if differences:
-        raise MismatchError(
-            f"cannot add task vectors of two base models: {'; '.join(differences)}"
-        )
+    disjoint = a.parameters.keys().isdisjoint(b.parameters)
+    if not (disjoint and (a.id, a.revision) == (b.id, b.revision)):
+        require_shared_base("cannot add task vectors of", a, b)
     return BaseModel(a.id, a.revision, {**a.parameters, **b.parameters})
 
 

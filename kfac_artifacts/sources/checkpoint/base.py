@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence, Set
 
 from torch import Tensor
 
-from kfac_artifacts.artifact import BaseModel
+from kfac_artifacts.artifact import BaseModel, require_base
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.network import parameter_info
 from kfac_artifacts.sources.checkpoint.places import Place
@@ -45,12 +45,7 @@ def check_base(
                 "stored, as it does with the row of the padding token in some models"
             )
     for vector in vectors:
-        differences = vector.base.differences(found)
-        if differences:
-            raise MismatchError(
-                f"the task vector belongs to {vector.base.id}, and {location.id} is "
-                f"another model: {'; '.join(differences)}"
-            )
+        require_base("the task vector", vector.base, found)
     for name, place in places.items():
         stored = [n for n in place.names if checkpoint.dtype(n) is None]
         if stored:

@@ -8,11 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Artifact, Json
+from kfac_artifacts.artifact import Artifact, Json, require_curvature_of
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.network import Examples, Network
 from kfac_artifacts.penalty import KfacPenalty
-from kfac_artifacts.train.curvature import check_curvature
 from kfac_artifacts.train.doubts import doubts
 from kfac_artifacts.train.penalties.base import Penalty, PenaltySettings
 
@@ -44,7 +43,9 @@ class KfacDrift(Penalty):
 
     @override
     def check(self, network: Network) -> None:
-        check_curvature(self.curvature, network)
+        require_curvature_of(
+            self.curvature.provenance, network.base, network.output_map.info
+        )
 
     @override
     def doubts(self, examples: Examples) -> list[str]:

@@ -3,6 +3,13 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+VECTOR = "task_vector.json"
+
+
+def is_vector(path: Path) -> bool:
+    """Whether a directory claims to be a task vector."""
+    return (path / VECTOR).is_file()
+
 
 def check_artifacts(paths: Iterable[Path]) -> None:
     """Refuse what is no artifact, by its manifest and headers."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfac_cli import console, inspect_vector
+from kfac_cli.given import is_vector
 from kfac_cli.options import json_option
 from kfac_cli.parameters import DIRECTORY
 from kfac_cli.tables import print_table
@@ -31,7 +32,7 @@ def command(artifact: Path, as_json: bool) -> None:
         kfac inspect tickets --json | jq .modules
         kfac inspect tau-tickets
     """
-    if (artifact / inspect_vector.MANIFEST).is_file():
+    if is_vector(artifact):
         inspect_vector.show(artifact, as_json=as_json)
         return
     from kfac_artifacts.format import read_header

@@ -14,7 +14,6 @@ from kfac_cli.units import size
 if TYPE_CHECKING:
     from kfac_artifacts.task_vector import TaskVector
 
-MANIFEST = "task_vector.json"
 MOST_CLASSES = 8
 
 

@@ -10,14 +10,13 @@ import click
 
 from kfac_cli import console
 from kfac_cli.data import EncodeOptions, TableOptions, tell
+from kfac_cli.given import VECTOR, is_vector
 from kfac_cli.groups import option
 
 if TYPE_CHECKING:
     from kfac_artifacts.evaluate import EvaluationTask
     from kfac_artifacts.network import Network
     from kfac_artifacts.sources import Data
-
-MANIFEST = "task_vector.json"  # what makes a directory a task vector
 
 
 @dataclass(frozen=True)
@@ -77,14 +76,14 @@ def split_pair(pair: str) -> tuple[str, str]:
     splits = [(pair[:i], pair[i + 1 :]) for i in places if pair[:i] and pair[i + 1 :]]
     if not splits:
         raise click.UsageError(f"{pair!r} is not TAU=DATA")
-    found = [(tau, data) for tau, data in splits if (Path(tau) / MANIFEST).is_file()]
+    found = [(tau, data) for tau, data in splits if is_vector(Path(tau))]
     if len(found) > 1:
         found = [(tau, data) for tau, data in found if Path(data).exists()] or found
     if len(found) == 1:
         return found[0]
     tried = " or ".join(repr(tau) for tau, _ in found or splits)
     what = "is not one task vector but" if found else "has no task vector at"
-    raise console.failure(f"{pair!r} {what} {tried} ({MANIFEST})", code=3)
+    raise console.failure(f"{pair!r} {what} {tried} ({VECTOR})", code=3)
 
 
 def load_tasks(

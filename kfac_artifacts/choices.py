@@ -30,6 +30,15 @@ STORAGES = Variants(
         "int8": "format.storage.int8:INT8",
     },
 )
+FORMS = Variants(
+    "form",
+    {
+        "block": "compress.forms.blocks:Blocks",
+        "low-rank": "compress.forms.leading:Leading",
+        "prune": "compress.forms.prune:Prune",
+        "diagonal": "compress.forms.diagonal:OnlyDiagonal",
+    },
+)
 REGIMES = Variants("regime", {"linearised": "train.regimes.linearised:Linearised"})
 PENALTIES = Variants("penalty", {"kfac": "train.penalties.kfac:KfacDrift"})
 OPTIMIZERS = Variants(

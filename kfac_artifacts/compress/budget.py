@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from kfac_artifacts.artifact import Artifact, NamedConfig, terms_of
 from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.compress.compress_factor import compress_factor
+from kfac_artifacts.compress.forms import Leading
 from kfac_artifacts.compress.originals import Original, originals
 from kfac_artifacts.compress.recipes import Recipe
-from kfac_artifacts.compress.transforms import Leading
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Diagonal
 from kfac_artifacts.format.factor_info import factor_info

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Loss, NamedConfig
 from kfac_artifacts.choices import STORAGES
-from kfac_artifacts.compress.forming import apply
 from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.definiteness import lowest
@@ -54,7 +53,7 @@ def compress_factor(original: Original, recipe: Recipe) -> Compressed:
     exact = original.factor
     candidate = exact
     if not isinstance(exact, Diagonal):
-        candidate = apply(recipe.form, original)
+        candidate = recipe.form.apply(original)
         smaller = _info(candidate, codec).nbytes < _info(exact, codec).nbytes
         candidate = candidate if smaller else exact
     found = _rounded(candidate, original, codec)

@@ -59,7 +59,7 @@ class Original:
         Returns:
             All of them, or as many as asked for.
         """
-        if "eigen" in self.__dict__ or LANCZOS * rank > self.dim or self.dim < LARGE:
+        if LANCZOS * rank > self.dim or self.dim < LARGE:
             return self.eigen
         return lanczos(self.matrix, rank) or self.eigen
 

@@ -1,19 +1,9 @@
 """Recipes: what to keep of every factor, and how to store it, by name."""
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from kfac_artifacts.choices import STORAGES
-from kfac_artifacts.compress.transforms import (
-    Blocks,
-    Form,
-    Keep,
-    Leading,
-    OnlyDiagonal,
-    Prune,
-    share,
-)
+from kfac_artifacts.choices import FORMS, STORAGES
+from kfac_artifacts.compress.forms.base import Form, Keep
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.format.storage.base import packed
 
@@ -24,27 +14,10 @@ PRESETS = {
 """Our own; ``benchmarks/compression.py`` shows what they are worth."""
 DEFAULT_RECIPE = "small"
 HELP = (
-    "block-K, block-K-correlated, low-rank-R, low-rank-P%, low-rank-trace-P%, svd-R, "
-    "svd-P%, svd-trace-P%, prune-P%, diagonal, with +int8, +bfloat16 or +float16 after "
-    "any; one of those storages or float32 alone; small, tiny"
+    ", ".join(form.names for form in FORMS.values())
+    + ", with +int8, +bfloat16 or +float16 after any; one of those storages or float32 "
+    f"alone; {', '.join(PRESETS)}"
 )
-_NUMBER = r"(\d+(?:\.\d+)?)"
-_FORMS: dict[str, Callable[[str], Form]] = {
-    r"block-(\d+)": lambda k: Blocks(_positive(k, "the number of blocks")),
-    r"block-(\d+)-correlated": lambda k: Blocks(
-        _positive(k, "the number of blocks"), correlated=True
-    ),
-    r"low-rank-(\d+)": lambda r: Leading(_rank(r), "rank", True),
-    rf"low-rank-{_NUMBER}%": lambda p: Leading(share(p, "the rank"), "share", True),
-    rf"low-rank-trace-{_NUMBER}%": lambda p: Leading(
-        share(p, "the trace"), "trace", True
-    ),
-    r"svd-(\d+)": lambda r: Leading(_rank(r), "rank", False),
-    rf"svd-{_NUMBER}%": lambda p: Leading(share(p, "the rank"), "share", False),
-    rf"svd-trace-{_NUMBER}%": lambda p: Leading(share(p, "the trace"), "trace", False),
-    rf"prune-{_NUMBER}%": lambda p: Prune(share(p, "what pruning keeps")),
-    r"(diagonal)": lambda _: OnlyDiagonal(),
-}
 
 
 @dataclass(frozen=True)
@@ -102,19 +75,8 @@ def storages() -> list[str]:
 
 
 def _form(text: str, name: str) -> Form:
-    for pattern, make in _FORMS.items():
-        found = re.fullmatch(pattern, text)
-        if found:
-            return make(found[1])
+    for kind in FORMS.values():
+        found: Form | None = kind.parse(text)
+        if found is not None:
+            return found
     raise SettingsError(f"there is no recipe {name!r}; there are {HELP}")
-
-
-def _positive(text: str, what: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise SettingsError(f"{what} must be at least 1, not {number}")
-    return number
-
-
-def _rank(text: str) -> float:
-    return float(_positive(text, "the rank"))

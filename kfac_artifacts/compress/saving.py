@@ -8,8 +8,8 @@ from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.compress.budget import Budget, choose_recipes
 from kfac_artifacts.compress.compress_artifact import compress
+from kfac_artifacts.compress.forms import Keep
 from kfac_artifacts.compress.recipes import Recipe
-from kfac_artifacts.compress.transforms import Keep
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.format import MAX_SHARD_BYTES, write_artifact
 from kfac_artifacts.format.writer import DEFAULT

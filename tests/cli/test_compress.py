@@ -9,11 +9,11 @@ import torch
 from click.testing import CliRunner
 
 from kfac_artifacts.artifact import BaseModel, ParameterInfo
+from kfac_artifacts.choices import FORMS
 from kfac_artifacts.compress import (
     PRESETS,
     Recipe,
     compression_report,
-    recipes,
     save_artifact,
 )
 from kfac_artifacts.compress.recipes import storages
@@ -336,5 +336,5 @@ def test_the_help_lists_every_kind_of_recipe():
     assert names == [name for several in LISTED.values() for name in several]
     for name in [*names, *re.findall(r"--recipe (\S+)", text)]:
         Recipe.parse(name)
-    for pattern in recipes._FORMS:  # there are no others
-        assert any(re.fullmatch(pattern, name) for name in names)
+    for form in FORMS.values():  # there are no others
+        assert any(form.parse(name) for name in names)

@@ -11,8 +11,8 @@ from kfac_artifacts.artifact import terms_of
 from kfac_artifacts.compress import Budget, Recipe, save_artifact
 from kfac_artifacts.compress.budget import CANDIDATES, choose_recipes
 from kfac_artifacts.compress.compress_factor import compress_factor
+from kfac_artifacts.compress.forms import Leading
 from kfac_artifacts.compress.originals import originals
-from kfac_artifacts.compress.transforms import Leading
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.format import load_artifact

@@ -9,7 +9,6 @@ from kfac_artifacts.artifact import Loss, NamedConfig
 from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.compress import Recipe, compress, save_artifact
 from kfac_artifacts.compress.compress_factor import compress_factor
-from kfac_artifacts.compress.forming import apply
 from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.compress.recipes import storages
 from kfac_artifacts.errors import FormatError
@@ -191,7 +190,7 @@ def test_what_would_not_get_smaller_keeps_its_structure(name):
         recipe = Recipe.parse(name)
         made = compress_factor(original(covariance(dim, dim)), recipe)
         codec = STORAGES[recipe.storage]
-        candidate = apply(recipe.form, original(covariance(dim, dim)))
+        candidate = recipe.form.apply(original(covariance(dim, dim)))
         sizes = [
             factor_info(type_of(f), dim, codec).nbytes
             for f in (candidate, Dense(torch.eye(dim)))

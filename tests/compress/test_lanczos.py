@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from kfac_artifacts.compress.forming import apply
+from kfac_artifacts.compress.forms import Leading
 from kfac_artifacts.compress.originals import LARGE, Original, lanczos
-from kfac_artifacts.compress.transforms import Leading
 from kfac_artifacts.factors import Dense, LowRank
 
 
@@ -33,7 +32,7 @@ def test_a_few_eigenvectors_are_those_of_the_whole(rank: int) -> None:
 @pytest.mark.parametrize("samples", [3, 200])
 def test_a_large_factor_keeps_its_diagonal_and_its_leading_part(samples: int) -> None:
     matrix = covariance(samples)
-    kept = apply(Leading(8.0, "rank", True), Original(Dense(matrix), False, True))
+    kept = Leading(8.0, "rank", True).apply(Original(Dense(matrix), False, True))
     assert isinstance(kept, LowRank)
     assert len(kept.values) == 8
     torch.testing.assert_close(kept.diagonal(), matrix.diagonal(), rtol=1e-4, atol=1e-5)
@@ -43,10 +42,8 @@ def test_a_large_factor_keeps_its_diagonal_and_its_leading_part(samples: int) ->
 
 def test_what_does_not_converge_is_left_to_the_whole_decomposition() -> None:
     assert lanczos(torch.zeros(LARGE, LARGE), 4) is None
-    kept = apply(
-        Leading(4.0, "rank", True),
-        Original(Dense(torch.zeros(LARGE, LARGE)), False, True),
-    )
+    zero = Original(Dense(torch.zeros(LARGE, LARGE)), False, True)
+    kept = Leading(4.0, "rank", True).apply(zero)
     assert float(kept.to_dense().norm()) == 0
 
 

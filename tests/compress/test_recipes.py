@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kfac_artifacts.compress import PRESETS, Recipe
-from kfac_artifacts.compress.recipes import HELP, storages
-from kfac_artifacts.compress.transforms import (
+from kfac_artifacts.compress.forms import (
     Blocks,
     Keep,
     Leading,
     OnlyDiagonal,
     Prune,
 )
+from kfac_artifacts.compress.recipes import HELP, storages
 from kfac_artifacts.errors import SettingsError
 
 FORMS = [word.strip() for word in HELP.split("with +")[0].split(",") if word.strip()]

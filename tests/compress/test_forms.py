@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kfac_artifacts.compress import Recipe
-from kfac_artifacts.compress.forming import apply
 from kfac_artifacts.compress.grouping import by_correlation, even_sizes
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import BlockDiagonal, Diagonal, LowRank, Pruned
@@ -20,7 +19,7 @@ SEEDS = st.integers(0, 10**6)
 
 
 def applied(name, matrix, **options):
-    return apply(Recipe.parse(name).form, original(matrix, **options))
+    return Recipe.parse(name).form.apply(original(matrix, **options))
 
 
 def test_the_bias_joins_the_last_block():

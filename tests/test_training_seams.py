@@ -149,6 +149,8 @@ def test_what_cannot_be_meant_is_refused() -> None:
         run(penalty="nothing")
     with pytest.raises(SettingsError, match="'linearised'"):
         run(regime="nothing")
+    with pytest.raises(CoverageError, match="LowRank trains none"):
+        run(replace(HELD, modules=("last.bias",)), regime=LowRank)
     with pytest.raises(MismatchError, match="needs the curvature"):
         run(penalty="kfac")
 

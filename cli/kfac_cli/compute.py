@@ -119,7 +119,7 @@ def command(
     """
     from kfac_artifacts.sources import check_model
 
-    drawing.check()
+    drawing.vectors()
     running.check()
     recipe = storing.parse()
     checkpoint = writing.claim([model, data])

@@ -10,7 +10,7 @@ import click
 
 from kfac_artifacts.choices import COTANGENTS, ESTIMATORS
 from kfac_cli.groups import option, shared
-from kfac_cli.options import memory_option
+from kfac_cli.options import memory_option, vectors_per_example
 from kfac_cli.parameters import COUNT
 
 if TYPE_CHECKING:
@@ -73,17 +73,15 @@ class CotangentOptions:
         "--draws", type=COUNT, help="Random vectors per example.  [default: 1]"
     )
 
-    def check(self) -> None:
-        """Refuse a number of unit vectors: there are as many as outputs."""
-        if self.kind == "exact" and self.draws is not None:
-            raise click.UsageError("--draws does not go with --cotangents exact")
+    def vectors(self) -> int | None:
+        """Random vectors per example; None for all unit vectors."""
+        return vectors_per_example(self.kind, self.draws)
 
     def cotangents(self, usual: str, seed: int) -> "Cotangents":
         """Choose them, ``usual`` ones unless asked for others."""
         from kfac_artifacts.artifact import Cotangents
 
-        kind = self.kind or usual
-        return Cotangents(kind, None if kind == "exact" else self.draws or 1, seed)
+        return Cotangents(self.kind or usual, self.vectors(), seed)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,10 @@ OS_ERRORS = {
 class KfacGroup(click.Group):
     """Turns every error raised on purpose into one line and an exit code."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the commands in the order in which they are needed."""
+        return list(self.commands)
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command; whatever it writes is harmless and legible."""
         with readable():

@@ -20,6 +20,7 @@ from kfac_cli.options import (
     plot_option,
     seed_option,
     task_vectors_option,
+    vectors_per_example,
 )
 from kfac_cli.parameters import COUNT, DIRECTORY, NAMED, NATURAL
 from kfac_cli.tables import print_table
@@ -53,11 +54,7 @@ class HeldOutOptions:
 
     def vectors(self) -> int | None:
         """Random vectors per example; None for all unit vectors."""
-        if self.cotangents != "exact":
-            return self.draws or 1
-        if self.draws is not None:
-            raise click.UsageError("--draws does not go with --cotangents exact")
-        return None
+        return vectors_per_example(self.cotangents, self.draws)
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,15 @@ def memory_option(what: str) -> Option:
     )
 
 
+def vectors_per_example(cotangents: str | None, draws: int | None) -> int | None:
+    """How many random vectors; None for all unit vectors, which nobody counts."""
+    if cotangents != "exact":
+        return draws or 1
+    if draws is not None:
+        raise click.UsageError("--draws does not go with --cotangents exact")
+    return None
+
+
 @dataclass(frozen=True)
 class MetaModelOptions:
     """How MODEL is built."""

@@ -14,7 +14,7 @@ from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Diagonal
 from kfac_artifacts.format.factor_info import factor_info
-from kfac_artifacts.format.overhead import described, overhead
+from kfac_artifacts.format.sizes import described, overhead
 
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 CANDIDATES = (

@@ -4,7 +4,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -91,9 +91,9 @@ def compression_report(
     for name, block in before.blocks.items():
         fresh = set(block.factors) - seen
         seen |= fresh
-        module, values = _module(name, block, (before, after), task_vectors)
-        own, less = _bytes(before, fresh), _bytes(after, fresh)
-        found.append(ModuleReport(name, own, less, *module))
+        sizes = _bytes(before, fresh), _bytes(after, fresh)
+        module, values = _module(name, block, (before, after), sizes, task_vectors)
+        found.append(module)
         sums.append(values)
         progress(1)
     total = sum(m.norm**2 for m in found)
@@ -107,14 +107,10 @@ def _module(
     name: str,
     block: Block,
     artifacts: tuple[Artifact, Artifact],
+    sizes: tuple[int, int],
     task_vectors: Sequence[Mapping[str, Tensor]],
-) -> tuple[tuple[Any, ...], list[tuple[float, float]]]:
-    """Measure a block.
-
-    Returns:
-        What ``ModuleReport`` has after the sizes, and the penalties along the task
-        vectors, before and after.
-    """
+) -> tuple[ModuleReport, list[tuple[float, float]]]:
+    """Measure a block, and the penalties along the task vectors before and after."""
     exact, found = (
         {f: artifact.factors[f].to("cpu", torch.float64) for f in block.factors}
         for artifact in artifacts
@@ -131,15 +127,20 @@ def _module(
     shapes = artifacts[0].parameters
     moves = [_filled(block, tau, shapes) for tau in task_vectors]
     along = [_along(block, exact, found, tau, scale) for tau in moves]
-    values = (
-        (max(lost, 0.0) / size) ** 0.5 if size > 0 else 0.0,
-        scale * size**0.5,
-        traces[1] / traces[0] if traces[0] else 1.0,
-        min(eigenvalue_ratio(*f.eigenvalue_range()) for f in found.values()),
-        float(((forms[1] - forms[0]) / forms[0]).abs().nan_to_num(0).mean()),
-        tuple(_ratio(after, before) for before, after in along),
+    report = ModuleReport(
+        name=name,
+        before=sizes[0],
+        after=sizes[1],
+        error=(max(lost, 0.0) / size) ** 0.5 if size > 0 else 0.0,
+        norm=scale * size**0.5,
+        trace=traces[1] / traces[0] if traces[0] else 1.0,
+        min_eigenvalue=min(
+            eigenvalue_ratio(*f.eigenvalue_range()) for f in found.values()
+        ),
+        random=float(((forms[1] - forms[0]) / forms[0]).abs().nan_to_num(0).mean()),
+        directions=tuple(_ratio(after, before) for before, after in along),
     )
-    return values, along
+    return report, along
 
 
 def _inner(one: Terms, other: Terms) -> float:

@@ -12,7 +12,7 @@ from kfac_artifacts.compress.forms import Keep
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.format import MAX_SHARD_BYTES, write_artifact
-from kfac_artifacts.format.writer import DEFAULT
+from kfac_artifacts.format.writer import DEFAULT_STORAGE
 from kfac_artifacts.places import check_free, workspace
 
 
@@ -68,7 +68,7 @@ def save_artifact(
 def _rounding(artifact: Artifact, storage: str | None) -> dict[str, Recipe] | None:
     """Recipes that keep every structure, if storing a factor so is compressing it."""
     names = {
-        factor: storage or artifact.storage(factor) or DEFAULT
+        factor: storage or artifact.storage(factor) or DEFAULT_STORAGE
         for factor in artifact.factors
     }
     if not any(STORAGES[name].compresses for name in names.values()):

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
         read_manifest,
     )
     from kfac_artifacts.format.reader import StoredFactors, load_artifact
+    from kfac_artifacts.format.sizes import dense_bytes
     from kfac_artifacts.format.storage.base import Storage
     from kfac_artifacts.format.writer import (
         MAX_SHARD_BYTES,
-        dense_bytes,
         write_artifact,
     )
 
@@ -40,7 +40,7 @@ export_lazily(
         "Storage": "storage.base",
         "StoredFactors": "reader",
         "check_hashes": "header",
-        "dense_bytes": "writer",
+        "dense_bytes": "sizes",
         "load_artifact": "reader",
         "read_header": "header",
         "read_manifest": "header",

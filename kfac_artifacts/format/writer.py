@@ -22,7 +22,7 @@ from kfac_artifacts.format.tensors import write_tensors
 from kfac_artifacts.places import check_free, new_directory
 
 MAX_SHARD_BYTES = 5 * 10**9
-DEFAULT = "symmetric-float32"
+DEFAULT_STORAGE = "symmetric-float32"
 
 
 def write_artifact(
@@ -42,8 +42,8 @@ def write_artifact(
     Args:
         artifact: What to write; its factors are asked for one at a time.
         path: The directory; links are followed.
-        storage: One of ``STORAGES``; a factor without a symmetric matrix takes the
-            plain form. None keeps what factors are stored as, or else is ``DEFAULT``.
+        storage: One of ``STORAGES``; a factor that it does not fit takes what stands
+            for it. None keeps what factors are stored as, or ``DEFAULT_STORAGE``.
         max_shard_bytes: Size in bytes above which several tensor files are written.
         replace: Whether what this package wrote there may be replaced.
         progress: Told 1 after every factor.
@@ -87,27 +87,9 @@ def _factor_infos(artifact: Artifact, storage: str | None) -> dict[str, FactorIn
     for block in artifact.blocks.values():
         for name, dim in block.sizes(artifact.parameters):
             if name not in infos:
-                own = STORAGES[storage or artifact.storage(name) or DEFAULT]
+                own = STORAGES[storage or artifact.storage(name) or DEFAULT_STORAGE]
                 infos[name] = factor_info(artifact.structure(name), dim, own)
     return infos
-
-
-def dense_bytes(artifact: Artifact) -> int:
-    """Size of an artifact if its matrices were dense float32, in bytes.
-
-    Args:
-        artifact: Any artifact.
-
-    Returns:
-        4 bytes per entry; of factors that are diagonal by nature, of the diagonal.
-    """
-    dims: dict[str, int] = {}
-    for block in artifact.blocks.values():
-        dims |= dict(block.sizes(artifact.parameters))
-    return sum(
-        4 * (dim if artifact.structure(name).name == "diagonal" else dim**2)
-        for name, dim in dims.items()
-    )
 
 
 def _shards(

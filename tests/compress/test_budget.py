@@ -16,7 +16,7 @@ from kfac_artifacts.compress.originals import originals
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.format import load_artifact
-from kfac_artifacts.format.overhead import described, overhead
+from kfac_artifacts.format.sizes import described, overhead
 from tests.artifacts import covariance, plain, rich
 from tests.compress.small import on_disk, size, total_error
 

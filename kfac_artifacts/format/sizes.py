@@ -1,4 +1,4 @@
-"""How many bytes an artifact has beside its numbers; upper bounds."""
+"""How many bytes an artifact has beside its numbers, at most, and if it were dense."""
 
 import json
 
@@ -46,3 +46,21 @@ def overhead(artifact: Artifact) -> int:
     """
     empty = Manifest(artifact.provenance, artifact.blocks, {}, {})
     return len(dump_json(to_json(empty))) + FILES
+
+
+def dense_bytes(artifact: Artifact) -> int:
+    """Size of an artifact if its matrices were dense float32, in bytes.
+
+    Args:
+        artifact: Any artifact.
+
+    Returns:
+        4 bytes per entry; of factors that are diagonal by nature, of the diagonal.
+    """
+    dims: dict[str, int] = {}
+    for block in artifact.blocks.values():
+        dims |= dict(block.sizes(artifact.parameters))
+    return sum(
+        4 * (dim if artifact.structure(name).name == "diagonal" else dim**2)
+        for name, dim in dims.items()
+    )

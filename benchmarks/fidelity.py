@@ -19,7 +19,7 @@ import assets
 import tinyvit
 
 import kfac_artifacts as kfac
-from kfac_artifacts.estimate import Estimator
+from kfac_artifacts.estimate import Kfac, KfacReduce, Nearest
 from kfac_artifacts.fidelity import Fidelity
 from kfac_artifacts.network import Examples
 
@@ -28,11 +28,11 @@ Case: TypeAlias = tuple[kfac.Network, Examples, Examples]
 
 TASK, TOKENS, IMAGES, DIRECTIONS = "stackoverflow", 24, 1024, 4
 ESTIMATORS = {
-    "kfac": Estimator("kfac"),
-    "kfac-reduce": Estimator("kfac-reduce"),
-    "nearest": Estimator("nearest"),
-    "nearest-plain": Estimator("nearest", shrinkage=False),
-    "nearest-2": Estimator("nearest", terms=2),
+    "kfac": Kfac(),
+    "kfac-reduce": KfacReduce(),
+    "nearest": Nearest(),
+    "nearest-plain": Nearest(shrinkage=False),
+    "nearest-2": Nearest(terms=2),
 }
 COTANGENTS = ("mc", "orthogonal")
 COUNTS, HELD_OUT = (128, 256), 512

@@ -26,7 +26,7 @@ from reading import Inputs, Pair, claimed, read_weights
 from torch import Tensor
 
 import kfac_artifacts as kfac
-from kfac_artifacts.estimate import choose
+from kfac_artifacts.chosen import choose
 
 TASKS = ("banking", "hwu", "stackoverflow")
 COUNTS = (4, 16, 64, 256)

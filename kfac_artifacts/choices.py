@@ -46,3 +46,6 @@ OPTIMIZERS = Variants(
     {"adamw": "train.optimizers:adamw", "adamw8bit": "train.optimizers:adamw8bit"},
 )
 MERGES = Variants("merge method", {"sum": "task_vector.merging.sum:Sum"})
+
+KEPT_BYTES = 4 * 10**9
+"""Bytes of activations that may be kept at once, unless told otherwise."""

@@ -62,7 +62,7 @@ class Workers:
             return cls(device=device)
         return cls(dist.get_rank(), dist.get_world_size(), device=device)
 
-    def deal(self, shapes: Mapping[str, tuple[int, ...]]) -> "Workers":
+    def assign_owners(self, shapes: Mapping[str, tuple[int, ...]]) -> "Workers":
         """The same processes, each the owner of its part of the sums by size."""
         load = [0] * self.size
         owners = {}
@@ -80,7 +80,7 @@ class Workers:
         """Whether a sum lives here."""
         return not self.sharded or self.owners[name] == self.rank
 
-    def join(self, tensors: Mapping[str, Tensor]) -> None:
+    def all_reduce(self, tensors: Mapping[str, Tensor]) -> None:
         """Add up the tensors of all processes, in place, unless they are sharded."""
         if self.size == 1 or self.sharded:
             return
@@ -108,7 +108,7 @@ class Workers:
                 dist.all_reduce(value)
         return value
 
-    def share(self, name: str, factor: Factor | None) -> Factor:
+    def broadcast_factor(self, name: str, factor: Factor | None) -> Factor:
         """Give a factor to all processes, if only its owner has it."""
         if not self.sharded or self.size == 1:
             assert factor is not None  # noqa: S101 - every process has it

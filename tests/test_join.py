@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from kfac_artifacts.artifact import Cotangents, NamedConfig
+from kfac_artifacts.choices import ESTIMATORS
 from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import MismatchError
-from kfac_artifacts.estimate import Estimator
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import join
 from tests.artifacts import artifact
@@ -30,7 +30,7 @@ def halves(estimator):
 
 @pytest.mark.parametrize("name", ["kfac", "kfac-reduce", "nearest"])
 def test_joined_parts_equal_the_whole(name, tmp_path):
-    whole, parts = halves(Estimator(name))
+    whole, parts = halves(ESTIMATORS[name]())
     for number, part in enumerate(parts):
         save_artifact(part, tmp_path / str(number))
     joined = join([load_artifact(tmp_path / "0"), load_artifact(tmp_path / "1")])

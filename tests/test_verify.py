@@ -15,7 +15,7 @@ from kfac_artifacts.artifact import (
 )
 from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.definiteness import check_definite
-from kfac_artifacts.estimate import Estimator
+from kfac_artifacts.estimate import Nearest
 from kfac_artifacts.factors import BlockDiagonal, Dense, Diagonal, LowRank
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.format.files import sha256_file
@@ -116,7 +116,7 @@ def test_values_that_are_not_finite_are_found(tmp_path):
 def test_terms_of_a_sum_need_not_be_semidefinite_alone(tmp_path):
     """The eigenvalues of the sum are told instead, as the dense matrix has them."""
     network, examples = tiny()
-    computed = compute(network, examples, estimator=Estimator("nearest", 3))
+    computed = compute(network, examples, estimator=Nearest(terms=3))
     save_artifact(computed, tmp_path / "sums")
     findings = {f.what: f for f in verify(tmp_path / "sums")}
     assert all(f.good for f in findings.values())

@@ -125,13 +125,9 @@ def command(
     checkpoint = writing.claim([model, data])
     check_model(model)
     opened = reading.read(data)
-    from kfac_artifacts.estimate import (
-        Workers,
-        discard,
-        hold_together,
-        require_rows,
-        save_together,
-    )
+    from kfac_artifacts.capture.sample import require_rows
+    from kfac_artifacts.estimate import discard, hold_together, save_together
+    from kfac_artifacts.workers import Workers
 
     if not allow_few:
         require_rows(min(examples, len(opened.table)))
@@ -176,7 +172,7 @@ def command(
 
 def _is_main(running: RunOptions) -> bool:
     """Whether this process reports; meets the others, if there are several."""
-    from kfac_artifacts.estimate import Workers
+    from kfac_artifacts.workers import Workers
 
     workers = Workers.gather("cpu")
     if workers.size > 1 and not running.native:

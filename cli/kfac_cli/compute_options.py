@@ -1,7 +1,7 @@
 """The many options of ``kfac compute``, by what they are about."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kfac_artifacts.choices import COTANGENTS, ESTIMATORS
-from kfac_cli.groups import option, shared
+from kfac_cli.groups import given, option, shared
 from kfac_cli.options import memory_option, vectors_per_example
 from kfac_cli.parameters import COUNT
 
@@ -52,9 +52,14 @@ class EstimatorOptions:
 
     def estimator(self) -> "Estimator":
         """Choose it in the library."""
-        from kfac_artifacts.estimate import Estimator
+        from kfac_artifacts.estimate import choose_estimator
 
-        return Estimator(self.name, self.terms, self.shrinkage, memory=self.memory)
+        options = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name != "name" and given(field.name)
+        }
+        return choose_estimator(self.name, **options)
 
 
 @dataclass(frozen=True)
@@ -141,5 +146,5 @@ class RunOptions:
 
         if not self.native:
             return compute_with_curvlinops
-        job = ComputeOptions(checkpoint, self.resume, self.every, self.shard)
-        return partial(compute, job=job)
+        options = ComputeOptions(checkpoint, self.resume, self.every, self.shard)
+        return partial(compute, options=options)

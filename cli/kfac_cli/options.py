@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kfac_artifacts.choices import DTYPES, MERGES, STORAGES
+from kfac_artifacts.choices import DTYPES, KEPT_BYTES, MERGES, STORAGES
 from kfac_cli.groups import Option, option, shared
 from kfac_cli.parameters import COUNT, DIRECTORY, FILE, NATURAL, Size
 
@@ -84,7 +84,11 @@ def batch_size_option(
 def memory_option(what: str) -> Option:
     """How much of the activations may be kept."""
     return click.option(
-        "--memory", type=Size(), default="4GB", show_default=True, help=what
+        "--memory",
+        type=Size(),
+        default=f"{KEPT_BYTES // 10**9}GB",
+        show_default=True,
+        help=what,
     )
 
 

@@ -21,8 +21,7 @@ from kfac_cli.tables import print_table
 from kfac_cli.units import duration, operations, size
 
 if TYPE_CHECKING:
-    from kfac_artifacts.estimate import Effort, Plan
-    from kfac_artifacts.estimate.planning.cost import PlannedBlock
+    from kfac_artifacts.estimate import Effort, Plan, PlannedBlock
     from kfac_artifacts.network import Batch, Network
 
 EXAMPLES_TRACED = 2
@@ -77,9 +76,10 @@ class EffortOptions:
 
     def effort(self) -> "Effort":
         """Tell the library."""
-        from kfac_artifacts.estimate import Effort
+        from kfac_artifacts.estimate import Effort, choose_estimator
 
-        return Effort(**vars(self))
+        estimator = choose_estimator(self.estimator)
+        return Effort(self.examples, self.batch_size, self.passes, estimator)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class RateOptions:
             return self.gflops
         import torch
 
-        from kfac_artifacts.estimate.planning.cost import matrix_rate
+        from kfac_artifacts.estimate import matrix_rate
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return matrix_rate(network.dtype, device) / 1e9
@@ -180,6 +180,7 @@ def _to_json(network: "Network", plan: "Plan", rate: float | None) -> dict[str, 
         "outputs": plan.outputs,
         "dtype": str(network.dtype).removeprefix("torch."),
         **asdict(plan.effort),
+        "estimator": plan.effort.estimator.name,
         "parameters": plan.parameters,
         "covered": plan.covered,
         "storages": dict(plan.storages),
@@ -252,7 +253,8 @@ def _print_cost(network: "Network", plan: "Plan", rate: float | None) -> None:
         return
     each = [f"{name} {operations(n)}" for name, n in asdict(plan.flops).items()]
     total = plan.flops.total * effort.examples
-    more = ", without its iterations" if effort.estimator == "nearest" else ""
+    uncounted = effort.estimator.cost.uncounted
+    more = f", without {uncounted}" if uncounted else ""
     click.echo(
         f"operations per example, at least: {', '.join(each)}; "
         f"of {effort.examples} examples: {operations(total)}{more}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kfac_cli.units import size
 
 if TYPE_CHECKING:
-    from kfac_artifacts.estimate.planning.cost import PlannedBlock
+    from kfac_artifacts.estimate import PlannedBlock
 
 NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # a whole part of a name
 

@@ -25,8 +25,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kfac_artifacts.artifact import Cotangents
+from kfac_artifacts.choices import COTANGENTS
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.format.manifest import COTANGENTS
 
 HALVES = 2
 

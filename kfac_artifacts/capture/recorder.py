@@ -23,7 +23,7 @@ class Recorder:
     """
 
     keeps_inputs = False
-    muted = False
+    out_of_examples = False
 
     def __init__(self, *, exact: bool = False) -> None:
         self._exact = exact

@@ -38,7 +38,7 @@ def silent(stage: str, total: int) -> AbstractContextManager[Advance]:
 class BatchListener(Listener, Protocol):
     """Told of the ends of passes, too."""
 
-    muted: bool
+    out_of_examples: bool
     """Whether a pass counts for nothing, because no examples are left."""
 
     def end_of_forward(self) -> None:
@@ -101,7 +101,7 @@ class Run:
                     loaded = next(batches, None)
                 if loaded is None:
                     return
-                listener.muted = not loaded.ranks
+                listener.out_of_examples = not loaded.ranks
                 self._one_batch(listener, layers, loaded, chunks)
                 advance(len(loaded.ranks))
                 yield loaded

@@ -45,7 +45,7 @@ class Accumulator:
         reduce: Whether to sum over positions first (``kfac-reduce``).
 
     Attributes:
-        muted: Whether a pass adds nothing, because this process has no examples left.
+        out_of_examples: Whether passes add nothing: other processes have examples left.
     """
 
     keeps_inputs = False
@@ -62,8 +62,8 @@ class Accumulator:
         self._coverage = coverage
         self._reduce = reduce
         self.sums = Sums(sum_shapes(coverage, shapes), like, workers)
-        self.muted = False
-        self._dealt = workers.sharded
+        self.out_of_examples = False
+        self._sharded = workers.sharded
         self._means: dict[Layer, list[tuple[Tensor, Tensor | int]]] = defaultdict(list)
         self._totals: dict[Layer, Tensor] = {}
         self._gradients: dict[str, Tensor] = {}
@@ -88,7 +88,9 @@ class Accumulator:
                 self._add_rows(layer, visit.real(visit.a))
         elif not layer.whole:
             ids = visit.real(visit.a)
-            self.sums.add_counts(input_name(layer), ids[:0] if self.muted else ids)
+            self.sums.add_counts(
+                input_name(layer), ids[:0] if self.out_of_examples else ids
+            )
 
     def on_cotangent(self, visit: Visit, g: Tensor) -> None:
         """Add to B, or to the whole gradient of the batch's examples."""
@@ -129,7 +131,7 @@ class Accumulator:
             for name in layer.parameters.values() if layer.whole else ():
                 if name in self._gradients:
                     rows = self._gradients.pop(name)
-                    rows = rows[:0] if self.muted else rows
+                    rows = rows[:0] if self.out_of_examples else rows
                     self.sums.add_outer(gramian_name(name), rows)
             if layer in self._totals:
                 self._add_output(layer, self._totals.pop(layer))
@@ -168,8 +170,8 @@ class Accumulator:
     def _add(
         self, layer: Layer, name: str, rows: Tensor, *, bias: bool = False
     ) -> None:
-        rows = rows[:0] if self.muted else rows
-        if layer.functional and self._dealt:  # experts come in any order
+        rows = rows[:0] if self.out_of_examples else rows
+        if layer.functional and self._sharded:  # experts come in any order
             self._later[name, bias].append(rows)
         else:
             self.sums.add_outer(name, rows, bias=bias)

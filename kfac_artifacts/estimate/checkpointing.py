@@ -1,7 +1,7 @@
 """Saving what an estimation has done, now and then, and going on from there.
 
 While sums are made each process keeps its own. What follows is the same on every
-process, so the main one keeps it for all. If factors are dealt out each process keeps
+process, so the main one keeps it for all. If factors have owners each process keeps
 its own to the end: the last two states, because a kill may find some processes a state
 ahead of others, but never two.
 """
@@ -33,12 +33,12 @@ class Saver:
     """Keeps the checkpoint of this process, if there is to be one.
 
     Attributes:
-        job: Where, how often, and whether to go on.
+        options: Where, how often, and whether to go on.
         workers: The processes that compute together.
         settings: What must be the same to go on.
     """
 
-    job: ComputeOptions
+    options: ComputeOptions
     workers: Workers
     settings: Mapping[str, Json]
     _cost: float = 0.0
@@ -57,21 +57,21 @@ class Saver:
             MismatchError: If it is of another job.
             KfacError: If another process failed at this.
         """
-        if self.job.directory is None:
+        if self.options.directory is None:
             return None
         with self.workers.together():
-            if self.job.resume:
-                for place in kept_in(self.job.directory):
+            if self.options.resume:
+                for place in kept_in(self.options.directory):
                     Checkpoint(place, self.settings, AFRESH).peek()
             elif self.workers.main:
-                discard(self.job.directory)
-        if not self.job.resume:
+                discard(self.options.directory)
+        if not self.options.resume:
             return None
         return self._load_own() if self.workers.sharded else self._load_shared()
 
     def held(self) -> AbstractContextManager[None]:
         """Keep other runs from the checkpoint, if there is to be one."""
-        path = self.job.directory
+        path = self.options.directory
         return nullcontext() if path is None else hold_together(path, self.workers)
 
     def offer(
@@ -88,13 +88,13 @@ class Saver:
             step: How far the stage is.
             tensors: Gives what is done, by name.
             details: What else is needed, with the ``stage``.
-            every: Every how many offers to save at most; None for the job's choice.
+            every: Every how many offers to save at most; None for what the options say.
         """
-        if self.job.directory is None:
+        if self.options.directory is None:
             return
         self._batches += 1
         waited = time.monotonic() - self._since
-        due = self._batches >= (every or self.job.every)
+        due = self._batches >= (every or self.options.every)
         due = due and self._cost <= SHARE * waited
         if self.workers.sharded:
             due = self.workers.copy_of(due)
@@ -115,7 +115,7 @@ class Saver:
 
     def _slots(self) -> list[Checkpoint]:
         """Where the states of this process are kept: two places if sharded."""
-        path = self.job.directory
+        path = self.options.directory
         assert path is not None  # noqa: S101 - narrows
         if self.workers.size > 1:
             path /= f"process-{self.workers.rank}"
@@ -147,8 +147,8 @@ class Saver:
             if max(counts) < 2 and min(counts) == 0:
                 return None  # the first time was not over
             raise FormatError(
-                f"the processes have no state in common in {self.job.directory}, but "
-                f"{told}; {AFRESH}"
+                f"the processes have no state in common in {self.options.directory}, "
+                f"but {told}; {AFRESH}"
             )
         number = moments.index(max(common))
         self._saved = number + 1

@@ -1,23 +1,21 @@
 """The stages of an estimation, each of which can be gone on with after a kill."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from kfac_artifacts.artifact import Json, KroneckerBlock
+from kfac_artifacts.artifact import Json
 from kfac_artifacts.capture.run import Run
 from kfac_artifacts.estimate.accumulator import Accumulator
 from kfac_artifacts.estimate.checkpointing import REFINING, SUMS, Saver
-from kfac_artifacts.estimate.estimators.nearest import Refined, refine
-from kfac_artifacts.estimate.options import Estimator
+from kfac_artifacts.estimate.estimators.base import Estimate, Estimator
 from kfac_artifacts.factors import Dense, Diagonal, Factor
 from kfac_artifacts.format.checkpoint import State
 
 
-def estimate(run: Run, estimator: Estimator, saver: Saver) -> Refined:
-    """Estimate all blocks: sums over the examples, then the nearest products if asked.
+def estimate(run: Run, estimator: Estimator, saver: Saver) -> Estimate:
+    """Estimate all blocks: sums over the examples, then what refines them.
 
     Args:
         run: The passes.
@@ -27,24 +25,17 @@ def estimate(run: Run, estimator: Estimator, saver: Saver) -> Refined:
     Returns:
         Blocks, and the factors that live on this process.
     """
-    accumulator = Accumulator(
-        run.coverage,
-        run.network.shapes,
-        run.network.template,
-        run.workers,
-        reduce=estimator.name == "kfac-reduce",
-    )
+    accumulator = estimator.accumulator(run)
     state = saver.load()
     if state is not None and state.details["stage"] == REFINING:
         found = _restored(accumulator, state, run.network.device)
     else:
         _sum_up(run, accumulator, saver, state)
         factors = accumulator.factors(run.sample.weight)
-        found = Refined(accumulator.blocks(), factors)
-    if estimator.name == "nearest":
-        for _ in refine(run, estimator, found):
-            step, details = len(found.finished), _details(found)
-            saver.offer(step, lambda: _tensors(found), details, every=1)
+        found = Estimate(accumulator.blocks(), factors)
+    for _ in estimator.refine(run, found):
+        step, details = len(found.finished), _details(found)
+        saver.offer(step, lambda: _tensors(found), details, every=1)
     return found
 
 
@@ -66,38 +57,35 @@ def _counts(value: Any) -> dict[str, int]:
     return {name: int(count) for name, count in value.items()}
 
 
-def _tensors(found: Refined) -> dict[str, Tensor]:
-    tensors = {}
+def _tensors(found: Estimate) -> dict[str, Tensor]:
+    tensors, saved = {}, set[int]()  # files hold no memory twice
     for kind, factors in (("start", found.start), ("factors", found.factors)):
         for name, factor in factors.items():
             (tensor,) = factor.tensors().values()
-            tensors[f"{kind}/{name}"] = tensor
+            again = id(factor) in saved
+            tensors[f"{kind}/{name}"] = tensor.clone() if again else tensor
+            saved.add(id(factor))
     return tensors
 
 
-def _details(found: Refined) -> dict[str, Json]:
-    blocks = {name: found.blocks[name] for name in found.finished}
-    terms: dict[str, Json] = {
-        name: [list(term) for term in block.terms]
-        for name, block in blocks.items()
-        if isinstance(block, KroneckerBlock)
+def _details(found: Estimate) -> dict[str, Json]:
+    finished: dict[str, Json] = {
+        name: list(found.blocks[name].factors) for name in found.finished
     }
-    return {"stage": REFINING, "terms": terms, "sweeps": found.sweeps}
+    return {"stage": REFINING, "finished": finished, "sweeps": found.sweeps}
 
 
-def _restored(accumulator: Accumulator, state: State, device: Any) -> Refined:
+def _restored(accumulator: Accumulator, state: State, device: Any) -> Estimate:
     details: Mapping[str, Any] = state.details
     blocks = accumulator.blocks()
-    for name, terms in details["terms"].items():
-        block = blocks[name]
-        assert isinstance(block, KroneckerBlock)  # noqa: S101 - narrows
-        blocks[name] = replace(block, terms=tuple((a, b) for a, b in terms))
+    for name, factors in details["finished"].items():
+        blocks[name] = blocks[name].with_factors(factors)
     kinds: dict[str, dict[str, Factor]] = {"start": {}, "factors": {}}
     for key, tensor in state.tensors.items():
         kind, name = key.split("/", 1)
         moved = tensor.to(device)
         kinds[kind][name] = Dense(moved) if moved.dim() == 2 else Diagonal(moved)
-    finished = list(details["terms"])
-    return Refined(
+    finished = list(details["finished"])
+    return Estimate(
         blocks, kinds["start"], kinds["factors"], finished, details["sweeps"]
     )

@@ -73,7 +73,7 @@ class Sums:
 
     def join(self) -> None:
         """Join the sums of all processes: once, at the end."""
-        self._workers.join(self.tensors)
+        self._workers.all_reduce(self.tensors)
         counts = torch.tensor(
             list(self.positions.values()),
             dtype=torch.float64,
@@ -92,7 +92,7 @@ class Sums:
         if self._workers.sharded and len({*self._workers.all_of(sent)}) > 1:
             raise KfacError(
                 "the model does not do the same in every process, so that its factors "
-                "cannot be dealt out; compute without --shard"
+                "cannot be split over them; compute without --shard"
             )
         self._sent.clear()
 

@@ -12,6 +12,7 @@ from kfac_artifacts.capture.naming import blocks_of
 from kfac_artifacts.capture.proof import Coverage, prove
 from kfac_artifacts.capture.run import Progress, Run, silent
 from kfac_artifacts.capture.sample import Sample, pair_to_prove
+from kfac_artifacts.choices import KEPT_BYTES
 from kfac_artifacts.chosen import choose
 from kfac_artifacts.errors import CoverageError, SettingsError
 from kfac_artifacts.fidelity.blocks import MeasuredBlock, measure_blocks
@@ -44,7 +45,7 @@ def fidelity(  # noqa: PLR0913 - as many arguments as there are choices
     directions: int = 4,
     directions_data: Examples | None = None,
     task_vectors: Mapping[str, TaskVector] | None = None,
-    memory: int = 4 * 2**30,
+    memory: int = KEPT_BYTES,
     batch_size: int = 32,
     progress: Progress = silent,
 ) -> Fidelity:

@@ -17,6 +17,7 @@ from kfac_artifacts.artifact import (
     Provenance,
     Source,
 )
+from kfac_artifacts.choices import COTANGENTS, ESTIMATORS
 from kfac_artifacts.format.consistency import (
     check_factors,
     check_file_names,
@@ -38,8 +39,6 @@ from kfac_artifacts.format.json_object import (
 FORMAT = "kfac-artifact"
 VERSION = 1
 MANIFEST = "kfac.json"
-ESTIMATORS = ("kfac", "kfac-reduce", "nearest")
-COTANGENTS = ("orthogonal", "mc", "exact")
 MAX_AXES = 8
 
 
@@ -133,7 +132,9 @@ def from_json(value: object) -> Manifest:
     output_map = named(fields.take("output_map", dict), "output_map")
     estimator = named(fields.take("estimator", dict), "estimator")
     known = estimator.name in ESTIMATORS
-    fields.require(known, f"estimator {estimator.name!r} is not one of {ESTIMATORS}")
+    fields.require(
+        known, f"estimator {estimator.name!r} is not one of {tuple(ESTIMATORS)}"
+    )
     provenance = Provenance(
         base=base,
         output_map=output_map,

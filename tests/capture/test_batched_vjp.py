@@ -7,7 +7,7 @@ from torch import nn
 from kfac_artifacts.artifact import Cotangents, NamedConfig
 from kfac_artifacts.capture import run as running
 from kfac_artifacts.capture.hooks import Pass
-from kfac_artifacts.estimate import Estimator
+from kfac_artifacts.choices import ESTIMATORS
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
 from tests.computed import compute
@@ -95,7 +95,7 @@ def backward_passes(monkeypatch):
 
 def factors(network, batch, cotangents, name="kfac"):
     examples = TensorExamples(batch, "x")
-    estimator = Estimator(name)
+    estimator = ESTIMATORS[name]()
     artifact = compute(
         network, examples, cotangents=cotangents, estimator=estimator, batch_size=2
     )

@@ -7,7 +7,7 @@ from torch import nn
 from kfac_artifacts.artifact import KroneckerBlock, NamedConfig
 from kfac_artifacts.capture.layers.routing import Places, Tokens
 from kfac_artifacts.compress import save_artifact
-from kfac_artifacts.estimate import ComputeOptions, Estimator, checkpointing
+from kfac_artifacts.estimate import ComputeOptions, Nearest, checkpointing
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import merge
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
@@ -139,9 +139,11 @@ def test_the_nearest_products_of_an_unreached_expert_are_saved_on_the_way(
     network = network_of("gpt-oss")
     with torch.no_grad():
         network.module.get_submodule(f"{FIRST}.router").bias[3] = -1000
-    job = ComputeOptions(tmp_path / "checkpoint", every=1)
-    estimator = Estimator("nearest", terms, shrinkage=False)
-    artifact = compute(network, texts(), cotangents=EXACT, estimator=estimator, job=job)
+    options = ComputeOptions(tmp_path / "checkpoint", every=1)
+    estimator = Nearest(terms=terms, shrinkage=False)
+    artifact = compute(
+        network, texts(), cotangents=EXACT, estimator=estimator, options=options
+    )
     block = artifact.blocks[f"{FIRST}.experts.down_proj.3"]
     assert len(set(block.factors)) == 2 * terms
     assert all(artifact.factors[f].to_dense().norm() == 0 for f in block.factors)

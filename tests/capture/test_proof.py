@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from kfac_artifacts.artifact import Cotangents, NamedConfig
+from kfac_artifacts.chosen import choose
 from kfac_artifacts.errors import CoverageError, KfacError, SourceError
-from kfac_artifacts.estimate import choose
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests.brute_force import gramian, jacobians
 from tests.computed import compute

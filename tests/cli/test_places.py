@@ -204,7 +204,7 @@ def test_python_gets_the_same_refusals(copy) -> None:
         )
     job = kfac.ComputeOptions(checkpoint="c", every=1)
     with hold("d"):
-        kfac.compute(network, examples, count=2, job=job, allow_few=True)
+        kfac.compute(network, examples, count=2, options=job, allow_few=True)
     assert [p.name for p in Path("c").iterdir()] != [".lock"]
 
 

@@ -20,14 +20,17 @@ from torch.distributed import TCPStore
 from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
 from kfac_artifacts.estimate import (
     ComputeOptions,
-    DealtFactors,
     Estimator,
-    Workers,
+    Kfac,
+    KfacReduce,
+    Nearest,
+    OwnedFactors,
     save_together,
 )
 from kfac_artifacts.estimate.options import ALONE
 from kfac_artifacts.estimate.sums import Sums
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
+from kfac_artifacts.workers import Workers
 from tests import models
 from tests.computed import compute
 from tests.running import Process, finish
@@ -75,9 +78,9 @@ class Case:
     examples: TensorExamples
     estimator: Estimator
     draws: int = 1
-    job: ComputeOptions = ALONE
+    options: ComputeOptions = ALONE
 
-    def run(self, **options: Any) -> tuple[Network, Artifact]:
+    def run(self, **given: Any) -> tuple[Network, Artifact]:
         network = network_of(self.module(dtype=torch.float64))
         return network, compute(
             network,
@@ -85,7 +88,7 @@ class Case:
             cotangents=Cotangents("orthogonal", self.draws, 0),
             estimator=self.estimator,
             batch_size=2,
-            **{"job": self.job, **options},
+            **{"options": self.options, **given},
         )
 
 
@@ -93,22 +96,22 @@ def _experts(dtype: torch.dtype) -> nn.Module:
     return models.tiny("mixtral", dtype=dtype)
 
 
-NEAREST = Estimator("nearest")
+NEAREST = Nearest()
 PLAIN = {
-    "kfac": Case(models.tiny_bert, texts(7), Estimator()),
-    "reduce": Case(models.tiny_bert, texts(7), Estimator("kfac-reduce"), draws=2),
+    "kfac": Case(models.tiny_bert, texts(7), Kfac()),
+    "reduce": Case(models.tiny_bert, texts(7), KfacReduce(), draws=2),
     "nearest": Case(models.tiny_bert, texts(9), NEAREST),
     "groups": Case(models.tiny_bert, texts(9), replace(NEAREST, memory=30000)),
     "streamed": Case(
-        models.tiny_bert, texts(7), Estimator("nearest", 2, shrinkage=False, memory=1)
+        models.tiny_bert, texts(7), Nearest(terms=2, shrinkage=False, memory=1)
     ),
-    "images": Case(models.tiny_vit, images(5), Estimator(), draws=2),
-    "experts": Case(_experts, texts(7), Estimator()),
-    "experts-reduce": Case(_experts, texts(7), Estimator("kfac-reduce")),
+    "images": Case(models.tiny_vit, images(5), Kfac(), draws=2),
+    "experts": Case(_experts, texts(7), Kfac()),
+    "experts-reduce": Case(_experts, texts(7), KfacReduce()),
     "experts-nearest": Case(_experts, texts(9), NEAREST),
 }
 SHARDED = {
-    f"sharded-{name}": replace(case, job=ComputeOptions(shard=True))
+    f"sharded-{name}": replace(case, options=ComputeOptions(shard=True))
     for name, case in PLAIN.items()
 }
 CASES = PLAIN | SHARDED
@@ -147,8 +150,8 @@ def _main(output: Path, names: Sequence[str]) -> None:
             network, artifact = case.run(progress=watch)
         save_together(artifact, output / name)
         workers = Workers.gather(network.device)
-        dealt = isinstance(artifact.factors, DealtFactors)
-        own = artifact.factors.own if dealt else artifact.factors
+        owned = isinstance(artifact.factors, OwnedFactors)
+        own = artifact.factors.own if owned else artifact.factors
         seen |= {"own": sorted(own), "restored": _untouched(network, case)}
         (output / f"{name}-{workers.rank}.json").write_text(json.dumps(seen))
 

@@ -10,7 +10,7 @@ from torch import nn
 from kfac_artifacts import curvlinops_adapter
 from kfac_artifacts.artifact import Cotangents, NamedConfig
 from kfac_artifacts.errors import CoverageError, KfacError, SettingsError
-from kfac_artifacts.estimate import Estimator
+from kfac_artifacts.estimate import KfacReduce, Nearest
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
 from tests.computed import compute, compute_with_curvlinops
@@ -99,7 +99,7 @@ def test_reduced_factors_are_those_of_averaged_inputs_and_summed_cotangents():
     found = compute_with_curvlinops(
         network,
         examples,
-        estimator=Estimator("kfac-reduce"),
+        estimator=KfacReduce(),
         cotangents=EXACT,
         batch_size=1,
     )
@@ -313,7 +313,7 @@ def test_progress_counts_examples():
 def test_what_it_cannot_do_is_refused():
     network, examples = mlp()
     with pytest.raises(SettingsError, match="nearest"):
-        compute_with_curvlinops(network, examples, estimator=Estimator("nearest"))
+        compute_with_curvlinops(network, examples, estimator=Nearest())
     with pytest.raises(SettingsError, match="orthogonal"):
         compute_with_curvlinops(
             network, examples, cotangents=Cotangents("orthogonal", 1, 0)

@@ -9,12 +9,12 @@ from torch import nn
 from kfac_artifacts.artifact import Cotangents, KroneckerBlock, NamedConfig
 from kfac_artifacts.artifact.blocks import as_matrix
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.estimate import Estimator
+from kfac_artifacts.estimate import KfacReduce, Nearest, choose_estimator
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests.brute_force import EXACT, jacobians
 from tests.computed import compute
 
-PLAIN = Estimator("nearest", shrinkage=False, max_sweeps=60)
+PLAIN = Nearest(shrinkage=False, max_sweeps=60)
 F64 = torch.float64
 
 
@@ -88,9 +88,7 @@ def kroneckers(artifact):
 def test_terms_are_the_best_ones_by_singular_values(terms, memory):
     """However little may be kept: all at once, in groups, or nothing at all."""
     network, examples = tiny()
-    estimator = Estimator(
-        "nearest", terms, shrinkage=False, max_sweeps=200, memory=memory
-    )
+    estimator = Nearest(terms, shrinkage=False, max_sweeps=200, memory=memory)
     artifact = compute(network, examples, cotangents=EXACT, estimator=estimator)
     blocks = kroneckers(artifact)
     assert set(blocks) == {"table", "first", "twice", "last"}
@@ -107,7 +105,7 @@ def test_terms_are_the_best_ones_by_singular_values(terms, memory):
 @pytest.mark.parametrize("sweeps", [1, 2, 10])
 def test_nearest_is_never_farther_than_kfac_on_its_own_data(sweeps):
     network, examples = tiny()
-    plain = Estimator("nearest", shrinkage=False, max_sweeps=sweeps)
+    plain = Nearest(shrinkage=False, max_sweeps=sweeps)
     near = compute(network, examples, cotangents=EXACT, estimator=plain)
     kfac = compute(network, examples, cotangents=EXACT)
     for name, block in kroneckers(near).items():
@@ -119,7 +117,7 @@ def test_nearest_is_never_farther_than_kfac_on_its_own_data(sweeps):
 @pytest.mark.parametrize("shrinkage", [True, False])
 def test_both_factors_stay_semidefinite_and_the_trace_of_a_is_that_of_kfac(shrinkage):
     network, examples = tiny()
-    estimator = Estimator("nearest", shrinkage=shrinkage)
+    estimator = Nearest(shrinkage=shrinkage)
     near = compute(network, examples, estimator=estimator)
     kfac = compute(network, examples)
     for name, block in kroneckers(near).items():
@@ -148,7 +146,7 @@ def test_one_example_with_one_position_is_its_own_nearest_product():
 @pytest.mark.parametrize("shrinkage", [True, False])
 def test_the_batch_size_changes_nothing(batch_size, shrinkage):
     network, examples = tiny()
-    estimator = Estimator("nearest", 2, shrinkage=shrinkage)
+    estimator = Nearest(terms=2, shrinkage=shrinkage)
     draws = Cotangents("orthogonal", 2, 3)
     whole = compute(network, examples, cotangents=draws, estimator=estimator)
     parts = compute(
@@ -195,20 +193,20 @@ def mean_error(estimator, count=16, seeds=20):
 
 
 def test_shrinkage_lowers_the_error_against_the_truth_behind_few_examples():
-    guarded = mean_error(Estimator("nearest"))
-    assert guarded < 0.9 * mean_error(Estimator("nearest", shrinkage=False))
+    guarded = mean_error(Nearest())
+    assert guarded < 0.9 * mean_error(Nearest(shrinkage=False))
 
 
 def test_shrinkage_does_no_harm_with_many_examples():
-    guarded = mean_error(Estimator("nearest"), count=4000, seeds=2)
-    plain = mean_error(Estimator("nearest", shrinkage=False), count=4000, seeds=2)
-    assert guarded < mean_error(Estimator("nearest")) / 2
+    guarded = mean_error(Nearest(), count=4000, seeds=2)
+    plain = mean_error(Nearest(shrinkage=False), count=4000, seeds=2)
+    assert guarded < mean_error(Nearest()) / 2
     assert guarded < plain * 1.05
 
 
 def test_sweeps_and_settings_are_reported():
     network, examples = tiny()
-    artifact = compute(network, examples, estimator=Estimator("nearest", 2))
+    artifact = compute(network, examples, estimator=Nearest(terms=2))
     assert artifact.provenance.estimator.name == "nearest"
     told = artifact.provenance.estimator.configuration
     assert told["terms"] == 2
@@ -219,10 +217,8 @@ def test_sweeps_and_settings_are_reported():
 @pytest.mark.parametrize(
     ("estimator", "message"),
     [
-        (Estimator("guess"), "choose from"),
-        (Estimator("kfac", terms=2), "one term"),
-        (Estimator("nearest", terms=0), "at least 1"),
-        (Estimator("nearest", max_sweeps=0), "at least 1"),
+        (Nearest(terms=0), "at least 1"),
+        (Nearest(max_sweeps=0), "at least 1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(estimator, message):
@@ -231,11 +227,24 @@ def test_settings_that_cannot_work_are_refused(estimator, message):
         compute(network, examples, estimator=estimator)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("guess", {}, "choose from"),
+        ("kfac", {"terms": 2}, "terms does not go with kfac, but with nearest"),
+        ("nearest", {"step": 2}, "step does not go with nearest, but with none"),
+    ],
+)
+def test_names_and_options_that_do_not_go_together_are_refused(name, options, message):
+    with pytest.raises(SettingsError, match=message):
+        choose_estimator(name, **options)
+
+
 def test_too_few_examples_to_spread_are_refused_with_a_way_out():
     network, examples = tiny()
     with pytest.raises(SettingsError, match="at least 4"):
-        compute(network, examples, count=3, estimator=Estimator("nearest"))
-    compute(network, examples, count=3, estimator=Estimator("nearest", shrinkage=False))
+        compute(network, examples, count=3, estimator=Nearest())
+    compute(network, examples, count=3, estimator=Nearest(shrinkage=False))
 
 
 def test_a_block_without_curvature_stays_zero():
@@ -253,9 +262,7 @@ def test_a_block_without_curvature_stays_zero():
         Dead().double(), OutputMap(NamedConfig("f"), lambda m, b: m(b["x"])), "dead"
     )
     x = torch.randn(8, 3, dtype=F64)
-    artifact = compute(
-        network, TensorExamples({"x": x}, "x"), estimator=Estimator("nearest")
-    )
+    artifact = compute(network, TensorExamples({"x": x}, "x"), estimator=Nearest())
     for factor in artifact.factors.values():
         assert factor.to_dense().isfinite().all()
 
@@ -288,7 +295,7 @@ def test_kfac_reduce_equals_its_definition():
         network,
         TensorExamples(batch, "x"),
         cotangents=EXACT,
-        estimator=Estimator("kfac-reduce"),
+        estimator=KfacReduce(),
         batch_size=2,
     )
     hidden = torch.tanh(module.inner(x)).detach()

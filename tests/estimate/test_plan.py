@@ -15,8 +15,8 @@ from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import CoverageError, SettingsError, SourceError
-from kfac_artifacts.estimate import Effort
-from kfac_artifacts.estimate.planning.cost import Memory, matrix_rate
+from kfac_artifacts.estimate import Effort, KfacReduce, Nearest, matrix_rate
+from kfac_artifacts.estimate.planning.cost import Memory
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.sources import blank_examples, load_network, load_skeleton
 from tests.computed import compute, plan
@@ -117,14 +117,14 @@ def test_operations_of_a_small_network_are_those_counted_by_hand(
 
 
 def test_reduced_factors_take_one_update_per_example() -> None:
-    effort = Effort(estimator="kfac-reduce", passes=2)
+    effort = Effort(estimator=KfacReduce(), passes=2)
     flops = plan(*_mlp(positions=7), effort=effort).flops
     assert flops is not None
     assert (flops.inputs, flops.outputs) == (5 * 6 + 6 * 7, 2 * (5 * 6 + 3 * 4))
 
 
 def test_memory_of_a_small_network_is_that_counted_by_hand() -> None:
-    effort = Effort(examples=50, batch_size=10, passes=2, estimator="nearest")
+    effort = Effort(examples=50, batch_size=10, passes=2, estimator=Nearest())
     memory = plan(*_mlp(positions=7), effort=effort).memory
     numbers = 4 * 5 + 5 + 5 * 3 + 3
     assert memory.weights == 4 * numbers
@@ -151,7 +151,7 @@ def test_the_peak_is_the_most_of_what_is_held_at_once(
 def test_a_shared_input_is_recorded_once(saved_model: Callable[[str], Path]) -> None:
     network, blank = _skeleton(str(saved_model("t5")), "t5")
     only = [f"encoder.block.1.layer.0.SelfAttention.{x}.weight" for x in "qkv"]
-    effort = Effort(examples=3, estimator="nearest")
+    effort = Effort(examples=3, estimator=Nearest())
     found = plan(network, blank, only=only, effort=effort)
     assert found.memory.records == 3 * TOKENS * (8 + 3 * 8) * 4
     assert found.flops is not None
@@ -241,9 +241,7 @@ def test_planning_leaves_the_network_as_it_was(
     assert all(m.training and not m._forward_hooks for m in network.module.modules())
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"estimator": "best"}, {"examples": 0}, {"batch_size": 0}, {"passes": -1}]
-)
+@pytest.mark.parametrize("wrong", [{"examples": 0}, {"batch_size": 0}, {"passes": -1}])
 def test_efforts_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match=str(next(iter(wrong.values())))):
         Effort(**wrong)

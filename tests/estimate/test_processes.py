@@ -1,4 +1,4 @@
-"""Several processes compute what one computes, whole or dealt out."""
+"""Several processes compute what one computes, with every factor or only its own."""
 
 import json
 from functools import cache
@@ -132,7 +132,7 @@ def test_what_one_process_fails_at_is_a_failure_of_all(mode):
 FAILING = """
 import os, sys
 from dataclasses import replace
-from kfac_artifacts.estimate import Estimator, ComputeOptions
+from kfac_artifacts.estimate import ComputeOptions
 from kfac_artifacts.errors import KfacError
 from tests.estimate.processes import PLAIN, Texts
 
@@ -149,7 +149,7 @@ case = PLAIN["nearest" if sys.argv[1] == "nearest" else "kfac"]
 broken = Broken(case.examples.tensors, "x")
 try:
     shard = ComputeOptions(shard=sys.argv[1] == "shard")
-    replace(case, examples=broken, job=shard).run()
+    replace(case, examples=broken, options=shard).run()
 except KfacError as error:
     print(error)
 """

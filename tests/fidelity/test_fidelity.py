@@ -8,8 +8,9 @@ from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kfac_artifacts.artifact import KroneckerBlock, Layout, NamedConfig
+from kfac_artifacts.chosen import choose
 from kfac_artifacts.errors import CoverageError, MismatchError, SettingsError
-from kfac_artifacts.estimate import Estimator, choose
+from kfac_artifacts.estimate import Nearest
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.fidelity import fidelity
 from kfac_artifacts.fidelity.directions import Random, gradients
@@ -88,7 +89,7 @@ def artifacts():
     nearest = compute(
         network,
         texts(6, 1, "one"),
-        estimator=Estimator("nearest", terms=2, shrinkage=False),
+        estimator=Nearest(terms=2, shrinkage=False),
     )
     return {"kfac": one, "merged": merge([one, two]), "two terms": nearest}
 

@@ -22,27 +22,28 @@ from kfac_artifacts.artifact import (
     KroneckerBlock,
     Layout,
     NamedConfig,
-    Provenance,
     Source,
 )
 from kfac_artifacts.capture import cotangents as ct
 from kfac_artifacts.capture.hooks import requiring_gradients
 from kfac_artifacts.capture.independence import require_independence
 from kfac_artifacts.capture.layers.base import Layer
-from kfac_artifacts.capture.layers.inventory import constants_of, take_inventory
+from kfac_artifacts.capture.layers.inventory import take_inventory
 from kfac_artifacts.capture.proof import prove
 from kfac_artifacts.capture.run import Progress, silent
 from kfac_artifacts.capture.sample import require_enough
+from kfac_artifacts.choices import ESTIMATORS
 from kfac_artifacts.chosen import choose
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate.curvlinops_engine.batch_means import Means, Watched
-from kfac_artifacts.estimate.options import KFAC, Estimator
+from kfac_artifacts.estimate.description import describe
+from kfac_artifacts.estimate.estimators.base import Estimator
+from kfac_artifacts.estimate.estimators.kfac import Kfac
 from kfac_artifacts.factors import Dense, Factor
 from kfac_artifacts.network import Examples, Network
 
 ONE_DRAW = Cotangents("mc", 1, 0)
-APPROXIMATIONS = {"kfac": "expand", "kfac-reduce": "reduce"}
-"""What curvlinops calls an estimator."""
+KFAC = Kfac()
 
 
 def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estimator
@@ -67,7 +68,7 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
     Args:
         network: The pretrained model and its output map, in float32 or float64.
         examples: The data; ``count`` of them are chosen by the seed, as by ``compute``.
-        estimator: ``kfac`` (expand), or ``kfac-reduce``.
+        estimator: ``Kfac`` (expand), or ``KfacReduce``.
         count: How many examples to use; all, if there are fewer.
         cotangents: ``mc`` with draws and seed, or ``exact``.
         only: Patterns of parameter names to cover; empty means every parameter.
@@ -86,7 +87,7 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
         SettingsError: If curvlinops is not installed, or cannot do what is asked.
         CoverageError: If no parameter can be covered, or a batch is padded.
     """
-    _check(network, estimator, cotangents)
+    approximation = _check(network, estimator, cotangents)
     indices = choose(len(examples), count, cotangents.seed)
     if not allow_few:
         require_enough(examples, indices)
@@ -107,7 +108,7 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
             settings = curvlinops_adapter.Settings(
-                APPROXIMATIONS[estimator.name],
+                approximation,
                 cotangents.draws,
                 _seed(cotangents.seed, batch[0]),
             )
@@ -117,25 +118,25 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
     engine: dict[str, Json] = {"engine": "curvlinops"}
     engine["version"] = curvlinops_adapter.version()
     covered = {p for block in blocks.values() for p in block.parameters}
-    provenance = Provenance(
+    provenance = describe(
+        network,
+        inventory,
         base=network.base_of(covered),
-        output_map=network.output_map.info,
         estimator=NamedConfig(estimator.name, engine),
-        tasks=1,
+        source=Source(examples.info(indices), cotangents),
         size=len(examples),
-        sources=(Source(examples.info(indices), cotangents),),
-        excluded=tuple(inventory.excluded),
-        uncovered=inventory.uncovered | constants_of(network),
     )
     return Artifact(provenance, blocks, factors)
 
 
-def _check(network: Network, estimator: Estimator, cotangents: Cotangents) -> None:
+def _check(network: Network, estimator: Estimator, cotangents: Cotangents) -> str:
+    """Refuse what curvlinops cannot do; else say what it calls the approximation."""
     curvlinops_adapter.version()
-    if estimator.name not in APPROXIMATIONS:
+    if estimator.curvlinops is None:
+        known = tuple(name for name, kind in ESTIMATORS.items() if kind.curvlinops)
         raise SettingsError(
-            f"curvlinops has no estimator {estimator.name!r}; choose from "
-            f"{tuple(APPROXIMATIONS)}, or use the own engine"
+            f"curvlinops has no estimator {estimator.name!r}; choose from {known}, or "
+            "use the own engine"
         )
     if cotangents.name not in {"mc", "exact"}:
         raise SettingsError(
@@ -148,6 +149,7 @@ def _check(network: Network, estimator: Estimator, cotangents: Cotangents) -> No
             f"curvlinops sums up in the network's own number type, and {network.dtype} "
             "is too coarse; load the model in float32, or use the own engine"
         )
+    return estimator.curvlinops
 
 
 def _seed(seed: int, index: int) -> int:

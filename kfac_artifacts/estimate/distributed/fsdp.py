@@ -1,15 +1,15 @@
 """Weights split over processes (FSDP) for the time of an estimation.
 
-A twin of the network, whose modules are its own and whose parameters are the same
+A copy of the network, whose modules are its own and whose parameters are the same
 objects, is inventoried and proved while it is whole. Then its blocks are split: each is
 whole only while it runs. Meanwhile the network itself is empty; at the end it is filled
-again from the twin, so that nothing of what FSDP does to modules stays in it.
+again from the copy, so that nothing of what FSDP does to modules stays in it.
 """
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Set
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Set
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -18,17 +18,41 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils import _pytree as pytree
+from typing_extensions import override
 
 from kfac_artifacts.capture.layers.base import LooseParameter
 from kfac_artifacts.capture.proof import Coverage
 from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.estimate.distributed.owned_factors import OwnedFactors
+from kfac_artifacts.estimate.distributed.sharing import Whole
+from kfac_artifacts.factors import Factor
 from kfac_artifacts.network import Batch, Network
 from kfac_artifacts.workers import Workers
 
 REPEATED = (nn.ModuleList, nn.Sequential)
 
 
-def twin(network: Network) -> Network:
+class Sharded(Whole):
+    """The network is split over the processes, and so are the factors."""
+
+    def __init__(self, network: Network, workers: Workers) -> None:
+        super().__init__(_with_own_modules(network), workers)
+        self._original = network
+
+    @override
+    def assign_owners(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.workers = self.workers.assign_owners(shapes)
+
+    @override
+    def placed(self, coverage: Coverage, batch: Batch) -> AbstractContextManager[None]:
+        return _split_up(self._original, self.network, coverage, batch, self.workers)
+
+    @override
+    def collect(self, own: Mapping[str, Factor]) -> Mapping[str, Factor]:
+        return OwnedFactors(own, self.workers)
+
+
+def _with_own_modules(network: Network) -> Network:
     """Copy the modules of a network, but none of its parameters and buffers.
 
     Args:
@@ -53,20 +77,20 @@ def twin(network: Network) -> Network:
 
 
 @contextmanager
-def sharded(
+def _split_up(
     network: Network,
-    double: Network,
+    copied: Network,
     coverage: Coverage,
     batch: Batch,
     workers: Workers,
 ) -> Iterator[None]:
-    """Split the blocks of a twin over the processes for a while.
+    """Split the blocks of such a copy over the processes for a while.
 
     Args:
         network: The network; empty inside, and whole again afterwards, unless an error
             ends the block: then other processes may be gone, and it stays empty.
-        double: Its twin.
-        coverage: What was proved of the twin.
+        copied: Its copy, of ``_with_own_modules``.
+        coverage: What was proved of the copy.
         batch: Examples on which f must be the same as before.
         workers: All processes, which call this together.
 
@@ -78,22 +102,22 @@ def sharded(
     """
     before = dict(network.module.named_parameters())
     with torch.no_grad():
-        f, units = _observe(double, batch)
-        _split(units, _whole(units, double, coverage), workers)
-        split = [n for n, p in double.parameters().items() if isinstance(p, DTensor)]
+        f, units = _observe(copied, batch)
+        _split(units, _whole(units, copied, coverage), workers)
+        split = [n for n, p in copied.parameters().items() if isinstance(p, DTensor)]
         for name in split:
             before[name].data = before[name].data.new_empty(0)
         with workers.together():
-            failure = _failure(double, batch, f)
+            failure = _failure(copied, batch, f)
         if failure is not None:
-            _fill(before, double, split)
+            _fill(before, copied, split)
             raise SettingsError(
                 f"{network.id} cannot be computed with its blocks split over processes "
                 f"({failure}); compute without sharding"
             )
     yield
     with torch.no_grad():
-        _fill(before, double, split)
+        _fill(before, copied, split)
 
 
 def _observe(network: Network, batch: Batch) -> tuple[Tensor, list[nn.Module]]:
@@ -184,9 +208,9 @@ def _failure(network: Network, batch: Batch, f: Tensor) -> str | None:
     return None if same else "its output is another"
 
 
-def _fill(before: dict[str, nn.Parameter], double: Network, split: list[str]) -> None:
+def _fill(before: dict[str, nn.Parameter], copied: Network, split: list[str]) -> None:
     """Put the numbers of split parameters back to where they were."""
-    parameters = double.parameters()
+    parameters = copied.parameters()
     for name in split:
         parameter = parameters[name]
         assert isinstance(parameter, DTensor)  # noqa: S101 - narrows

@@ -1,4 +1,4 @@
-"""Factors that are dealt out to processes, and how all of them write one artifact."""
+"""Factors that one process each owns, and how all of them write one artifact."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ END, FAILED = -1, -2
 """Sent in place of the number of a factor."""
 
 
-class DealtFactors(LazyFactors):
+class OwnedFactors(LazyFactors):
     """Factors of which each lives on one process; the others know of it.
 
     A process gives what is its own. While ``served`` by all, the main process gives the
@@ -147,7 +147,7 @@ def save_together(
         KfacError: On the other processes, if the main one has failed.
     """
     workers = Workers.gather(torch.device("cpu"))
-    if isinstance(artifact.factors, DealtFactors):
+    if isinstance(artifact.factors, OwnedFactors):
         with artifact.factors.served() as main:
             if main:
                 save(artifact, path, **options)

@@ -1,1 +1,1 @@
-"""The estimators: what is made of what layers see."""
+"""The estimators: what is made of what layers see, one file each."""

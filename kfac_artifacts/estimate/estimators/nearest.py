@@ -6,95 +6,123 @@ recorded again for every look.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from math import prod
+from typing import final
 
 from torch import Tensor
+from typing_extensions import override
 
-from kfac_artifacts.artifact import Block, KroneckerBlock
+from kfac_artifacts.artifact import Block, Json, NamedConfig
 from kfac_artifacts.capture.layers.base import Layer
 from kfac_artifacts.capture.memory_groups import Batch, Streamed, next_group
-from kfac_artifacts.capture.naming import input_name, output_name
+from kfac_artifacts.capture.naming import blocks_of, input_name, output_name
 from kfac_artifacts.capture.run import Run
+from kfac_artifacts.choices import KEPT_BYTES
+from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate.accumulator import sum_shapes
+from kfac_artifacts.estimate.estimators.base import Cost, Estimate, Estimator
 from kfac_artifacts.estimate.estimators.nearest_fit import Fit
-from kfac_artifacts.estimate.options import Estimator
+from kfac_artifacts.estimate.estimators.nearest_power import PowerOptions
 from kfac_artifacts.factors import Factor
 
 FLOAT = 4
 """Bytes of a number of the sums; float64 is for tests."""
+FEWEST_TO_SPREAD = 4
+"""Examples that show how far examples differ."""
 
 
-@dataclass(eq=False)
-class Refined:
-    """Blocks and factors, more and more of them refined.
+@final
+@dataclass(frozen=True)
+class Nearest(Estimator):
+    """The nearest Kronecker products in the Frobenius norm, found from those of KFAC.
 
     Attributes:
-        blocks: All blocks by name.
-        start: The factors of KFAC that live on this process, by name.
-        factors: The refined ones that live here.
-        finished: Names of the layers that are done.
-        sweeps: The most sweeps that a block took.
+        terms: Products per block.
+        shrinkage: Whether it guards against learning the noise of examples.
+        max_sweeps: Sweeps over the data after which it stops in any case.
+        memory: Bytes of activations that may be kept at once; what does not fit is
+            computed again, which changes no factor.
     """
 
-    blocks: dict[str, Block]
-    start: dict[str, Factor]
-    factors: dict[str, Factor] = field(default_factory=dict)
-    finished: list[str] = field(default_factory=list)
-    sweeps: int = 0
+    name = "nearest"
+    cost = Cost(recorded=True, uncounted="its iterations")
 
-    def all_factors(self) -> dict[str, Factor]:
-        """The factors that the blocks refer to, of those that live here."""
-        rest = self.blocks.keys() - set(self.finished)
-        used = {name for key in rest for name in self.blocks[key].factors}
-        # a refined factor and one of KFAC may have the same name, on two processes
-        return {n: f for n, f in self.start.items() if n in used} | self.factors
+    terms: int = 1
+    shrinkage: bool = True
+    max_sweeps: int = 6
+    memory: int = KEPT_BYTES
+
+    @override
+    def check(self, examples: int) -> None:
+        if self.terms < 1 or self.max_sweeps < 1 or self.memory < 1:
+            raise SettingsError("terms, sweeps and memory must be at least 1")
+        if self.shrinkage and examples < FEWEST_TO_SPREAD:
+            raise SettingsError(
+                f"{examples} examples do not show how far examples differ; give at "
+                f"least {FEWEST_TO_SPREAD}, or switch the shrinkage of nearest off"
+            )
+
+    @override
+    def refine(self, run: Run, found: Estimate) -> Iterator[None]:
+        todo = [
+            layer
+            for layer in run.coverage.layers
+            if not layer.whole and layer.name not in found.finished
+        ]
+        options = PowerOptions(self.terms, self.shrinkage, self.max_sweeps)
+        while todo:
+            group, batches = _next(run, _bearable(run, todo, self), self.memory)
+            fits = {
+                layer.name: Fit(_start(run, found.start, layer), options)
+                for layer in group
+            }
+            _sweep(run, fits, batches)
+            for layer in group:
+                for name, block in self.blocks(layer, layer).items():
+                    _keep(run, found, name, block, fits[name])
+            todo = [layer for layer in todo if layer not in group]
+            yield
+
+    @override
+    def blocks(self, layer: Layer, leader: Layer) -> Mapping[str, Block]:
+        found = blocks_of(layer, layer)  # no input factor is shared
+        if layer.whole:
+            return found
+        suffixes = ["", *(f".{number}" for number in range(1, self.terms))]
+        pair = input_name(layer), output_name(layer)
+        names = [name + suffix for suffix in suffixes for name in pair]
+        return {name: block.with_factors(names) for name, block in found.items()}
+
+    @override
+    def described(self, found: Estimate) -> NamedConfig:
+        how = {"terms": self.terms, "shrinkage": self.shrinkage}
+        return NamedConfig(self.name, {**how, "sweeps": found.sweeps})
+
+    @override
+    def settings(self) -> dict[str, Json]:
+        return {k: v for k, v in super().settings().items() if k != "memory"}
 
 
-def refine(run: Run, estimator: Estimator, found: Refined) -> Iterator[Refined]:
-    """Replace the factors of Kronecker blocks by those of the nearest products.
-
-    Args:
-        run: The passes.
-        estimator: How the nearest products are sought.
-        found: Blocks and factors of KFAC; changed in place.
-
-    Yields:
-        The same, after every group.
-    """
-    todo = [
-        layer
-        for layer in run.coverage.layers
-        if not layer.whole and layer.name not in found.finished
-    ]
-    while todo:
-        bearable = _bearable(run, todo, estimator)
-        group, batches = _next(run, bearable, estimator.memory)
-        fits = {
-            layer.name: Fit(_start(run, found.start, layer), estimator)
-            for layer in group
-        }
-        while not all(fit.done for fit in fits.values()):
-            with run.workers.stage():
-                _look(fits, batches)
-            for fit in fits.values():
-                if not fit.done:
-                    fit.close(run.workers, len(run.sample))
-        for layer in group:
-            _keep(run, found, layer, fits[layer.name])
-        todo = [layer for layer in todo if layer not in group]
-        yield found
+def _sweep(run: Run, fits: Mapping[str, Fit], batches: Iterable[Batch]) -> None:
+    """Look at the batches until every block is done."""
+    while not all(fit.done for fit in fits.values()):
+        with run.workers.stage():
+            _look(fits, batches)
+        for fit in fits.values():
+            if not fit.done:
+                fit.close(run.workers, len(run.sample))
 
 
 def _look(fits: Mapping[str, Fit], batches: Iterable[Batch]) -> None:
     """Show every batch to every block that is not done."""
-    for ranks, records in batches:
+    for numbers, records in batches:
         for name, record in records.items():
-            if not fits[name].done and ranks:
-                fits[name].add(record, ranks)
+            if not fits[name].done and numbers:
+                fits[name].add(record, numbers)
 
 
-def _bearable(run: Run, todo: list[Layer], estimator: Estimator) -> list[Layer]:
+def _bearable(run: Run, todo: list[Layer], estimator: Nearest) -> list[Layer]:
     """If sharded, the first layers whose own matrices fit into memory; at least one."""
     if not run.workers.sharded:
         return todo
@@ -127,7 +155,7 @@ def _start(
     """A and B of KFAC, on every process."""
     leader = run.coverage.leaders.get(layer, layer)
     names = input_name(leader), output_name(layer)
-    A, B = (run.workers.share(name, start.get(name)) for name in names)
+    A, B = (run.workers.broadcast_factor(name, start.get(name)) for name in names)
     return _tensor(A), _tensor(B)
 
 
@@ -136,17 +164,12 @@ def _tensor(factor: Factor) -> Tensor:
     return tensor
 
 
-def _keep(run: Run, found: Refined, layer: Layer, fit: Fit) -> None:
-    """Replace the terms of a block."""
-    names = []
-    for number, pair in enumerate(fit.terms()):
-        suffix = f".{number}" if number else ""
-        a, b = input_name(layer) + suffix, output_name(layer) + suffix
-        names.append((a, b))
-        if run.workers.holds(output_name(layer)):
-            found.factors |= {a: pair[0], b: pair[1]}
-    block = found.blocks[layer.name]
-    assert isinstance(block, KroneckerBlock)  # noqa: S101 - narrows
-    found.blocks[layer.name] = replace(block, terms=tuple(names))
-    found.finished.append(layer.name)
+def _keep(run: Run, found: Estimate, name: str, block: Block, fit: Fit) -> None:
+    """Put what a fit has found in the place of the factors of KFAC."""
+    _, output, *_ = block.factors
+    if run.workers.holds(output):
+        factors = (factor for pair in fit.terms() for factor in pair)
+        found.factors |= zip(block.factors, factors, strict=True)
+    found.blocks[name] = block
+    found.finished.append(name)
     found.sweeps = max(found.sweeps, int(fit.sweeps))

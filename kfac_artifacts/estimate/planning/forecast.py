@@ -1,10 +1,11 @@
 """What computing a network's curvature would take, before it is computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
+from kfac_artifacts.artifact import Block
 from kfac_artifacts.capture.layers.base import Layer, LooseParameter, TableLayer
 from kfac_artifacts.capture.layers.inventory import (
     Inventory,
@@ -14,6 +15,8 @@ from kfac_artifacts.capture.layers.inventory import (
 from kfac_artifacts.capture.naming import blocks_of
 from kfac_artifacts.capture.proof import require_layers
 from kfac_artifacts.errors import KfacError, SettingsError
+from kfac_artifacts.estimate.estimators.base import Estimator
+from kfac_artifacts.estimate.estimators.kfac import Kfac
 from kfac_artifacts.estimate.planning.cost import (
     Flops,
     Memory,
@@ -24,8 +27,9 @@ from kfac_artifacts.estimate.planning.cost import (
 )
 from kfac_artifacts.estimate.planning.trace import SHAPE_ERRORS, Trace, trace
 from kfac_artifacts.factors import Dense, Diagonal
-from kfac_artifacts.format.manifest import ESTIMATORS
 from kfac_artifacts.network import Batch, Network
+
+KFAC = Kfac()
 
 
 @dataclass(frozen=True)
@@ -36,23 +40,18 @@ class Effort:
         examples: Number of examples.
         batch_size: Examples per pass.
         passes: Cotangents per example: the draws, or the outputs of f if exact.
-        estimator: One of ``ESTIMATORS``.
+        estimator: How Gramians are approximated.
 
     Raises:
-        SettingsError: If the estimator is unknown, or a number is less than 1.
+        SettingsError: If a number is less than 1.
     """
 
     examples: int = 256
     batch_size: int = 32
     passes: int = 1
-    estimator: str = "kfac"
+    estimator: Estimator = KFAC
 
     def __post_init__(self) -> None:
-        if self.estimator not in ESTIMATORS:
-            raise SettingsError(
-                f"there is no estimator {self.estimator!r}; choose from "
-                f"{', '.join(ESTIMATORS)}"
-            )
         for name in ("examples", "batch_size", "passes"):
             if getattr(self, name) < 1:
                 raise SettingsError(
@@ -76,8 +75,8 @@ class Plan:
         effort: How much would be computed.
         storages: Bytes of all tensors of the artifact, under every storage.
         memory: Bytes of memory.
-        flops: Operations per example; None if not known. Those of ``nearest`` are
-            without its iterations.
+        flops: Operations per example; None if not known. What they do not hold
+            is in the estimator's ``cost``.
         untraced: Why no pass could be made for its shapes; None if it was. Without it,
             no positions are known, every layer is taken as reached, and no two as
             sharing an input, so that sizes are at most what they would be.
@@ -134,10 +133,9 @@ def plan(
     require_layers(inventory)
     traced, untraced = _try_trace(network, inventory, batch)
     require_layers(inventory)
-    summed = blocks = planned_blocks(network.module, inventory, traced)
-    if effort.estimator == "nearest":
-        blocks = planned_blocks(network.module, inventory, traced, own_inputs=True)
-    reduced = effort.estimator == "kfac-reduce"
+    estimator, cost = effort.estimator, effort.estimator.cost
+    summed = planned_blocks(network.module, inventory, traced, blocks_of)
+    blocks = planned_blocks(network.module, inventory, traced, estimator.blocks)
     return Plan(
         blocks=blocks,
         excluded=tuple(inventory.excluded),
@@ -151,12 +149,12 @@ def plan(
             summed,
             traced,
             batch_size=min(effort.batch_size, effort.examples),
-            recorded=effort.examples if effort.estimator == "nearest" else 0,
+            recorded=effort.examples if cost.recorded else 0,
             passes=effort.passes,
         ),
         flops=None
         if traced is None
-        else flops(summed, traced, passes=effort.passes, reduced=reduced),
+        else flops(summed, traced, passes=effort.passes, reduced=cost.reduced),
         untraced=untraced,
     )
 
@@ -165,8 +163,7 @@ def planned_blocks(
     module: nn.Module,
     inventory: Inventory,
     traced: Trace | None,
-    *,
-    own_inputs: bool = False,
+    blocks_for: Callable[[Layer, Layer], Mapping[str, Block]],
 ) -> tuple[PlannedBlock, ...]:
     """Name the blocks that the layers of an inventory become, with their factors.
 
@@ -174,7 +171,7 @@ def planned_blocks(
         module: The module, for the shapes of its parameters.
         inventory: Its layers.
         traced: A pass over them; None if there is none.
-        own_inputs: Whether each has an A of its own, whoever shares its input.
+        blocks_for: The blocks of a layer, given the layer whose input it shares.
 
     Returns:
         The blocks, in the order of the layers.
@@ -183,9 +180,8 @@ def planned_blocks(
     seen: set[str] = set()
     blocks = []
     for layer in inventory.layers:
-        leaders = {} if own_inputs or traced is None else traced.leaders
-        leader = leaders.get(layer, layer)
-        for name, block in blocks_of(layer, leader).items():
+        leader = layer if traced is None else traced.leaders.get(layer, layer)
+        for name, block in blocks_for(layer, leader).items():
             planned = PlannedBlock(
                 name=name,
                 block=block,

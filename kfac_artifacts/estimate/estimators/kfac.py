@@ -1,0 +1,43 @@
+"""KFAC (Martens & Grosse 2015) with shared weights: expand and reduce.
+
+Eschenhagen et al. 2023 tell them apart by what they do with the positions that share a
+weight; ``accumulator`` has the formulas.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+from typing_extensions import override
+
+from kfac_artifacts.capture.run import Run
+from kfac_artifacts.estimate.accumulator import Accumulator
+from kfac_artifacts.estimate.estimators.base import Cost, Estimator
+
+
+@final
+@dataclass(frozen=True)
+class Kfac(Estimator):
+    """KFAC-expand, as in TAK: every position counts for itself."""
+
+    name = "kfac"
+    curvlinops = "expand"
+
+
+@final
+@dataclass(frozen=True)
+class KfacReduce(Estimator):
+    """KFAC-reduce: positions of an example are summed up first."""
+
+    name = "kfac-reduce"
+    cost = Cost(reduced=True)
+    curvlinops = "reduce"
+
+    @override
+    def accumulator(self, run: Run) -> Accumulator:
+        return Accumulator(
+            run.coverage,
+            run.network.shapes,
+            run.network.template,
+            run.workers,
+            reduce=True,
+        )

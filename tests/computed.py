@@ -7,9 +7,10 @@ from functools import partial
 
 from kfac_artifacts import estimate
 
-TOLD = {"tables": True, "allow_few": True}
 COMPUTE = ("compute", "--include-tables", "--allow-few")
 
-compute = partial(estimate.compute, **TOLD)
-compute_with_curvlinops = partial(estimate.compute_with_curvlinops, **TOLD)
+compute = partial(estimate.compute, tables=True, allow_few=True)
+compute_with_curvlinops = partial(
+    estimate.compute_with_curvlinops, tables=True, allow_few=True
+)
 plan = partial(estimate.plan, tables=True)

@@ -92,7 +92,7 @@ def numbers(choose: random.Random, path: Path) -> str:
     value = choose.choice(PATTERNS)
     item = encoded(value, found[key]["dtype"], choose)
     count = (end - begin) // len(item)
-    places = range(count)
+    places = [*range(count)]
     if choose.random() < 0.7:
         places = sorted({choose.randrange(count) for _ in range(choose.choice([1, 2]))})
     content = bytearray(file.read_bytes())

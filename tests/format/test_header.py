@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -58,12 +59,12 @@ def test_a_header_says_what_the_numbers_are(path: Path) -> None:
             block.factors,
         )
     assert list(header.factors) == list(artifact.factors)
-    for name, info in header.factors.items():
+    for name, told in header.factors.items():
         factor = artifact.factors[name]
-        assert info.dim == factor.dim == len(factor.to_dense())
-        assert info.structure.name == factor.name
-        assert info.structure.configuration == factor.configuration
-        assert info.nbytes == sum(stored_bytes(path, name))
+        assert told.dim == factor.dim == len(factor.to_dense())
+        assert told.structure.name == factor.name
+        assert told.structure.configuration == factor.configuration
+        assert told.nbytes == sum(stored_bytes(path, name))
 
 
 def stored_bytes(path: Path, factor: str) -> list[int]:
@@ -76,10 +77,10 @@ def stored_bytes(path: Path, factor: str) -> list[int]:
     return sizes
 
 
-def outcome(read: object, path: Path) -> str | None:
+def outcome(read: Callable[[Path], object], path: Path) -> str | None:
     """What reading is refused with; nothing but a `FormatError` may be."""
     try:
-        read(path)  # type: ignore[operator]
+        read(path)
     except FormatError as error:
         return str(error)
     return None

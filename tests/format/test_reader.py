@@ -81,7 +81,9 @@ def test_files_that_are_links_are_read(artifact: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["nowhere", "a/kfac.json", "."])
-def test_what_is_no_artifact_is_said_to_be_none(place, artifact, tmp_path) -> None:
+def test_what_is_no_artifact_is_said_to_be_none(
+    place: str, artifact: Path, tmp_path: Path
+) -> None:
     with pytest.raises(FormatError, match="no artifact"):
         load_artifact(tmp_path / place, verify=False)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,9 @@ VALID = ROOT / "spec" / "vectors" / "valid"
 
 @settings(max_examples=40, deadline=None)
 @given(PLANS, st.floats(0, 1), st.sampled_from([*STORAGES]), st.integers(1, 400))
-def test_an_artifact_survives_being_written(plans, error, storage, limit) -> None:
+def test_an_artifact_survives_being_written(
+    plans: Any, error: Any, storage: str, limit: Any
+) -> None:
     artifact = build(plans, error)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "artifact"
@@ -55,7 +58,9 @@ def test_an_artifact_survives_being_written(plans, error, storage, limit) -> Non
         ("unicode-names", "float32"),
     ],
 )
-def test_a_vector_written_again_has_the_same_bytes(name, storage, tmp_path) -> None:
+def test_a_vector_written_again_has_the_same_bytes(
+    name: str, storage: str, tmp_path: Path
+) -> None:
     write_artifact(load_artifact(VALID / name), tmp_path / "again", storage=storage)
     kept = contents(VALID / name)
     del kept["expected.json"]
@@ -114,7 +119,9 @@ class Faulty(Mapping[str, Factor]):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("no memory")])
 @pytest.mark.parametrize("existing", [False, True])
-def test_an_interrupted_write_leaves_what_was_there(error, existing, tmp_path) -> None:
+def test_an_interrupted_write_leaves_what_was_there(
+    error: Any, existing: bool, tmp_path: Path
+) -> None:
     if existing:
         write_artifact(small(), tmp_path / "a")
     before = contents(tmp_path / "a") if existing else None
@@ -218,7 +225,9 @@ def test_an_artifact_can_replace_itself(tmp_path: Path) -> None:
     assert same(load_artifact(tmp_path / "a"), small())
 
 
-def test_an_artifact_that_is_replaced_is_not_mixed_with_the_new_one(tmp_path) -> None:
+def test_an_artifact_that_is_replaced_is_not_mixed_with_the_new_one(
+    tmp_path: Path,
+) -> None:
     write_artifact(small(), tmp_path / "a")
     early, late = load_artifact(tmp_path / "a"), load_artifact(tmp_path / "a")
     first = early.factors["l/A"].to_dense()
@@ -259,7 +268,7 @@ def test_what_no_reader_could_read_is_not_written(tmp_path: Path) -> None:
     ],
 )
 def test_values_that_would_be_lost_are_refused_by_name(
-    matrix, storage, message, tmp_path
+    matrix: Any, storage: str, message: str, tmp_path: Path
 ) -> None:
     artifact = small((3, 2, 2))
     artifact.factors["norm/G"] = Dense(torch.tensor(matrix))

@@ -114,4 +114,4 @@ FAULTS: dict[str, dict[str, object]] = {
 
 
 def fault(pattern: str, name: str, times: int = 10**9) -> Fault:
-    return Fault(pattern, times=times, **FAULTS[name])  # type: ignore[arg-type]
+    return Fault(pattern, times=times, **FAULTS[name])

@@ -115,7 +115,7 @@ def replaced(tmp_path: Path) -> tuple[Path, Path, Callable[[], None]]:
 
 @pytest.mark.parametrize("card", ["new card", None])
 def test_a_card_is_never_pulled_with_the_manifest_of_another_artifact(
-    replaced, tmp_path: Path, card: str | None
+    replaced: tuple[Path, Path, Callable[[], None]], tmp_path: Path, card: str | None
 ) -> None:
     place, new, replace = replaced
     if card is not None:
@@ -128,7 +128,7 @@ def test_a_card_is_never_pulled_with_the_manifest_of_another_artifact(
 
 
 def test_a_place_that_changes_while_a_push_looks_at_it_is_looked_at_again(
-    replaced, artifact: Path
+    replaced: tuple[Path, Path, Callable[[], None]], artifact: Path
 ) -> None:
     place, _, replace = replaced
     with when_opened(place / "README.md", replace):  # by something without a card

@@ -83,7 +83,7 @@ for child in reader:
 
 @pytest.mark.parametrize(("way", "pushes"), [("one step", 50), ("two steps", 25)])
 def test_all_of_many_pushes_succeed_and_readers_see_one_of_them(
-    tmp_path, way, pushes
+    tmp_path: Path, way: str, pushes: int
 ) -> None:
     digests = {}
     for i in range(KINDS):

@@ -114,7 +114,7 @@ def test_other_things_are_never_replaced(
 def test_a_pull_survives_one_fault(
     server: Server, hub: Hub, artifact: Path, reference: str, tmp_path: Path, kind: str
 ) -> None:
-    server.store.faults.append(Fault("GET /storage", kind, times=1))  # type: ignore[arg-type]
+    server.store.faults.append(Fault("GET /storage", kind, times=1))
     pull(ADDRESS, tmp_path / "copy", hub=hub)
     assert contents(tmp_path / "copy") == contents(artifact)
     assert server.store.count("GET /storage") == 2

@@ -18,7 +18,9 @@ def fill(directory: Path, content: str) -> None:
     (directory / "kfac.json").write_text(json.dumps(manifest))
 
 
-def write(path: Path, content: str, *, meanwhile=lambda: None, **options) -> None:
+def write(
+    path: Path, content: str, *, meanwhile: Any = lambda: None, **options: Any
+) -> None:
     with new_directory(path, **options) as directory:
         fill(directory, content)
         meanwhile()

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +29,7 @@ with hold(sys.argv[1]):
 
 
 @pytest.fixture
-def held(tmp_path):
+def held(tmp_path: Path) -> Iterator[Any]:
     """A checkpoint that another process holds, and that process."""
     path = tmp_path / "a.checkpoint"
     with subprocess.Popen(
@@ -42,7 +44,7 @@ def held(tmp_path):
         process.kill()
 
 
-def test_a_living_run_keeps_its_checkpoint_and_a_dead_one_nothing(held) -> None:
+def test_a_living_run_keeps_its_checkpoint_and_a_dead_one_nothing(held: Any) -> None:
     path, process = held
     for _ in range(2):
         with pytest.raises(PlaceError, match=f"another run .process {process.pid} on"):
@@ -55,13 +57,13 @@ def test_a_living_run_keeps_its_checkpoint_and_a_dead_one_nothing(held) -> None:
     assert [p.name for p in path.iterdir()] == ["step"]
 
 
-def test_nothing_is_left_of_a_run_that_kept_nothing(tmp_path) -> None:
+def test_nothing_is_left_of_a_run_that_kept_nothing(tmp_path: Path) -> None:
     with hold(tmp_path / "new" / "a.checkpoint"), hold(tmp_path / "new/a.checkpoint"):
         assert len(list(tmp_path.iterdir())) == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_thread_is_another_run(tmp_path) -> None:
+def test_another_thread_is_another_run(tmp_path: Path) -> None:
     found = []
 
     def other() -> None:
@@ -80,7 +82,7 @@ def test_another_thread_is_another_run(tmp_path) -> None:
 
 
 def test_the_checkpoint_stands_beside_the_output_or_within(
-    tmp_path, monkeypatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "real").mkdir()
@@ -97,20 +99,22 @@ def test_the_checkpoint_stands_beside_the_output_or_within(
             pass
 
 
-def test_a_checkpoint_that_cannot_be_written_is_refused_at_once(open_place) -> None:
+def test_a_checkpoint_that_cannot_be_written_is_refused_at_once(
+    open_place: Any,
+) -> None:
     with somebody_else():
         (open_place / "a.checkpoint").write_text("mine")
         with pytest.raises(PlaceError, match="cannot be written"):
             claimed(open_place / "a").__enter__()
 
 
-def test_neither_output_nor_checkpoint_may_be_an_input(tmp_path) -> None:
+def test_neither_output_nor_checkpoint_may_be_an_input(tmp_path: Path) -> None:
     (tmp_path / "a.checkpoint").mkdir()
     with pytest.raises(PlaceError, match="is the input"):
         claimed(tmp_path / "a", inputs=[tmp_path / "a.checkpoint"]).__enter__()
 
 
-def test_a_full_disk_leaves_the_state_before(tmp_path) -> None:
+def test_a_full_disk_leaves_the_state_before(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "c", {"x": 1}, "begin afresh")
     checkpoint.save(State(1, {"x": torch.ones(3)}))
     with file_size_limit(1000), pytest.raises(OSError, match="File too large"):
@@ -121,7 +125,9 @@ def test_a_full_disk_leaves_the_state_before(tmp_path) -> None:
     assert len(list((tmp_path / "c").iterdir())) == 2
 
 
-def test_a_state_of_the_same_step_of_another_stage_takes_its_place(tmp_path) -> None:
+def test_a_state_of_the_same_step_of_another_stage_takes_its_place(
+    tmp_path: Path,
+) -> None:
     checkpoint = Checkpoint(tmp_path / "c", {"x": 1}, "begin afresh")
     for value in (1.0, 2.0):
         checkpoint.save(State(1, {"x": torch.full((3,), value)}))

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 KILLED = """
 import errno, json, os, signal, sys
 from pathlib import Path
+from typing import Any
 from kfac_artifacts.places import exchange, recover
 from tests.places.made import read, write
 
@@ -83,7 +85,7 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory) -> dict:
+def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-c", KILLED, tmp_path_factory.mktemp("killed")],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -98,7 +100,9 @@ def killed(tmp_path_factory) -> dict:
 
 @pytest.mark.parametrize("before", ["old", "nothing"])
 @pytest.mark.parametrize("mode", ["exchange", "two-steps", "filled"])
-def test_a_kill_at_any_moment_leaves_the_old_or_the_new(killed, mode, before) -> None:
+def test_a_kill_at_any_moment_leaves_the_old_or_the_new(
+    killed: dict[str, Any], mode: str, before: str
+) -> None:
     found = killed[f"{mode}-{before}"]
     assert len(found["seen"]) > 30
     assert found["left"] == []  # the next writer has cleared everything away

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def lay(directory: Path, files: dict[str, str]) -> Path:
 
 
 @pytest.mark.parametrize("kind", OURS)
-def test_what_was_written_here_is_replaced_by_force(tmp_path, kind) -> None:
+def test_what_was_written_here_is_replaced_by_force(tmp_path: Path, kind: str) -> None:
     place = lay(tmp_path / "a", OURS[kind])
     if kind not in {"empty", "lost+found"}:
         with pytest.raises(PlaceError, match=r"exists already.*--force"):
@@ -105,7 +106,9 @@ def test_what_was_written_here_is_replaced_by_force(tmp_path, kind) -> None:
 
 @pytest.mark.parametrize("kind", FOREIGN)
 @pytest.mark.parametrize("replace", [False, True])
-def test_what_others_wrote_is_never_replaced(tmp_path, kind, replace) -> None:
+def test_what_others_wrote_is_never_replaced(
+    tmp_path: Path, kind: str, replace: bool
+) -> None:
     place = lay(tmp_path / "a", FOREIGN[kind])
     before = tree(place)
     for refuse in (check_free, write_new):
@@ -119,7 +122,7 @@ def write_new(place: Path, *, replace: bool) -> None:
     write(place, "new", replace=replace)
 
 
-def test_the_message_names_what_would_be_lost_in_plain_letters(tmp_path) -> None:
+def test_the_message_names_what_would_be_lost_in_plain_letters(tmp_path: Path) -> None:
     place = lay(tmp_path / "a", {"kfac.json": '{"format": "kfac-artifact"}'})
     for name in ("\x1b[31mred", "b", "c", "d"):
         (place / name).touch()
@@ -130,7 +133,7 @@ def test_the_message_names_what_would_be_lost_in_plain_letters(tmp_path) -> None
 
 @pytest.mark.parametrize("way", ["exchange", "two steps", "filled"])
 def test_what_somebody_puts_there_during_the_work_is_kept(
-    tmp_path, monkeypatch, way
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     place = tmp_path / "a"
     write(place, "old")
@@ -150,11 +153,14 @@ def test_what_somebody_puts_there_during_the_work_is_kept(
 
 
 @pytest.mark.parametrize("two_steps", [False, True])
-def test_even_in_the_last_moment(tmp_path, monkeypatch, two_steps) -> None:
+def test_even_in_the_last_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_steps: bool
+) -> None:
     """After the last check, when the directories are just changing places."""
     place = tmp_path / "a"
     write(place, "old")
-    call, made = exchange._call, []
+    call = exchange._call
+    made: list[int] = []
 
     def late(one: bytes, other: bytes) -> int:
         if not made:
@@ -175,7 +181,7 @@ SPELLINGS = ["x", "./x", "y/../x", "link", "folder/../link", "x/", "far/x"]
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("given", SPELLINGS)
 def test_an_output_that_is_an_input_is_refused(
-    tmp_path, monkeypatch, spelling, given
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str, given: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "y").mkdir()
@@ -192,7 +198,7 @@ def test_an_output_that_is_an_input_is_refused(
     assert read(tmp_path / "x") == "input"
 
 
-def test_an_output_in_which_links_of_an_input_end_is_refused(tmp_path) -> None:
+def test_an_output_in_which_links_of_an_input_end_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "blobs", "x")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights").symlink_to("../blobs/factors.safetensors")
@@ -200,7 +206,9 @@ def test_an_output_in_which_links_of_an_input_end_is_refused(tmp_path) -> None:
         check_free(tmp_path / "blobs", replace=True, inputs=[tmp_path / "model"])
 
 
-def test_an_output_beside_an_input_is_free(tmp_path, monkeypatch) -> None:
+def test_an_output_beside_an_input_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.csv").touch()
     (tmp_path / "data").mkdir()
@@ -210,7 +218,7 @@ def test_an_output_beside_an_input_is_free(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_link_is_followed_and_stays(tmp_path, there) -> None:
+def test_a_link_is_followed_and_stays(tmp_path: Path, there: bool) -> None:
     (tmp_path / "real").mkdir()
     if there:
         write(tmp_path / "real" / "a", "old")
@@ -221,7 +229,7 @@ def test_a_link_is_followed_and_stays(tmp_path, there) -> None:
     assert [p.name for p in (tmp_path / "real").iterdir()] == ["a"]
 
 
-def test_a_link_to_itself_is_refused(tmp_path) -> None:
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("a")
     with pytest.raises(PlaceError, match="no directory"):
         check_free(tmp_path / "a", replace=True)
@@ -229,7 +237,7 @@ def test_a_link_to_itself_is_refused(tmp_path) -> None:
 
 @pytest.mark.parametrize("spelling", [".", "./", "", "../a", "../a/."])
 def test_the_working_directory_is_filled_and_stays_the_same(
-    tmp_path, monkeypatch, spelling
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
 ) -> None:
     (tmp_path / "a").mkdir()
     monkeypatch.chdir(tmp_path / "a")
@@ -257,7 +265,7 @@ def mounted(place: Path, *how: str) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "bind"])
-def test_a_mount_point_is_filled(tmp_path, kind) -> None:
+def test_a_mount_point_is_filled(tmp_path: Path, kind: str) -> None:
     how = ["-t", "tmpfs", "tmpfs"]
     if kind == "bind":
         (tmp_path / "bound").mkdir()
@@ -306,7 +314,7 @@ def open_place() -> Iterator[Path]:
         yield Path(name)
 
 
-def test_an_empty_directory_in_one_that_is_not_ours_is_filled(open_place) -> None:
+def test_an_empty_directory_in_one_that_is_not_ours_is_filled(open_place: Path) -> None:
     place = open_place / "parent" / "a"
     place.mkdir(parents=True)
     place.chmod(0o777)
@@ -320,7 +328,7 @@ def test_an_empty_directory_in_one_that_is_not_ours_is_filled(open_place) -> Non
     place.parent.chmod(0o755)
 
 
-def test_a_directory_of_another_in_a_shared_folder_is_filled(open_place) -> None:
+def test_a_directory_of_another_in_a_shared_folder_is_filled(open_place: Path) -> None:
     """As in /tmp, where nobody may rename what is not theirs."""
     if os.geteuid():
         pytest.skip("only root can make a directory of another user")
@@ -333,7 +341,7 @@ def test_a_directory_of_another_in_a_shared_folder_is_filled(open_place) -> None
         assert read(place) == "new"
 
 
-def test_a_read_only_directory_is_not_written(open_place) -> None:
+def test_a_read_only_directory_is_not_written(open_place: Path) -> None:
     with somebody_else():
         write(open_place / "a", "old")
         (open_place / "a").chmod(0o555)
@@ -356,7 +364,7 @@ BAD_PLACES = {
 
 @pytest.mark.parametrize("place", BAD_PLACES)
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(
-    tmp_path, monkeypatch, place
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
@@ -366,7 +374,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_read_only_file_system_is_refused_before_the_work(tmp_path) -> None:
+def test_a_read_only_file_system_is_refused_before_the_work(tmp_path: Path) -> None:
     how = ["-o", "ro", "-t", "tmpfs", "tmpfs"]
     with mounted(tmp_path / "ro", *how) as place:
         for output in (place, place / "a", place / "b" / "a"):
@@ -374,7 +382,7 @@ def test_a_read_only_file_system_is_refused_before_the_work(tmp_path) -> None:
                 check_free(output)
 
 
-def test_the_longest_names_work(tmp_path) -> None:
+def test_the_longest_names_work(tmp_path: Path) -> None:
     for name in ("n" * 255, "ü" * 127):
         write(tmp_path / name, "old")
         write(tmp_path / name, "new", replace=True)
@@ -382,7 +390,7 @@ def test_the_longest_names_work(tmp_path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_folders_that_were_made_are_taken_away_again(tmp_path) -> None:
+def test_folders_that_were_made_are_taken_away_again(tmp_path: Path) -> None:
     check_free(tmp_path / "new" / "deep" / "a")
     assert list(tmp_path.iterdir()) == []
 
@@ -407,7 +415,7 @@ def file_size_limit(limit: int) -> Iterator[None]:
 
 
 def test_a_full_disk_in_a_library_that_wraps_it_is_an_error_of_the_system(
-    tmp_path,
+    tmp_path: Path,
 ) -> None:
     with (
         pytest.raises(OSError, match="File too large"),
@@ -418,7 +426,9 @@ def test_a_full_disk_in_a_library_that_wraps_it_is_an_error_of_the_system(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_told_of_the_output_not_of_what_is_copied(tmp_path) -> None:
+def test_a_full_disk_is_told_of_the_output_not_of_what_is_copied(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "source").write_bytes(bytes(2000))
     with (
         pytest.raises(OSError, match="File too large") as failed,
@@ -431,7 +441,7 @@ def test_a_full_disk_is_told_of_the_output_not_of_what_is_copied(tmp_path) -> No
 
 
 def test_a_disk_that_fills_while_a_mount_point_is_filled_leaves_what_was(
-    tmp_path,
+    tmp_path: Path,
 ) -> None:
     with mounted(tmp_path / "m", "-o", "size=64k", "-t", "tmpfs", "tmpfs") as place:
         write(place, "old")
@@ -444,7 +454,7 @@ def test_a_disk_that_fills_while_a_mount_point_is_filled_leaves_what_was(
         assert len(list(place.iterdir())) == 2
 
 
-def test_what_a_living_run_has_made_is_not_cleared(tmp_path) -> None:
+def test_what_a_living_run_has_made_is_not_cleared(tmp_path: Path) -> None:
     script = """
 import sys, time
 from pathlib import Path
@@ -473,7 +483,7 @@ with new_directory(Path(sys.argv[1]), replace=True) as directory:
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
-def test_what_resembles_a_leftover_is_not_cleared(tmp_path) -> None:
+def test_what_resembles_a_leftover_is_not_cleared(tmp_path: Path) -> None:
     names = (".a.notes", ".a.old.backup01", ".a.new.12345678", ".a.x.12345678.kfac")
     for name in names:
         (tmp_path / name).mkdir()
@@ -482,7 +492,7 @@ def test_what_resembles_a_leftover_is_not_cleared(tmp_path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"a", *names}
 
 
-def test_the_first_of_two_runs_wins(tmp_path) -> None:
+def test_the_first_of_two_runs_wins(tmp_path: Path) -> None:
     def other() -> None:
         write(tmp_path / "a", "first")
 
@@ -491,7 +501,7 @@ def test_the_first_of_two_runs_wins(tmp_path) -> None:
     assert read(tmp_path / "a") == "first"
 
 
-def test_what_is_to_be_done_last_may_refuse(tmp_path) -> None:
+def test_what_is_to_be_done_last_may_refuse(tmp_path: Path) -> None:
     write(tmp_path / "a", "old")
 
     def refuse(directory: Path) -> None:
@@ -505,18 +515,20 @@ def test_what_is_to_be_done_last_may_refuse(tmp_path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
-def test_nothing_is_recovered_where_nothing_is(tmp_path) -> None:
+def test_nothing_is_recovered_where_nothing_is(tmp_path: Path) -> None:
     recover(tmp_path / "a")
     recover(tmp_path / "b" / "a")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_contents_are_listed_with_links_and_without_what_is_hidden(tmp_path) -> None:
+def test_contents_are_listed_with_links_and_without_what_is_hidden(
+    tmp_path: Path,
+) -> None:
     lay(tmp_path / "a", {"x": "", "d/y": "", "l->": "/etc", ".kfac.lock": ""})
     assert contents_of(tmp_path / "a") == ["d/y", "l", "x"]
 
 
-def test_a_file_of_another_is_not_replaced(tmp_path) -> None:
+def test_a_file_of_another_is_not_replaced(tmp_path: Path) -> None:
     def check(name: str, *inputs: str) -> None:
         inside = [tmp_path / i for i in inputs]
         check_file_free(tmp_path / name, inputs=inside, is_ours=lambda b: b == b"ours")
@@ -555,7 +567,7 @@ FORGED = {
 
 @pytest.mark.parametrize("kind", FORGED)
 def test_leftovers_that_come_with_a_directory_touch_nothing_outside(
-    tmp_path, kind
+    tmp_path: Path, kind: str
 ) -> None:
     """They may have been unpacked or fetched with it, from anybody."""
     mine = lay(tmp_path / "mine", {"thesis.tex": "years", "names.json": '["a"]'})
@@ -572,9 +584,11 @@ def test_leftovers_that_come_with_a_directory_touch_nothing_outside(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "mine"]
 
 
-def test_a_place_that_vanishes_between_two_looks_is_asked_about_in_peace(tmp_path):
-    class Vanishing(type(tmp_path)):
-        def is_dir(self, **_) -> bool:
+def test_a_place_that_vanishes_between_two_looks_is_asked_about_in_peace(
+    tmp_path: Path,
+) -> None:
+    class Vanishing(type(tmp_path)):  # type: ignore[misc]
+        def is_dir(self, **_: Any) -> bool:
             """As it was when it was still there."""
             return True
 

@@ -18,7 +18,7 @@ TEXT = WIDTHS | TOKENS | {"max_position_embeddings": 16}
 DECODER = TEXT | {"num_key_value_heads": 1, "head_dim": 4}
 IMAGE = WIDTHS | {"image_size": 8, "patch_size": 4}
 T5 = TOKENS | {"d_model": 8, "d_kv": 4, "d_ff": 12, "num_layers": 2, "num_heads": 2}
-CLIP = {
+CLIP: dict[str, Any] = {
     "text_config": TEXT | {"projection_dim": 6},
     "vision_config": IMAGE | {"projection_dim": 6},
     "projection_dim": 6,
@@ -110,14 +110,16 @@ def reload(path: Path, model: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
     from kfac_artifacts.sources.silence_libraries import quiet
 
     with quiet():
-        return type(model).from_pretrained(
+        load: Any = type(model).from_pretrained  # type: ignore[attr-defined]
+        found: tuple[nn.Module, dict[str, Any]] = load(
             path, dtype="auto", output_loading_info=True, local_files_only=True
         )
+        return found
 
 
 def find_parameter(model: nn.Module) -> Callable[[str], Tensor]:
     """Give the parameters of a model by their names in its encoder."""
     whole = dict(model.named_parameters(remove_duplicate=False))
-    base = getattr(model, model.base_model_prefix, None)
+    base = getattr(model, str(model.base_model_prefix), None)
     inner = {} if base is None else dict(base.named_parameters(remove_duplicate=False))
     return lambda name: inner[name] if name in inner else whole[name]

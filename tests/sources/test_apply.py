@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,8 +65,8 @@ def stored(path: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(("name", "options", "saving"), VARIANTS)
 def test_the_class_of_the_model_loads_the_sum_and_everything_else(
-    tmp_path, name, options, saving
-):
+    tmp_path: Path, name: str, options: Any, saving: Any
+) -> None:
     model = families.build(name, **options)
     source = families.save(tmp_path / "model", model, **saving)
     vector = vector_of(source)
@@ -85,7 +87,9 @@ def test_the_class_of_the_model_loads_the_sum_and_everything_else(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_every_tensor_keeps_its_number_type_and_is_rounded_once(tmp_path, dtype):
+def test_every_tensor_keeps_its_number_type_and_is_rounded_once(
+    tmp_path: Path, dtype: Any
+) -> None:
     model = families.build("BertForMaskedLM").to(dtype)
     model.bert.embeddings.LayerNorm.float()
     source = families.save(tmp_path / "model", model)
@@ -105,7 +109,7 @@ def test_every_tensor_keeps_its_number_type_and_is_rounded_once(tmp_path, dtype)
     assert (done.lost > 0.001) == (dtype.itemsize == 2)
 
 
-def test_numbers_lost_in_rounding_are_told(tmp_path):
+def test_numbers_lost_in_rounding_are_told(tmp_path: Path) -> None:
     model = families.build("ViTForImageClassification").bfloat16()
     source = families.save(tmp_path / "model", model)
     small = 1e-4 * vector_of(source)
@@ -114,7 +118,7 @@ def test_numbers_lost_in_rounding_are_told(tmp_path):
     assert wide.lost < 0.01
 
 
-def test_another_number_type_is_written_only_when_asked_for(tmp_path):
+def test_another_number_type_is_written_only_when_asked_for(tmp_path: Path) -> None:
     model = families.build("LlamaForCausalLM")
     source = families.save(tmp_path / "model", model, max_shard_size="3KB")
     vector = vector_of(source)
@@ -137,7 +141,7 @@ def test_another_number_type_is_written_only_when_asked_for(tmp_path):
     assert torch.equal(tensors[f"model.{name}"], exact.bfloat16())
 
 
-def test_numbers_too_large_for_the_type_are_refused(tmp_path):
+def test_numbers_too_large_for_the_type_are_refused(tmp_path: Path) -> None:
     model = families.build("BertForMaskedLM")
     source = families.save(tmp_path / "model", model)
     large = vector_of(source, only="layer.1.output.dense.bias")
@@ -158,7 +162,9 @@ def legacy(name: str) -> str:
 
 
 @pytest.mark.parametrize("rename", [without_prefix, legacy])
-def test_other_names_in_the_file_are_found_and_kept(tmp_path, rename):
+def test_other_names_in_the_file_are_found_and_kept(
+    tmp_path: Path, rename: Any
+) -> None:
     model = families.build("BertForMaskedLM")
     source = families.save(tmp_path / "model", model)
     old = stored(source)
@@ -201,7 +207,9 @@ def add_tensors(path: Path, **tensors: torch.Tensor) -> None:
         ("GPT2LMHeadModel", "transformer.wte.weight", ["lm_head.weight"]),
     ],
 )
-def test_every_stored_copy_of_a_tied_weight_moves(tmp_path, name, main, copies):
+def test_every_stored_copy_of_a_tied_weight_moves(
+    tmp_path: Path, name: str, main: str, copies: Any
+) -> None:
     model = families.build(name)
     source = families.save(tmp_path / "model", model)
     add_tensors(source, **{c: stored(source)[main] for c in copies})
@@ -213,7 +221,7 @@ def test_every_stored_copy_of_a_tied_weight_moves(tmp_path, name, main, copies):
     assert all(torch.equal(after[c], after[main]) for c in copies)
 
 
-def test_equal_weights_that_are_not_tied_do_not_move_together(tmp_path):
+def test_equal_weights_that_are_not_tied_do_not_move_together(tmp_path: Path) -> None:
     model = families.build("LlamaForCausalLM")
     with torch.no_grad():
         model.lm_head.weight.copy_(model.model.embed_tokens.weight)
@@ -225,7 +233,7 @@ def test_equal_weights_that_are_not_tied_do_not_move_together(tmp_path):
     check_applied(source, tmp_path / "applied", model, vector)
 
 
-def test_equal_statistics_are_not_taken_for_parameters(tmp_path):
+def test_equal_statistics_are_not_taken_for_parameters(tmp_path: Path) -> None:
     model = families.build("ResNetForImageClassification")
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -236,7 +244,7 @@ def test_equal_statistics_are_not_taken_for_parameters(tmp_path):
     check_applied(source, tmp_path / "applied", model, vector)
 
 
-def test_another_model_is_refused_and_nothing_is_written(tmp_path):
+def test_another_model_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     model = families.build("BertForMaskedLM")
     source = families.save(tmp_path / "model", model)
     vector = vector_of(source)
@@ -256,7 +264,9 @@ def test_another_model_is_refused_and_nothing_is_written(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "other", "third"]
 
 
-def test_numbers_that_loading_replaces_are_not_taken_for_another_model(tmp_path):
+def test_numbers_that_loading_replaces_are_not_taken_for_another_model(
+    tmp_path: Path,
+) -> None:
     source = families.save(tmp_path / "model", families.build("ChineseCLIPModel"))
     name = "text_model.embeddings.word_embeddings.weight"
     assert stored(source)[name][0].all()
@@ -278,7 +288,7 @@ def test_numbers_that_loading_replaces_are_not_taken_for_another_model(tmp_path)
         apply(third, [vector], tmp_path / "none")
 
 
-def test_vectors_of_different_parameters_are_added(tmp_path):
+def test_vectors_of_different_parameters_are_added(tmp_path: Path) -> None:
     model = families.build("Qwen3MoeForCausalLM")
     source = families.save(tmp_path / "model", model)
     experts, rest = vector_of(source, only="gate_up"), vector_of(source, 2, "norm")
@@ -289,7 +299,9 @@ def test_vectors_of_different_parameters_are_added(tmp_path):
 @pytest.mark.parametrize(
     "name", ["BertForSequenceClassification", "MixtralForCausalLM"]
 )
-def test_heads_that_were_trained_move_under_their_own_names(tmp_path, name):
+def test_heads_that_were_trained_move_under_their_own_names(
+    tmp_path: Path, name: str
+) -> None:
     model = families.build(name)
     source = families.save(tmp_path / "model", model)
     tensors = {n: torch.full(p.shape, 0.25) for n, p in model.named_parameters()}
@@ -303,7 +315,9 @@ def test_heads_that_were_trained_move_under_their_own_names(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["NoSuchModel", "AutoModel", "GPT2LMHeadModel"])
-def test_a_class_that_cannot_be_loaded_says_nothing_about_ties(tmp_path, name):
+def test_a_class_that_cannot_be_loaded_says_nothing_about_ties(
+    tmp_path: Path, name: str
+) -> None:
     model = families.build("BertForMaskedLM")
     source = families.save(tmp_path / "model", model)
     file = source / "config.json"
@@ -317,7 +331,7 @@ def test_a_class_that_cannot_be_loaded_says_nothing_about_ties(tmp_path, name):
 
 
 @pytest.fixture
-def source(tmp_path: Path, saved_model) -> Path:
+def source(tmp_path: Path, saved_model: Callable[[str], Path]) -> Path:
     """A sentence encoder with a pooling and a dense module behind it."""
     path = tmp_path / "source"
     shutil.copytree(saved_model("bert"), path)
@@ -334,7 +348,7 @@ def source(tmp_path: Path, saved_model) -> Path:
     pooling = {"pooling_mode_cls_token": True, "word_embedding_dimension": 8}
     (path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     (path / "2_Dense").mkdir()
-    dense = {"in_features": 8, "out_features": 4, "bias": False}
+    dense: dict[str, Any] = {"in_features": 8, "out_features": 4, "bias": False}
     dense["activation_function"] = "torch.nn.modules.linear.Identity"
     (path / "2_Dense" / "config.json").write_text(json.dumps(dense))
     save_file(
@@ -347,7 +361,9 @@ def names_in(path: Path) -> set[str]:
     return {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
 
 
-def test_what_belongs_to_the_model_is_kept_byte_for_byte(tmp_path, source):
+def test_what_belongs_to_the_model_is_kept_byte_for_byte(
+    tmp_path: Path, source: Path
+) -> None:
     (source / "chat_template.jinja").write_text("{{ x }}")
     (source / "additional_chat_templates").mkdir()
     (source / "additional_chat_templates" / "tools.jinja").write_text("{{ y }}")
@@ -365,7 +381,9 @@ def test_what_belongs_to_the_model_is_kept_byte_for_byte(tmp_path, source):
         assert content == (source / name).read_bytes(), name
 
 
-def test_pickles_code_links_and_other_weights_are_left_out_by_name(tmp_path, source):
+def test_pickles_code_links_and_other_weights_are_left_out_by_name(
+    tmp_path: Path, source: Path
+) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
     files = [
@@ -408,7 +426,7 @@ def test_pickles_code_links_and_other_weights_are_left_out_by_name(tmp_path, sou
     assert again.files == done.files
 
 
-def test_a_configuration_outside_is_refused(tmp_path, source):
+def test_a_configuration_outside_is_refused(tmp_path: Path, source: Path) -> None:
     vector = vector_of(source)
     (source / "config.json").rename(tmp_path / "config.json")
     (source / "config.json").symlink_to(tmp_path / "config.json")
@@ -417,7 +435,7 @@ def test_a_configuration_outside_is_refused(tmp_path, source):
     assert not (tmp_path / "applied").exists()
 
 
-def test_links_of_the_hub_s_cache_are_followed(tmp_path, source):
+def test_links_of_the_hub_s_cache_are_followed(tmp_path: Path, source: Path) -> None:
     snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
     blobs = tmp_path / "models--a--b" / "blobs"
     snapshot.mkdir(parents=True)
@@ -432,7 +450,7 @@ def test_links_of_the_hub_s_cache_are_followed(tmp_path, source):
     assert not any(p.is_symlink() for p in (tmp_path / "applied").rglob("*"))
 
 
-def test_a_module_that_is_pickled_only_is_refused(tmp_path, source):
+def test_a_module_that_is_pickled_only_is_refused(tmp_path: Path, source: Path) -> None:
     vector = vector_of(source)
     (source / "2_Dense" / "model.safetensors").rename(
         source / "2_Dense" / "pytorch_model.bin"
@@ -442,7 +460,7 @@ def test_a_module_that_is_pickled_only_is_refused(tmp_path, source):
     assert not (tmp_path / "applied").exists()
 
 
-def test_a_linked_folder_of_a_module_is_refused(tmp_path, source):
+def test_a_linked_folder_of_a_module_is_refused(tmp_path: Path, source: Path) -> None:
     vector = vector_of(source)
     (source / "1_Pooling").rename(tmp_path / "pooling")
     (source / "1_Pooling").symlink_to(tmp_path / "pooling")
@@ -451,7 +469,9 @@ def test_a_linked_folder_of_a_module_is_refused(tmp_path, source):
     assert not (tmp_path / "applied").exists()
 
 
-def test_an_encoder_in_a_folder_of_its_own_stays_there(tmp_path, source):
+def test_an_encoder_in_a_folder_of_its_own_stays_there(
+    tmp_path: Path, source: Path
+) -> None:
     vector = vector_of(source)
     old = tmp_path / "old"
     shutil.move(source, old / "0_Transformer")
@@ -471,7 +491,9 @@ def test_an_encoder_in_a_folder_of_its_own_stays_there(tmp_path, source):
     )
 
 
-def test_the_marker_says_what_the_model_is_made_of(tmp_path, source):
+def test_the_marker_says_what_the_model_is_made_of(
+    tmp_path: Path, source: Path
+) -> None:
     vector = vector_of(source)
     apply(source, [vector, -vector], tmp_path / "applied", alphas=[1.0, 0.5])
     marker = json.loads((tmp_path / "applied" / "kfac_apply.json").read_text())
@@ -488,7 +510,7 @@ def test_the_marker_says_what_the_model_is_made_of(tmp_path, source):
     assert vector.sha256 != (-vector).sha256
 
 
-def test_damaged_weights_are_one_error(tmp_path, source):
+def test_damaged_weights_are_one_error(tmp_path: Path, source: Path) -> None:
     vector = vector_of(source)
     content = (source / "model.safetensors").read_bytes()
     (source / "model.safetensors").write_bytes(content[:-8])

@@ -28,7 +28,9 @@ from kfac_artifacts.sources.naming import data_name
         ("/", "data"),
     ],
 )
-def test_generic_names_take_their_folder_and_never_a_home(path, name):
+def test_generic_names_take_their_folder_and_never_a_home(
+    path: str, name: str | None
+) -> None:
     found = data_name(Path(path))
     if name is None:
         name = "acme/data/train-00000-of-00001.parquet"
@@ -36,7 +38,9 @@ def test_generic_names_take_their_folder_and_never_a_home(path, name):
     assert "ann" not in found
 
 
-def test_the_own_home_is_never_named(monkeypatch, tmp_path):
+def test_the_own_home_is_never_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     home = tmp_path / "ann"
     (home / "acme" / "photos").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))

@@ -10,9 +10,11 @@ import json
 import tarfile
 import unicodedata
 import zipfile
+from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,7 +35,7 @@ PLAIN = b"text,label\na b,x\nc,y\n"
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 
 
-def read(path: Path, columns: Columns = LABELLED, layout: Layout | None = None):
+def read(path: Path, columns: Columns = LABELLED, layout: Layout | None = None) -> Any:
     data = read_data(str(path), columns=columns, layout=layout or Layout())
     (column,) = data.texts()
     labels = [data.labels.classes[i] for i in data.labels.indices]
@@ -272,7 +274,7 @@ def test_columns_may_be_numbers_or_one_string(tmp_path: Path, bert: Network) -> 
 
 
 @pytest.fixture(scope="module")
-def bert(saved_model) -> Network:
+def bert(saved_model: Callable[[str], Path]) -> Network:
     from kfac_artifacts.sources import load_network
 
     return load_network(str(saved_model("bert")))

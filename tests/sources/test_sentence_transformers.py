@@ -167,7 +167,8 @@ def _old_layout(bert: Path, directory: Path, folder: str = "0_Transformer") -> P
     _json(directory / "config.json", {"__version__": "0.3.8"}) if folder else None
     settings = {"max_seq_length": 7, "do_lower_case": True}
     _json(directory / folder / "sentence_roberta_config.json", settings)
-    flags = {f"pooling_mode_{m}_tokens": m == "mean" for m in ("max", "mean")}
+    ways = ("max", "mean")
+    flags: dict[str, Any] = {f"pooling_mode_{m}_tokens": m == "mean" for m in ways}
     flags |= {"pooling_mode_cls_token": True, "word_embedding_dimension": 8}
     _json(directory / "1_Pooling" / "config.json", flags)
     dense = {"in_features": 16, "out_features": 5, "bias": True}
@@ -209,7 +210,7 @@ def test_modules_behind_the_encoder_are_reported_and_not_covered(
     how = artifact.provenance.sources[0].data.preprocessing.configuration
     assert how == {"columns": ["text"], "max_length": 7, "lower_case": True}
     kinds = artifact.provenance.output_map.configuration["modules"]
-    assert [m["type"] for m in kinds] == ["Pooling", "Dense", "Normalize"]  # type: ignore[index, union-attr]
+    assert [m["type"] for m in kinds] == ["Pooling", "Dense", "Normalize"]
 
     skeleton = load_skeleton(str(made))
     found = plan(skeleton, blank_examples(skeleton, 2))
@@ -269,7 +270,7 @@ def _edit(path: Path, **entries: Any) -> None:
     path.write_text(json.dumps(content | entries))
 
 
-REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a module of its own code": (
         lambda d: _retype(d, 3, "custom_st.Normalize"),
         "a module custom_st.Normalize",

@@ -290,7 +290,7 @@ def check_blocks(manifest: dict[str, Any]) -> None:
     for key, parts in covered.items():
         once = None in parts and len(parts) == 1
         all_parts = None not in parts and len(parts) == shapes[key][0]
-        by_part = all_parts and sorted(parts) == list(range(len(parts)))
+        by_part = all_parts and {*parts} == {*range(len(parts))}
         demand(once or by_part, "a parameter is not covered once")
     left_out = {*manifest["excluded"], *manifest["uncovered"]}
     demand(not left_out & covered.keys(), "covered and left out")
@@ -362,7 +362,7 @@ def read_fields(path: Path, *, hashes: bool) -> tuple[dict[str, Any], Fields]:
         for key, entry in tensors(info).items()
     }
     found: dict[str, bytes] = {}
-    holder = {}
+    holder: dict[str, str] = {}
     for file in contents.keys() - {INDEX}:
         inside = read_tensors(contents[file], expected)
         demand(inside and not inside.keys() & found.keys(), "empty shard, or twice")

@@ -1,5 +1,6 @@
 """A regime and a penalty of one's own go through training as those of the package."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,10 @@ from kfac_artifacts.train import (
     TrainSettings,
     train,
 )
+from tests.estimate.processes import finish, start
 from tests.tiny_task import (
     SETTINGS,
+    LabelledPoints,
     tiny_curvature,
     tiny_network,
     tiny_points,
@@ -78,11 +81,15 @@ def run(settings: TrainSettings = HELD, **how: Any) -> TaskVector:
     return train(network, tiny_task(network, 1, torch.float32), settings, **how)
 
 
+def measured(vector: TaskVector) -> dict[str, Any]:
+    return dict(vector.metrics)
+
+
 def test_a_regime_of_ones_own_learns_and_says_what_it_is() -> None:
     vector = run(regime=LowRank)
     assert set(vector.tensors) == {"first.weight", "last.weight"}
     assert all(torch.linalg.matrix_rank(t) <= 2 for t in vector.tensors.values())
-    held_out = vector.metrics["held_out"]
+    held_out = measured(vector)["held_out"]
     assert held_out["plain"] > held_out["pretrained"]
     assert "linear" not in held_out
     assert vector.settings["regime"] == {"name": "low-rank", "rank": 2}
@@ -95,7 +102,7 @@ def test_its_task_vector_acts_as_it_was_measured() -> None:
     vector.apply(network)
     answers = task.head.logits(network(task.examples.batch(range(36)))).argmax(-1)
     right = int((answers == task.head.targets(task.examples)).sum())
-    assert right / 36 == vector.metrics["held_out"]["plain"]
+    assert right / 36 == measured(vector)["held_out"]["plain"]
 
 
 def test_the_penalty_reaches_the_parameters_of_any_regime() -> None:
@@ -103,10 +110,49 @@ def test_the_penalty_reaches_the_parameters_of_any_regime() -> None:
         run(replace(HELD, penalty=PenaltySettings(w)), regime=LowRank, curved=True)
         for w in (0.0, 10.0)
     )
-    assert strong.metrics["penalty"] < 0.2 * weak.metrics["penalty"]
+    assert measured(strong)["penalty"] < 0.2 * measured(weak)["penalty"]
 
 
-@pytest.mark.parametrize("how", [{"regime": LowRank}, {"penalty": SquaredNorm()}])
+REGIMES_ALL = [*REGIMES, LowRank]
+
+
+@pytest.mark.parametrize("regime", REGIMES_ALL)
+def test_every_regime_begins_at_the_pretrained_network(regime: Any) -> None:
+    network = tiny_network()
+    names = ("first.weight", "last.weight", "last.bias")
+    made = (REGIMES[regime] if isinstance(regime, str) else regime)(network, names)
+    batch = tiny_points(1).batch(range(5))
+    before = network(batch)
+    assert set(made.tau()) <= set(names)
+    assert not any(change.any() for change in made.tau().values())
+    for now in (made(batch), *made.outputs(batch)):
+        torch.testing.assert_close(now, before)
+    made(batch).square().sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in made.parameters())
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_every_penalty_is_nothing_where_nothing_has_changed(name: str) -> None:
+    network, names = tiny_network(), ("first.weight", "last.weight")
+    curvature = tiny_curvature(network, tiny_points(2))
+    penalty = PENALTIES[name](curvature, PenaltySettings())
+    penalty.check(network)
+    penalty.prepare(network, names)
+    shapes = {n: network.shapes[n] for n in names}
+    zero = {n: torch.zeros(s, requires_grad=True) for n, s in shapes.items()}
+    moved = {n: torch.ones(s, requires_grad=True) for n, s in shapes.items()}
+    assert penalty(zero).item() == 0
+    penalty(moved).backward()
+    for change in moved.values():
+        assert change.grad is not None
+        assert change.grad.isfinite().all()
+    assert penalty(moved) > 0
+    json.dumps(penalty.describe())
+
+
+@pytest.mark.parametrize(
+    "how", [*({"regime": r} for r in REGIMES_ALL), {"penalty": SquaredNorm()}]
+)
 def test_an_interrupted_training_goes_on_to_the_same_numbers(
     tmp_path: Path, how: dict[str, Any]
 ) -> None:
@@ -127,7 +173,7 @@ def test_a_penalty_of_ones_own_holds_back_and_says_what_it_is() -> None:
     free = run(penalty=SquaredNorm())
     held = run(replace(HELD, penalty=PenaltySettings(10.0)), penalty=SquaredNorm())
     assert set(free.tensors) == {"last.weight", "last.bias"}
-    assert held.metrics["penalty"] < 0.1 * free.metrics["penalty"]
+    assert measured(held)["penalty"] < 0.1 * measured(free)["penalty"]
     assert held.settings["penalty"] == {"name": "squared-norm"}
     assert held.settings["curvature"] == []
     with pytest.raises(CoverageError, match="first"):
@@ -170,7 +216,7 @@ def test_usual_settings_follow_from_the_examples() -> None:
 
 
 def test_images_are_pulled_harder_to_where_they_began() -> None:
-    class Images(type(tiny_points(1))):
+    class Images(LabelledPoints):
         def info(self, indices: Any) -> Any:
             found = super().info(indices)
             how = replace(found.preprocessing, name="image")
@@ -180,3 +226,29 @@ def test_images_are_pulled_harder_to_where_they_began() -> None:
     images = Images(points.tensors, points.id, points.labels)
     assert TrainSettings.usual(images).weight_decay == 0.1
     assert TrainSettings.usual(images, weight_decay=0.0).weight_decay == 0.0
+
+
+SCRIPT = """
+import os, sys
+from pathlib import Path
+
+os.environ["ACCELERATE_USE_CPU"] = "true"
+import torch
+from tests.test_training_seams import LowRank, run
+
+for name, regime in (("linearised", "linearised"), ("low-rank", LowRank)):
+    run(regime=regime, curved=True, output=Path(sys.argv[1]) / name)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.processes
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    for status, _, stderr in finish(start(["-c", SCRIPT, str(tmp_path)])):
+        assert status == 0, stderr
+    for name, regime in (("linearised", "linearised"), ("low-rank", LowRank)):
+        two, one = TaskVector.load(tmp_path / name), run(regime=regime, curved=True)
+        for parameter, change in one.tensors.items():
+            torch.testing.assert_close(
+                two.tensors[parameter], change, rtol=1e-3, atol=1e-4
+            )

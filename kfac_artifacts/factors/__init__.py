@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from kfac_artifacts.factors.base import Factor, eigenvalue_ratio
+    from kfac_artifacts.factors.base import Factor, eigenvalue_ratio, weighted
     from kfac_artifacts.factors.block_diagonal import BlockDiagonal
     from kfac_artifacts.factors.check import (
         MAX_ASYMMETRY,
@@ -63,6 +63,7 @@ __all__ = [
     "floats",
     "largest",
     "relative_asymmetry",
+    "weighted",
 ]
 
 export_lazily(
@@ -89,5 +90,6 @@ export_lazily(
         "floats": "int8",
         "largest": "check",
         "relative_asymmetry": "check",
+        "weighted": "base",
     },
 )

@@ -1,7 +1,7 @@
 """The interface every factor structure fulfils."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields as dataclass_fields
 from typing import Any, ClassVar
 
@@ -18,6 +18,16 @@ def eigenvalue_ratio(low: float, high: float) -> float:
     """The lowest eigenvalue over the largest in magnitude; zero if all are zero."""
     largest = max(abs(low), abs(high))
     return low / largest if largest > 0 else 0.0
+
+
+def weighted(tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+    """Add tensors up, with weights; one of them is in memory at a time."""
+    pairs = zip(tensors, weights, strict=True)
+    tensor, weight = next(pairs)
+    total = weight * tensor
+    for tensor, weight in pairs:
+        total += weight * tensor
+    return total
 
 
 class Factor(ABC):
@@ -100,6 +110,48 @@ class Factor(ABC):
     def _inner(self, other: "Factor") -> Tensor | None:
         """The inner product, if this structure spares forming the matrices."""
         return None
+
+    @classmethod
+    def sum_configuration(
+        cls, summands: Sequence[Configuration], dim: int
+    ) -> Configuration | None:
+        """Say whether a sum of factors of this structure has it as well.
+
+        Args:
+            summands: Configurations of the factors.
+            dim: Their size.
+
+        Returns:
+            The configuration of the sum; None if it has another structure.
+        """
+        same = all(configuration == summands[0] for configuration in summands)
+        return summands[0] if same else None
+
+    def weighted_sum(
+        self, others: Sequence["Factor"], weights: Sequence[float]
+    ) -> tuple["Factor", float] | None:
+        """Add factors up, if the sum has the structure that they share.
+
+        Args:
+            others: What is added to this one.
+            weights: Of this one and of the others; negative for what is taken out.
+
+        Returns:
+            The sum, and the Frobenius norm of what was left out; None if the sum has
+            another structure.
+        """
+        return None
+
+    def restructure(self, other: "Factor") -> "Factor":
+        """Compress another factor as this one is, so that it can be taken out of it.
+
+        Args:
+            other: A factor of the same size.
+
+        Returns:
+            That factor in this structure, if it keeps less; else as it is.
+        """
+        return other
 
     def sum_bound(self) -> float:
         """What no sum of products that makes an entry exceeds; zero without sums."""

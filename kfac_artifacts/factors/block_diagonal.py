@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.errors import FactorError
-from kfac_artifacts.factors.base import Factor
+from kfac_artifacts.factors.base import Factor, weighted
 from kfac_artifacts.factors.dense import extremes, lift
 from kfac_artifacts.factors.fields import (
     Configuration,
@@ -138,6 +138,25 @@ class BlockDiagonal(Factor):
             for run in self.runs
         ]
         return self._restored(torch.cat([part.flatten() for part in found]))
+
+    @override
+    def weighted_sum(
+        self, others: Sequence[Factor], weights: Sequence[float]
+    ) -> tuple[Factor, float] | None:
+        same = [o for o in others if isinstance(o, BlockDiagonal) and self.like(o)]
+        if len(same) < len(others):
+            return None
+        stacks = zip(self.runs, *(other.runs for other in same), strict=True)
+        runs = tuple(weighted(map(floats, stack), weights) for stack in stacks)
+        return BlockDiagonal(runs, self.permutation), 0.0
+
+    @override
+    def restructure(self, other: Factor) -> Factor:
+        if self.like(other):
+            return other
+        blocks = self.configuration["blocks"]
+        sizes = [size for count, size in blocks for _ in range(count)]
+        return BlockDiagonal.of_dense(other.to_dense(), sizes, self.permutation)
 
     @override
     def _inner(self, other: Factor) -> Tensor | None:

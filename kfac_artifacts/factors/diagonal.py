@@ -1,5 +1,6 @@
 """Diagonal factor: the input covariance of a table, or a diagonal Gramian."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from kfac_artifacts.factors.base import Factor
+from kfac_artifacts.factors.base import Factor, weighted
 from kfac_artifacts.factors.int8 import Int8Entries, floats
 
 
@@ -46,6 +47,19 @@ class Diagonal(Factor):
     @override
     def diagonal(self) -> Float[Tensor, " d"]:
         return floats(self.values)
+
+    @override
+    def weighted_sum(
+        self, others: Sequence[Factor], weights: Sequence[float]
+    ) -> tuple[Factor, float] | None:
+        if not all(isinstance(other, Diagonal) for other in others):
+            return None
+        diagonals = (factor.diagonal() for factor in (self, *others))
+        return Diagonal(weighted(diagonals, weights)), 0.0
+
+    @override
+    def restructure(self, other: Factor) -> Factor:
+        return other if isinstance(other, Diagonal) else Diagonal(other.diagonal())
 
     @override
     def _inner(self, other: Factor) -> Tensor:

@@ -1,5 +1,6 @@
 """Low-rank factor: the leading eigenvectors, and the diagonal of what is left."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -110,6 +111,15 @@ class LowRank(Factor):
     def from_fields(cls, fields: Any, configuration: Configuration) -> "LowRank":
         return cls(fields["vectors"], fields["values"], fields.get("diagonal"))
 
+    @classmethod
+    @override
+    def sum_configuration(
+        cls, summands: Sequence[Configuration], dim: int
+    ) -> Configuration | None:
+        rank = max(configuration["rank"] for configuration in summands)
+        rest = any(configuration["diagonal"] for configuration in summands)
+        return {"rank": min(rank, dim), "diagonal": rest}
+
     @property
     @override
     def configuration(self) -> dict[str, Any]:
@@ -159,6 +169,43 @@ class LowRank(Factor):
             low = low + (rest.clamp(max=0) if low < 0 else rest)
             high = high + self.remainder.max()
         return float(low), float(high)
+
+    @override
+    def weighted_sum(
+        self, others: Sequence[Factor], weights: Sequence[float]
+    ) -> tuple[Factor, float] | None:
+        # eigenvectors of the sum are found in the span of all; as many are kept as the
+        # largest rank says, without what is negative, and the diagonal of the rest
+        factors = [self, *(other for other in others if isinstance(other, LowRank))]
+        if len(factors) < 1 + len(others):
+            return None
+        vectors = torch.cat([floats(f.vectors) for f in factors])
+        pairs = list(zip(factors, weights, strict=True))
+        values = torch.cat([w * f.values for f, w in pairs])
+        basis, coordinates = torch.linalg.qr(vectors.mT)
+        found = torch.linalg.eigh((coordinates * values) @ coordinates.mT)
+        directions = (basis @ found.eigenvectors).mT
+        rank = min(max(len(f.values) for f in factors), len(found.eigenvalues))
+        order = found.eigenvalues.argsort(descending=True)
+        kept, cut = order[:rank], order[rank:]
+        leading = found.eigenvalues[kept].clamp(min=0)
+        dropped = torch.cat([found.eigenvalues[cut], found.eigenvalues[kept] - leading])
+        rests = [w * f.remainder for f, w in pairs if f.remainder is not None]
+        lost = float(dropped.square().sum())
+        if not rests:
+            return LowRank(directions[kept], leading), lost**0.5
+        moved = dropped @ torch.cat([directions[cut], directions[kept]]).square()
+        total = torch.stack(rests).sum(0) + moved
+        diagonal = total.clamp(min=0)
+        lost += float((diagonal - total).square().sum() - moved.square().sum())
+        return LowRank(directions[kept], leading, diagonal), max(lost, 0.0) ** 0.5
+
+    @override
+    def restructure(self, other: Factor) -> Factor:
+        if isinstance(other, LowRank):
+            return other
+        matrix, rest = other.to_dense().to(torch.float64), self.remainder is not None
+        return LowRank.of_dense(matrix, len(self.values), remainder=rest)
 
     @override
     def sum_bound(self) -> float:

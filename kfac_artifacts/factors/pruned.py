@@ -4,7 +4,7 @@ A coordinate list would need more bytes than the entries that it saves: two indi
 each of them. The mask also has no index that could point outside the matrix.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -87,6 +87,13 @@ class Pruned(Factor):
                 f"the mask does not mark {configuration['kept']} of {entries} entries"
             )
         return factor
+
+    @classmethod
+    @override
+    def sum_configuration(
+        cls, summands: Sequence[Configuration], dim: int
+    ) -> Configuration | None:
+        return None
 
     @property
     @override

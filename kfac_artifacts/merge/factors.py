@@ -19,7 +19,6 @@ from kfac_artifacts.format.storage.base import packed
 from kfac_artifacts.merge.factor_sums import (
     Sum,
     combine,
-    in_structure_of,
     norm,
     shared_structure,
 )
@@ -144,7 +143,7 @@ class MergedFactors(LazyFactors):
         factors = [part.artifact.factors[own] for part, own in self._own(name)]
         first = factors[0]
         factors = [
-            in_structure_of(factor, first) if part.sign < 0 else factor
+            first.restructure(factor) if part.sign < 0 else factor
             for part, factor in zip(self._parts, factors, strict=True)
         ]
         found = combine(factors, self._weights(name))

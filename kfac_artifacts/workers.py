@@ -10,11 +10,13 @@ after a stage, or when sharded after a step of a batch.
 """
 
 import atexit
+import gc
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from importlib import import_module
 from math import prod
 from typing import Any, TypeVar
 
@@ -30,6 +32,8 @@ T = TypeVar("T")
 
 BUCKET = 2**24
 """Numbers that are sent at once: 64 MiB of float32."""
+DEFAULTS_TO_GROUP = "torch.distributed.nn.functional"
+"""FSDP imports it; its functions keep the group, if there is one then, for good."""
 PATIENCE = timedelta(hours=1)
 """How long a process may keep the others waiting: one may write a large artifact."""
 
@@ -210,13 +214,19 @@ def start_processes() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         backend = "cpu:gloo,cuda:nccl"
+    import_module(DEFAULTS_TO_GROUP)
     dist.init_process_group(backend, timeout=PATIENCE)
     atexit.register(_part)
 
 
 def _part() -> None:
-    """Leave the others before the interpreter ends, which could else abort."""
+    """Leave the others before the interpreter ends.
+
+    The threads of a group end with the last that refers to it; the interpreter aborts
+    if it ends before them. What FSDP has split refers to it, in circles.
+    """
     if dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -202,3 +202,28 @@ try:
 except KfacError as error:
     print(error)
 """
+
+
+@pytest.mark.parametrize("end", ["pass", "raise KfacError", "raise KeyboardInterrupt"])
+@pytest.mark.parametrize("name", ["kfac", "sharded-kfac"])
+def test_no_thread_of_the_group_outlives_a_process(name, end):
+    """One that does makes the interpreter abort as it ends, now and then."""
+    for _, stdout, stderr in finish(start(["-c", ENDING.format(end=end), name])):
+        assert stdout == "True before and 0 after\n", stderr
+
+
+ENDING = """
+import atexit, os, sys
+from kfac_artifacts.errors import KfacError
+from tests.estimate.processes import CASES
+
+def threads():
+    return [name for each in os.listdir("/proc/self/task")
+            if (name := open(f"/proc/self/task/{{each}}/comm").read()).startswith(
+                ("pt_gloo", "gloo"))]
+
+atexit.register(lambda: print(f"and {{len(threads())}} after"))
+CASES[sys.argv[1]].run()
+print(f"{{bool(threads())}} before", end=" ")
+{end}
+"""

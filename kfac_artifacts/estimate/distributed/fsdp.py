@@ -6,6 +6,7 @@ whole only while it runs. Meanwhile the network itself is empty; at the end it i
 again from the copy, so that nothing of what FSDP does to modules stays in it.
 """
 
+import atexit
 import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
@@ -17,6 +18,11 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._redistribute import (
+    _gen_transform_infos,
+    clear_redistribute_planner_cache,
+)
+from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 from torch.utils import _pytree as pytree
 from typing_extensions import override
 
@@ -37,6 +43,7 @@ class Sharded(Whole):
 
     def __init__(self, network: Network, workers: Workers) -> None:
         super().__init__(_with_own_modules(network), workers)
+        atexit.register(_forget_group)
         self._original = network
 
     @override
@@ -50,6 +57,13 @@ class Sharded(Whole):
     @override
     def collect(self, own: Mapping[str, Factor]) -> Mapping[str, Factor]:
         return OwnedFactors(own, self.workers)
+
+
+def _forget_group() -> None:
+    """Clear what torch remembers: the group must be gone when the interpreter ends."""
+    clear_redistribute_planner_cache()
+    _gen_transform_infos.cache_clear()
+    _clear_sharding_prop_cache()
 
 
 def _with_own_modules(network: Network) -> Network:

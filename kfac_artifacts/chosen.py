@@ -5,6 +5,7 @@ import torch
 from kfac_artifacts.artifact import Source
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Examples
+from kfac_artifacts.seeding import seeded
 
 
 def choose(total: int, count: int, seed: int) -> list[int]:
@@ -25,8 +26,7 @@ def choose(total: int, count: int, seed: int) -> list[int]:
         raise SourceError(
             f"no examples to compute from: there are {total}, and {count} are wanted"
         )
-    generator = torch.Generator().manual_seed(seed)
-    return sorted(torch.randperm(total, generator=generator)[:count].tolist())
+    return sorted(torch.randperm(total, generator=seeded(seed))[:count].tolist())
 
 
 def chosen_for(source: Source, examples: Examples) -> set[int]:

@@ -17,6 +17,7 @@ from kfac_artifacts.factors import (
     floats,
 )
 from kfac_artifacts.format import StoredFactors
+from kfac_artifacts.seeding import seeded
 
 CLEARLY = 1e-2
 """How negative λ_min / λ_max may be. Rounding gives some thousandths, which do no harm;
@@ -179,8 +180,7 @@ def _lanczos(apply: Any, size: int) -> list[float]:
         eigsh,
     )
 
-    generator = torch.Generator().manual_seed(0)  # the same in every run
-    start = torch.randn(size, generator=generator, dtype=torch.float64).numpy()
+    start = torch.randn(size, generator=seeded(0), dtype=torch.float64).numpy()
     if not apply(start).any():
         return [0.0, 0.0]  # of zero there is nothing to iterate with
     operator = LinearOperator((size, size), matvec=apply, dtype=float)

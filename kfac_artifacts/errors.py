@@ -14,6 +14,8 @@ KfacError
     └── ConnectionFailed the network or the server failed: try again
 """
 
+from collections.abc import Callable, Sequence
+
 
 class KfacError(Exception):
     """Base of every error raised on purpose by this package."""
@@ -61,3 +63,25 @@ class AccessError(RegistryError):
 
 class ConnectionFailed(RegistryError):  # noqa: N818 - it says what happened
     """The network or the server failed; trying again may help."""
+
+
+def printable(text: str) -> str:
+    """Show a foreign string in one line of a message."""
+    return text if text.isprintable() else repr(text)
+
+
+def listed(
+    names: Sequence[str], most: int = 5, show: Callable[[str], str] = printable
+) -> str:
+    """List the first of some names in a message: ``a, b and 3 more``.
+
+    Args:
+        names: The names, any number of them.
+        most: How many to show.
+        show: How to write one of them.
+
+    Returns:
+        The list; ``none`` if there are no names.
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return (", ".join(map(show, names[:most])) or "none") + more

@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.kernels import forward_mode_kernels
 from kfac_artifacts.network import Batch, Network
+from kfac_artifacts.seeding import seeded
 
 Directions: TypeAlias = dict[str, Tensor]
 
@@ -132,7 +133,7 @@ def _obstacle(network: Network, directions: Directions, batch: Batch) -> str | N
 
 
 def _try_forward_mode(network: Network, like: Directions, few: Batch) -> str | None:
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
 
     def drawn(like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=generator).to(like)

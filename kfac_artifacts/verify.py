@@ -1,6 +1,6 @@
 """Verifying an artifact: everything the format promises, and that it is a curvature."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from kfac_artifacts.definiteness import extreme_ratio, is_sum, tolerance
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import Factor, eigenvalue_ratio
 from kfac_artifacts.format import check_hashes, load_artifact
+from kfac_artifacts.progress import Advance, unseen
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Finding:
 def verify(
     path: str | Path,
     base: BaseModel | None = None,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Advance = unseen,
 ) -> list[Finding]:
     """Check an artifact on disk thoroughly.
 
@@ -80,9 +81,7 @@ def base_findings(artifact: Artifact, base: BaseModel) -> list[Finding]:
     return bad or [Finding(True, "base model", f"all {count} covered weights agree")]
 
 
-def _factor_findings(
-    artifact: Artifact, progress: Callable[[int], None]
-) -> Iterator[Finding]:
+def _factor_findings(artifact: Artifact, progress: Advance) -> Iterator[Finding]:
     ratios: dict[str, float] = {}
     count = 0
     sums = {name: block for name, block in artifact.blocks.items() if is_sum(block)}

@@ -14,7 +14,7 @@ from kfac_artifacts.choices import OPTIMIZERS
 from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.network import Network, OutputMap
 from kfac_artifacts.task_vector import TaskVector
-from kfac_artifacts.train import Progress, TrainSettings, train
+from kfac_artifacts.train import TrainingProgress, TrainSettings, train
 from tests.tiny_task import tiny_task
 
 SETTINGS = TrainSettings(steps=60, batch_size=8, learning_rate=3e-3)
@@ -37,7 +37,7 @@ def run(settings: TrainSettings, **how: Any) -> TaskVector:
     return train(network, tiny_task(network, 1, torch.float32), settings, **how)
 
 
-def stop(progress: Progress) -> None:
+def stop(progress: TrainingProgress) -> None:
     if progress.step == 55:
         raise KeyboardInterrupt
 
@@ -63,7 +63,7 @@ def test_an_interrupted_training_goes_on_to_the_same_numbers(
     whole = run(settings)
     with pytest.raises(KeyboardInterrupt):
         run(settings, output=tmp_path / "tau", report=stop)
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     again = run(settings, output=tmp_path / "tau", resume=True, report=seen.append)
     assert (seen[0].step, seen[0].resumed) == (50, True)
     assert again.sha256 == whole.sha256

@@ -26,7 +26,7 @@ from kfac_artifacts.factors import Dense
 from kfac_artifacts.task_vector import TaskVector
 from kfac_artifacts.train import (
     PenaltySettings,
-    Progress,
+    TrainingProgress,
     TrainSettings,
     class_texts,
     prototype_head,
@@ -50,8 +50,8 @@ from tests.tiny_task import (
 FILES = ("task_vector.json", "task_vector.safetensors")
 
 
-def _stop_at(step: int) -> Callable[[Progress], None]:
-    def report(progress: Progress) -> None:
+def _stop_at(step: int) -> Callable[[TrainingProgress], None]:
+    def report(progress: TrainingProgress) -> None:
         if progress.step == step and not progress.resumed:
             raise KeyboardInterrupt
 
@@ -214,7 +214,7 @@ def test_interrupted_training_goes_on_to_the_same_files(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train_tiny(output=tmp_path / "cut", report=_stop_at(70))
     assert not (tmp_path / "cut").exists()
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     train_tiny(output=tmp_path / "cut", resume=True, report=seen.append)
     assert (seen[0].step, seen[0].resumed) == (50, True)
     assert not (tmp_path / "cut.checkpoint").exists()
@@ -251,7 +251,7 @@ def test_what_happens_to_a_checkpoint_is_said(
     assert "beginning afresh, although" in caplog.text
     assert "--resume goes on" in caplog.text
     caplog.clear()
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     train_tiny(output=tmp_path / "new", resume=True, report=seen.append)
     assert seen[0].step == 50  # what was there stays until there is more
     assert not caplog.text

@@ -17,8 +17,8 @@ from kfac_artifacts.task_vector import TaskVector
 from kfac_artifacts.train import (
     Penalty,
     PenaltySettings,
-    Progress,
     Regime,
+    TrainingProgress,
     TrainSettings,
     train,
 )
@@ -156,14 +156,14 @@ def test_every_penalty_is_nothing_where_nothing_has_changed(name: str) -> None:
 def test_an_interrupted_training_goes_on_to_the_same_numbers(
     tmp_path: Path, how: dict[str, Any]
 ) -> None:
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if progress.step == 70:
             raise KeyboardInterrupt
 
     whole = run(**how)
     with pytest.raises(KeyboardInterrupt):
         run(**how, output=tmp_path / "tau", report=stop)
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     again = run(**how, output=tmp_path / "tau", resume=True, report=seen.append)
     assert seen[0].step == 50
     assert again.sha256 == whole.sha256 == TaskVector.load(tmp_path / "tau").sha256

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import click
 
+from kfac_artifacts.errors import listed
 from kfac_cli.terminal import readable
 
 EXIT_CODES = {  # by the name of the error, so that the library need not be imported
@@ -196,5 +197,4 @@ def print_uncovered(uncovered: Mapping[str, str]) -> None:
     for name, reason in uncovered.items():
         reasons.setdefault(reason, []).append(name)
     for reason, names in reasons.items():
-        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-        click.echo(f"not covered: {', '.join(names[:4])}{more} ({reason})")
+        click.echo(f"not covered: {listed(names, 4)} ({reason})")

@@ -30,6 +30,6 @@ def check_vectors(paths: Iterable[Path]) -> None:
 def check_plot(path: Path | None, inputs: Iterable[str | Path]) -> None:
     """Refuse a picture that cannot be drawn, if one is asked for."""
     if path is not None:
-        from kfac_artifacts.evaluate.plot import check_plottable
+        from kfac_artifacts.plotting import check_plottable
 
         check_plottable(path, inputs)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kfac_artifacts.errors import listed
 from kfac_cli import console
 from kfac_cli.tables import print_table
 from kfac_cli.units import size
@@ -108,9 +109,7 @@ def _head(head: Mapping[str, Any] | None) -> str:
     if head is None:
         return "none; kfac evaluate makes one"
     classes = head["classes"]
-    shown = ", ".join(classes[:MOST_CLASSES])
-    more = len(classes) - MOST_CLASSES
     return (
         f"{len(classes)} classes, {head['dim']} outputs, logit scale "
-        f"{head['logit_scale']:.4g}: {shown}{f' and {more} more' if more > 0 else ''}"
+        f"{head['logit_scale']:.4g}: {listed(classes, MOST_CLASSES)}"
     )

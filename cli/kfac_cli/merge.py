@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kfac_artifacts.errors import listed
 from kfac_cli import console
 from kfac_cli.given import check_artifacts
 from kfac_cli.groups import group
@@ -98,8 +99,7 @@ def _described(artifact: "Artifact") -> str:
         f"{name} ({source.data.examples} of {source.data.size} examples)"
         for name, source in zip(task_names(sources), sources, strict=True)
     ]
-    more = f" and {len(tasks) - 10} more" if len(tasks) > 10 else ""
-    return ", ".join(tasks[:10]) + more
+    return listed(tasks, 10)
 
 
 def _report(output: Path, merged: "Header", *, as_json: bool) -> None:

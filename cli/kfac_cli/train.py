@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.network import Network
     from kfac_artifacts.sources import Data, ImageExamples, TextExamples
     from kfac_artifacts.task_vector import TaskVector
-    from kfac_artifacts.train import Progress, TrainSettings
+    from kfac_artifacts.train import TrainingProgress, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -182,12 +182,12 @@ def _tell(
 
 
 @contextmanager
-def _bar(steps: int) -> "Iterator[Callable[[Progress], None]]":
+def _bar(steps: int) -> "Iterator[Callable[[TrainingProgress], None]]":
     """Show steps and loss on stderr."""
     done, first = 0, os.environ.get("RANK", "0") == "0"  # of several processes
     with console.progress("training", steps, "steps", shown=first) as advance:
 
-        def report(progress: "Progress") -> None:
+        def report(progress: "TrainingProgress") -> None:
             nonlocal done
             if progress.resumed:
                 click.echo(f"going on after step {progress.step}", err=True)

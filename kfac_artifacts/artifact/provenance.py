@@ -5,6 +5,8 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from kfac_artifacts.errors import listed
+
 Json: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any] | None
 
 
@@ -48,7 +50,7 @@ class BaseModel:
         found = []
         missing = [n for n in self.parameters if n not in other.parameters]
         if missing:
-            found.append(f"{other.id} has no parameter {_listed(missing)}")
+            found.append(f"{other.id} has no parameter {listed(missing)}")
         changed = []
         for name in [n for n in self.parameters if n in other.parameters]:
             ours, theirs = self.parameters[name], other.parameters[name]
@@ -60,18 +62,13 @@ class BaseModel:
             elif ours.sha256 != theirs.sha256:
                 changed.append(name)
         if changed:
-            found.append(f"{other.id} has other values in {_listed(changed)}")
+            found.append(f"{other.id} has other values in {listed(changed)}")
         return found
 
     def restrict(self, names: Set[str]) -> "BaseModel":
         """The same model, seen through some of its parameters."""
         kept = {n: p for n, p in self.parameters.items() if n in names}
         return BaseModel(self.id, self.revision, kept)
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
 
 
 @dataclass(frozen=True)

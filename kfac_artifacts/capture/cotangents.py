@@ -15,7 +15,6 @@ Vectors depend on the examples that were chosen and on the seed, never on the ba
 order or the process in which an example comes.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from torch import Tensor
 from kfac_artifacts.artifact import Cotangents
 from kfac_artifacts.choices import COTANGENTS
 from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.seeding import seeded
 
 HALVES = 2
 
@@ -126,9 +126,7 @@ class Drawing:
 
 def gaussian(seeds: tuple[int, ...], *shape: int) -> Float[Tensor, "..."]:
     """Draw independent standard normal numbers, seeded by numbers."""
-    digest = hashlib.sha256(":".join(map(str, seeds)).encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-    return torch.randn(*shape, generator=generator)
+    return torch.randn(*shape, generator=seeded(":".join(map(str, seeds))))
 
 
 def orthogonal(

@@ -18,6 +18,7 @@ from kfac_artifacts.capture.layers.base import Layer, LinearLayer, TableLayer
 from kfac_artifacts.capture.layers.inventory import Inventory
 from kfac_artifacts.errors import CoverageError, KfacError
 from kfac_artifacts.network import Batch, Network
+from kfac_artifacts.seeding import seeded
 
 TOLERANCES = {torch.float64: (1e-6, 1e-5), torch.float32: (1e-3, 1e-5)}
 """How far a gradient may be off, by number type: as a share of itself, and of the
@@ -208,8 +209,7 @@ def true_gradients(
         parameters = network.parameters()
         leaves = {n: p for n, p in parameters.items() if p.requires_grad}
         f = network(batch)
-        generator = torch.Generator().manual_seed(0)
-        s = torch.randn(f.shape, generator=generator).to(f)
+        s = torch.randn(f.shape, generator=seeded(0)).to(f)
         if not f.requires_grad:
             raise CoverageError("f does not depend on any parameter of the model")
         leaves = {n: p for n, p in leaves.items() if n not in excluded}

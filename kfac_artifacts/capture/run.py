@@ -1,10 +1,10 @@
 """Passes over the sample: each batch once forward, and once back for each cotangent."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,20 +18,12 @@ from kfac_artifacts.capture.sample import Loaded, Sample
 from kfac_artifacts.errors import CoverageError, KfacError
 from kfac_artifacts.kernels import forward_mode_kernels
 from kfac_artifacts.network import Network
+from kfac_artifacts.progress import Progress, silent
 from kfac_artifacts.workers import Workers
 
 ROOM, ROOM_CPU = 2**24, 2**20
 """Most numbers that the largest of the cotangents pulled back at once may have: 64 MiB
 of float32, and on a CPU 4 MiB, beyond which nothing is gained."""
-
-Advance: TypeAlias = Callable[[int], object]
-Progress: TypeAlias = Callable[[str, int], AbstractContextManager[Advance]]
-"""Opens a bar for a stage and a number of examples; gives what moves it."""
-
-
-def silent(stage: str, total: int) -> AbstractContextManager[Advance]:
-    """Show no progress."""
-    return nullcontext(lambda _: None)
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kfac_artifacts.artifact import Artifact, NamedConfig, terms_of
@@ -15,6 +15,7 @@ from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Diagonal
 from kfac_artifacts.format.factor_info import factor_info
 from kfac_artifacts.format.sizes import described, overhead
+from kfac_artifacts.progress import Advance, unseen
 
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 CANDIDATES = (
@@ -61,7 +62,7 @@ class Candidate:
 def choose_recipes(
     artifact: Artifact,
     budget: Budget,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Advance = unseen,
 ) -> dict[str, Recipe]:
     """Choose a recipe for every factor, greedily by error per byte.
 

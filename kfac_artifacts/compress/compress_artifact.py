@@ -1,7 +1,7 @@
 """Compressing artifacts, one factor in memory at a time."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from kfac_artifacts.artifact import (
@@ -17,15 +17,14 @@ from kfac_artifacts.format import StoredFactors
 from kfac_artifacts.format.coding import encode_factor
 from kfac_artifacts.format.factor_info import FactorInfo, stored
 from kfac_artifacts.format.tensors import write_tensors
-
-Progress = Callable[[int], None]
+from kfac_artifacts.progress import Advance, unseen
 
 
 def compress(
     artifact: Artifact,
     recipe: Recipe | Mapping[str, Recipe],
     workspace: Path,
-    progress: Progress = lambda _: None,
+    progress: Advance = unseen,
 ) -> Artifact:
     """Compress every factor, and keep the results in files.
 

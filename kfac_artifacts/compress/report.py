@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,6 +13,8 @@ from kfac_artifacts.artifact import Artifact, Block, terms_of
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import Factor, eigenvalue_ratio
 from kfac_artifacts.format import StoredFactors
+from kfac_artifacts.progress import Advance, unseen
+from kfac_artifacts.seeding import seeded
 
 Terms: TypeAlias = Sequence[Sequence[Factor]]
 DIRECTIONS = 8
@@ -67,7 +69,7 @@ def compression_report(
     before: Artifact,
     after: Artifact,
     task_vectors: Sequence[Mapping[str, Tensor]] = (),
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Advance = unseen,
 ) -> Report:
     """Compare an artifact with what was made of it by compressing.
 
@@ -158,7 +160,7 @@ def _trace(terms: Terms) -> float:
 
 def _random_forms(terms: Terms, name: str) -> Tensor:
     """``Σ_r (uᵀ B_r u) (vᵀ A_r v)`` for directions u vᵀ that the name seeds."""
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    generator = seeded(zlib.crc32(name.encode()))
     drawn: dict[int, Tensor] = {}
     total = torch.zeros(DIRECTIONS, dtype=torch.float64)
     for term in terms:

@@ -1,6 +1,6 @@
 """Saving artifacts: as they are, in another storage, or compressed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.format import MAX_SHARD_BYTES, write_artifact
 from kfac_artifacts.format.writer import DEFAULT_STORAGE
 from kfac_artifacts.places import check_free, workspace
+from kfac_artifacts.progress import Advance, unseen
 
 
 def save_artifact(
@@ -24,7 +25,7 @@ def save_artifact(
     recipe: Recipe | Mapping[str, Recipe] | Budget | str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     replace: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Advance = unseen,
 ) -> None:
     """Write an artifact as a directory that appears whole or not at all.
 

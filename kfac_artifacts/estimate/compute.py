@@ -15,7 +15,7 @@ from kfac_artifacts.capture.hooks import requiring_gradients
 from kfac_artifacts.capture.independence import require_independence
 from kfac_artifacts.capture.layers.inventory import take_inventory
 from kfac_artifacts.capture.proof import prove
-from kfac_artifacts.capture.run import Progress, Run, silent
+from kfac_artifacts.capture.run import Run
 from kfac_artifacts.capture.sample import (
     Sample,
     pair_to_prove,
@@ -31,6 +31,7 @@ from kfac_artifacts.estimate.estimators.kfac import Kfac
 from kfac_artifacts.estimate.options import ALONE, ORTHOGONAL, ComputeOptions
 from kfac_artifacts.estimate.stages import estimate
 from kfac_artifacts.network import Examples, Network
+from kfac_artifacts.progress import Progress, silent
 from kfac_artifacts.symmetric import tensor_cores
 from kfac_artifacts.workers import Workers
 

@@ -14,6 +14,7 @@ from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.evaluate.results import Evaluation, ModeScores, TaskScores
 from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import Batch, LabelledExamples, Network
+from kfac_artifacts.progress import Advance, unseen
 from kfac_artifacts.task_vector import ClassifierHead, TaskVector, combine
 from kfac_artifacts.task_vector.merging import Method
 
@@ -80,7 +81,7 @@ def evaluate(
     modes: Sequence[str] = MODES,
     method: Method = "sum",
     batch_size: int = 64,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Advance = unseen,
 ) -> Evaluation:
     """Measure every task pretrained, with its own task vector, and with all merged.
 
@@ -164,7 +165,7 @@ def _count(
     head: ClassifierHead,
     examples: LabelledExamples,
     batch_size: int,
-    progress: Callable[[int], None],
+    progress: Advance,
 ) -> list[int]:
     """Count right answers by model: pretrained, individual, and one for every α."""
     targets = head.targets(examples)

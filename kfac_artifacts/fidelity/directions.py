@@ -4,7 +4,6 @@ A direction is made anew for the parameters that are asked for, because several 
 size of a large model do not fit into memory.
 """
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from kfac_artifacts.artifact import Block
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.linearize import vjp
 from kfac_artifacts.network import Examples, Network
+from kfac_artifacts.seeding import seeded
 from kfac_artifacts.task_vector import TaskVector
 
 BATCH = 8
@@ -74,7 +74,7 @@ class Random(Direction):
         }
 
     def _generator(self, name: str) -> torch.Generator:
-        return _seeded(f"{self.seed}:{self.number}:{name}")
+        return seeded(f"{self.seed}:{self.number}:{name}")
 
 
 @final
@@ -111,7 +111,7 @@ class Gradient(Direction):
         batch = self.examples.batch(self.indices)
         with torch.no_grad():
             f = self.network(batch)
-        generator = _seeded(f"{self.seed}:{self.number}")
+        generator = seeded(f"{self.seed}:{self.number}")
         signs = torch.randn(f.shape[1], generator=generator).sign().to(f)
         r = signs / (math.sqrt(f.shape[1]) * len(self.indices))
         return vjp(self.network, names, batch, r.expand_as(f))
@@ -202,8 +202,3 @@ def arrange(
         for name in block.parameters
     }
     return block.gather(whole).to(network.device)
-
-
-def _seeded(words: str) -> torch.Generator:
-    digest = hashlib.sha256(words.encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))

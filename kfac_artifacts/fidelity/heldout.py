@@ -10,6 +10,7 @@ from kfac_artifacts.chosen import chosen_for
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.fidelity.results import HeldOut
 from kfac_artifacts.network import Examples
+from kfac_artifacts.seeding import seeded
 
 FEWEST = 3
 """Of fewer examples there are no pairs to spare, and no standard error."""
@@ -51,8 +52,7 @@ def hold_out(
     known = set[int]()
     for source in artifact.provenance.sources:
         known |= chosen_for(source, examples)
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(examples), generator=generator).tolist()
+    order = torch.randperm(len(examples), generator=seeded(seed)).tolist()
     left = [index for index in order if index not in known]
     aside = min(spare, max(len(left) - count, len(left) // 4))
     indices = sorted(left[aside:][:count])

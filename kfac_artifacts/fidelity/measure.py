@@ -10,7 +10,7 @@ from kfac_artifacts.capture.hooks import requiring_gradients
 from kfac_artifacts.capture.layers.inventory import take_inventory
 from kfac_artifacts.capture.naming import blocks_of
 from kfac_artifacts.capture.proof import Coverage, prove
-from kfac_artifacts.capture.run import Progress, Run, silent
+from kfac_artifacts.capture.run import Run
 from kfac_artifacts.capture.sample import Sample, pair_to_prove
 from kfac_artifacts.choices import KEPT_BYTES
 from kfac_artifacts.chosen import choose
@@ -27,6 +27,7 @@ from kfac_artifacts.fidelity.global_drift import compare_directions, true_drifts
 from kfac_artifacts.fidelity.heldout import Choice, hold_out
 from kfac_artifacts.fidelity.results import Comparison, Fidelity, ModuleFidelity
 from kfac_artifacts.network import Examples, Network
+from kfac_artifacts.progress import Progress, silent
 from kfac_artifacts.task_vector import TaskVector
 from kfac_artifacts.workers import Workers
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from kfac_artifacts.evaluate.plot import COLOURS, MARKERS, new_figure, save_figure
 from kfac_artifacts.fidelity.results import Fidelity
+from kfac_artifacts.plotting import COLOURS, MARKERS, new_figure, save_figure
 
 
 def plot_fidelity(found: Fidelity, path: str | Path) -> None:

@@ -1,6 +1,6 @@
 """Writing an artifact: beside its place, tensor by tensor, same input same bytes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from torch import Tensor
@@ -20,6 +20,7 @@ from kfac_artifacts.format.manifest import (
 )
 from kfac_artifacts.format.tensors import write_tensors
 from kfac_artifacts.places import check_free, new_directory
+from kfac_artifacts.progress import Advance, unseen
 
 MAX_SHARD_BYTES = 5 * 10**9
 DEFAULT_STORAGE = "symmetric-float32"
@@ -32,7 +33,7 @@ def write_artifact(
     storage: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     replace: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Advance = unseen,
 ) -> None:
     """Write an artifact as a directory that appears whole or not at all.
 
@@ -110,7 +111,7 @@ def _shards(
 def _tensors(
     artifact: Artifact,
     factors: dict[str, FactorInfo],
-    progress: Callable[[int], None],
+    progress: Advance,
 ) -> Iterator[tuple[str, Tensor]]:
     for name, info in factors.items():
         yield from encode_factor(name, info, artifact.factors[name])

@@ -18,6 +18,7 @@ from kfac_artifacts.artifact import (
     disclosure,
     task_names,
 )
+from kfac_artifacts.errors import listed
 from kfac_artifacts.hub.address import LIBRARY
 
 TAGS = ["kfac", "curvature", "task-arithmetic"]
@@ -224,10 +225,7 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 def _list(names: Iterable[str]) -> str:
     found = list(names)
-    if not found:
-        return "nothing"
-    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    return ", ".join(_code(name) for name in found[:5]) + more
+    return listed(found, show=_code) if found else "nothing"
 
 
 def _named(value: NamedConfig) -> str:

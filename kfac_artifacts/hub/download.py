@@ -13,6 +13,7 @@ from kfac_artifacts.errors import (
     ConnectionFailed,
     FormatError,
     RegistryError,
+    listed,
 )
 from kfac_artifacts.format.json_text import MAX_JSON_BYTES
 from kfac_artifacts.format.manifest import MANIFEST, FileInfo
@@ -31,7 +32,7 @@ from kfac_artifacts.hub.content import (
     publish,
 )
 from kfac_artifacts.hub.result import Pulled
-from kfac_artifacts.hub.words import some
+from kfac_artifacts.hub.words import plain
 from kfac_artifacts.places import check_free
 
 DEFAULT_BRANCH = "main"
@@ -194,7 +195,7 @@ class _Pull:
         branches, tags = self.client.refs()
         return RegistryError(
             f"{self.address.repo} has no branch, tag or commit "
-            f"{self.address.revision!r}; it has {some([*branches, *tags])}"
+            f"{self.address.revision!r}; it has {listed([*branches, *tags], 8, plain)}"
         )
 
     def _in_cache(self, commit: str, stale: bool) -> _Found | None:
@@ -235,12 +236,11 @@ class _Pull:
         paths = self.client.files(pinned.revision or "", recursive=True)
         folders = [p.removesuffix(MANIFEST) for p in paths if Path(p).name == MANIFEST]
         places = [str(HubAddress(pinned.repo, f.rstrip("/"))) for f in folders]
-        advice = (
-            f"there are artifacts at {some(places)}" if places else "look elsewhere"
-        )
+        found = listed(places, 8, plain)
+        advice = f"there are artifacts at {found}" if places else "look elsewhere"
         return RegistryError(
-            f"{pinned} holds no KFAC artifact (no {MANIFEST}; there is {some(names)}); "
-            f"{advice}"
+            f"{pinned} holds no KFAC artifact (no {MANIFEST}; its files: "
+            f"{listed(names, 8, plain)}); {advice}"
         )
 
     def _download(

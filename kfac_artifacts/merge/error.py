@@ -1,15 +1,16 @@
 """What merging loses: the exact error, and the bound of TAK, Eq. 18."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact, KroneckerBlock, MergeError
+from kfac_artifacts.progress import Advance, unseen
 
 
 def merge_errors(
-    artifacts: Sequence[Artifact], progress: Callable[[int], None] = lambda _: None
+    artifacts: Sequence[Artifact], progress: Advance = unseen
 ) -> dict[str, MergeError]:
     """Measure what merging loses, without forming a Kronecker product.
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Artifact, BaseModel, LazyFactors, NamedConfig
-from kfac_artifacts.errors import MismatchError
+from kfac_artifacts.errors import MismatchError, listed
 from kfac_artifacts.factors import Factor
 from kfac_artifacts.merge.compatible import merged_estimator
 
@@ -110,6 +110,5 @@ def _twice(parts: Sequence[Artifact]) -> Iterator[str]:
     ):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            more = f" and {len(twice) - 3} more" if len(twice) > 3 else ""
-            yield f"more than one has the {what} {', '.join(twice[:3])}{more}"
+            yield f"more than one has the {what} {listed(twice, 3)}"
             return

@@ -1,6 +1,6 @@
 """Merging and excluding: artifacts to one artifact."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from kfac_artifacts.artifact import (
@@ -20,6 +20,7 @@ from kfac_artifacts.merge.compatible import (
 )
 from kfac_artifacts.merge.error import merge_errors
 from kfac_artifacts.merge.factors import MergedFactors, Part
+from kfac_artifacts.progress import Advance, unseen
 
 
 def merge(
@@ -27,7 +28,7 @@ def merge(
     *,
     exclude: Sequence[Artifact] = (),
     allow_indefinite: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Advance = unseen,
 ) -> Artifact:
     """Merge artifacts, and take some out again.
 

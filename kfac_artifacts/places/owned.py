@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kfac_artifacts.errors import PlaceError
+from kfac_artifacts.errors import PlaceError, listed
 from kfac_artifacts.places.names import own_entries
 
 ARTIFACT, TASK_VECTOR = "kfac.json", "task_vector.json"
@@ -18,7 +18,6 @@ ARTIFACT_FILES = re.compile(
     r"|factors\.safetensors\.index\.json"
 )
 TASK_VECTOR_FILES = re.compile(r"task_vector\.(json|safetensors)")
-SHOWN = 3
 
 
 def _artifact(directory: Path, _: Mapping[str, Any]) -> list[str]:
@@ -62,7 +61,8 @@ def check_replaceable(path: Path, shown: Path, *, replace: bool) -> None:
         than = f" than {kind}" if kind else " than what kfac writes"
         raise PlaceError(
             f"{shown} exists already, and holds other things{than} "
-            f"({_some(others or names)}), which would be lost; choose another place"
+            f"({listed(others or names, 3, _plain)}), which would be lost; choose "
+            "another place"
         )
     if not replace:
         raise PlaceError(f"{shown} exists already; choose another place, or --force")
@@ -112,6 +112,5 @@ def _read(file: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(ascii(n)[1:-1] for n in names[:SHOWN]) + more
+def _plain(name: str) -> str:
+    return ascii(name)[1:-1]

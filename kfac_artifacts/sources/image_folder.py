@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from kfac_artifacts.errors import SourceError
+from kfac_artifacts.errors import SourceError, listed, printable
 from kfac_artifacts.sources.tables.table import count
 
 TRAIN = ("train", "training")
@@ -31,7 +31,6 @@ UNREAD = {
 """Endings of images that are not read, or not by every build of PIL."""
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt", ".arrow"}
-SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def list_images(path: Path, split: str | None, *, labelled: bool) -> ImageFolder
         )
     empty = found.visited - set(classes)
     if empty and not stray:
-        notes.append(f"no images in {_listed(sorted(empty))}")
+        notes.append(f"no images in {listed(sorted(empty), 3)}")
     return ImageFolder(
         root, split, [str(name) for name in names], () if stray else classes, notes
     )
@@ -133,8 +132,8 @@ def _check_classes(root: Path, names: Sequence[Path], notes: Sequence[str]) -> N
     if len(top) == 1 and below[1:]:
         ((only,),) = top
         raise SourceError(
-            f"all images of {root.name} are in its one folder {_listed([only])}, so "
-            f"there is one class; if the classes are {_listed(below)}, give "
+            f"all images of {root.name} are in its one folder {printable(only)}, so "
+            f"there is one class; if the classes are {listed(below, 3)}, give "
             "that folder as the data"
         )
 
@@ -154,16 +153,16 @@ def _root(path: Path, split: str | None) -> tuple[Path, str | None, list[str]]:
         split = splits[0]
     elif split is None and splits[1:] and folders == splits:
         raise SourceError(
-            f"{path.name} has the splits {_listed(splits)}; choose one (--split)"
+            f"{path.name} has the splits {listed(splits, 3)}; choose one (--split)"
         )
     if split is None:
         return path, None, []
     if split not in folders:
         raise SourceError(
-            f"{path.name} has no split {split!r}; its folders are {_listed(folders)}"
+            f"{path.name} has no split {split!r}; its folders are {listed(folders, 3)}"
         )
     others = [name for name in folders if name != split]
-    return path / split, split, [f"not of {_listed(others)}"] if others else []
+    return path / split, split, [f"not of {listed(others, 3)}"] if others else []
 
 
 @dataclass
@@ -210,7 +209,7 @@ class _Found:
         """Say what was left out, and why."""
         notes = [f"{n} {what}" for what, n in sorted(self.left_out.items())]
         if self.endings:
-            kinds = _listed([kind for kind, _ in self.endings.most_common()])
+            kinds = listed([kind for kind, _ in self.endings.most_common()], 3)
             notes.append(f"{count(self.endings.total(), 'other file')} ({kinds})")
         said = [f"left out: {', '.join(notes)}"] if notes else []
         if self.metadata:
@@ -246,10 +245,4 @@ def _is_left_behind(name: str) -> bool:
 
 
 def _counted(names: Sequence[str], what: str) -> str:
-    return f"{count(len(names), what)} ({_listed(names)})"
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = [n if n.isprintable() else repr(n) for n in names[:SHOWN]]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return (", ".join(shown) or "none") + more
+    return f"{count(len(names), what)} ({listed(names, 3)})"

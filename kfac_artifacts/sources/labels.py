@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from kfac_artifacts.errors import SourceError
+from kfac_artifacts.errors import SourceError, listed
 from kfac_artifacts.names import MOST_CHARACTERS, is_name
 from kfac_artifacts.sources.columns import LABEL, check_column
 from kfac_artifacts.sources.tables.cells import (
@@ -16,7 +16,7 @@ from kfac_artifacts.sources.tables.cells import (
     is_missing,
     kind_of,
 )
-from kfac_artifacts.sources.tables.table import Table, count, listed
+from kfac_artifacts.sources.tables.table import Table, count
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _NO_CLASSES = re.compile(r"timestamp|time|duration|.*(list|struct|map|binary|union)")
@@ -72,7 +72,7 @@ def read_labels(table: Table, column: str | None, known: Sequence[str]) -> Label
             f"{table.name}: column {column!r} has "
             f"{len({names[i] for i in unknown})} class(es) that are not known, in "
             f"{count(len(unknown), 'row')} ({table.where(unknown)}); known are "
-            f"{listed(classes)} ({LABEL})"
+            f"{listed(classes, 20)} ({LABEL})"
         )
     return Labels([position[name] for name in names], classes, column)
 

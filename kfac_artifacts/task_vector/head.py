@@ -1,6 +1,5 @@
 """The frozen classifier on top of the output map."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from kfac_artifacts.errors import MismatchError
+from kfac_artifacts.errors import MismatchError, listed
 from kfac_artifacts.network import LabelledExamples
 
 
@@ -67,13 +66,8 @@ class ClassifierHead:
         unknown = sorted(used - rows.keys())
         if unknown:
             raise MismatchError(
-                f"the data have classes {_shown(unknown)} that the head does not know; "
-                f"its classes are {_shown(self.classes)}"
+                f"the data have classes {listed(unknown, 10, repr)} that the head does "
+                f"not know; its classes are {listed(self.classes, 10, repr)}"
             )
         labels = [rows[examples.classes[label]] for label in examples.labels]
         return torch.tensor(labels, dtype=torch.long)
-
-
-def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(map(repr, names[:10])) + more

@@ -12,16 +12,16 @@ from kfac_artifacts.train.loop import train
 from kfac_artifacts.train.parameters import choose_parameters
 from kfac_artifacts.train.penalties import Penalty, PenaltySettings
 from kfac_artifacts.train.regimes import Regime
-from kfac_artifacts.train.run import Progress
+from kfac_artifacts.train.run import TrainingProgress
 from kfac_artifacts.train.settings import TrainSettings, steps_of
 from kfac_artifacts.train.task import TrainingTask
 
 __all__ = [
     "Penalty",
     "PenaltySettings",
-    "Progress",
     "Regime",
     "TrainSettings",
+    "TrainingProgress",
     "TrainingTask",
     "check_names",
     "choose_parameters",

@@ -19,10 +19,17 @@ from kfac_artifacts.errors import FactorError, PlaceError, SettingsError
 from kfac_artifacts.format.checkpoint import MANIFEST, Checkpoint, State
 from kfac_artifacts.network import Network
 from kfac_artifacts.places import check_free, checkpoint_beside, hold
+from kfac_artifacts.progress import unseen
 from kfac_artifacts.task_vector import TaskVector
 from kfac_artifacts.train.checkpoint import capture, restore
 from kfac_artifacts.train.penalties import Penalty
-from kfac_artifacts.train.run import Progress, RegimeMaker, Run, make_penalty, prepare
+from kfac_artifacts.train.run import (
+    RegimeMaker,
+    Run,
+    TrainingProgress,
+    make_penalty,
+    prepare,
+)
 from kfac_artifacts.train.settings import TrainSettings
 from kfac_artifacts.train.task import TrainingTask, describe
 
@@ -44,7 +51,7 @@ def train(  # noqa: PLR0913 - as many arguments as there are choices
     output: str | Path | None = None,
     replace: bool = False,
     resume: bool = False,
-    report: Callable[[Progress], None] = lambda _: None,
+    report: Callable[[TrainingProgress], None] = unseen,
 ) -> TaskVector:
     """Train a task vector: unless asked otherwise linearised, held back (TAK, Eq. 7).
 
@@ -142,7 +149,7 @@ def _goes_on(run: Run, place: Path, *, resume: bool) -> bool:
 
 
 def _resume(
-    run: Run, checkpoint: Checkpoint, report: Callable[[Progress], None]
+    run: Run, checkpoint: Checkpoint, report: Callable[[TrainingProgress], None]
 ) -> None:
     state = checkpoint.load()
     if state is None:
@@ -156,7 +163,7 @@ def _resume(
 
 
 def _loop(
-    run: Run, checkpoint: Checkpoint | None, report: Callable[[Progress], None]
+    run: Run, checkpoint: Checkpoint | None, report: Callable[[TrainingProgress], None]
 ) -> None:
     saved, main = time.monotonic(), run.main
     while run.step < run.settings.steps:

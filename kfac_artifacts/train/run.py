@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """How far a training is.
 
     Attributes:
@@ -68,12 +68,12 @@ class Run:
         return bool(self.accelerator.is_main_process)
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> TrainingProgress:
         """How far the run is."""
         loss, accuracy = (
             sum(x) / len(self.recent) for x in zip(*self.recent, strict=True)
         )
-        return Progress(self.step, self.settings.steps, loss, accuracy)
+        return TrainingProgress(self.step, self.settings.steps, loss, accuracy)
 
 
 def make_penalty(

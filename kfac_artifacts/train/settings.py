@@ -10,6 +10,7 @@ import torch
 from kfac_artifacts.artifact import Json
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.network import Examples
+from kfac_artifacts.seeding import seeded
 from kfac_artifacts.train.penalties.base import PenaltySettings
 
 USUAL_STEPS = 300
@@ -174,5 +175,4 @@ def steps_of(epochs: float, examples: int, batch_size: int) -> int:
 @functools.lru_cache(maxsize=2)
 def _permutation(count: int, name: str) -> list[int]:
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-    generator = torch.Generator().manual_seed(seed % 2**63)
-    return torch.randperm(count, generator=generator).tolist()
+    return torch.randperm(count, generator=seeded(seed % 2**63)).tolist()

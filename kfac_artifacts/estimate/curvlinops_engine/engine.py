@@ -30,7 +30,6 @@ from kfac_artifacts.capture.independence import require_independence
 from kfac_artifacts.capture.layers.base import Layer
 from kfac_artifacts.capture.layers.inventory import take_inventory
 from kfac_artifacts.capture.proof import prove
-from kfac_artifacts.capture.run import Progress, silent
 from kfac_artifacts.capture.sample import require_enough
 from kfac_artifacts.choices import ESTIMATORS
 from kfac_artifacts.chosen import choose
@@ -41,6 +40,7 @@ from kfac_artifacts.estimate.estimators.base import Estimator
 from kfac_artifacts.estimate.estimators.kfac import Kfac
 from kfac_artifacts.factors import Dense, Factor
 from kfac_artifacts.network import Examples, Network
+from kfac_artifacts.progress import Progress, silent
 
 ONE_DRAW = Cotangents("mc", 1, 0)
 KFAC = Kfac()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-SHOWN = 5
+from kfac_artifacts.errors import listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +69,8 @@ class Table:
 
     def where(self, indices: Sequence[int]) -> str:
         """Say where some rows are: ``lines 2, 7 and 3 more``."""
-        shown = ", ".join(f"{self.numbers[i]:,}" for i in indices[:SHOWN])
-        more = f" and {len(indices) - SHOWN:,} more" if len(indices) > SHOWN else ""
-        return f"{self.unit}{'s' * (len(indices) > 1)} {shown}{more}"
+        shown = listed([f"{self.numbers[i]:,}" for i in indices])
+        return f"{self.unit}{'s' * (len(indices) > 1)} {shown}"
 
     def listing(self) -> str:
         """List the columns, or count them if that might show cells."""
@@ -89,17 +88,10 @@ class Table:
                 f"whose name{'s are' if self.names[1:] else ' is'} not shown since "
                 f"{reason}"
             )
-        return f"columns are {listed(self.names)}"
+        return f"columns are {listed(self.names, 20)}"
 
 
 def count(number: int, what: str) -> str:
     """Count things: ``1 row``, ``1,204 rows``, ``2 classes``."""
     plural = "es" if what.endswith("s") else "s"
     return f"{number:,} {what}{plural * (number != 1)}"
-
-
-def listed(names: Sequence[str], most: int = 20) -> str:
-    """List some names."""
-    few = ", ".join(n if n.isprintable() else repr(n) for n in names[:most])
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (few or "none") + more

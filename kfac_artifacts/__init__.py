@@ -10,145 +10,98 @@ from typing import TYPE_CHECKING
 from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
-    from kfac_artifacts.compress import (
-        Budget,
-        Recipe,
-        compression_report,
-        save_artifact,
-    )
-    from kfac_artifacts.errors import KfacError
-    from kfac_artifacts.estimate import (
-        ComputeOptions,
-        Effort,
-        Estimator,
-        Kfac,
-        KfacReduce,
-        Nearest,
-        Plan,
-        choose_estimator,
-        compute,
-        compute_with_curvlinops,
-        plan,
-        save_together,
-    )
-    from kfac_artifacts.evaluate import EvaluationTask, evaluate
-    from kfac_artifacts.fidelity import fidelity
-    from kfac_artifacts.format import load_artifact
-    from kfac_artifacts.hub import pull, push
-    from kfac_artifacts.linearize import linearize
-    from kfac_artifacts.merge import join, merge
-    from kfac_artifacts.network import Network, OutputMap, TensorExamples
-    from kfac_artifacts.operator import CurvatureOperator
-    from kfac_artifacts.penalty import KfacPenalty
+    # networks and examples
     from kfac_artifacts.sources import (
-        apply,
-        encode_texts,
-        load_examples,
-        load_network,
-        make_head,
+        encode_texts as encode_texts,
+        load_examples as load_examples,
+        load_network as load_network,
     )
-    from kfac_artifacts.task_vector import ClassifierHead, TaskVector
-    from kfac_artifacts.train import PenaltySettings, TrainingTask, TrainSettings, train
-    from kfac_artifacts.verify import verify
+    from kfac_artifacts.network import (
+        Network as Network,
+        OutputMap as OutputMap,
+        TensorExamples as TensorExamples,
+    )
 
-__all__ = [
-    "Artifact",
-    "Budget",
-    "ClassifierHead",
-    "ComputeOptions",
-    "Cotangents",
-    "CurvatureOperator",
-    "Effort",
-    "Estimator",
-    "EvaluationTask",
-    "Kfac",
-    "KfacError",
-    "KfacPenalty",
-    "KfacReduce",
-    "NamedConfig",
-    "Nearest",
-    "Network",
-    "OutputMap",
-    "PenaltySettings",
-    "Plan",
-    "Recipe",
-    "TaskVector",
-    "TensorExamples",
-    "TrainSettings",
-    "TrainingTask",
-    "apply",
-    "choose_estimator",
-    "compression_report",
-    "compute",
-    "compute_with_curvlinops",
-    "encode_texts",
-    "evaluate",
-    "fidelity",
-    "join",
-    "linearize",
-    "load_artifact",
-    "load_examples",
-    "load_network",
-    "make_head",
-    "merge",
-    "plan",
-    "pull",
-    "push",
-    "save_artifact",
-    "save_together",
-    "train",
-    "verify",
-]
+    # computing curvature
+    from kfac_artifacts.estimate import (
+        ComputeOptions as ComputeOptions,
+        Effort as Effort,
+        Kfac as Kfac,
+        KfacReduce as KfacReduce,
+        Nearest as Nearest,
+        Plan as Plan,
+        choose_estimator as choose_estimator,
+        compute as compute,
+        compute_with_curvlinops as compute_with_curvlinops,
+        plan as plan,
+        save_together as save_together,
+    )
+    from kfac_artifacts.fidelity import fidelity as fidelity
 
-export_lazily(
-    __name__,
-    {
-        "Artifact": "artifact",
-        "Budget": "compress",
-        "ClassifierHead": "task_vector",
-        "ComputeOptions": "estimate",
-        "Cotangents": "artifact",
-        "CurvatureOperator": "operator",
-        "Effort": "estimate",
-        "Estimator": "estimate",
-        "EvaluationTask": "evaluate",
-        "Kfac": "estimate",
-        "KfacError": "errors",
-        "KfacPenalty": "penalty",
-        "KfacReduce": "estimate",
-        "NamedConfig": "artifact",
-        "Nearest": "estimate",
-        "Network": "network",
-        "OutputMap": "network",
-        "PenaltySettings": "train",
-        "Plan": "estimate",
-        "Recipe": "compress",
-        "TaskVector": "task_vector",
-        "TensorExamples": "network",
-        "TrainSettings": "train",
-        "TrainingTask": "train",
-        "apply": "sources",
-        "choose_estimator": "estimate",
-        "compression_report": "compress",
-        "compute": "estimate",
-        "compute_with_curvlinops": "estimate",
-        "encode_texts": "sources",
-        "evaluate": "evaluate",
-        "fidelity": "fidelity",
-        "join": "merge",
-        "linearize": "linearize",
-        "load_artifact": "format",
-        "load_examples": "sources",
-        "load_network": "sources",
-        "make_head": "sources",
-        "merge": "merge",
-        "plan": "estimate",
-        "pull": "hub",
-        "push": "hub",
-        "save_artifact": "compress",
-        "save_together": "estimate",
-        "train": "train",
-        "verify": "verify",
-    },
-)
+    # artifacts: reading, writing, making one of several, checking, multiplying by them
+    from kfac_artifacts.artifact import (
+        Artifact as Artifact,
+        Cotangents as Cotangents,
+        NamedConfig as NamedConfig,
+    )
+    from kfac_artifacts.format import load_artifact as load_artifact
+    from kfac_artifacts.compress import (
+        Budget as Budget,
+        Recipe as Recipe,
+        compression_report as compression_report,
+        save_artifact as save_artifact,
+    )
+    from kfac_artifacts.merge import join_parts as join_parts, merge as merge
+    from kfac_artifacts.verify import verify as verify
+    from kfac_artifacts.operator import CurvatureOperator as CurvatureOperator
+
+    # sharing them
+    from kfac_artifacts.hub import pull as pull, push as push
+
+    # training
+    from kfac_artifacts.linearize import linearize as linearize
+    from kfac_artifacts.penalty import KfacPenalty as KfacPenalty
+    from kfac_artifacts.sources import make_head as make_head
+    from kfac_artifacts.task_vector import ClassifierHead as ClassifierHead
+    from kfac_artifacts.train import (
+        PenaltySettings as PenaltySettings,
+        TrainSettings as TrainSettings,
+        TrainingTask as TrainingTask,
+        train as train,
+    )
+
+    # task vectors: adding, applying, evaluating
+    from kfac_artifacts.task_vector import (
+        TaskVector as TaskVector,
+        merge_task_vectors as merge_task_vectors,
+    )
+    from kfac_artifacts.sources import apply as apply
+    from kfac_artifacts.evaluate import (
+        EvaluationTask as EvaluationTask,
+        evaluate as evaluate,
+    )
+
+    # what a variant of one's own derives from
+    from kfac_artifacts.estimate import Estimator as Estimator
+    from kfac_artifacts.factors import Factor as Factor
+    from kfac_artifacts.format import Storage as Storage
+    from kfac_artifacts.task_vector import Merging as Merging
+    from kfac_artifacts.train import Penalty as Penalty, Regime as Regime
+
+    # errors
+    from kfac_artifacts.errors import (
+        AccessError as AccessError,
+        AddressError as AddressError,
+        ConnectionFailed as ConnectionFailed,
+        CoverageError as CoverageError,
+        FactorError as FactorError,
+        FormatError as FormatError,
+        KfacError as KfacError,
+        MismatchError as MismatchError,
+        PlaceError as PlaceError,
+        RegistryError as RegistryError,
+        SettingsError as SettingsError,
+        SourceError as SourceError,
+    )
+
+export_lazily(__name__)

@@ -3,25 +3,41 @@
 Importing torch and transformers takes seconds; reading a table or a header takes none.
 """
 
+import ast
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from types import ModuleType
-from typing import Any, final
+from typing import Any, TypeGuard, final
 
 from kfac_artifacts.errors import SettingsError
 
 
-def export_lazily(package: str, places: Mapping[str, str]) -> None:
-    """Give a package public names that are imported when they are first asked for.
+def export_lazily(package: str) -> None:
+    """Import the public names of a package when they are first asked for.
+
+    The table is what type checkers read: the package's own imports of the form ``from
+    package.module import Name as Name`` under ``if TYPE_CHECKING:``.
 
     Args:
         package: Name of the package.
-        places: Module, within the package, by public name.
     """
     module = sys.modules[package]
+    blocks = [n for n in ast.parse(inspect.getsource(module)).body if _is_typing(n)]
+    places = {
+        name.name: statement.module or ""
+        for block in blocks
+        for statement in block.body
+        if isinstance(statement, ast.ImportFrom)
+        for name in statement.names
+    }
     module.__class__ = _Lazy
-    vars(module)["_places"] = dict(places)
+    vars(module).update(_places=places, __all__=sorted(places))
+
+
+def _is_typing(node: ast.stmt) -> TypeGuard[ast.If]:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 class _Lazy(ModuleType):
@@ -33,7 +49,7 @@ class _Lazy(ModuleType):
         places = vars(self)["_places"]
         if name not in places:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{self.__name__}.{places[name]}"), name)
+        value = getattr(import_module(places[name]), name)
         vars(self)[name] = value
         return value
 

@@ -20,7 +20,7 @@ from kfac_artifacts.evaluate import (
 from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import Network
 from kfac_artifacts.plotting import check_plottable
-from kfac_artifacts.task_vector import TaskVector, combine
+from kfac_artifacts.task_vector import TaskVector, merge_task_vectors
 from kfac_artifacts.train import TrainSettings, train
 from kfac_cli.evaluate import grid
 from tests.tiny_task import tiny_network, tiny_points, tiny_task
@@ -69,7 +69,7 @@ def test_accuracies_are_those_counted_one_by_one(
     network: Network, tasks: list[EvaluationTask], mode: str
 ) -> None:
     found = evaluate(network, tasks, alphas=ALPHAS, modes=[mode], batch_size=7)
-    total = combine([task.vector for task in tasks], [1.0, 1.0])
+    total = merge_task_vectors([task.vector for task in tasks], [1.0, 1.0])
     for task, scores in zip(tasks, found.modes[0].tasks, strict=True):
         assert scores.pretrained == _accuracy(network, task, 0.0 * total, mode)
         assert scores.individual == _accuracy(network, task, task.vector, mode)

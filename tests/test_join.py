@@ -10,7 +10,7 @@ from kfac_artifacts.choices import ESTIMATORS
 from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.format import load_artifact
-from kfac_artifacts.merge import join
+from kfac_artifacts.merge import join_parts
 from tests.artifacts import artifact
 from tests.computed import compute
 from tests.estimate.test_nearest import tiny
@@ -33,7 +33,7 @@ def test_joined_parts_equal_the_whole(name, tmp_path):
     whole, parts = halves(ESTIMATORS[name]())
     for number, part in enumerate(parts):
         save_artifact(part, tmp_path / str(number))
-    joined = join([load_artifact(tmp_path / "0"), load_artifact(tmp_path / "1")])
+    joined = join_parts([load_artifact(tmp_path / "0"), load_artifact(tmp_path / "1")])
     assert joined.parameters == whole.parameters
     assert joined.provenance.excluded == ()
     assert joined.provenance.uncovered == whole.provenance.uncovered
@@ -60,11 +60,11 @@ def test_parts_of_other_estimations_are_refused_with_all_differences():
     one, other = artifact(0), artifact(1)
     moved = replace(other.provenance, output_map=NamedConfig("cls"), tasks=2)
     with pytest.raises(MismatchError) as error:
-        join([one, replace(other, provenance=moved)])
+        join_parts([one, replace(other, provenance=moved)])
     for word in ("output map cls", "data", "join before merging", "more than one"):
         assert word in str(error.value)
 
 
 def test_one_artifact_alone_cannot_be_joined():
     with pytest.raises(MismatchError, match="two or more"):
-        join([artifact(0)])
+        join_parts([artifact(0)])

@@ -10,7 +10,13 @@ import torch
 from torch import nn
 
 import kfac_artifacts as kfac
+from kfac_artifacts import choices
+from kfac_artifacts.lazy import Variants
 from tests.artifacts import artifact, tau
+
+NAMES: list[str] = vars(kfac)["__all__"]
+HEAVY = {"torch", "accelerate", "transformers", "datasets", "matplotlib"}
+TABLES = {n: t for n, t in vars(choices).items() if isinstance(t, Variants)}
 
 
 def fresh(code: str) -> str:
@@ -36,7 +42,32 @@ def test_functions_are_not_hidden_by_the_modules_that_hold_them() -> None:
     )
     found = json.loads(fresh(code))
     assert all(found.values()), found
-    assert set(found) == set(kfac.__all__)
+    assert set(found) == set(NAMES)
+
+
+def test_reading_a_header_imports_nothing_heavy(tmp_path: Path) -> None:
+    kfac.save_artifact(artifact(), tmp_path / "it")
+    code = (
+        "import sys\n"
+        "from kfac_artifacts.format import read_header\n"
+        f"read_header({str(tmp_path / 'it')!r})\n"
+        "print(*sys.modules)"
+    )
+    assert not HEAVY & set(fresh(code).split())
+
+
+def test_names_of_choices_are_known_without_importing_them() -> None:
+    code = "import sys, kfac_artifacts.choices as c\n" + "\n".join(
+        f"assert list(c.{name}) and 'nothing' not in c.{name}" for name in TABLES
+    )
+    assert not HEAVY & set(fresh(code + "\nprint(*sys.modules)").split())
+
+
+@pytest.mark.parametrize(
+    ("table", "name"), [(t, name) for t in TABLES.values() for name in t]
+)
+def test_every_choice_is_where_its_table_says(table: Variants, name: str) -> None:
+    assert table[name] is not None
 
 
 LAZY = [
@@ -63,7 +94,7 @@ def test_what_a_package_lists_can_be_imported_from_it() -> None:
 
 
 def test_every_public_name_is_listed() -> None:
-    assert set(kfac.__all__) <= set(dir(kfac))
+    assert set(NAMES) <= set(dir(kfac))
     assert {"load_network", "push"} <= set(dir(kfac))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = kfac.nothing

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.errors import FormatError, MismatchError, PlaceError
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
-from kfac_artifacts.task_vector import ClassifierHead, TaskVector, combine
+from kfac_artifacts.task_vector import ClassifierHead, TaskVector, merge_task_vectors
 from tests.places.made import when_opened
 
 MAP = NamedConfig("mean", {"normalised": True})
@@ -74,12 +74,12 @@ def test_multiples_scale_every_tensor() -> None:
     a = _vector(_network(), ("0.bias",))
     _assert_equal(0.5 * a, {"0.bias": 0.5 * a.tensors["0.bias"]})
     _assert_equal(-a, {"0.bias": -a.tensors["0.bias"]})
-    _assert_equal(combine([a, a], [2.0, -1.0]), dict(a.tensors))
+    _assert_equal(merge_task_vectors([a, a], [2.0, -1.0]), dict(a.tensors))
 
 
 def test_combining_nothing_is_refused() -> None:
     with pytest.raises(MismatchError, match="at least one"):
-        combine([], [])
+        merge_task_vectors([], [])
 
 
 def test_sum_of_two_base_models_lists_every_difference() -> None:

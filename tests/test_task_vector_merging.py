@@ -15,7 +15,7 @@ from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.evaluate import EvaluationTask, evaluate
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources import apply, load_network
-from kfac_artifacts.task_vector import Merging, TaskVector, combine
+from kfac_artifacts.task_vector import Merging, TaskVector, merge_task_vectors
 from tests.tiny_task import tiny_network, tiny_points, tiny_task
 
 NAMES = ("first.weight", "last.bias")
@@ -50,7 +50,7 @@ def vectors() -> list[TaskVector]:
 
 def test_every_method_keeps_what_only_one_moved(vectors: list[TaskVector]) -> None:
     for method in MERGES:
-        found = combine(vectors, [1.0, 1.0], method)
+        found = merge_task_vectors(vectors, [1.0, 1.0], method)
         assert {n: t.shape for n, t in found.tensors.items()} == {
             n: t.shape for n, t in vectors[0].tensors.items()
         }
@@ -59,12 +59,17 @@ def test_every_method_keeps_what_only_one_moved(vectors: list[TaskVector]) -> No
 
 def test_a_sum_is_what_the_operators_give(vectors: list[TaskVector]) -> None:
     a, b = vectors
-    assert combine(vectors, [0.5, -2.0]).sha256 == (0.5 * a + -2.0 * b).sha256
-    assert combine(vectors, [0.5, -2.0], "sum").sha256 == (0.5 * a + -2.0 * b).sha256
+    assert (
+        merge_task_vectors(vectors, [0.5, -2.0]).sha256 == (0.5 * a + -2.0 * b).sha256
+    )
+    assert (
+        merge_task_vectors(vectors, [0.5, -2.0], "sum").sha256
+        == (0.5 * a + -2.0 * b).sha256
+    )
 
 
 def test_a_method_of_ones_own_merges(vectors: list[TaskVector]) -> None:
-    found = combine(vectors, [1.0, 3.0], Boldest).tensors
+    found = merge_task_vectors(vectors, [1.0, 3.0], Boldest).tensors
     a, b = vectors[0].tensors, 3 * vectors[1].tensors["first.weight"]
     least = torch.cat([t.abs().flatten() for t in (*a.values(), b)]).median()
     for name, other in (("first.weight", b), ("last.bias", torch.zeros(5))):
@@ -81,7 +86,7 @@ def test_evaluation_measures_what_the_method_gives(vectors: list[TaskVector]) ->
         for i, vector in enumerate(vectors)
     ]
     found = evaluate(network, tasks, alphas=(0.7,), method=Boldest)
-    merged = combine(vectors, [1.0, 1.0], Boldest)
+    merged = merge_task_vectors(vectors, [1.0, 1.0], Boldest)
     alone = [dataclasses.replace(task, vector=merged) for task in tasks]
     for task in alone:
         expected = evaluate(network, [task], alphas=(0.7,))
@@ -98,7 +103,7 @@ def test_a_model_is_written_with_what_the_method_gives(
     names = tuple(n for n in network.parameters() if "layer.1.attention.self" in n)
     pair = [vector(network, 1, names), vector(network, 2, names[:2])]
     apply(model, pair, tmp_path / "new", method=Boldest)
-    merged = combine(pair, [1.0, 1.0], Boldest)
+    merged = merge_task_vectors(pair, [1.0, 1.0], Boldest)
     before, after = (
         AutoModel.from_pretrained(model),
         AutoModel.from_pretrained(tmp_path / "new"),
@@ -112,9 +117,9 @@ def test_a_model_is_written_with_what_the_method_gives(
 
 def test_what_cannot_be_merged_is_refused(vectors: list[TaskVector]) -> None:
     with pytest.raises(SettingsError, match=r"no merge method 'nothing'.*'sum'"):
-        combine(vectors, [1.0, 1.0], "nothing")
+        merge_task_vectors(vectors, [1.0, 1.0], "nothing")
     with pytest.raises(MismatchError, match="2 task vectors with 1 factors"):
-        combine(vectors, [1.0], Boldest)
+        merge_task_vectors(vectors, [1.0], Boldest)
     other = vector(tiny_network(seed=3), 1, NAMES)
-    with pytest.raises(MismatchError, match="two base models"):
-        combine([vectors[0], other], [1.0, 1.0], Boldest)
+    with pytest.raises(MismatchError, match="other values in first"):
+        merge_task_vectors([vectors[0], other], [1.0, 1.0], Boldest)

@@ -10,7 +10,7 @@ import torch
 import kfac_artifacts as kfac
 from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import LabelledExamples, Network
-from kfac_artifacts.task_vector import combine
+from kfac_artifacts.task_vector import merge_task_vectors
 from kfac_artifacts.train import class_texts, model_logit_scale, text_head
 
 AT_ONCE = 64
@@ -68,7 +68,7 @@ def score(vectors: Mapping[str, kfac.TaskVector]) -> dict[str, dict[str, float]]
     Raises:
         TypeError: If a task vector has no head.
     """
-    total = combine([*vectors.values()], [1.0] * len(vectors)).tensors
+    total = merge_task_vectors([*vectors.values()], [1.0] * len(vectors)).tensors
     values = network().parameters()
     moved = {name: values[name] + change for name, change in total.items()}
     found: dict[str, dict[str, float]] = {mode: {} for mode in story.MODES}

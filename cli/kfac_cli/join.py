@@ -38,10 +38,10 @@ def command(
     writing.check_free(artifacts)
     check_artifacts(artifacts)
     from kfac_artifacts.format import load_artifact, read_header
-    from kfac_artifacts.merge import join
+    from kfac_artifacts.merge import join_parts
     from kfac_cli.inspect import overview
 
-    joined = join([load_artifact(path) for path in artifacts])
+    joined = join_parts([load_artifact(path) for path in artifacts])
     write(
         joined,
         writing.output,

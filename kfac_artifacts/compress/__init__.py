@@ -9,35 +9,18 @@ from typing import TYPE_CHECKING
 from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from kfac_artifacts.compress.budget import Budget
-    from kfac_artifacts.compress.compress_artifact import compress
-    from kfac_artifacts.compress.recipes import DEFAULT_RECIPE, PRESETS, Recipe
-    from kfac_artifacts.compress.report import ModuleReport, Report, compression_report
-    from kfac_artifacts.compress.saving import save_artifact
+    from kfac_artifacts.compress.budget import Budget as Budget
+    from kfac_artifacts.compress.compress_artifact import compress as compress
+    from kfac_artifacts.compress.recipes import (
+        DEFAULT_RECIPE as DEFAULT_RECIPE,
+        PRESETS as PRESETS,
+        Recipe as Recipe,
+    )
+    from kfac_artifacts.compress.report import (
+        ModuleReport as ModuleReport,
+        Report as Report,
+        compression_report as compression_report,
+    )
+    from kfac_artifacts.compress.saving import save_artifact as save_artifact
 
-__all__ = [
-    "DEFAULT_RECIPE",
-    "PRESETS",
-    "Budget",
-    "ModuleReport",
-    "Recipe",
-    "Report",
-    "compress",
-    "compression_report",
-    "save_artifact",
-]
-
-export_lazily(
-    __name__,
-    {
-        "DEFAULT_RECIPE": "recipes",
-        "PRESETS": "recipes",
-        "Budget": "budget",
-        "ModuleReport": "report",
-        "Recipe": "recipes",
-        "Report": "report",
-        "compression_report": "report",
-        "compress": "compress_artifact",
-        "save_artifact": "saving",
-    },
-)
+export_lazily(__name__)

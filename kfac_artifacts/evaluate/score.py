@@ -15,7 +15,7 @@ from kfac_artifacts.evaluate.results import Evaluation, ModeScores, TaskScores
 from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import Batch, LabelledExamples, Network
 from kfac_artifacts.progress import Advance, unseen
-from kfac_artifacts.task_vector import ClassifierHead, TaskVector, combine
+from kfac_artifacts.task_vector import ClassifierHead, TaskVector, merge_task_vectors
 from kfac_artifacts.task_vector.merging import Method
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,9 @@ def evaluate(
             f"found {len(tasks)}, {len(alphas)} and {', '.join(modes)}"
         )
     heads = [_head(network, task) for task in tasks]
-    total = combine([task.vector for task in tasks], [1.0] * len(tasks), method)
+    total = merge_task_vectors(
+        [task.vector for task in tasks], [1.0] * len(tasks), method
+    )
     summed = _on_device(total, network)
     found: dict[str, list[TaskScores]] = {mode: [] for mode in modes}
     for task, head in zip(tasks, heads, strict=True):

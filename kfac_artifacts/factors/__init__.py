@@ -23,73 +23,35 @@ from typing import TYPE_CHECKING
 from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from kfac_artifacts.factors.base import Factor, eigenvalue_ratio, weighted
-    from kfac_artifacts.factors.block_diagonal import BlockDiagonal
-    from kfac_artifacts.factors.check import (
-        MAX_ASYMMETRY,
-        STORED_ASYMMETRY,
-        check_factor,
-        largest,
-        relative_asymmetry,
+    from kfac_artifacts.factors.base import (
+        Factor as Factor,
+        eigenvalue_ratio as eigenvalue_ratio,
+        weighted as weighted,
     )
-    from kfac_artifacts.factors.dense import Dense
-    from kfac_artifacts.factors.diagonal import Diagonal
-    from kfac_artifacts.factors.fields import Configuration, Field, Role
-    from kfac_artifacts.factors.int8 import Int8Entries, Int8Matrix, Numbers, floats
-    from kfac_artifacts.factors.low_rank import LowRank
-    from kfac_artifacts.factors.pruned import Pruned
-    from kfac_artifacts.factors.shapes import SHAPES
-    from kfac_artifacts.factors.structures import FACTORS
+    from kfac_artifacts.factors.block_diagonal import BlockDiagonal as BlockDiagonal
+    from kfac_artifacts.factors.check import (
+        MAX_ASYMMETRY as MAX_ASYMMETRY,
+        STORED_ASYMMETRY as STORED_ASYMMETRY,
+        check_factor as check_factor,
+        largest as largest,
+        relative_asymmetry as relative_asymmetry,
+    )
+    from kfac_artifacts.factors.dense import Dense as Dense
+    from kfac_artifacts.factors.diagonal import Diagonal as Diagonal
+    from kfac_artifacts.factors.fields import (
+        Configuration as Configuration,
+        Field as Field,
+        Role as Role,
+    )
+    from kfac_artifacts.factors.int8 import (
+        Int8Entries as Int8Entries,
+        Int8Matrix as Int8Matrix,
+        Numbers as Numbers,
+        floats as floats,
+    )
+    from kfac_artifacts.factors.low_rank import LowRank as LowRank
+    from kfac_artifacts.factors.pruned import Pruned as Pruned
+    from kfac_artifacts.factors.shapes import SHAPES as SHAPES
+    from kfac_artifacts.factors.structures import FACTORS as FACTORS
 
-__all__ = [
-    "FACTORS",
-    "MAX_ASYMMETRY",
-    "SHAPES",
-    "STORED_ASYMMETRY",
-    "BlockDiagonal",
-    "Configuration",
-    "Dense",
-    "Diagonal",
-    "Factor",
-    "Field",
-    "Int8Entries",
-    "Int8Matrix",
-    "LowRank",
-    "Numbers",
-    "Pruned",
-    "Role",
-    "check_factor",
-    "eigenvalue_ratio",
-    "floats",
-    "largest",
-    "relative_asymmetry",
-    "weighted",
-]
-
-export_lazily(
-    __name__,
-    {
-        "FACTORS": "structures",
-        "MAX_ASYMMETRY": "check",
-        "SHAPES": "shapes",
-        "STORED_ASYMMETRY": "check",
-        "BlockDiagonal": "block_diagonal",
-        "Configuration": "fields",
-        "Dense": "dense",
-        "Diagonal": "diagonal",
-        "Factor": "base",
-        "Field": "fields",
-        "Int8Entries": "int8",
-        "Int8Matrix": "int8",
-        "Numbers": "int8",
-        "LowRank": "low_rank",
-        "Pruned": "pruned",
-        "Role": "fields",
-        "check_factor": "check",
-        "eigenvalue_ratio": "base",
-        "floats": "int8",
-        "largest": "check",
-        "relative_asymmetry": "check",
-        "weighted": "base",
-    },
-)
+export_lazily(__name__)

@@ -5,8 +5,13 @@ For dataset sizes n_t: ``A = Σ n_t A_t / Σ n_t``, ``B = Σ B_t``, Gramian bloc
 can be taken out again: total - own = the others.
 """
 
-from kfac_artifacts.merge.error import merge_errors
-from kfac_artifacts.merge.join import join
-from kfac_artifacts.merge.merging import merge, weights
+from typing import TYPE_CHECKING
 
-__all__ = ["join", "merge", "merge_errors", "weights"]
+from kfac_artifacts.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from kfac_artifacts.merge.error import merge_errors as merge_errors
+    from kfac_artifacts.merge.join import join_parts as join_parts
+    from kfac_artifacts.merge.merging import merge as merge, weights as weights
+
+export_lazily(__name__)

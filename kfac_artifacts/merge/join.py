@@ -36,7 +36,7 @@ class _Joined(LazyFactors):
         return len(self._parts)
 
 
-def join(parts: Sequence[Artifact]) -> Artifact:
+def join_parts(parts: Sequence[Artifact]) -> Artifact:
     """Put artifacts of one task together that cover different modules.
 
     They must come from one estimation that was split by modules: the same model, data

@@ -1,7 +1,14 @@
 """The curvature of an artifact as a linear operator over the covered parameters."""
 
-from kfac_artifacts.operator.block_diagonal import BlockDiagonalOperator
-from kfac_artifacts.operator.curvature import CurvatureOperator
-from kfac_artifacts.operator.solve import Solver
+from typing import TYPE_CHECKING
 
-__all__ = ["BlockDiagonalOperator", "CurvatureOperator", "Solver"]
+from kfac_artifacts.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from kfac_artifacts.operator.block_diagonal import (
+        BlockDiagonalOperator as BlockDiagonalOperator,
+    )
+    from kfac_artifacts.operator.curvature import CurvatureOperator as CurvatureOperator
+    from kfac_artifacts.operator.solve import Solver as Solver
+
+export_lazily(__name__)

@@ -5,59 +5,32 @@ from typing import TYPE_CHECKING
 from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from kfac_artifacts.sources.applying import Applied, apply
-    from kfac_artifacts.sources.data import encode_data, load_examples
-    from kfac_artifacts.sources.encode import encode_texts
-    from kfac_artifacts.sources.examples import ImageExamples, TextExamples
-    from kfac_artifacts.sources.heads import make_head
-    from kfac_artifacts.sources.locating import check_model
-    from kfac_artifacts.sources.meta_model import blank_examples, load_skeleton
-    from kfac_artifacts.sources.models import load_network
-    from kfac_artifacts.sources.output_maps import OUTPUT_MAPS, output_map
-    from kfac_artifacts.sources.reading import Columns, Data, read_data
-    from kfac_artifacts.sources.tables import Layout
+    from kfac_artifacts.sources.applying import Applied as Applied, apply as apply
+    from kfac_artifacts.sources.data import (
+        encode_data as encode_data,
+        load_examples as load_examples,
+    )
+    from kfac_artifacts.sources.encode import encode_texts as encode_texts
+    from kfac_artifacts.sources.examples import (
+        ImageExamples as ImageExamples,
+        TextExamples as TextExamples,
+    )
+    from kfac_artifacts.sources.heads import make_head as make_head
+    from kfac_artifacts.sources.locating import check_model as check_model
+    from kfac_artifacts.sources.meta_model import (
+        blank_examples as blank_examples,
+        load_skeleton as load_skeleton,
+    )
+    from kfac_artifacts.sources.models import load_network as load_network
+    from kfac_artifacts.sources.output_maps import (
+        OUTPUT_MAPS as OUTPUT_MAPS,
+        output_map as output_map,
+    )
+    from kfac_artifacts.sources.reading import (
+        Columns as Columns,
+        Data as Data,
+        read_data as read_data,
+    )
+    from kfac_artifacts.sources.tables import Layout as Layout
 
-__all__ = [
-    "OUTPUT_MAPS",
-    "Applied",
-    "Columns",
-    "Data",
-    "ImageExamples",
-    "Layout",
-    "TextExamples",
-    "apply",
-    "blank_examples",
-    "check_model",
-    "encode_data",
-    "encode_texts",
-    "load_examples",
-    "load_network",
-    "load_skeleton",
-    "make_head",
-    "output_map",
-    "read_data",
-]
-
-export_lazily(
-    __name__,
-    {
-        "OUTPUT_MAPS": "output_maps",
-        "Applied": "applying",
-        "Columns": "reading",
-        "Data": "reading",
-        "ImageExamples": "examples",
-        "Layout": "tables",
-        "TextExamples": "examples",
-        "apply": "applying",
-        "blank_examples": "meta_model",
-        "check_model": "locating",
-        "encode_data": "data",
-        "encode_texts": "encode",
-        "load_examples": "data",
-        "load_network": "models",
-        "load_skeleton": "meta_model",
-        "make_head": "heads",
-        "output_map": "output_maps",
-        "read_data": "reading",
-    },
-)
+export_lazily(__name__)

@@ -21,8 +21,7 @@ from kfac_artifacts.sources.models import (
     number_type_of,
     read_config,
 )
-from kfac_artifacts.sources.output_maps import inputs
-from kfac_artifacts.sources.output_maps import output_map as find_output_map
+from kfac_artifacts.sources.output_maps import inputs, output_map as find_output_map
 from kfac_artifacts.sources.positions import check_length, positions_of
 from kfac_artifacts.sources.silence_libraries import quiet
 from kfac_artifacts.sources.untrusted_config import no_kernels

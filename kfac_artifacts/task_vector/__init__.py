@@ -5,20 +5,12 @@ from typing import TYPE_CHECKING
 from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from kfac_artifacts.task_vector.head import ClassifierHead
-    from kfac_artifacts.task_vector.manifest import read_manifest
-    from kfac_artifacts.task_vector.merging import Merging, combine
-    from kfac_artifacts.task_vector.vector import TaskVector
+    from kfac_artifacts.task_vector.head import ClassifierHead as ClassifierHead
+    from kfac_artifacts.task_vector.manifest import read_manifest as read_manifest
+    from kfac_artifacts.task_vector.merging import (
+        Merging as Merging,
+        merge_task_vectors as merge_task_vectors,
+    )
+    from kfac_artifacts.task_vector.vector import TaskVector as TaskVector
 
-__all__ = ["ClassifierHead", "Merging", "TaskVector", "combine", "read_manifest"]
-
-export_lazily(
-    __name__,
-    {
-        "ClassifierHead": "head",
-        "Merging": "merging",
-        "TaskVector": "vector",
-        "combine": "merging",
-        "read_manifest": "manifest",
-    },
-)
+export_lazily(__name__)

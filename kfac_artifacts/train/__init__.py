@@ -1,35 +1,30 @@
 """Fine-tuning that leaves other tasks alone (TAK, Eq. 7)."""
 
-from kfac_artifacts.train.heads import (
-    check_names,
-    class_texts,
-    model_logit_scale,
-    prototype_head,
-    read_texts,
-    text_head,
-)
-from kfac_artifacts.train.loop import train
-from kfac_artifacts.train.parameters import choose_parameters
-from kfac_artifacts.train.penalties import Penalty, PenaltySettings
-from kfac_artifacts.train.regimes import Regime
-from kfac_artifacts.train.run import TrainingProgress
-from kfac_artifacts.train.settings import TrainSettings, steps_of
-from kfac_artifacts.train.task import TrainingTask
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Penalty",
-    "PenaltySettings",
-    "Regime",
-    "TrainSettings",
-    "TrainingProgress",
-    "TrainingTask",
-    "check_names",
-    "choose_parameters",
-    "class_texts",
-    "model_logit_scale",
-    "prototype_head",
-    "read_texts",
-    "steps_of",
-    "text_head",
-    "train",
-]
+from kfac_artifacts.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from kfac_artifacts.train.heads import (
+        check_names as check_names,
+        class_texts as class_texts,
+        model_logit_scale as model_logit_scale,
+        prototype_head as prototype_head,
+        read_texts as read_texts,
+        text_head as text_head,
+    )
+    from kfac_artifacts.train.loop import train as train
+    from kfac_artifacts.train.parameters import choose_parameters as choose_parameters
+    from kfac_artifacts.train.penalties import (
+        Penalty as Penalty,
+        PenaltySettings as PenaltySettings,
+    )
+    from kfac_artifacts.train.regimes import Regime as Regime
+    from kfac_artifacts.train.run import TrainingProgress as TrainingProgress
+    from kfac_artifacts.train.settings import (
+        TrainSettings as TrainSettings,
+        steps_of as steps_of,
+    )
+    from kfac_artifacts.train.task import TrainingTask as TrainingTask
+
+export_lazily(__name__)

@@ -3,8 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from kfac_artifacts.compress import PRESETS, Recipe
 from kfac_artifacts.compress.forms import (

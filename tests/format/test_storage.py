@@ -3,8 +3,7 @@
 import bitsandbytes.functional as bnb
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.errors import FormatError, SettingsError

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.errors import FormatError, PlaceError, SettingsError

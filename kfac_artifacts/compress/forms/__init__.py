@@ -5,22 +5,10 @@ from typing import TYPE_CHECKING
 from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from kfac_artifacts.compress.forms.base import Form, Keep
-    from kfac_artifacts.compress.forms.blocks import Blocks
-    from kfac_artifacts.compress.forms.diagonal import OnlyDiagonal
-    from kfac_artifacts.compress.forms.leading import Leading
-    from kfac_artifacts.compress.forms.prune import Prune
+    from kfac_artifacts.compress.forms.base import Form as Form, Keep as Keep
+    from kfac_artifacts.compress.forms.blocks import Blocks as Blocks
+    from kfac_artifacts.compress.forms.diagonal import OnlyDiagonal as OnlyDiagonal
+    from kfac_artifacts.compress.forms.leading import Leading as Leading
+    from kfac_artifacts.compress.forms.prune import Prune as Prune
 
-__all__ = ["Blocks", "Form", "Keep", "Leading", "OnlyDiagonal", "Prune"]
-
-export_lazily(
-    __name__,
-    {
-        "Blocks": "blocks",
-        "Form": "base",
-        "Keep": "base",
-        "Leading": "leading",
-        "OnlyDiagonal": "diagonal",
-        "Prune": "prune",
-    },
-)
+export_lazily(__name__)

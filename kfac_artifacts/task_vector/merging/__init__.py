@@ -3,8 +3,8 @@
 from kfac_artifacts.task_vector.merging.base import (
     Merging,
     Method,
-    combine,
+    merge_task_vectors,
     merging_by,
 )
 
-__all__ = ["Merging", "Method", "combine", "merging_by"]
+__all__ = ["Merging", "Method", "merge_task_vectors", "merging_by"]

@@ -81,7 +81,7 @@ def merging_by(
     return kind(vectors, alphas)
 
 
-def combine(
+def merge_task_vectors(
     vectors: Sequence[TaskVector], alphas: Sequence[float], method: Method = "sum"
 ) -> TaskVector:
     """Merge task vectors of one base model; as a rule add them, ``Σ_t α_t τ_t``.

@@ -26,7 +26,7 @@ from reading import Inputs, Pair, claimed, read_weights
 from torch import Tensor
 
 import kfac_artifacts as kfac
-from kfac_artifacts.chosen import choose
+from kfac_artifacts.chosen import choose_examples
 
 TASKS = ("banking", "hwu", "stackoverflow")
 COUNTS = (4, 16, 64, 256)
@@ -108,7 +108,7 @@ def _owner(network: kfac.Network, task: str, count: int) -> Owner:
         tables=True,
         allow_few=True,
     )
-    batch = examples.batch(choose(len(examples), count, 0))
+    batch = examples.batch(choose_examples(len(examples), count, 0))
     rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
     return Owner(artifact, [ids[mask.bool()].tolist() for ids, mask in rows])
 

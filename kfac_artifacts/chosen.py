@@ -8,7 +8,7 @@ from kfac_artifacts.network import Examples
 from kfac_artifacts.seeding import seeded
 
 
-def choose(total: int, count: int, seed: int) -> list[int]:
+def choose_examples(total: int, count: int, seed: int) -> list[int]:
     """Choose examples by a seed; the same for every batch size and process.
 
     Args:
@@ -45,6 +45,6 @@ def chosen_for(source: Source, examples: Examples) -> set[int]:
     data = source.data
     if data.size != len(examples):
         return set()
-    indices = choose(data.size, data.examples, source.cotangents.seed)
+    indices = choose_examples(data.size, data.examples, source.cotangents.seed)
     same = examples.info(indices).fingerprint == data.fingerprint
     return set(indices) if same else set()

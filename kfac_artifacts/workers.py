@@ -201,10 +201,6 @@ class Workers:
                     f"in {', '.join(wrong)}"
                 )
 
-    def wait(self) -> None:
-        """Wait for all processes."""
-        self.all_of(None)
-
 
 def start_processes() -> None:
     """Meet the other processes, if a launcher has started several."""

@@ -1,4 +1,4 @@
-"""Settling how the examples of a batch are told apart at every layer.
+"""Finding how the examples of a batch are told apart at every layer.
 
 Each example is pulled back alone. Where its cotangent arrives is where the example is:
 an order of axes, or a shape of copies, that puts any of it down to another example is
@@ -27,7 +27,7 @@ ROUNDING = 1e-6
 """What another example may see, as a share; exact zeros are the rule."""
 
 
-class _Deaf:
+class _Ignoring:
     """Listens to nothing."""
 
     keeps_inputs = False
@@ -39,7 +39,7 @@ class _Deaf:
         """Ignore it."""
 
 
-class _Watcher:
+class _SizeListener:
     """Keeps how large the cotangents of each visit are, along its first two axes."""
 
     keeps_inputs = False
@@ -88,7 +88,7 @@ def drop_unfit(network: Network, inventory: Inventory, batch: Batch, f: Tensor) 
                 inventory.drop(layer, NOT_ONCE)
     for layer in shared:
         if isinstance(layer, LooseParameter):
-            layer.places.proved = True
+            layer.decisions.proved = True
 
 
 def _without_sharing(network: Network, layer: Layer, batch: Batch, f: Tensor) -> bool:
@@ -101,7 +101,7 @@ def _without_sharing(network: Network, layer: Layer, batch: Batch, f: Tensor) ->
 
 def _same(network: Network, layers: Sequence[Layer], batch: Batch, f: Tensor) -> bool:
     try:
-        passed = Pass(network, layers, batch, _Deaf())
+        passed = Pass(network, layers, batch, _Ignoring())
         passed.close()
         found = passed.f.detach()
         return found.shape == f.shape and torch.allclose(found, f, rtol=1e-2, atol=1e-4)
@@ -112,17 +112,19 @@ def _same(network: Network, layers: Sequence[Layer], batch: Batch, f: Tensor) ->
         return False
 
 
-def settle(network: Network, inventory: Inventory, batch: Batch, s: Tensor) -> None:
+def find_batch_axes(
+    network: Network, inventory: Inventory, batch: Batch, s: Tensor
+) -> None:
     """Find where the examples are at every visit, or drop the layer.
 
     Args:
         network: The network, frozen.
-        inventory: Layers to settle; those that fail move to its ``uncovered``.
+        inventory: Layers to look at; those that fail move to its ``uncovered``.
         batch: At least two examples.
         s: A cotangent for every example, ``[N, C]``.
     """
-    watcher = _Watcher()
-    passed = Pass(network, inventory.layers, batch, watcher)
+    listener = _SizeListener()
+    passed = Pass(network, inventory.layers, batch, listener)
     for layer, failure in passed.failures.items():
         inventory.drop(layer, failure)
     if not inventory.layers:
@@ -131,19 +133,19 @@ def settle(network: Network, inventory: Inventory, batch: Batch, s: Tensor) -> N
         alone = torch.zeros_like(s)
         alone[n] = s[n]
         passed.backward(alone, last=n == len(s) - 1)
-        watcher.end_of_backward(n)
-    for visit in watcher.visits:
-        fault = _settle(visit, watcher, len(s))
+        listener.end_of_backward(n)
+    for visit in listener.visits:
+        fault = _batch_axis(visit, listener, len(s))
         if fault is not None and visit.layer in inventory.layers:
             inventory.drop(visit.layer, fault)
 
 
-def _settle(visit: Visit, watcher: _Watcher, count: int) -> str | None:
+def _batch_axis(visit: Visit, listener: _SizeListener, count: int) -> str | None:
     """Write down the order of a visit, or say why there is none."""
     layer = visit.layer
     first = isinstance(layer, LooseParameter) or layer.functional or not layer.arranged
-    orders = [Order.FIRST] if first else possible(watcher.shapes[id(visit)], count)
-    sizes = watcher.sizes[id(visit)]
+    orders = [Order.FIRST] if first else possible(listener.shapes[id(visit)], count)
+    sizes = listener.sizes[id(visit)]
     good = [o for o in orders if _apart(o, sizes, count)]
     if len(good) != 1:
         return AMBIGUOUS if good else NOT_APART

@@ -55,7 +55,7 @@ class Pass:
         self.failures: dict[Layer, str] = {}
         self.largest = 1
         self._several: int | None = None  # how many come back at once
-        self._deaf = False
+        self._muted = False
         self._leaves: list[Tensor] = []
         self._handles: list[RemovableHandle] = []
         self._listener = listener
@@ -88,7 +88,7 @@ class Pass:
             self.f = network.functional_call(copies, batch)
         for layer in layers:
             if isinstance(layer, LooseParameter):
-                layer.places.end()
+                layer.decisions.end()
 
     def backward(self, s: Tensor, *, last: bool = True) -> None:
         """Pull one cotangent per example back through the network.
@@ -127,11 +127,11 @@ class Pass:
     def takes_several(self) -> bool:
         """Whether several cotangents can be pulled back at once; tries it, unheard."""
         self._check_reached()
-        self._deaf = True
+        self._muted = True
         try:
             return can_be_batched(self.f, self._leaves)
         finally:
-            self._deaf = False
+            self._muted = False
 
     def _check_reached(self) -> None:
         if not self._leaves or not self.f.requires_grad:
@@ -149,7 +149,7 @@ class Pass:
         visit = Visit(layer, self._call(layer), copies, rows, None, None, Order.FIRST)
         self._listen(visit, copies)
         own = copies.clone().reshape(self._count, *layer.shape)
-        return Copies(own, layer.places.begin())
+        return Copies(own, layer.decisions.begin())
 
     def _hook(self, layer: Layer) -> Any:
         def hook(
@@ -223,7 +223,7 @@ class Pass:
             visit.x = visit.a = visit.a.new_empty(0)
 
         def hear(g: Tensor) -> None:
-            if self._deaf:
+            if self._muted:
                 return
             g = layer.cotangents(g)
             if layer.arranged and visit.order is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kfac_artifacts.capture.batch_axes import drop_unfit, settle
+from kfac_artifacts.capture.batch_axes import drop_unfit, find_batch_axes
 from kfac_artifacts.capture.events import Visit
 from kfac_artifacts.capture.hooks import Pass, requiring_gradients
 from kfac_artifacts.capture.layers.base import Layer, LinearLayer, TableLayer
@@ -122,9 +122,9 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
     """Find which layers hold what they promise; drop the others from the inventory.
 
     With a random cotangent for every example, each is pulled back alone, which shows
-    where in every tensor it is (``settle``), and then all at once: what a layer sees of
-    them must be the gradient that autograd gives its parameters. About one gradient of
-    the parameters that are asked for is held at a time.
+    where in every tensor it is (``batch_axes``), and then all at once: what a layer
+    sees of them must be the gradient that autograd gives its parameters. About one
+    gradient of the parameters that are asked for is held at a time.
 
     Args:
         network: The network; left as it was found.
@@ -151,7 +151,7 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
     del true
     with requiring_gradients(network, wanted=False):
         drop_unfit(network, inventory, batch, f)
-        settle(network, inventory, batch, s)
+        find_batch_axes(network, inventory, batch, s)
         require_layers(inventory, reached)
         passed = Pass(network, inventory.layers, batch, prover)
         prover.left |= passed.calls

@@ -21,7 +21,7 @@ from kfac_artifacts.capture.sample import (
     pair_to_prove,
     require_enough,
 )
-from kfac_artifacts.chosen import choose
+from kfac_artifacts.chosen import choose_examples
 from kfac_artifacts.estimate.accumulator import sum_shapes
 from kfac_artifacts.estimate.checkpointing import Saver
 from kfac_artifacts.estimate.description import describe
@@ -93,7 +93,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         KfacError: If the network's output is not finite, or another process failed.
     """
     ct.check(cotangents)
-    indices = choose(len(examples), count, cotangents.seed)
+    indices = choose_examples(len(examples), count, cotangents.seed)
     if not allow_few:
         require_enough(examples, indices)
     estimator.check(len(indices))

@@ -13,7 +13,7 @@ from kfac_artifacts.capture.proof import Coverage, prove
 from kfac_artifacts.capture.run import Run
 from kfac_artifacts.capture.sample import Sample, pair_to_prove
 from kfac_artifacts.choices import KEPT_BYTES
-from kfac_artifacts.chosen import choose
+from kfac_artifacts.chosen import choose_examples
 from kfac_artifacts.errors import CoverageError, SettingsError
 from kfac_artifacts.fidelity.blocks import MeasuredBlock, measure_blocks
 from kfac_artifacts.fidelity.directions import (
@@ -136,7 +136,7 @@ def _gradients(
         return gradients(network, examples, chosen.spare, seed)
     if not count:
         return []
-    indices = choose(len(other), count * BATCH, seed)
+    indices = choose_examples(len(other), count * BATCH, seed)
     return gradients(network, other, indices, seed)
 
 

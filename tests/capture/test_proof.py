@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kfac_artifacts.artifact import Cotangents, NamedConfig
-from kfac_artifacts.chosen import choose
+from kfac_artifacts.chosen import choose_examples
 from kfac_artifacts.errors import CoverageError, KfacError, SourceError
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests.brute_force import gramian, jacobians
@@ -199,11 +199,15 @@ def test_a_pattern_that_matches_nothing_is_refused():
 
 
 def test_examples_are_chosen_by_the_seed_alone():
-    assert choose(100, 10, 0) == choose(100, 10, 0) != choose(100, 10, 1)
-    assert choose(5, 10, 0) == [0, 1, 2, 3, 4]
-    assert len(set(choose(1000, 256, 3))) == 256
+    assert (
+        choose_examples(100, 10, 0)
+        == choose_examples(100, 10, 0)
+        != choose_examples(100, 10, 1)
+    )
+    assert choose_examples(5, 10, 0) == [0, 1, 2, 3, 4]
+    assert len(set(choose_examples(1000, 256, 3))) == 256
     with pytest.raises(SourceError, match="no examples"):
-        choose(0, 10, 0)
+        choose_examples(0, 10, 0)
 
 
 @pytest.mark.parametrize("padding", ["valid", 1])

@@ -8,7 +8,7 @@ from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kfac_artifacts.artifact import KroneckerBlock, Layout, NamedConfig
-from kfac_artifacts.chosen import choose
+from kfac_artifacts.chosen import choose_examples
 from kfac_artifacts.errors import CoverageError, MismatchError, SettingsError
 from kfac_artifacts.estimate import Nearest
 from kfac_artifacts.factors import Dense
@@ -159,7 +159,7 @@ def test_drifts_are_those_of_the_jacobian(artifacts):
     )
     batch, names = data.batch(range(5)), list(artifact.parameters)
     other = texts(20, 8)
-    chosen = choose(20, 16, 3)
+    chosen = choose_examples(20, 16, 3)
     taus = {
         "random": [Random(network, 3, number).parts(names) for number in range(2)],
         "gradient": [d.parts(names) for d in gradients(network, other, chosen, 3)],
@@ -341,7 +341,7 @@ def test_examples_that_the_artifact_was_computed_from_are_left_out():
     assert found.held_out.known == 5
     assert found.held_out.data.examples == 7
     assert found.held_out.doubt is None
-    seen = set(choose(12, 5, 0))
+    seen = set(choose_examples(12, 5, 0))
     left = sorted(set(range(12)) - seen)
     assert found.held_out.data.fingerprint == data.info(left).fingerprint
     with pytest.raises(SettingsError, match="give other data"):

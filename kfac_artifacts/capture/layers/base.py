@@ -17,7 +17,7 @@ from typing_extensions import override
 from kfac_artifacts.artifact import Layout
 from kfac_artifacts.capture.layers.batch_layout import Order
 from kfac_artifacts.capture.layers.convolutions import Convolution, geometry, patches
-from kfac_artifacts.capture.layers.copies import Places
+from kfac_artifacts.capture.layers.copies import Decisions
 
 
 class Layer(ABC):
@@ -48,13 +48,13 @@ class Layer(ABC):
         self.orders: dict[int, Order] = {}
         """Where the examples are, proved, for every call of a forward pass."""
 
-    @abstractmethod
     def inputs(self, x: Tensor) -> Tensor:
-        """Put the features of a module's input last, ``[…, d_in]``."""
+        """Put the features of a module's input last, ``[…, d_in]``; they may be."""
+        return x
 
-    @abstractmethod
     def cotangents(self, g: Tensor) -> Tensor:
-        """Put the features of the cotangent of its output last, ``[…, d_out]``."""
+        """Put the features of the cotangent of its output last; they may be."""
+        return g
 
     @abstractmethod
     def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
@@ -143,10 +143,6 @@ class TableLayer(Layer):
         return x[..., None]
 
     @override
-    def cotangents(self, g: Tensor) -> Tensor:
-        return g
-
-    @override
     def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
         real = (a >= 0)[..., None]
         table = g.new_zeros(g.shape[0], self.rows, self.width)
@@ -176,7 +172,7 @@ class LooseParameter(Layer):
         self.rows = shape[-2] if table else 1
         self.width = shape[-1] if table else math.prod(shape)
         self.orders[0] = Order.FIRST
-        self.places = Places()
+        self.decisions = Decisions()
 
     @property
     def whole(self) -> bool:  # type: ignore[override]
@@ -191,14 +187,6 @@ class LooseParameter(Layer):
     def row_numbers(self, count: int, device: torch.device) -> Tensor:
         """The rows that the examples look up: all of them, once each."""
         return torch.arange(self.rows, device=device).expand(count, -1)
-
-    @override
-    def inputs(self, x: Tensor) -> Tensor:
-        return x
-
-    @override
-    def cotangents(self, g: Tensor) -> Tensor:
-        return g
 
     @override
     def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:

@@ -4,6 +4,8 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
+from kfac_artifacts.torch_private import padding_of
+
 Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
@@ -18,7 +20,7 @@ def patches(conv: Convolution, x: Tensor) -> Tensor:
         ``[N, *positions, C, *kernel]``.
     """
     mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-    padding = conv._reversed_padding_repeated_twice  # "same" and "valid" as numbers
+    padding = padding_of(conv)
     x = nn.functional.pad(x, padding, mode=mode) if any(padding) else x
     axes = len(conv.kernel_size)
     sizes = zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)
@@ -32,6 +34,5 @@ def geometry(conv: Convolution | None) -> tuple[object, ...]:
     """All that decides which patches are cut: equal for equal patches."""
     if conv is None:
         return ()
-    padding = tuple(conv._reversed_padding_repeated_twice)
     sizes = (conv.kernel_size, conv.stride, conv.dilation)
-    return (*sizes, padding, conv.padding_mode)
+    return (*sizes, padding_of(conv), conv.padding_mode)

@@ -3,17 +3,17 @@
 What a model does to a parameter alone (slice, index, reshape, interpolate) is done to
 every copy. Where it first meets a tensor of examples, the copies take their places: the
 batch is the first axis there, with the rows of an example side by side, or else the
-second. None of this is trusted: ``settle`` and ``coverage`` prove it.
+second. None of this is trusted: ``batch_axes`` and ``proof`` check it.
 """
 
 from typing import Any
 
 from torch import Tensor
 from torch.func import vmap
-from torch.utils import _pytree as pytree
 from typing_extensions import override
 
 from kfac_artifacts.errors import CoverageError
+from kfac_artifacts.torch_private import pytree, wrapper
 
 ELEMENTWISE = {
     *("add", "sub", "mul", "div", "true_divide", "rsub"),
@@ -32,7 +32,7 @@ MEETINGS = ("first axis", "second axis", "all")
 ADJOINTS = {"T", "mT", "H", "mH"}
 
 
-class Places:
+class Decisions:
     """Where the copies of a parameter took their places, in the order of events.
 
     Decided by shapes in the first pass, proved there, and followed in later ones, in
@@ -44,7 +44,7 @@ class Places:
         self._known: list[str] = []
         self._next = 0
 
-    def begin(self) -> "Places":
+    def begin(self) -> "Decisions":
         """Start a pass."""
         self._next = 0
         return self
@@ -60,7 +60,7 @@ class Places:
             The decision.
 
         Raises:
-            CoverageError: If this did not happen when the places were proved.
+            CoverageError: If this did not happen when the decisions were proved.
         """
         if self._next == len(self._known) and not self.proved:
             self._known.append(guess)
@@ -74,7 +74,7 @@ class Places:
         """End a pass.
 
         Raises:
-            CoverageError: If less happened than when the places were proved.
+            CoverageError: If less happened than when the decisions were proved.
         """
         if self.proved and self._next != len(self._known):
             raise CoverageError(CHANGED)
@@ -84,15 +84,13 @@ class Copies(Tensor):
     """Looks like one tensor of the parameter's shape, and holds one per example."""
 
     copies: Tensor
-    places: Places
+    decisions: Decisions
 
     @staticmethod
-    def __new__(cls, copies: Tensor, places: Places) -> "Copies":
+    def __new__(cls, copies: Tensor, decisions: Decisions) -> "Copies":
         """Wrap ``[N, *shape]``."""
-        self = Tensor._make_wrapper_subclass(
-            cls, copies.shape[1:], dtype=copies.dtype, device=copies.device
-        )
-        self.copies, self.places = copies, places
+        self = wrapper(cls, copies.shape[1:], copies)
+        self.copies, self.decisions = copies, decisions
         return self
 
     @classmethod
@@ -146,7 +144,7 @@ def _met(ours: Copies, example: Tensor) -> Tensor:
     rows = example.shape[0]
     second = example.dim() > 1 and example.shape[1] == count and placed.shape[1] == 1
     guess = MEETINGS[0 if rows % count == 0 else 1 if second else 2]
-    decision = ours.places.decide(guess, *MEETINGS)
+    decision = ours.decisions.decide(guess, *MEETINGS)
     if decision == "all":
         return placed
     fits = second if decision == "second axis" else rows % count == 0
@@ -167,7 +165,7 @@ def _expand(func: Any, ours: Copies, *sizes: Any, **named: Any) -> Any:
     count = len(ours.copies)
     if len(wanted) > ours.dim() or ours.shape[0] == 1:
         guess = EXPANSIONS[wanted[0] != count]
-        if ours.places.decide(guess, *EXPANSIONS) == "to the batch":
+        if ours.decisions.decide(guess, *EXPANSIONS) == "to the batch":
             if wanted[0] != count:
                 raise CoverageError(f"a parameter is not expanded to the batch {count}")
             each = vmap(lambda x: getattr(x, func.__name__)(1, *wanted[1:]))
@@ -178,7 +176,7 @@ def _expand(func: Any, ours: Copies, *sizes: Any, **named: Any) -> Any:
 def _of_each(func: Any, flat: list[Any], spec: pytree.TreeSpec) -> Any:
     """Apply a function to every copy; whatever else it is given is a constant."""
     ours = [i for i, x in enumerate(flat) if isinstance(x, Copies)]
-    places = flat[ours[0]].places
+    decisions = flat[ours[0]].decisions
 
     def each(*copies: Tensor) -> Any:
         filled = list(flat)
@@ -188,4 +186,4 @@ def _of_each(func: Any, flat: list[Any], spec: pytree.TreeSpec) -> Any:
         return func(*args, **kwargs)
 
     found = vmap(each)(*(flat[i].copies for i in ours))
-    return pytree.tree_map_only(Tensor, lambda x: Copies(x, places), found)
+    return pytree.tree_map_only(Tensor, lambda x: Copies(x, decisions), found)

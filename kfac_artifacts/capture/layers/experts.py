@@ -107,7 +107,7 @@ def listening(
     for module, own in owners.items():
         keys = {id(p): key for key, p in module.named_parameters(recurse=False)}
         named = {s: keys[id(parameters[s.parameters["weight"]])] for s in own}
-        listen = partial(_Ear, tokens=tokens, hear=hear, failures=failures)
+        listen = partial(_ProductListener, tokens=tokens, hear=hear, failures=failures)
         forwards[module] = partial(_run_heard, module, module.forward, named, listen)
     with forwards_replaced(forwards):
         yield
@@ -117,21 +117,21 @@ def _run_heard(
     module: nn.Module,
     run: Callable[..., Any],
     named: Mapping[LinearLayer, str],
-    listen: Callable[..., "_Ear"],
+    listen: Callable[..., "_ProductListener"],
     *args: Any,
     **kwargs: Any,
 ) -> Any:
     """Run a module's forward pass, in which its layers are heard."""
     # sharded weights are whole only now
     weights = {layer: getattr(module, key) for layer, key in named.items()}
-    ear = listen(weights, x=args[0] if args else next(iter(kwargs.values())))
-    with ear:
+    listener = listen(weights, x=args[0] if args else next(iter(kwargs.values())))
+    with listener:
         out = run(*args, **kwargs)
-    silent = ear.hear_silent_experts()
+    silent = listener.hear_silent_experts()
     return out + silent if silent is not None else out
 
 
-class _Ear(TorchFunctionMode):
+class _ProductListener(TorchFunctionMode):
     """Hears the products with known weights, or slices of them, in one call."""
 
     def __init__(

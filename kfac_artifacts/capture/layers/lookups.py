@@ -51,11 +51,11 @@ def _run_heard(
     **kwargs: Any,
 ) -> Any:
     table = module.get_parameter("weight")  # one that is sharded is whole only now
-    with _Ear(table, partial(hear, layer)):
+    with _LookupListener(table, partial(hear, layer)):
         return run(*args, **kwargs)
 
 
-class _Ear(TorchFunctionMode):
+class _LookupListener(TorchFunctionMode):
     """Hears look-ups in a table: by function, by index, or a range of rows."""
 
     def __init__(self, table: Tensor, hear: Callable[[Tensor, Tensor], Tensor]) -> None:

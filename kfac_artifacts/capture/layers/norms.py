@@ -84,14 +84,6 @@ class ChannelLayer(Layer):
         self._features = features
 
     @override
-    def inputs(self, x: Tensor) -> Tensor:
-        return x
-
-    @override
-    def cotangents(self, g: Tensor) -> Tensor:
-        return g
-
-    @override
     def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
         scaled = g * self._normalise(a).to(g.dtype)
         return {"weight": self._summed(scaled), "bias": self._summed(g)}
@@ -119,14 +111,6 @@ class GroupedLayer(Layer):
     ) -> None:
         super().__init__(name, parameters)
         self._convolution = convolution
-
-    @override
-    def inputs(self, x: Tensor) -> Tensor:
-        return x
-
-    @override
-    def cotangents(self, g: Tensor) -> Tensor:
-        return g
 
     @override
     def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:

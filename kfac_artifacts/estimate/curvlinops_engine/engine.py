@@ -32,7 +32,7 @@ from kfac_artifacts.capture.layers.inventory import take_inventory
 from kfac_artifacts.capture.proof import prove
 from kfac_artifacts.capture.sample import require_enough
 from kfac_artifacts.choices import ESTIMATORS
-from kfac_artifacts.chosen import choose
+from kfac_artifacts.chosen import choose_examples
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate.curvlinops_engine.batch_means import Means, Watched
 from kfac_artifacts.estimate.description import describe
@@ -88,7 +88,7 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
         CoverageError: If no parameter can be covered, or a batch is padded.
     """
     approximation = _check(network, estimator, cotangents)
-    indices = choose(len(examples), count, cotangents.seed)
+    indices = choose_examples(len(examples), count, cotangents.seed)
     if not allow_few:
         require_enough(examples, indices)
     inventory = take_inventory(

@@ -23,7 +23,6 @@ from torch.distributed.tensor._redistribute import (
     clear_redistribute_planner_cache,
 )
 from torch.distributed.tensor.debug import _clear_sharding_prop_cache
-from torch.utils import _pytree as pytree
 from typing_extensions import override
 
 from kfac_artifacts.capture.layers.base import LooseParameter
@@ -33,6 +32,7 @@ from kfac_artifacts.estimate.distributed.owned_factors import OwnedFactors
 from kfac_artifacts.estimate.distributed.sharing import Whole
 from kfac_artifacts.factors import Factor
 from kfac_artifacts.network import Batch, Network
+from kfac_artifacts.torch_private import pytree
 from kfac_artifacts.workers import Workers
 
 REPEATED = (nn.ModuleList, nn.Sequential)

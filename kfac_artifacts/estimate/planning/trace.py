@@ -24,6 +24,7 @@ from kfac_artifacts.capture.proof import (
     unseen,
 )
 from kfac_artifacts.network import Batch, Network
+from kfac_artifacts.torch_private import storage_id
 
 SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError)
 
@@ -58,7 +59,7 @@ class _Kept:
     storages: dict[int, Tensor] = field(default_factory=dict)
 
     def keep(self, tensor: Tensor) -> Tensor:
-        self.storages[_storage(tensor)] = tensor.detach()  # the address stays taken
+        self.storages[storage_id(tensor)] = tensor.detach()  # the address stays taken
         return tensor.detach()
 
     def nbytes(self, besides: set[int]) -> int:
@@ -70,7 +71,7 @@ class _Kept:
 
 
 @dataclass
-class _Watcher:
+class _ShapeListener:
     """Listens to all, and adds what layers keep to what autograd keeps."""
 
     kept: _Kept
@@ -111,25 +112,25 @@ def trace(network: Network, inventory: Inventory, batch: Batch) -> Trace:
     """
     f, _, true = true_gradients(network, inventory, batch)
     _drop_rigid(network, inventory, batch, f)
-    kept, parameters = _Kept(), {_storage(p) for p in network.parameters().values()}
-    watcher = _Watcher(kept)
+    kept, parameters = _Kept(), {storage_id(p) for p in network.parameters().values()}
+    listener = _ShapeListener(kept)
     forward, backward = FlopCounterMode(display=False), FlopCounterMode(display=False)
     with requiring_gradients(network, wanted=False):
         with forward, saved_tensors_hooks(kept.keep, lambda tensor: tensor):
-            passed = Pass(network, inventory.layers, batch, watcher)
+            passed = Pass(network, inventory.layers, batch, listener)
         activations = kept.nbytes(besides=parameters)
         with backward:
             passed.backward(torch.zeros_like(passed.f))
-    _drop_unseen(inventory, passed, watcher, set(true))
+    _drop_unseen(inventory, passed, listener, set(true))
     count = len(f)
     positions = dict.fromkeys(inventory.layers, 0)
-    for visit in watcher.visits:
+    for visit in listener.visits:
         if visit.layer in positions:
             positions[visit.layer] += _positions(visit, count)
     calls = {layer: passed.calls[layer] for layer in positions}
     return Trace(
         positions=positions,
-        leaders=leaders_of(watcher.visits, calls),
+        leaders=leaders_of(listener.visits, calls),
         reached=frozenset(true),
         outputs=f.shape[1],
         forward=forward.get_total_flops() // count,
@@ -154,7 +155,7 @@ def _fit(network: Network, layers: Sequence[Layer], batch: Batch, f: Tensor) -> 
     """Whether f keeps its shape when every example has its own copy of some layers."""
     try:
         with torch.no_grad():
-            passed = Pass(network, layers, batch, _Watcher(_Kept()))
+            passed = Pass(network, layers, batch, _ShapeListener(_Kept()))
             passed.close()
     except SHAPE_ERRORS:
         return False
@@ -162,7 +163,7 @@ def _fit(network: Network, layers: Sequence[Layer], batch: Batch, f: Tensor) -> 
 
 
 def _drop_unseen(
-    inventory: Inventory, passed: Pass, watcher: _Watcher, reached: set[str]
+    inventory: Inventory, passed: Pass, listener: _ShapeListener, reached: set[str]
 ) -> None:
     for name in inventory.uncovered:
         if name not in reached:
@@ -170,7 +171,7 @@ def _drop_unseen(
     for layer in list(inventory.layers):
         if layer in passed.failures:
             inventory.drop(layer, passed.failures[layer])
-        elif layer not in watcher.heard:
+        elif layer not in listener.heard:
             used = reached.intersection(layer.parameters.values())
             inventory.drop(layer, unseen(layer) if used else UNREACHED)
 
@@ -184,8 +185,3 @@ def _positions(visit: Visit, count: int) -> int:
     )
     axes = visit.a.shape if placed else visit.a.shape[:-1]
     return axes.numel() // count
-
-
-def _storage(tensor: Tensor) -> int:
-    """The identity of a tensor's memory, which views of it share."""
-    return tensor.untyped_storage()._cdata  # data_ptr is 0 on meta

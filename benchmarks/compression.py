@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import assets
+import cli_session
 import click
-import story
 from compressing import recipes
+
+from kfac_artifacts import KfacError
+from kfac_artifacts.plotting import check_plottable
 
 WORK = Path("compression")
 RESULTS = Path(__file__).with_name("results") / "compression.json"
@@ -32,6 +35,8 @@ def main() -> None:
     options = _options()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     file = RESULTS.with_stem(f"{RESULTS.stem}-seeds") if options.accuracy else RESULTS
+    if not (options.quick or options.accuracy):
+        check_plottable(file.with_suffix(".png"))
     results = json.loads(file.read_text()) if options.plot else _measure(options)
     _print(results)
     if not options.quick:
@@ -83,7 +88,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     work = (WORK / "quick" if options.quick else WORK).resolve()
     if options.quick:
         shutil.rmtree(work, ignore_errors=True)  # what is measured is what is there now
-    story.prepare(work)
+    cli_session.prepare(work)
     os.chdir(work)
     arms = [recipes.NONE, recipes.DENSE]
     arms += [recipe for recipe in options.recipes if recipe not in arms]
@@ -91,8 +96,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     words = [Path(__file__).name, *sys.argv[1:]]
     return {
         "command": f"python benchmarks/{' '.join(words)}",
-        "model": story.MODEL_ID,
-        "tasks": list(story.TASKS),
+        "model": cli_session.MODEL_ID,
+        "tasks": list(cli_session.TASKS),
         "seeds": list(range(options.seeds)),
         "settings": _settings(options),
         "dense_bytes": dense,
@@ -103,7 +108,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def _rows(arms: list[str], options: argparse.Namespace) -> tuple[list[Any], int]:
     """Run all arms; errors and costs are those of the first seed."""
-    from compressing.arms import Seed
+    from compressing.conditions import Seed
     from compressing.costs import costs
     from compressing.losses import losses, sizes
     from compressing.sizes import dense_bytes
@@ -123,16 +128,16 @@ def _rows(arms: list[str], options: argparse.Namespace) -> tuple[list[Any], int]
         rows[arm] |= sizes(seeds[0], arm)
     if not (options.quick or options.accuracy):
         stepped = [arm for arm in compressed if arm in recipes.STEPPED]
-        story.say("What a step costs")
+        cli_session.say("What a step costs")
         spent = costs(seeds[0], compressed, stepped)
         for arm in compressed:
             rows[arm] |= losses(seeds[0], arm) | spent[arm]
-    first = load_artifact(seeds[0].others(next(iter(story.TASKS))), verify=False)
+    first = load_artifact(seeds[0].others(next(iter(cli_session.TASKS))), verify=False)
     return list(rows.values()), dense_bytes(first)
 
 
 def _steps(options: argparse.Namespace) -> int:
-    return QUICK_STEPS if options.quick else story.STEPS
+    return QUICK_STEPS if options.quick else cli_session.STEPS
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -140,12 +145,12 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
     return {
         "steps": _steps(options),
-        "batch_size": story.BATCH,
-        "learning_rate": story.RATE,
-        "lambda": story.LAMBDA,
-        "every": story.EVERY,
-        "modules": story.MODULES,
-        "held_out": story.HELD_OUT,
+        "batch_size": cli_session.BATCH,
+        "learning_rate": cli_session.RATE,
+        "lambda": cli_session.LAMBDA,
+        "every": cli_session.EVERY,
+        "modules": cli_session.MODULES,
+        "held_out": cli_session.HELD_OUT,
         "threads": torch.get_num_threads(),
     }
 
@@ -182,5 +187,5 @@ def _print(results: dict[str, Any]) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (assets.AssetError, click.ClickException) as error:
+    except (assets.AssetError, click.ClickException, KfacError) as error:
         sys.exit(f"Error: {error}")

@@ -19,7 +19,7 @@ from typing import Any
 
 import assets
 import click
-from story import (
+from cli_session import (
     BATCH,
     EVERY,
     LAMBDA,
@@ -37,6 +37,14 @@ from story import (
     train,
 )
 
+from kfac_artifacts import KfacError
+from kfac_artifacts.plotting import (
+    COLOURS,
+    check_plottable,
+    new_figure,
+    save_figure,
+)
+
 WORK = Path("demo")
 ARMS = {"without": 0, "with": LAMBDA}  # λ; directories are named so
 
@@ -50,10 +58,8 @@ def main() -> None:
     seeds = range(options.seeds)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     started = time.perf_counter()
-    results_file, plot_file = (
-        Path("results.json").resolve(),
-        Path("results.png").resolve(),
-    )
+    results_file, plot_file = (Path(f"results.{e}").resolve() for e in ("json", "png"))
+    check_plottable(plot_file)
     shutil.rmtree(WORK, ignore_errors=True)
     prepare(WORK)
     os.chdir(WORK)
@@ -158,13 +164,9 @@ def _print(
 
 
 def _plot(table: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    colours = ("#bbbbbb", "#ccbb44", "#ee6677", "#4477aa")
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
+    colours = ("#bbbbbb", COLOURS[1], COLOURS[5], COLOURS[0])
+    figure = new_figure(path, 11, 4)
+    panels = figure.subplots(1, 2, sharey=True)
     for panel, (mode, rows) in zip(panels, table.items(), strict=True):
         for i, column in enumerate(rows["mean"]):
             places = [j + 0.2 * (i - 1.5) for j in range(len(rows))]
@@ -176,14 +178,12 @@ def _plot(table: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("accuracy on held-out texts, %")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, ncols=4, loc="lower center")
-    figure.tight_layout(rect=(0, 0.07, 1, 1))
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    figure.legend(handles, labels, frameon=False, ncols=4, loc="outside lower center")
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (assets.AssetError, click.ClickException) as error:
+    except (assets.AssetError, click.ClickException, KfacError) as error:
         sys.exit(f"Error: {error}")

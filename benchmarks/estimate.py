@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from estimation.case import SIZES, Case
+from estimation.config import SIZES, Case
 from estimation.report import KEYS, summarise, table
-from estimation.team import measure, missing_peers, paper_task
+from estimation.runner import measure, missing_peers, paper_task
 
 MODELS = ("vit-b-32", "vit-b-16", "bert-base")
 QUICK = ("minilm", {"layers": 3, "examples": 64, "batch_size": 32}, 2)

@@ -27,7 +27,7 @@ def checked_factors(
 
     Args:
         artifact: The curvature.
-        device: Where the factors shall be; None is where they are.
+        device: Device for the factors; None leaves them where they are.
         allow_indefinite: Whether a factor may be clearly indefinite.
 
     Returns:

@@ -78,7 +78,7 @@ def _on_lists(matvec: Callable[[Tensor], Tensor], X: Sequence[Tensor]) -> list[T
 
 @dataclass(frozen=True)
 class Settings:
-    """What curvlinops' KFAC is told.
+    """Settings of curvlinops' KFAC.
 
     Attributes:
         approximation: ``expand`` or ``reduce``.

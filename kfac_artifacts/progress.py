@@ -1,17 +1,17 @@
-"""How far slow work is, told to whoever wants to show it."""
+"""How far slow work has come, for whoever wants to show it."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
 Advance: TypeAlias = Callable[[int], object]
-"""Told how many more units are done."""
+"""Called with the number of units just done."""
 Progress: TypeAlias = Callable[[str, int], AbstractContextManager[Advance]]
 """Opens a bar for a stage and a number of units; gives what moves it."""
 
 
 def unseen(_: object) -> None:
-    """Show nothing of what is told."""
+    """Show nothing."""
 
 
 def silent(stage: str, total: int) -> AbstractContextManager[Advance]:

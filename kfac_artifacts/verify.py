@@ -39,7 +39,7 @@ def verify(
     Args:
         path: The artifact's directory.
         base: The pretrained model to compare with, if there is one at hand.
-        progress: Told after every factor.
+        progress: Called with 1 after every factor.
 
     Returns:
         The findings; one that is not good means that the artifact must not be used.

@@ -5,7 +5,7 @@ it (for models whose factors do not fit on one device) a sum lives on one owner 
 and every process sends its part of each batch there.
 
 Processes wait for one another whenever they send, so all must send the same, in the
-same order. A failure of one is told to the others at the next place where all meet:
+same order. A failure of one reaches the others at the next place where all meet:
 after a stage, or when sharded after a step of a batch.
 """
 

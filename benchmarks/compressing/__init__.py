@@ -1,1 +1,1 @@
-"""What ``compression.py`` measures: arms, what they lose, and what they cost."""
+"""What ``compression.py`` measures: conditions, what they lose, and what they cost."""

@@ -12,15 +12,15 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-import story
+import cli_session
 import torch
 
 import kfac_artifacts as kfac
 from compressing import models
-from compressing.arms import Seed
+from compressing.conditions import Seed
 from compressing.recipes import DENSE, NONE
 
-TRAINER = next(iter(story.TASKS))
+TRAINER = next(iter(cli_session.TASKS))
 PENALTY_ROUNDS, STEP_ROUNDS, STEPS = 11, 3, 6
 WARM_UP = 2
 """Steps of every turn that do not count."""
@@ -90,9 +90,11 @@ def _steps(seed: Seed, recipe: str) -> list[float]:
     path = seed.compressed(recipe, TRAINER)
     settings = kfac.TrainSettings(
         steps=STEPS + WARM_UP,
-        batch_size=story.BATCH,
-        learning_rate=story.RATE,
-        penalty=kfac.PenaltySettings(0.0 if recipe == NONE else float(story.LAMBDA)),
+        batch_size=cli_session.BATCH,
+        learning_rate=cli_session.RATE,
+        penalty=kfac.PenaltySettings(
+            0.0 if recipe == NONE else float(cli_session.LAMBDA)
+        ),
         seed=seed.number,
     )
     ends: list[float] = []

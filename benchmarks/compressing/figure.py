@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from story import MODES
+from cli_session import MODES
 
 from compressing.recipes import DENSE, NONE
+from kfac_artifacts import plotting
+from kfac_artifacts.plotting import new_figure, save_figure
 
-COLOURS = {"paper": "#ee6677", "ours": "#4477aa"}
+COLOURS = {"paper": plotting.COLOURS[5], "ours": plotting.COLOURS[0]}
 LABELS = {"paper": "as in the paper", "ours": "ours"}
 LINES = {DENSE: ("#222222", "uncompressed"), NONE: ("#999999", "no penalty")}
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
@@ -24,14 +26,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
         results: What ``compression.py`` writes.
         path: The picture.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(
-        3, 1, sharex=True, figsize=(8.5, 10.5), layout="constrained"
-    )
+    figure = new_figure(path, 8.5, 10.5)
+    panels = figure.subplots(3, 1, sharex=True)
     rows = {row["recipe"]: row for row in results["arms"]}
     points = [row for name, row in rows.items() if name not in LINES]
     for panel, mode in zip(panels, MODES, strict=False):
@@ -42,8 +38,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     _names(panels[0], points)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, ncols=4, loc="outside lower center")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def _accuracy(

@@ -7,11 +7,11 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from story import TASKS
+from cli_session import TASKS
 
 import kfac_artifacts as kfac
 from compressing import models
-from compressing.arms import Seed
+from compressing.conditions import Seed
 from compressing.recipes import DENSE, NONE
 from compressing.sizes import bytes_on_disk, dense_bytes, tensor_bytes
 from kfac_artifacts.compress import compression_report

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import story
+import cli_session
 import torch
 
 import kfac_artifacts as kfac
@@ -20,7 +20,7 @@ AT_ONCE = 64
 @cache
 def network() -> Network:
     """The pretrained sentence encoder."""
-    return kfac.load_network(story.MODEL)
+    return kfac.load_network(cli_session.MODEL)
 
 
 @cache
@@ -31,7 +31,7 @@ def texts(task: str, split: str) -> LabelledExamples:
         network(),
         text_columns=("text",),
         label_column="label",
-        max_length=story.TOKENS,
+        max_length=cli_session.TOKENS,
         classes=() if split == "train" else texts(task, "train").classes,
     )
 
@@ -41,7 +41,9 @@ def task_of(trainer: str) -> kfac.TrainingTask:
     """A task to train, its head made of the names of its classes."""
     examples = texts(trainer, "train")
     classes = list(examples.classes)
-    embeddings = kfac.encode_texts(network(), class_texts(classes, story.TEMPLATE))
+    embeddings = kfac.encode_texts(
+        network(), class_texts(classes, cli_session.TEMPLATE)
+    )
     scale = model_logit_scale(network())
     head = text_head(embeddings.float().cpu(), classes, logit_scale=scale)
     return kfac.TrainingTask(examples, head)
@@ -71,12 +73,12 @@ def score(vectors: Mapping[str, kfac.TaskVector]) -> dict[str, dict[str, float]]
     total = merge_task_vectors([*vectors.values()], [1.0] * len(vectors)).tensors
     values = network().parameters()
     moved = {name: values[name] + change for name, change in total.items()}
-    found: dict[str, dict[str, float]] = {mode: {} for mode in story.MODES}
+    found: dict[str, dict[str, float]] = {mode: {} for mode in cli_session.MODES}
     for task, vector in vectors.items():
         examples, head = texts(task, "test"), vector.head
         if head is None:
             raise TypeError(f"the task vector of {task} has no head")
-        targets, right = head.targets(examples), dict.fromkeys(story.MODES, 0)
+        targets, right = head.targets(examples), dict.fromkeys(cli_session.MODES, 0)
         for start in range(0, len(examples), AT_ONCE):
             chosen = range(start, min(start + AT_ONCE, len(examples)))
             batch = examples.batch(chosen)

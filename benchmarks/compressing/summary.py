@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, TypeAlias
 
-from story import MODES
+from cli_session import MODES
 
 from compressing.recipes import DENSE, NONE, origin
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from estimation.case import SIZES, Case, Size
+from estimation.config import SIZES, Case, Size
 from kfac_artifacts.capture.cotangents import gaussian
 
 VOCABULARY = 30522

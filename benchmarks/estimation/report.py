@@ -3,8 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
-from estimation.case import Case
-from estimation.team import Findings
+from estimation.config import Case
+from estimation.runner import Findings
 
 MEBIBYTE = 2**20
 KEYS = (

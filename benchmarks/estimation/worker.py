@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from estimation.case import Case
+from estimation.config import Case
 from estimation.models import workload
 from estimation.tool import in_use, peak
 

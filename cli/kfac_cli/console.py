@@ -117,7 +117,7 @@ class _Failure(click.ClickException):
 
 
 class Advance(Protocol):
-    """Told how many more units are done, and what else there is to show."""
+    """Called with the number of units just done, and what else there is to show."""
 
     def __call__(self, units: int, note: str = "", /) -> None:
         """Show it."""
@@ -139,7 +139,7 @@ def progress(
         shown: Whether to show it at all; of several processes only one does.
 
     Yields:
-        A function that is told how many more units are done.
+        A function to call with the number of units just done.
     """
     from tqdm import tqdm
 

@@ -42,7 +42,7 @@ def command(
     """Publish the artifact DIRECTORY at DESTINATION.
 
     DESTINATION is hf://org/name[/path][@branch], or a plain directory: the place in an
-    embedded registry where the artifact itself shall stand. The artifact is checked
+    embedded registry where the artifact itself goes. The artifact is checked
     first, goes up in one commit, and the commit is tagged. A model card is written, and
     never again once somebody edited it. The pinned address is printed; `kfac pull`
     takes it. The token is that of `hf auth login` or HF_TOKEN.

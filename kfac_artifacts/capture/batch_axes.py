@@ -1,4 +1,4 @@
-"""Finding how the examples of a batch are told apart at every layer.
+"""Finding which axis separates the examples of a batch at every layer.
 
 Each example is pulled back alone. Where its cotangent arrives is where the example is:
 an order of axes, or a shape of copies, that puts any of it down to another example is
@@ -154,7 +154,7 @@ def _batch_axis(visit: Visit, listener: _SizeListener, count: int) -> str | None
 
 
 def _apart(order: Order, sizes: list[Tensor], count: int) -> bool:
-    """Whether nothing of an example is put down to another one."""
+    """Whether nothing of an example is attributed to another one."""
     for n, size in enumerate(sizes):
         if size.dim() > 0:
             others = arrange(size, order, count).clone()

@@ -1,4 +1,4 @@
-"""What listeners are told of a pass: each use of a layer, and its cotangents."""
+"""What listeners hear of a pass: each use of a layer, and its cotangents."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable

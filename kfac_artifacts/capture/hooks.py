@@ -258,7 +258,7 @@ def requiring_gradients(network: Network, wanted: bool) -> Iterator[None]:
 
     Args:
         network: Its module is left as it was found.
-        wanted: Whether parameters shall require gradients.
+        wanted: Whether parameters are to require gradients.
 
     Yields:
         Nothing.

@@ -63,7 +63,7 @@ def require_same(
     size = torch.linalg.vector_norm(alone.double())
     off = torch.linalg.vector_norm(among.double() - alone.double())
     if off <= tolerance * size or not among.isfinite().all():
-        return  # that f is not finite is told where it is computed
+        return  # that f is not finite is reported where it is computed
     raise CoverageError(
         f"the output map {output_map.info.name!r} depends on the batch: of {what} it "
         f"differs by {off / size:.1%} between a batch of its own and one with others. "

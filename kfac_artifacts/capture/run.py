@@ -28,7 +28,7 @@ of float32, and on a CPU 4 MiB, beyond which nothing is gained."""
 
 @runtime_checkable
 class BatchListener(Listener, Protocol):
-    """Told of the ends of passes, too."""
+    """Hears the ends of passes, too."""
 
     out_of_examples: bool
     """Whether a pass counts for nothing, because no examples are left."""
@@ -68,7 +68,7 @@ class Run:
         """Pass over this process's examples, batch by batch.
 
         Args:
-            listener: Told of every input and cotangent at the layers.
+            listener: Hears every input and cotangent at the layers.
             layers: Layers to listen to; may be fewer from one batch to the next.
             stage: What to call it while showing progress.
             start: Where to begin: the ``done`` of the last batch that is done.

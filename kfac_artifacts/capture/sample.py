@@ -143,7 +143,7 @@ class Sample:
 
         Args:
             start: Where to begin: the ``done`` of the last batch that is done.
-            even: Whether every process shall have as many batches, at the end some
+            even: Whether to give every process as many batches, at the end some
                 without ranks, whose one example counts for nothing.
 
         Yields:

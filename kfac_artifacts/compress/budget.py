@@ -74,13 +74,13 @@ def choose_recipes(
     Args:
         artifact: What is to be compressed.
         budget: What may be used.
-        progress: Told after every factor.
+        progress: Called with 1 after every factor.
 
     Returns:
         Recipes by factor.
 
     Raises:
-        SettingsError: If nothing is small enough; the least size is told.
+        SettingsError: If nothing is small enough; the least size is said.
     """
     fixed = overhead(artifact)
     _check_size(artifact, budget, fixed)

@@ -33,7 +33,7 @@ def compress(
         recipe: One for all, or one for every factor by name.
         workspace: A directory for the results, one file for each; it must stay there
             for as long as the artifact is used.
-        progress: Told after every factor.
+        progress: Called with 1 after every factor.
 
     Returns:
         The compressed artifact; its factors are read when they are asked for.

@@ -78,7 +78,7 @@ def compression_report(
         after: The compressed one, opened as well.
         task_vectors: Directions along which to compare the penalty; parameters that
             they lack count as unchanged.
-        progress: Told after every module.
+        progress: Called with 1 after every module.
 
     Returns:
         The report; one module is in memory at a time.

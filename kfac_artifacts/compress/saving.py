@@ -41,7 +41,7 @@ def save_artifact(
             that chooses them. It says how numbers are stored as well.
         max_shard_bytes: Size in bytes above which several tensor files are written.
         replace: Whether what this package wrote there may be replaced.
-        progress: Told 1 after every factor, and with a budget twice.
+        progress: Called with 1 after every factor, and with a budget twice.
 
     Raises:
         PlaceError: If the place is taken or cannot be written.

@@ -92,7 +92,7 @@ def evaluate(
         modes: ``linear``, ``plain`` or both.
         method: How they are merged: a name out of ``choices.MERGES``, or a class.
         batch_size: Examples per forward pass.
-        progress: Told how many more examples are done, in every mode.
+        progress: Called with the number of examples just done, in every mode.
 
     Returns:
         Accuracies, as fractions of the examples.

@@ -1,4 +1,4 @@
-"""Which fields a structure has, told by its size and configuration alone.
+"""Which fields a structure has, from its size and configuration alone.
 
 Nothing here needs a tensor, so that a manifest can be checked without importing torch.
 """

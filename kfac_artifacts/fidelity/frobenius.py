@@ -25,7 +25,7 @@ from kfac_artifacts.capture.record import Record, TableRecord
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import Diagonal, Factor
 from kfac_artifacts.fidelity.results import Comparison
-from kfac_artifacts.operator.blocks import KroneckerSum
+from kfac_artifacts.operator.block_operators import KroneckerSum
 from kfac_artifacts.operator.curvature import block_terms
 from kfac_artifacts.operator.spectrum import Decomposed
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kfac_artifacts.capture.run import Run
 from kfac_artifacts.fidelity.agreement import agreement
-from kfac_artifacts.fidelity.blocks import MeasuredBlock, observed
+from kfac_artifacts.fidelity.block_errors import MeasuredBlock, observed
 from kfac_artifacts.fidelity.directions import Direction
 from kfac_artifacts.fidelity.results import Directions
 from kfac_artifacts.linearize import jvp

@@ -15,7 +15,7 @@ from kfac_artifacts.capture.sample import Sample, pair_to_prove
 from kfac_artifacts.choices import KEPT_BYTES
 from kfac_artifacts.chosen import choose_examples
 from kfac_artifacts.errors import CoverageError, SettingsError
-from kfac_artifacts.fidelity.blocks import MeasuredBlock, measure_blocks
+from kfac_artifacts.fidelity.block_errors import MeasuredBlock, measure_blocks
 from kfac_artifacts.fidelity.directions import (
     BATCH,
     Direction,

@@ -72,7 +72,7 @@ def factor_from_json(value: object, where: str) -> tuple[FactorInfo, Loss | None
         where: Where it was found, for the error.
 
     Returns:
-        How it is stored, and what compressing it lost, if that is told.
+        How it is stored, and what compressing it lost, if that is recorded.
 
     Raises:
         FormatError: If it is malformed, or says what cannot be.

@@ -47,7 +47,7 @@ def write_artifact(
             for it. None keeps what factors are stored as, or ``DEFAULT_STORAGE``.
         max_shard_bytes: Size in bytes above which several tensor files are written.
         replace: Whether what this package wrote there may be replaced.
-        progress: Told 1 after every factor.
+        progress: Called with 1 after every factor.
 
     Raises:
         PlaceError: If the place is taken or cannot be written.

@@ -8,7 +8,7 @@ from kfac_artifacts.errors import AddressError
 
 SCHEME = "hf://"
 LIBRARY = "kfac"
-"""What the Hub is told that files are of and requests come from."""
+"""The library that files and requests name to the Hub."""
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")
 FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*")
@@ -44,7 +44,7 @@ class PlainAddress:
     """A directory of an embedded registry: the place of the artifact itself.
 
     Attributes:
-        directory: Where the artifact stands, or shall stand.
+        directory: Where the artifact is, or goes.
         revision: ``kfac-`` and the start of the digest it must have, or None.
     """
 

@@ -15,7 +15,7 @@ from kfac_artifacts.format.again import settled
 from kfac_artifacts.format.files import sha256_file, write_durably
 from kfac_artifacts.format.manifest import MANIFEST
 from kfac_artifacts.hub.address import PlainAddress, tag_of
-from kfac_artifacts.hub.content import (
+from kfac_artifacts.hub.artifact_files import (
     CARD,
     copy_files,
     holds,
@@ -79,7 +79,7 @@ def push_to_directory(
 
     Args:
         package: The artifact.
-        address: Where it shall stand.
+        address: Where it goes.
         replace: Whether an artifact of another base model or of other tasks may be
             replaced, too.
 

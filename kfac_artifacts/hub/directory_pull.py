@@ -7,7 +7,7 @@ from kfac_artifacts.format.again import LOOKS
 from kfac_artifacts.format.files import identity, sha256_file
 from kfac_artifacts.format.manifest import MANIFEST
 from kfac_artifacts.hub.address import PlainAddress, contradicts, tag_of
-from kfac_artifacts.hub.content import Origin, receive
+from kfac_artifacts.hub.artifact_files import Origin, receive
 from kfac_artifacts.hub.result import Pulled
 from kfac_artifacts.places import check_free, recover
 
@@ -19,7 +19,7 @@ def pull_from_directory(
 
     Args:
         address: Where it stands.
-        directory: Where it shall be.
+        directory: Where it goes.
         replace: Whether what this package wrote there may be replaced.
 
     Returns:

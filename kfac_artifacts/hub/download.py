@@ -19,11 +19,7 @@ from kfac_artifacts.format.json_text import MAX_JSON_BYTES
 from kfac_artifacts.format.manifest import MANIFEST, FileInfo
 from kfac_artifacts.hub.address import COMMIT, HubAddress, contradicts, tag_of
 from kfac_artifacts.hub.answers import Entry, described_by
-from kfac_artifacts.hub.causes import is_unreachable
-from kfac_artifacts.hub.client import Client
-from kfac_artifacts.hub.client_errors import explain
-from kfac_artifacts.hub.connection import Hub, xet_switched_off
-from kfac_artifacts.hub.content import (
+from kfac_artifacts.hub.artifact_files import (
     CARD,
     MAX_CARD_BYTES,
     DamagedFilesError,
@@ -31,6 +27,10 @@ from kfac_artifacts.hub.content import (
     files_of,
     publish,
 )
+from kfac_artifacts.hub.causes import is_unreachable
+from kfac_artifacts.hub.client import Client
+from kfac_artifacts.hub.client_errors import explain
+from kfac_artifacts.hub.connection import Hub, xet_switched_off
 from kfac_artifacts.hub.result import Pulled
 from kfac_artifacts.hub.words import plain
 from kfac_artifacts.places import check_free
@@ -76,7 +76,7 @@ def pull_from_hub(
 
     Args:
         address: What to pull.
-        directory: Where it shall be.
+        directory: Where it goes.
         replace: Whether an artifact that is already there may be replaced.
         hub: The Hub.
 
@@ -118,7 +118,7 @@ class _Pull:
     def find(self) -> _Found:
         """Find what is to be pulled, asking twice before it is said to be wrong.
 
-        An answer that was altered on the way is told from a true one by the next one.
+        A second answer shows whether the first was altered on the way.
 
         Returns:
             What is to be pulled.

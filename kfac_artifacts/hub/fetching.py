@@ -20,7 +20,7 @@ def pull(
 
     Args:
         source: ``hf://org/name[/path][@revision]``, or a directory with an artifact.
-        directory: Where it shall be; it appears whole or not at all.
+        directory: Where it goes; it appears whole or not at all.
         replace: Whether what this package wrote there may be replaced.
         hub: The Hub; by default the one of the environment.
 

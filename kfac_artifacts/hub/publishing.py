@@ -33,8 +33,8 @@ def push(
     Args:
         directory: The artifact.
         destination: ``hf://org/name[/path][@branch]``, or a plain directory: the place
-            in an embedded registry where the artifact itself shall stand.
-        private: Whether a new repository on the Hub shall be private.
+            in an embedded registry where the artifact itself goes.
+        private: Whether to make a new repository on the Hub private.
         license: Licence identifier for the model card, such as ``cc-by-4.0``.
         tag: Tag of the commit on the Hub; by default named by the artifact's digest.
         replace: Whether an artifact of another base model or of other tasks that stands
@@ -68,7 +68,7 @@ def push(
 
 
 def _checked(directory: str | Path, license: str | None) -> Package:
-    """Check an artifact that shall be pushed, and warn of what it gives away."""
+    """Check an artifact before it is pushed, and warn of what it gives away."""
     package = Package.of(Path(directory), license)
     for sentence in disclosure(package.artifact).warnings:
         logger.warning("%s", sentence)

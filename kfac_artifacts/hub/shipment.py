@@ -19,7 +19,7 @@ class Shipment:
 
     Attributes:
         package: The artifact; all of its tensor files are sent.
-        address: Where it shall be.
+        address: Where it goes.
         texts: The manifest and the cards that are written, by path.
         deleted: Paths of tensor files of an earlier artifact.
     """

@@ -16,12 +16,12 @@ from kfac_artifacts.errors import (
 from kfac_artifacts.format.manifest import MANIFEST
 from kfac_artifacts.hub.address import COMMIT, TAG, HubAddress, tag_of
 from kfac_artifacts.hub.answers import Entry
+from kfac_artifacts.hub.artifact_files import CARD, MAX_CARD_BYTES, TENSOR_FILE
 from kfac_artifacts.hub.card import collection_card
 from kfac_artifacts.hub.causes import is_conflict, is_unreachable
 from kfac_artifacts.hub.client import Client
 from kfac_artifacts.hub.client_errors import explain
 from kfac_artifacts.hub.connection import Hub
-from kfac_artifacts.hub.content import CARD, MAX_CARD_BYTES, TENSOR_FILE
 from kfac_artifacts.hub.package import Package
 from kfac_artifacts.hub.result import Pushed
 from kfac_artifacts.hub.shipment import Shipment
@@ -37,8 +37,8 @@ def push_to_hub(
 
     Args:
         package: The artifact, already checked.
-        address: Where it shall be; its revision is a branch.
-        private: Whether the repository, if it is new, shall be private.
+        address: Where it goes; its revision is a branch.
+        private: Whether to make the repository private, if it is new.
         tag: Tag of the commit; None names it by the digest.
         hub: The Hub.
 

@@ -68,7 +68,7 @@ def _arrangement(artifact: Artifact) -> dict[str, Block]:
 
 
 def merged_estimator(artifacts: Sequence[Artifact]) -> NamedConfig:
-    """The estimator that all have, told of it what is true of all."""
+    """The estimator that all have, described as far as it is true of all."""
     first, *others = [artifact.provenance.estimator for artifact in artifacts]
     shared = {
         key: value
@@ -114,7 +114,7 @@ def warn_of_other_inputs(sources: Sequence[Source]) -> None:
 
 
 def _check_once(sources: Sequence[Source]) -> None:
-    """Refuse a task that is counted twice; without digests none can be told."""
+    """Refuse a task that is counted twice; without digests none can be recognised."""
     twice = {
         name
         for source, name in zip(sources, task_names(sources), strict=True)

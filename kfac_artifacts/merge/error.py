@@ -20,7 +20,7 @@ def merge_errors(
 
     Args:
         artifacts: The parts.
-        progress: Told after every block.
+        progress: Called with 1 after every block.
 
     Returns:
         For every Kronecker block the exact relative error, and the bound of Eq. 18

@@ -39,7 +39,7 @@ def merge(
         artifacts: What to add; one is enough when there is something to exclude.
         exclude: What to take out; each must be a part of what is added.
         allow_indefinite: Whether a factor may have clearly negative eigenvalues.
-        progress: Told after every block, while the error of the merge is measured.
+        progress: Called with 1 after every block whose merge error is measured.
 
     Returns:
         The merged artifact, with the exact error of every block in its provenance.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kfac_artifacts import curvlinops_adapter
 from kfac_artifacts.errors import MismatchError, SettingsError
-from kfac_artifacts.operator.blocks import BlockOperator, positive
+from kfac_artifacts.operator.block_operators import BlockOperator, positive
 from kfac_artifacts.operator.solve import Solver
 from kfac_artifacts.operator.space import ParameterSpace
 

@@ -18,7 +18,7 @@ from kfac_artifacts.operator.block_diagonal import (
     BlockDiagonalOperator,
     check_damping,
 )
-from kfac_artifacts.operator.blocks import KroneckerSum
+from kfac_artifacts.operator.block_operators import KroneckerSum
 from kfac_artifacts.operator.space import ParameterSpace
 from kfac_artifacts.operator.spectrum import Decomposed
 

@@ -1,8 +1,8 @@
 """Places that are written: tried before the work, replaced in one step, never by force.
 
 Whatever this package writes is written through here. A directory appears whole or not
-at all, only what this package wrote itself (told by its content) or an empty directory
-is ever replaced, and no input is ever written to.
+at all, only what this package wrote itself (recognised by its content) or an empty
+directory is ever replaced, and no input is ever written to.
 """
 
 from kfac_artifacts.places.checkpoints import checkpoint_beside, claimed, hold

@@ -28,7 +28,7 @@ def check_free(
     """Refuse a place that cannot be written, before any work is done.
 
     Args:
-        path: Where a directory shall be written; links are followed.
+        path: Where a directory is to be written; links are followed.
         replace: Whether what this package wrote there may be replaced; nothing else
             ever is, but an empty directory.
         inputs: What is read: the place may not be, hold or lie in one of them.
@@ -59,10 +59,10 @@ def new_directory(
     existing directory is filled from within.
 
     Args:
-        path: Where the directory shall be; links are followed.
+        path: Where the directory goes; links are followed.
         replace: Whether what this package wrote there may be replaced.
-        before: Told of the filled directory just before it is put in its place, while
-            no other run can change that; what it raises is raised.
+        before: Called with the filled directory just before it is put in its place,
+            while no other run can change that; what it raises is raised.
 
     Yields:
         A temporary directory; fill it and leave the block.

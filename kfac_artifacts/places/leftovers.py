@@ -114,7 +114,7 @@ def finish_filling(place: Path) -> None:
     """Take out of a directory what it had, and move in what is ready; may be repeated.
 
     Args:
-        place: A directory in which what shall be there is ready.
+        place: A directory in which all that belongs there is ready.
     """
     ready, filling = place / READY, place / FILLING
     if is_folder(ready):  # nothing was moved in yet
@@ -149,7 +149,7 @@ def _is_half_filled(place: Path) -> bool:
 
 
 def _names_in(gone: Path) -> list[str]:
-    """Read what shall go, trusting nobody: a directory may come from anywhere."""
+    """Read what is to go, trusting nobody: a directory may come from anywhere."""
     try:
         names = json.loads(gone.read_bytes()) if gone.lstat().st_size < MOST else None
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What this package wrote, told by its content: nothing else is ever replaced."""
+"""What this package wrote, recognised by its content: nothing else is ever replaced."""
 
 import json
 import os

@@ -21,7 +21,7 @@ def put(new: Path, place: Path, check: Check) -> None:
 
     Args:
         new: The directory; afterwards whatever is still there can be removed.
-        place: Where it shall be.
+        place: Where it goes.
         check: Refuses a directory with anything in it that must not be lost.
 
     Raises:

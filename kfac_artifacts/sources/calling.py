@@ -1,4 +1,4 @@
-"""Calling a model, so that inputs which it does not take are told in one line."""
+"""Calling a model, so that inputs it does not take are reported in one line."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

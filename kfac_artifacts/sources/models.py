@@ -88,7 +88,7 @@ def load_network(
 
     Raises:
         SourceError: If there is no such model, it cannot be read, its weights are not
-            finite, or the device or the output map is not to be had.
+            finite, or the device or the output map is not available.
     """
     number_type = number_type_of(dtype)
     place = _device(device)

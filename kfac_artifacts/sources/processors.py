@@ -14,7 +14,7 @@ def from_pretrained(kind: Any, network: Network, what: str, **options: Any) -> A
         kind: A class of ``transformers`` with ``from_pretrained``.
         network: The network.
         what: What to call it in the error.
-        options: What else ``from_pretrained`` is told.
+        options: Further arguments of ``from_pretrained``.
 
     Returns:
         What was loaded. No code of a repository is run.

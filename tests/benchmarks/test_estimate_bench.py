@@ -47,7 +47,7 @@ def results(lines):
 def report(monkeypatch):
     """The module that turns findings into ratios, and those that it stands on."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    names = ("case", "team", "report")
+    names = ("config", "runner", "report")
     return [importlib.import_module(f"estimation.{name}") for name in names]
 
 
@@ -99,8 +99,8 @@ def test_a_peer_is_compared_with_or_told_to_be_missing(lines, results, peer):
 
 
 def test_without_peers_their_ratios_are_null(report):
-    case, team, summaries = report
-    found = team.Findings(
+    config, runner, summaries = report
+    found = runner.Findings(
         rounds={
             "floor": [
                 {"forward": {"wall": 3.0, "cpu": 2.0}, "products": _both(1.0)},
@@ -113,7 +113,7 @@ def test_without_peers_their_ratios_are_null(report):
         difference={},
         linears=2,
     )
-    tiny = case.Case("tiny", 2, 4, 4, "cpu", 1)
+    tiny = config.Case("tiny", 2, 4, 4, "cpu", 1)
     summary = summaries.summarise(tiny, found)
     ratios = {key: summary[key] for key in summaries.KEYS}
     assert ratios.pop("ratio_to_floor") == 6.0 / (1.0 + 1.0)  # the best of each part

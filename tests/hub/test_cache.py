@@ -164,7 +164,7 @@ def test_the_manifest_that_appears_is_the_one_that_was_checked(
 def test_a_registry_that_changes_meanwhile_is_noticed(
     artifact: Path, tmp_path: Path
 ) -> None:
-    from kfac_artifacts.hub.content import Origin, receive
+    from kfac_artifacts.hub.artifact_files import Origin, receive
 
     origin = Origin(str(artifact), str(artifact), "0" * 64)
     with pytest.raises(FormatError, match="changed while it was being read"):

@@ -3,7 +3,7 @@
 Canonical shapes at every layer, for a batch of N examples with P positions each (P is 1
 for a pooled vector): inputs ``a`` are ``[N, P, d_in]``, cotangents ``g`` are
 ``[N, P, d_out]``. A layer puts the features last; where in the axes before them the
-examples are (``orders``) is proved by ``coverage`` before anything is accumulated.
+examples are (``orders``) is proved by ``proof`` before anything is accumulated.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Orders: how examples and their positions lie in the first axes of a tensor.
 
-Which order a tensor has cannot be told from its shape; ``coverage`` tries those that
+Which order a tensor has cannot be seen from its shape; ``proof`` tries those that
 the shape allows, and proves one. From then on it is fixed.
 """
 

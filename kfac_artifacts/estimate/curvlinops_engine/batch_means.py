@@ -101,7 +101,7 @@ class Watched(nn.Module):
         Args:
             batch: The examples, encoded.
             indices: Their numbers.
-            settings: What curvlinops is told.
+            settings: Settings of curvlinops.
             means: Where the factors go, as ``<layer>.A`` and ``<layer>.B``.
         """
         known = self._network.parameters()

@@ -2,8 +2,8 @@
 
 curvlinops covers no other kind of module, and where its assumptions fail it computes
 something else in silence: it takes padding for text, ignores a tied weight's other use,
-and sees no module that is used without being called. So only layers that ``coverage``
-has proved are handed over, and every batch is watched. One operator is made for each
+and sees no module that is used without being called. So only layers that are
+proved are handed over, and every batch is watched. One operator is made for each
 batch, and the batches are averaged here: A by examples and positions, B by examples, so
 texts of several lengths are exact as long as no batch is padded.
 """

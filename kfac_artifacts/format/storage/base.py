@@ -83,7 +83,7 @@ class Storage(ABC):
 
     @property
     def compresses(self) -> bool:
-        """Whether rounding to it is a loss to be told and made up for."""
+        """Whether rounding to it is a loss to be recorded and made up for."""
         return False
 
     def fits(self, fields: Mapping[str, Field]) -> bool:

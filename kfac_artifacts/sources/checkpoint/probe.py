@@ -1,4 +1,4 @@
-"""Which stored number becomes which number of a network: told by loading addresses.
+"""Which stored number becomes which number of a network: found by loading addresses.
 
 ``transformers`` renames, stacks, cuts and transposes tensors when it loads them, each
 version by rules of its own. So nothing is assumed about the rules: a checkpoint of the

@@ -46,7 +46,7 @@ KINDS = {
         dict,
     ),
 }
-"""What entries of the settings must be, so that a damaged file is told as such."""
+"""What entries of the settings must be, so that a damaged file is reported as one."""
 
 
 def read_declaration(directory: Path) -> Declaration | None:

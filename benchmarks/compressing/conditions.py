@@ -8,8 +8,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import story
-from story import TASKS
+import cli_session
+from cli_session import TASKS
 
 from compressing import models
 from compressing.recipes import NONE, budget
@@ -22,7 +22,7 @@ from kfac_artifacts.train import PenaltySettings, TrainSettings
 
 @dataclass(frozen=True)
 class Seed:
-    """All arms of one seed, in a directory of their own.
+    """All conditions of one seed, in a directory of their own.
 
     Attributes:
         number: The seed.
@@ -52,11 +52,11 @@ class Seed:
         """Compute the curvature of every task, and merge for every trainer."""
         for task in TASKS:
             if not self.curvature(task).is_dir():
-                story.compute(task, str(self.curvature(task)), self.number)
+                cli_session.compute(task, str(self.curvature(task)), self.number)
         for trainer in TASKS:
             if not self.others(trainer).is_dir():
                 parts = [str(self.curvature(t)) for t in TASKS if t != trainer]
-                story.kfac(f"merge {' '.join(parts)} -o {self.others(trainer)}")
+                cli_session.kfac(f"merge {' '.join(parts)} -o {self.others(trainer)}")
 
     def run(self, recipe: str) -> dict[str, dict[str, float]]:
         """Compress, train and measure one arm.
@@ -93,10 +93,11 @@ class Seed:
     def _settings(self, recipe: str) -> TrainSettings:
         return TrainSettings(
             steps=self.steps,
-            batch_size=story.BATCH,
-            learning_rate=story.RATE,
+            batch_size=cli_session.BATCH,
+            learning_rate=cli_session.RATE,
             penalty=PenaltySettings(
-                0.0 if recipe == NONE else float(story.LAMBDA), every=story.EVERY
+                0.0 if recipe == NONE else float(cli_session.LAMBDA),
+                every=cli_session.EVERY,
             ),
             seed=self.number,
         )

@@ -103,5 +103,5 @@ def kfac(command: str, *last: str) -> str:
 
 
 def say(text: str) -> None:
-    """Begin a part of the story."""
+    """Begin a part of the cli_session."""
     print(f"\n{text}", flush=True)

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from estimation.case import Case
+from estimation.config import Case
 
 PRELOAD = (
     "torch",

@@ -64,7 +64,7 @@ def receive(
 
     Args:
         source: Directory to copy from.
-        directory: Where the artifact shall be.
+        directory: Where the artifact goes.
         origin: What to write down about where it came from; the digest must be right.
         replace: Whether an artifact that is already there may be replaced.
 
@@ -104,7 +104,7 @@ def publish(
         source: Directory to copy the tensor files from.
         manifest: The manifest.
         card: The card, or None if it has none.
-        directory: Where the artifact shall be.
+        directory: Where the artifact goes.
         origin: What to write down about where it came from.
         replace: Whether an artifact that is already there may be replaced.
 

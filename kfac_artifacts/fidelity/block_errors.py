@@ -18,7 +18,7 @@ from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.fidelity.directions import Direction, arrange
 from kfac_artifacts.fidelity.frobenius import Moments, block_operator, moments
 from kfac_artifacts.fidelity.results import Drift
-from kfac_artifacts.operator.blocks import KroneckerSum
+from kfac_artifacts.operator.block_operators import KroneckerSum
 
 
 @dataclass(eq=False)

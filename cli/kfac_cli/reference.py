@@ -42,7 +42,7 @@ def _described(command: click.Command, context: click.Context) -> Iterator[str]:
         else:
             yield paragraph
     yield ""
-    for option in command.get_params(context):
+    for option in command.params:  # click keeps --help as it was first asked for
         record = option.get_help_record(context)
         if isinstance(option, click.Option) and record:
             yield f"- `{record[0]}`: {' '.join(record[1].split())}"

@@ -85,7 +85,7 @@ class Watched(nn.Module):
         if not bool(f.detach().isfinite().all()):
             raise KfacError(
                 "the model's output is not finite for an example of this batch; "
-                "compute with the own engine to learn which"
+                "compute with the native engine to learn which"
             )
         return f
 
@@ -149,8 +149,8 @@ def _check_use(layer: Layer, use: _Use, padded: bool, indices: Sequence[int]) ->
     if padded and use.has_positions:
         raise CoverageError(
             f"{layer.name}: the batch of examples {indices[0]} to {indices[-1]} is "
-            "padded, and curvlinops would count padding as text; use the own engine, "
-            "or a batch size of 1"
+            "padded, and curvlinops would count padding as text; use the native "
+            "engine, or a batch size of 1"
         )
 
 

@@ -136,18 +136,18 @@ def _check(network: Network, estimator: Estimator, cotangents: Cotangents) -> st
         known = tuple(name for name, kind in ESTIMATORS.items() if kind.curvlinops)
         raise SettingsError(
             f"curvlinops has no estimator {estimator.name!r}; choose from {known}, or "
-            "use the own engine"
+            "use the native engine"
         )
     if cotangents.name not in {"mc", "exact"}:
         raise SettingsError(
             f"curvlinops has no cotangents {cotangents.name!r}; choose mc or exact, or "
-            "use the own engine"
+            "use the native engine"
         )
     ct.check(cotangents)
     if network.dtype not in {torch.float32, torch.float64}:
         raise SettingsError(
             f"curvlinops sums up in the network's own number type, and {network.dtype} "
-            "is too coarse; load the model in float32, or use the own engine"
+            "is too coarse; load the model in float32, or use the native engine"
         )
     return estimator.curvlinops
 

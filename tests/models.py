@@ -138,16 +138,13 @@ def _deberta_v2(buckets: int = 4) -> nn.Module:
     """Version 3 of DeBERTa has the architecture of version 2, as set here."""
     from transformers import DebertaV2Config, DebertaV2Model
 
-    config = DebertaV2Config(
-        **_WIDTHS,
-        **_TOKENS,
-        **_POSITIONS,
-        **_RELATIVE,
-        position_buckets=buckets,
-        norm_rel_ebd="layer_norm",
-        share_att_key=True,
-        position_biased_input=False,
-    )
+    own = {
+        "position_buckets": buckets,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "position_biased_input": False,
+    }
+    config = DebertaV2Config(**_WIDTHS, **_TOKENS, **_POSITIONS, **_RELATIVE, **own)
     return DebertaV2Model(config)
 
 

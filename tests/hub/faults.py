@@ -1,10 +1,15 @@
 """What goes wrong between a client and a Hub, by name; and where it can."""
 
 import json
+import os
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import gettempdir
 
 from tests.hub.store import Fault
 
+OUTSIDE = Path(gettempdir()) / f"kfac-out-{os.getpid()}"
+"""Where answers lead who follows them: nobody else has it, and nobody writes it."""
 PORTAL = b"<!DOCTYPE html><html><body>Welcome! <form>room number</form></body></html>"
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 
@@ -90,8 +95,8 @@ FAULTS: dict[str, dict[str, object]] = {
     "half a chunk": answer(b"ff\r\n{", Transfer_Encoding="chunked"),
     "headers that lead out": answer(
         lambda content: content,
-        ETag='"../../../../../../../../../../tmp/kfac-out"',
-        X_Linked_Etag='"/tmp/kfac-out"',
+        ETag=f'"../../../../../../../../../..{OUTSIDE}"',
+        X_Linked_Etag=f'"{OUTSIDE}"',
         X_Repo_Commit="../../../out",
         Content_Type="image/png",
     ),

@@ -14,11 +14,10 @@ from kfac_artifacts.errors import ConnectionFailed, KfacError
 from kfac_artifacts.hub import Hub, client_output, pull, push
 from kfac_artifacts.hub.result import Pushed
 from tests.hub.conftest import contents
-from tests.hub.faults import FAULTS, PULL, PUSH, fault
+from tests.hub.faults import FAULTS, OUTSIDE, PULL, PUSH, fault
 from tests.hub.wire import Server
 
 ADDRESS = "hf://owner/kfac/mnli@draft"
-OUTSIDE = Path("/tmp/kfac-out")
 EVERY = 1 if os.environ.get("KFAC_ALL_FAULTS") else 13
 
 

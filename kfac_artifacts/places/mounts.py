@@ -14,7 +14,10 @@ def may(place: Path, mode: int) -> bool:
 
 def confined(place: Path) -> bool:
     """Whether nothing can be written beside a directory, or moved from there to it."""
-    return place.is_dir() and (is_mount(place) or not _may_move(place))
+    try:
+        return place.is_dir() and (is_mount(place) or not _may_move(place))
+    except FileNotFoundError:  # another run has just moved it: it can be moved
+        return False
 
 
 def filled(place: Path) -> bool:

@@ -27,7 +27,6 @@ from kfac_artifacts.places import (
     recover,
     workspace,
 )
-from kfac_artifacts.places.mounts import filled
 from tests.places.made import fill, read, tree, write
 
 MARKER = '{"format": "kfac-applied-model", "files": ["config.json", "1_P/config.json"]}'
@@ -582,14 +581,3 @@ def test_leftovers_that_come_with_a_directory_touch_nothing_outside(
         (place / "a").read_text(),
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "mine"]
-
-
-def test_a_place_that_vanishes_between_two_looks_is_asked_about_in_peace(
-    tmp_path: Path,
-) -> None:
-    class Vanishing(type(tmp_path)):  # type: ignore[misc]
-        def is_dir(self, **_: Any) -> bool:
-            """As it was when it was still there."""
-            return True
-
-    assert not filled(Vanishing(tmp_path / "gone"))

@@ -18,6 +18,22 @@ def merge_errors(
     the merge is ``(Σ B_i / Σ T_i) ⊗ Σ λ_i A_i``. Both norms follow from the inner
     products of the factors: ``⟨B ⊗ A, B' ⊗ A'⟩ = ⟨B, B'⟩ ⟨A, A'⟩``.
 
+    Of tasks that differ both in inputs and in outputs the sum is no product:
+
+    >>> import kfac_artifacts as kfac
+    >>> masked = lambda m, batch: m(**batch) * batch["input"]
+    >>> f = kfac.OutputMap(kfac.NamedConfig("masked"), masked)
+    >>> network = kfac.Network(torch.nn.Linear(2, 2, bias=False), f, "four weights")
+    >>> def task(x):
+    ...     data = kfac.TensorExamples({"input": torch.tensor([x] * 8)}, str(x))
+    ...     return kfac.compute(network, data, allow_few=True)
+    >>> one, other = task([1.0, 0.0]), task([0.0, 1.0])
+    >>> lost = merge_errors([one, other])["weight"]
+    >>> round(lost.relative**2, 6), round(lost.bound**2, 6)  # it is reached
+    (0.5, 0.5)
+    >>> merge_errors([one, one])
+    {'weight': MergeError(relative=0.0, bound=0.0)}
+
     Args:
         artifacts: The parts.
         progress: Called with 1 after every block.

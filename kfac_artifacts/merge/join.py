@@ -42,6 +42,21 @@ def join_parts(parts: Sequence[Artifact]) -> Artifact:
     They must come from one estimation that was split by modules: the same model, data
     and cotangents. (Artifacts of different tasks are merged, not joined.)
 
+    >>> import torch
+    >>> import kfac_artifacts as kfac
+    >>> f = kfac.OutputMap(kfac.NamedConfig("all"), lambda m, batch: m(**batch))
+    >>> layers = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+    >>> network = kfac.Network(layers, f, "two layers")
+    >>> data = kfac.TensorExamples({"input": torch.randn(64, 2)}, "noise")
+    >>> first = kfac.compute(network, data, only=["0.*"])
+    >>> rest = kfac.compute(network, data, exclude=["0.*"])
+    >>> both = join_parts([first, rest])
+    >>> list(first.blocks), list(rest.blocks), list(both.blocks)
+    (['0'], ['1'], ['0', '1'])
+    >>> tau = {name: torch.ones(shape) for name, shape in both.parameters.items()}
+    >>> torch.equal(both.drift(tau), first.drift(tau) + rest.drift(tau))
+    True
+
     Args:
         parts: Two or more artifacts.
 

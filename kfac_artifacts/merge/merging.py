@@ -35,6 +35,25 @@ def merge(
     The result's factors are computed when they are asked for, so saving it holds one
     at a time in memory.
 
+    >>> import torch
+    >>> import kfac_artifacts as kfac
+    >>> f = kfac.OutputMap(kfac.NamedConfig("all"), lambda m, batch: m(**batch))
+    >>> network = kfac.Network(torch.nn.Linear(2, 1, bias=False), f, "two weights")
+    >>> def task(name, x, size):
+    ...     data = kfac.TensorExamples({"input": torch.tensor([x] * size)}, name)
+    ...     return kfac.compute(network, data, allow_few=True)
+    >>> one, other = task("first", [1.0, 0.0], 8), task("second", [0.0, 1.0], 24)
+    >>> total = merge([one, other])
+    >>> weights(total.provenance)
+    {'1 first': 0.25, '2 second': 0.75}
+    >>> tau = {"weight": torch.tensor([[2.0, 1.0]])}
+    >>> one.drift(tau).item(), other.drift(tau).item()
+    (4.0, 1.0)
+    >>> total.drift(tau).item()  # 0.25 · 4 + 0.75 · 1
+    1.75
+    >>> merge([total], exclude=[other]).drift(tau).item()
+    4.0
+
     Args:
         artifacts: What to add; one is enough when there is something to exclude.
         exclude: What to take out; each must be a part of what is added.

@@ -82,6 +82,11 @@ if TYPE_CHECKING:
     )
 
     # what a variant of one's own derives from
+    from kfac_artifacts.capture import (
+        GramianLayer as GramianLayer,
+        LinearLayer as LinearLayer,
+        register_layer as register_layer,
+    )
     from kfac_artifacts.estimate import Estimator as Estimator
     from kfac_artifacts.factors import Factor as Factor
     from kfac_artifacts.format import Storage as Storage

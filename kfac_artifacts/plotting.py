@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.format.files import write_durably
+from kfac_artifacts.format import write_durably
 from kfac_artifacts.places import check_file_free
 
 # Okabe and Ito: distinguishable for the colour-blind

@@ -17,11 +17,14 @@ from kfac_artifacts.artifact import (
     KroneckerBlock,
     NamedConfig,
 )
-from kfac_artifacts.capture.events import Visit
-from kfac_artifacts.capture.hooks import Pass, requiring_gradients
-from kfac_artifacts.capture.layers.base import LooseParameter, TableLayer
-from kfac_artifacts.capture.layers.inventory import take_inventory
-from kfac_artifacts.capture.proof import prove
+from kfac_artifacts.capture import (
+    LayerCall,
+    LooseParameter,
+    Pass,
+    prove,
+    requiring_gradients,
+    take_inventory,
+)
 from kfac_artifacts.network import Batch, Examples, Network, OutputMap, TensorExamples
 from tests.computed import compute
 
@@ -138,49 +141,49 @@ class Recorder:
     keeps_inputs = True
 
     def __init__(self) -> None:
-        self.visits: defaultdict[str, list[Visit]] = defaultdict(list)
+        self.calls: defaultdict[str, list[LayerCall]] = defaultdict(list)
         self.gradients: dict[tuple[str, int | None], Any] = {}
         self.outer: dict[str, Any] = {}
 
-    def on_input(self, visit: Visit) -> None:
-        self.visits[visit.layer.name].append(visit)
+    def on_input(self, call: LayerCall) -> None:
+        self.calls[call.layer.name].append(call)
 
-    def on_cotangent(self, visit: Visit, g: Tensor) -> None:
-        layer = visit.layer
-        found = layer.gradients(visit.a, g)
+    def on_cotangent(self, call: LayerCall, g: Tensor) -> None:
+        layer = call.layer
+        found = layer.gradients(call.a, g)
         for role, name in layer.parameters.items():
             key = (name, layer.part)
             self.gradients[key] = self.gradients.get(key, 0) + found[role]
-        if not layer.whole:
-            if not visit.a.is_floating_point():
-                g = g * (visit.a >= 0)[..., None]
-            rows = _real(visit, g)
+        if not layer.has_gramian:
+            if not call.a.is_floating_point():
+                g = g * (call.a >= 0)[..., None]
+            rows = _real(call, g)
             self.outer[layer.name] = self.outer.get(layer.name, 0) + rows.mT @ rows
 
     def pair(self, name: str, mask: Tensor | None, count: int) -> tuple[Tensor, ...]:
         """A and B of a layer."""
-        rows = torch.cat([_inputs(visit, mask) for visit in self.visits[name]])
+        rows = torch.cat([_inputs(call, mask) for call in self.calls[name]])
         return rows.mT @ rows / max(len(rows), 1), self.outer[name] / count
 
 
-def _real(visit: Visit, x: Tensor) -> Tensor:
+def _real(call: LayerCall, x: Tensor) -> Tensor:
     """The rows of the positions that count, of ``[N, P, d]``."""
     rows = x.flatten(0, -2)
-    if visit.rows is None:
+    if call.rows is None:
         return rows
-    assert visit.mask is not None
-    assert torch.equal(rows[visit.rows], x[visit.mask])
-    return rows[visit.rows]
+    assert call.mask is not None
+    assert torch.equal(rows[call.rows], x[call.mask])
+    return rows[call.rows]
 
 
-def _inputs(visit: Visit, mask: Tensor | None) -> Tensor:
+def _inputs(call: LayerCall, mask: Tensor | None) -> Tensor:
     """The rows that A is made of; the network's mask holds wherever it fits."""
-    layer, a = visit.layer, visit.a
+    layer, a = call.layer, call.a
     if not a.is_floating_point():
-        assert isinstance(layer, TableLayer | LooseParameter)
+        assert layer.looks_up
         a = nn.functional.one_hot(a.clamp(min=0), layer.rows).double()
-        a = a * (visit.a >= 0)[..., None]
-    rows = _real(visit, a)
+        a = a * (call.a >= 0)[..., None]
+    rows = _real(call, a)
     own = layer.part is not None or isinstance(layer, LooseParameter)
     if mask is not None and not own and a.shape[:2] == mask.shape:
         assert torch.equal(rows, a[mask])
@@ -196,7 +199,7 @@ def _record(
     coverage = prove(network, take_inventory(network.module), two)
     recorder = Recorder()
     with requiring_gradients(network, wanted=False):
-        passed = Pass(network, coverage.layers, batch, recorder)
+        passed = Pass(network, coverage.layers, batch, recorder).forward()
         assert not passed.failures
         for c in range(passed.f.shape[1]):
             recorder.gradients.clear()

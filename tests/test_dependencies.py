@@ -7,6 +7,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 MODULES = {"pillow": "PIL", "curvlinops-for-pytorch": "curvlinops"}
@@ -30,6 +32,25 @@ def imported(package: Path) -> Iterator[str]:
             else:
                 continue
             yield from {name.split(".")[0] for name in names}
+
+
+def inner_imports(file: Path) -> Iterator[str]:
+    """What a module imports from inside of another package than its own."""
+    package, *rest = file.relative_to(ROOT).parts
+    own = rest[0] if package == "kfac_artifacts" else ""
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            first, *path = node.module.split(".")
+            if first == "kfac_artifacts" and len(path) > 1 and path[0] != own:
+                yield node.module
+
+
+@pytest.mark.parametrize("folder", ["kfac_artifacts", "cli", "benchmarks"])
+def test_packages_are_used_by_what_they_export(folder: str) -> None:
+    """All but the public names, which say themselves where each of them is."""
+    files = [f for f in (ROOT / folder).rglob("*.py") if f.name != "__init__.py"]
+    assert {f: [*inner_imports(f)] for f in files if [*inner_imports(f)]} == {}
+    assert [*inner_imports(ROOT / "tests/capture/test_layers.py")]
 
 
 def test_dependencies_are_those_that_are_imported() -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from estimation.config import SIZES, Case, Size
-from kfac_artifacts.capture.cotangents import gaussian
+from kfac_artifacts.capture import gaussian
 
 VOCABULARY = 30522
 SEED = 0

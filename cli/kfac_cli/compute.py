@@ -125,7 +125,7 @@ def command(
     checkpoint = writing.claim([model, data])
     check_model(model)
     opened = reading.read(data)
-    from kfac_artifacts.capture.sample import require_rows
+    from kfac_artifacts.capture import require_rows
     from kfac_artifacts.estimate import discard, hold_together, save_together
     from kfac_artifacts.workers import Workers
 

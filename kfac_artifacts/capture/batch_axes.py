@@ -1,8 +1,8 @@
 """Finding which axis separates the examples of a batch at every layer.
 
 Each example is pulled back alone. Where its cotangent arrives is where the example is:
-an order of axes, or a shape of copies, that puts any of it down to another example is
-wrong, whatever the shapes say. If several orders pass, none is taken.
+a layout of axes, or a shape of copies, that puts any of it down to another example is
+wrong, whatever the shapes say. If several layouts pass, none is taken.
 """
 
 import logging
@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kfac_artifacts.capture.events import Visit
 from kfac_artifacts.capture.hooks import Pass
-from kfac_artifacts.capture.layers.base import Layer, LooseParameter, TableLayer
-from kfac_artifacts.capture.layers.batch_layout import Order, arrange, possible
+from kfac_artifacts.capture.layers.base import Layer, LayerCall
+from kfac_artifacts.capture.layers.batch_layout import BatchLayout, canonical, possible
 from kfac_artifacts.capture.layers.inventory import Inventory
 from kfac_artifacts.network import Batch, Network
 
@@ -32,35 +31,35 @@ class _Ignoring:
 
     keeps_inputs = False
 
-    def on_input(self, visit: Visit) -> None:
+    def on_input(self, call: LayerCall) -> None:
         """Ignore it."""
 
-    def on_cotangent(self, visit: Visit, g: Tensor) -> None:
+    def on_cotangent(self, call: LayerCall, g: Tensor) -> None:
         """Ignore it."""
 
 
 class _SizeListener:
-    """Keeps how large the cotangents of each visit are, along its first two axes."""
+    """Keeps how large the cotangents of each call are, along its first two axes."""
 
     keeps_inputs = False
 
     def __init__(self) -> None:
-        self.visits: list[Visit] = []
+        self.calls: list[LayerCall] = []
         self.shapes: dict[int, torch.Size] = {}
         self.sizes: dict[int, list[Tensor]] = {}
 
-    def on_input(self, visit: Visit) -> None:
+    def on_input(self, call: LayerCall) -> None:
         """Note the axes before the features."""
-        self.visits.append(visit)
-        arranged = visit.layer.arranged
-        self.shapes[id(visit)] = visit.a.shape[:-1] if arranged else visit.a.shape[:1]
-        self.sizes[id(visit)] = []
+        self.calls.append(call)
+        ends = -1 if call.layer.is_canonical else 1
+        self.shapes[id(call)] = call.a.shape[:ends]
+        self.sizes[id(call)] = []
 
-    def on_cotangent(self, visit: Visit, g: Tensor) -> None:
+    def on_cotangent(self, call: LayerCall, g: Tensor) -> None:
         """Note the sizes."""
-        size = g.norm(dim=-1) if visit.layer.arranged else g.flatten(1).norm(dim=1)
+        size = g.norm(dim=-1) if call.layer.is_canonical else g.flatten(1).norm(dim=1)
         size = size.flatten(2).sum(-1) if size.dim() > 2 else size
-        self.sizes[id(visit)].append(size.double().cpu())
+        self.sizes[id(call)].append(size.double().cpu())
 
     def end_of_backward(self, n: int) -> None:
         """Note nothing where the cotangent of example n did not arrive."""
@@ -78,30 +77,21 @@ def drop_unfit(network: Network, inventory: Inventory, batch: Batch, f: Tensor) 
         batch: The examples.
         f: What the network computes for them.
     """
-    shared = [s for s in inventory.layers if isinstance(s, LooseParameter | TableLayer)]
+    shared = [layer for layer in inventory.layers if layer.looks_up]
     if shared and not _same(network, shared, batch, f):
         for layer in shared:
             if not (
                 _same(network, [layer], batch, f)
-                or _without_sharing(network, layer, batch, f)
+                or (layer.stop_sharing() and _same(network, [layer], batch, f))
             ):
                 inventory.drop(layer, NOT_ONCE)
     for layer in shared:
-        if isinstance(layer, LooseParameter):
-            layer.decisions.proved = True
-
-
-def _without_sharing(network: Network, layer: Layer, batch: Batch, f: Tensor) -> bool:
-    """Whether f is right if the numbers in one row are those of all examples."""
-    if not (isinstance(layer, TableLayer) and any(layer.common.values())):
-        return False
-    layer.common = dict.fromkeys(layer.common, False)
-    return _same(network, [layer], batch, f)
+        layer.keep_decisions()
 
 
 def _same(network: Network, layers: Sequence[Layer], batch: Batch, f: Tensor) -> bool:
     try:
-        passed = Pass(network, layers, batch, _Ignoring())
+        passed = Pass(network, layers, batch, _Ignoring()).forward()
         passed.close()
         found = passed.f.detach()
         return found.shape == f.shape and torch.allclose(found, f, rtol=1e-2, atol=1e-4)
@@ -115,7 +105,7 @@ def _same(network: Network, layers: Sequence[Layer], batch: Batch, f: Tensor) ->
 def find_batch_axes(
     network: Network, inventory: Inventory, batch: Batch, s: Tensor
 ) -> None:
-    """Find where the examples are at every visit, or drop the layer.
+    """Find where the examples are at every call, or drop the layer.
 
     Args:
         network: The network, frozen.
@@ -124,7 +114,7 @@ def find_batch_axes(
         s: A cotangent for every example, ``[N, C]``.
     """
     listener = _SizeListener()
-    passed = Pass(network, inventory.layers, batch, listener)
+    passed = Pass(network, inventory.layers, batch, listener).forward()
     for layer, failure in passed.failures.items():
         inventory.drop(layer, failure)
     if not inventory.layers:
@@ -134,30 +124,31 @@ def find_batch_axes(
         alone[n] = s[n]
         passed.backward(alone, last=n == len(s) - 1)
         listener.end_of_backward(n)
-    for visit in listener.visits:
-        fault = _batch_axis(visit, listener, len(s))
-        if fault is not None and visit.layer in inventory.layers:
-            inventory.drop(visit.layer, fault)
+    for call in listener.calls:
+        fault = _batch_axis(call, listener, len(s))
+        if fault is not None and call.layer in inventory.layers:
+            inventory.drop(call.layer, fault)
 
 
-def _batch_axis(visit: Visit, listener: _SizeListener, count: int) -> str | None:
-    """Write down the order of a visit, or say why there is none."""
-    layer = visit.layer
-    first = isinstance(layer, LooseParameter) or layer.functional or not layer.arranged
-    orders = [Order.FIRST] if first else possible(listener.shapes[id(visit)], count)
-    sizes = listener.sizes[id(visit)]
-    good = [o for o in orders if _apart(o, sizes, count)]
+def _batch_axis(call: LayerCall, listener: _SizeListener, count: int) -> str | None:
+    """Write down the layout of a call, or say why there is none."""
+    layer = call.layer
+    allowed = [BatchLayout.FIRST]
+    if not layer.is_batch_first:
+        allowed = possible(listener.shapes[id(call)], count)
+    sizes = listener.sizes[id(call)]
+    good = [each for each in allowed if _apart(each, sizes, count)]
     if len(good) != 1:
         return AMBIGUOUS if good else NOT_APART
-    visit.layer.orders[visit.call] = good[0]
+    layer.batch_layouts[call.number] = good[0]
     return None
 
 
-def _apart(order: Order, sizes: list[Tensor], count: int) -> bool:
+def _apart(layout: BatchLayout, sizes: list[Tensor], count: int) -> bool:
     """Whether nothing of an example is attributed to another one."""
     for n, size in enumerate(sizes):
         if size.dim() > 0:
-            others = arrange(size, order, count).clone()
+            others = canonical(size, layout, count).clone()
             own = others[n].norm()
             others[n] = 0
             if not others.norm() <= ROUNDING * own:

@@ -31,7 +31,7 @@ from kfac_artifacts.seeding import seeded
 HALVES = 2
 
 
-def check(cotangents: Cotangents) -> None:
+def check_cotangents(cotangents: Cotangents) -> None:
     """Refuse cotangents that do not exist.
 
     Args:

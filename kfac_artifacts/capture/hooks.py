@@ -5,7 +5,7 @@ that layers put out are the leaves of the graph: nothing before them is differen
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -16,19 +16,22 @@ from torch.utils.hooks import RemovableHandle
 
 from kfac_artifacts.capture.batched_vjp import can_be_batched, leave, vjp
 from kfac_artifacts.capture.encoder_decoder import Stages
-from kfac_artifacts.capture.events import (
-    Listener,
-    ListenerToSeveral,
-    Visit,
-)
+from kfac_artifacts.capture.events import Listener, ListenerToSeveral
 from kfac_artifacts.capture.layers.attention import explicit_attention
-from kfac_artifacts.capture.layers.base import Layer, LooseParameter, TableLayer
-from kfac_artifacts.capture.layers.batch_layout import Order, arrange, fits, possible
+from kfac_artifacts.capture.layers.base import Layer, LayerCall
+from kfac_artifacts.capture.layers.batch_layout import (
+    BatchLayout,
+    canonical,
+    fits,
+    possible,
+)
 from kfac_artifacts.capture.layers.copies import Copies
-from kfac_artifacts.capture.layers.experts import listening
+from kfac_artifacts.capture.layers.experts import listening_to_products
 from kfac_artifacts.capture.layers.lookups import listening_to_lookups
+from kfac_artifacts.capture.layers.loose import LooseParameter
 from kfac_artifacts.capture.layers.quantised import kept_for_gradients
 from kfac_artifacts.capture.layers.routing import Tokens
+from kfac_artifacts.capture.layers.tables import TableLayer
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.kernels import running_experts_one_by_one
 from kfac_artifacts.network import Batch, Network
@@ -40,7 +43,7 @@ class Pass:
     Attributes:
         f: The output map's value, ``[N, C]``.
         largest: Numbers in the largest output of a layer.
-        calls: How often each layer was used.
+        call_counts: How often each layer was used.
         failures: Layers whose input breaks the contract of ``layers``, and how.
     """
 
@@ -51,9 +54,10 @@ class Pass:
         batch: Batch,
         listener: Listener,
     ) -> None:
-        self.calls: Counter[Layer] = Counter()
+        self.call_counts: Counter[Layer] = Counter()
         self.failures: dict[Layer, str] = {}
         self.largest = 1
+        self._network, self._layers, self._batch = network, layers, batch
         self._several: int | None = None  # how many come back at once
         self._muted = False
         self._leaves: list[Tensor] = []
@@ -61,34 +65,43 @@ class Pass:
         self._listener = listener
         self._stages = Stages(network.mask(batch))
         self._count = len(next(iter(batch.values())))
-        parameters = network.parameters()
-        copies = {
-            layer.name: self._copies(layer, parameters[layer.name])
-            for layer in layers
-            if isinstance(layer, LooseParameter)
-        }
+
+    def forward(self) -> "Pass":
+        """Go forward, and tell the listener of every input.
+
+        Returns:
+            The pass itself, whose ``f`` is there now.
+
+        Raises:
+            CoverageError: If a parameter is used otherwise than it was proved.
+        """
+        network, parameters = self._network, self._network.parameters()
+        loose = [each for each in self._layers if isinstance(each, LooseParameter)]
+        copies = {each.name: self._copies(each, parameters) for each in loose}
         with ExitStack() as stack:
-            projections = stack.enter_context(explicit_attention(network.module))
-            for layer in layers:
-                inside = (
-                    isinstance(layer, LooseParameter | TableLayer) or layer.functional
-                )
-                for module in [] if inside else layer.modules:
-                    place = projections.get(module, module)
-                    hook = self._hook(layer)
-                    handle = place.register_forward_hook(hook, with_kwargs=True)
-                    stack.callback(handle.remove)
-            heard = listening(
-                layers, parameters, self._tokens, self._hear, self.failures
+            self._hook_modules(stack)
+            products = listening_to_products(
+                self._layers, parameters, self._tokens, self._on_product, self.failures
             )
-            stack.enter_context(heard)
-            stack.enter_context(listening_to_lookups(layers, self._look_up))
+            stack.enter_context(products)
+            stack.enter_context(listening_to_lookups(self._layers, self._on_lookup))
             stack.enter_context(self._stages.following(network.module))
             stack.enter_context(torch.enable_grad())
-            self.f = network.functional_call(copies, batch)
-        for layer in layers:
-            if isinstance(layer, LooseParameter):
-                layer.decisions.end()
+            self.f = network.functional_call(copies, self._batch)
+        for each in loose:
+            each.end_of_forward()
+        return self
+
+    def _hook_modules(self, stack: ExitStack) -> None:
+        """Be called by the modules that are layers themselves."""
+        projections = stack.enter_context(explicit_attention(self._network.module))
+        for layer in self._layers:
+            for module in layer.modules if layer.is_hooked else ():
+                place = projections.get(module, module)
+                handle = place.register_forward_hook(
+                    self._hook(layer), with_kwargs=True
+                )
+                stack.callback(handle.remove)
 
     def backward(self, s: Tensor, *, last: bool = True) -> None:
         """Pull one cotangent per example back through the network.
@@ -125,7 +138,7 @@ class Pass:
             self.close()
 
     def takes_several(self) -> bool:
-        """Whether several cotangents can be pulled back at once; tries it, unheard."""
+        """Whether several cotangents can be pulled back at once; tries it, muted."""
         self._check_reached()
         self._muted = True
         try:
@@ -142,106 +155,118 @@ class Pass:
         for handle in self._handles:
             handle.remove()
 
-    def _copies(self, layer: LooseParameter, parameter: Tensor) -> Tensor:
-        copies = layer.copies(parameter, self._count)
-        self._leaves.append(copies)
-        rows = layer.row_numbers(self._count, parameter.device)
-        visit = Visit(layer, self._call(layer), copies, rows, None, None, Order.FIRST)
-        self._listen(visit, copies)
-        own = copies.clone().reshape(self._count, *layer.shape)
-        return Copies(own, layer.decisions.begin())
+    def _copies(self, layer: LooseParameter, values: Mapping[str, Tensor]) -> Copies:
+        value = values[layer.name]
+        leaves = layer.leaves(value, self._count)
+        self._leaves.append(leaves)
+        rows = layer.row_numbers(self._count, value.device)
+        layout = layer.batch_layouts[0]
+        call = LayerCall(layer, self._number(layer), leaves, rows, None, None, layout)
+        self._listen(call, leaves)
+        return layer.copies(leaves)
 
     def _hook(self, layer: Layer) -> Any:
         def hook(
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], z: Any
         ) -> Any:
             x = args[0] if args else next(iter(kwargs.values()))
-            return self._use(layer, self._call(layer), x, z)
+            return self._use(layer, self._number(layer), x, z)
 
         return hook
 
-    def _look_up(self, layer: TableLayer, numbers: Tensor, rows: Tensor) -> Tensor:
+    def _on_lookup(self, layer: TableLayer, ids: Tensor, rows: Tensor) -> Tensor:
         """A use of a table inside of its module."""
-        call = self._call(layer)
-        return self._use(layer, call, *layer.spread(call, numbers, rows, self._count))
+        number = self._number(layer)
+        spread = layer.spread(number, ids, rows, self._count)
+        return self._use(layer, number, *spread)
 
-    def _use(self, layer: Layer, call: int, x: Tensor, z: Tensor) -> Tensor:
+    def _use(self, layer: Layer, number: int, x: Tensor, z: Tensor) -> Tensor:
         try:
-            visit = self._visit(layer, call, x)
+            call = self._layer_call(layer, number, x)
         except CoverageError as error:
             self.failures[layer] = str(error)
             return z
-        return self._enter(visit, z)
+        return self._enter(call, z)
 
     def _tokens(self, x: Tensor) -> Tokens:
         return Tokens(self._count, self._stages.masks_of(x).mask)
 
-    def _hear(self, layer: Layer, a: Tensor, mask: Tensor, z: Tensor) -> Tensor:
+    def _on_product(self, layer: Layer, a: Tensor, mask: Tensor, z: Tensor) -> Tensor:
         """A use of a layer inside of its module; everything is canonical."""
         rows = mask.flatten().nonzero()[:, 0]
-        visit = Visit(layer, self._call(layer), a, a.detach(), mask, rows, Order.FIRST)
-        return self._enter(visit, z)
+        first, number = BatchLayout.FIRST, self._number(layer)
+        call = LayerCall(layer, number, a, a.detach(), mask, rows, first)
+        return self._enter(call, z)
 
-    def _enter(self, visit: Visit, z: Tensor) -> Tensor:
+    def _enter(self, call: LayerCall, z: Tensor) -> Tensor:
         if not z.requires_grad:
             self._leaves.append(z.detach().requires_grad_())
             z = self._leaves[-1].clone()  # a leaf may not be changed in place
-        self._listen(visit, z)
+        self._listen(call, z)
         return z
 
-    def _visit(self, layer: Layer, call: int, x: Tensor) -> Visit:
+    def _layer_call(self, layer: Layer, number: int, x: Tensor) -> LayerCall:
         """Look at an input: where its examples are, and which positions are real."""
-        order = layer.orders.get(call)
-        table = isinstance(layer, TableLayer)
-        a = layer.inputs(x.detach()) if x.dim() > 1 or table else x
-        lead = a.shape[:-1] if layer.arranged else a.shape[:1]
-        allowed = possible(lead, self._count) if lead else []
-        if not layer.arranged:
-            allowed = [o for o in allowed if o is Order.FIRST]
-        if not (allowed if order is None else fits(order, lead, self._count)):
-            raise CoverageError(
-                f"the batch of {self._count} is nowhere in its input {list(x.shape)}"
-                if order is None
-                else f"the batch of {self._count} is not where it was in its input "
-                f"{list(x.shape)}: {order.value}"
-            )
-        if order is None or not layer.arranged:
-            return Visit(layer, call, x, a, None, None, order)
-        a = arrange(a, order, self._count)
+        layout = layer.batch_layouts.get(number)
+        a = layer.inputs(x.detach()) if x.dim() > 1 or layer.looks_up else x
+        lead = a.shape[: -1 if layer.is_canonical else 1]
+        self._require_batch(layer, layout, lead, x)
+        if layout is None or not layer.is_canonical:
+            return LayerCall(layer, number, x, a, None, None, layout)
+        a = canonical(a, layout, self._count)
         mask, rows = None, None
-        if not layer.whole:
+        if not layer.has_gramian:
             mask, rows = self._stages.masks_of(x).of(a.shape[1:-1], x.shape)
         a = positions_first(a)
-        a = a[..., 0] if table else a
-        return Visit(layer, call, x, a, mask, rows, order)
+        a = a[..., 0] if layer.looks_up else a
+        return LayerCall(layer, number, x, a, mask, rows, layout)
 
-    def _listen(self, visit: Visit, z: Tensor) -> None:
-        self._listener.on_input(visit)
+    def _require_batch(
+        self, layer: Layer, layout: BatchLayout | None, lead: torch.Size, x: Tensor
+    ) -> None:
+        """Refuse an input in which the batch is not, or not where it was."""
+        if layout is not None and not fits(layout, lead, self._count):
+            raise CoverageError(
+                f"the batch of {self._count} is not where it was in its input "
+                f"{list(x.shape)}: {layout.value}"
+            )
+        if layout is None:
+            allowed = possible(lead, self._count) if lead else []
+            if layer.is_batch_first:
+                allowed = [each for each in allowed if each is BatchLayout.FIRST]
+            if not allowed:
+                shape = list(x.shape)
+                raise CoverageError(
+                    f"the batch of {self._count} is nowhere in its input {shape}"
+                )
+
+    def _listen(self, call: LayerCall, z: Tensor) -> None:
+        self._listener.on_input(call)
         self.largest = max(self.largest, z.numel())
-        layer = visit.layer
+        layer = call.layer
         if not (layer.keeps_inputs or self._listener.keeps_inputs):
-            visit.x = visit.a = visit.a.new_empty(0)
+            call.x = call.a = call.a.new_empty(0)
 
-        def hear(g: Tensor) -> None:
+        def receive(g: Tensor) -> None:
             if self._muted:
                 return
             g = layer.cotangents(g)
-            if layer.arranged and visit.order is not None:
-                g = positions_first(arrange(g, visit.order, self._count))
-            self._tell(visit, g)
+            if layer.is_canonical and call.layout is not None:
+                g = positions_first(canonical(g, call.layout, self._count))
+            self._report(call, g)
 
-        self._handles.append(z.register_hook(hear))
+        self._handles.append(z.register_hook(receive))
 
-    def _tell(self, visit: Visit, g: Tensor) -> None:
+    def _report(self, call: LayerCall, g: Tensor) -> None:
         listener = self._listener
         if self._several is None:
-            listener.on_cotangent(visit, g)
+            listener.on_cotangent(call, g)
         elif isinstance(listener, ListenerToSeveral):
-            leave(g, self._several, partial(listener.on_cotangents, visit))
+            leave(g, self._several, partial(listener.on_cotangents, call))
 
-    def _call(self, layer: Layer) -> int:
-        self.calls[layer] += 1
-        return self.calls[layer] - 1
+    def _number(self, layer: Layer) -> int:
+        self.call_counts[layer] += 1
+        return self.call_counts[layer] - 1
 
 
 def positions_first(x: Tensor) -> Tensor:

@@ -2,24 +2,25 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 
 from kfac_artifacts.capture.layers.base import Layer
-from kfac_artifacts.capture.naming import blocks_of
 from kfac_artifacts.capture.record import Record
 from kfac_artifacts.capture.recorder import Recorder
 from kfac_artifacts.capture.run import Run
 from kfac_artifacts.capture.sample import Loaded
 
-Batch: TypeAlias = tuple[Sequence[int], dict[str, Record]]
+L = TypeVar("L", bound=Layer)
+
+RecordBatch: TypeAlias = tuple[Sequence[int], dict[str, Record]]
 """Ranks of the examples of a batch, and their records by block."""
 
 
 def next_group(
-    run: Run, todo: Sequence[Layer], memory: int, stage: str
-) -> tuple[list[Layer], list[Batch]]:
+    run: Run, todo: Sequence[L], memory: int, stage: str
+) -> tuple[list[L], list[RecordBatch]]:
     """Record the next modules whose records of all examples fit into memory.
 
     Args:
@@ -49,8 +50,8 @@ def next_group(
 
 def _kept(
     loaded: Loaded, records: Mapping[str, Record], group: Sequence[Layer]
-) -> Batch:
-    names = [name for layer in group for name in blocks_of(layer, layer)]
+) -> RecordBatch:
+    names = [name for layer in group for name in layer.blocks(layer)]
     return loaded.ranks, {name: records[name] for name in names}
 
 
@@ -59,17 +60,17 @@ def _recorder(run: Run) -> Recorder:
 
 
 def _fitting(
-    run: Run, todo: Sequence[Layer], records: Mapping[str, Record], memory: int
-) -> list[Layer]:
+    run: Run, todo: Sequence[L], records: Mapping[str, Record], memory: int
+) -> list[L]:
     """The first layers whose records of all examples fit, as one batch tells."""
     share = len(run.sample.ranks)
     sizes = [
-        float(share * sum(records[name].nbytes for name in blocks_of(layer, layer)))
+        float(share * sum(records[name].nbytes for name in layer.blocks(layer)))
         for layer in todo
     ]
     device = run.network.device
     told = run.workers.sum(torch.tensor([*sizes, memory], device=device)).tolist()
-    fitting, total = [], 0.0
+    fitting, total = list[L](), 0.0
     for layer, size in zip(todo, told, strict=False):
         if total + size <= told[-1]:
             fitting.append(layer)
@@ -78,7 +79,7 @@ def _fitting(
 
 
 @dataclass(frozen=True)
-class Streamed:
+class StreamedRecords:
     """Records that are made anew for every look, one batch in memory at a time.
 
     Attributes:
@@ -91,7 +92,7 @@ class Streamed:
     layers: Sequence[Layer]
     stage: str
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[RecordBatch]:
         recorder = _recorder(self.run)
         for loaded in self.run.passes(recorder, self.layers, self.stage):
             yield loaded.ranks, recorder.take()

@@ -5,16 +5,15 @@ example the others must see nothing. This catches fused attention, ties, dead br
 and an axis that is not what it was taken for.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kfac_artifacts.capture.batch_axes import drop_unfit, find_batch_axes
-from kfac_artifacts.capture.events import Visit
 from kfac_artifacts.capture.hooks import Pass, requiring_gradients
-from kfac_artifacts.capture.layers.base import Layer, LinearLayer, TableLayer
+from kfac_artifacts.capture.layers.base import Layer, LayerCall
 from kfac_artifacts.capture.layers.inventory import Inventory
 from kfac_artifacts.errors import CoverageError, KfacError
 from kfac_artifacts.network import Batch, Network
@@ -25,8 +24,6 @@ TOLERANCES = {torch.float64: (1e-6, 1e-5), torch.float32: (1e-3, 1e-5)}
 largest gradient, below which a difference is rounding."""
 HALF_PRECISION = (0.2, 0.02)
 UNREACHED = "f does not depend on it"
-UNSEEN = "f uses it without calling its module"
-UNREAD = "f does not look up its rows as they are"
 OUTSIDE = "f also uses it outside its module (tied or fused weights)"
 
 
@@ -36,12 +33,12 @@ class Coverage:
 
     Attributes:
         layers: Layers that are covered.
-        calls: How often each is used in a forward pass.
+        call_counts: How often each is used in a forward pass.
         leaders: Layers that have the input of another one, and that one.
     """
 
     layers: list[Layer]
-    calls: dict[Layer, int]
+    call_counts: dict[Layer, int]
     leaders: dict[Layer, Layer]
 
     @property
@@ -56,35 +53,35 @@ class _Prover:
     keeps_inputs = True
 
     def __init__(self, true: dict[tuple[str, int | None], Tensor], largest: float):
-        self.inputs: list[Visit] = []
+        self.inputs: list[LayerCall] = []
         self.faults: dict[Layer, str] = {}
         self.left: dict[Layer, int] = {}  # calls whose cotangents have not come
         self._true = true
         self._largest = largest
         self._seen: dict[Layer, dict[str, Tensor]] = {}
 
-    def on_input(self, visit: Visit) -> None:
+    def on_input(self, call: LayerCall) -> None:
         """Keep it for the comparison of inputs."""
-        self.inputs.append(visit)
+        self.inputs.append(call)
 
-    def on_cotangent(self, visit: Visit, g: Tensor) -> None:
+    def on_cotangent(self, call: LayerCall, g: Tensor) -> None:
         """Add up the gradient of all examples; compare after the last call."""
-        layer = visit.layer
+        layer = call.layer
         try:
-            self._add(visit, g)
+            self._add(call, g)
         except (RuntimeError, TypeError, ValueError, IndexError):
             self.faults[layer] = "its tensors do not have the shapes of its kind"
-        if visit.mask is not None and bool(g[~visit.mask].any()):
+        if call.mask is not None and bool(g[~call.mask].any()):
             self.faults[layer] = "f depends on positions that the attention mask hides"
         self.left[layer] -= 1
         if self.left[layer] == 0:
             self.compare(layer)
 
-    def _add(self, visit: Visit, g: Tensor) -> None:
-        seen = self._seen.setdefault(visit.layer, {})
+    def _add(self, call: LayerCall, g: Tensor) -> None:
+        seen = self._seen.setdefault(call.layer, {})
         for n in range(len(g)):
-            found = visit.layer.gradients(visit.a[n : n + 1], g[n : n + 1])
-            for role, name in visit.layer.parameters.items():
+            found = call.layer.gradients(call.a[n : n + 1], g[n : n + 1])
+            for role, name in call.layer.parameters.items():
                 gradient = found[role].detach()[0]
                 seen[name] = seen[name] + gradient if name in seen else gradient
 
@@ -104,18 +101,13 @@ class _Prover:
     ) -> str | None:
         if seen is None:
             reached = actual is not None and bool(actual.any())
-            return unseen(layer) if reached else UNREACHED
+            return layer.unseen if reached else UNREACHED
         relative, negligible = TOLERANCES.get(seen.dtype, HALF_PRECISION)
         known = torch.zeros_like(seen) if actual is None else actual
         allowed = relative * known.norm() + negligible * self._largest
         if seen.shape != known.shape or not (seen - known).norm() <= allowed:
             return OUTSIDE
         return UNREACHED if actual is None else None
-
-
-def unseen(layer: Layer) -> str:
-    """Say why nothing was heard of a layer that f depends on."""
-    return UNREAD if isinstance(layer, TableLayer) else UNSEEN
 
 
 def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
@@ -138,7 +130,7 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
         CoverageError: If none is left.
         KfacError: If f is not finite.
     """
-    f, s, true = true_gradients(network, inventory, batch)
+    f, s, true = true_gradients(network, batch, inventory.excluded)
     if not bool(f.isfinite().all()):
         raise KfacError(
             "the model's output is not finite for the first examples; try --dtype "
@@ -153,8 +145,8 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
         drop_unfit(network, inventory, batch, f)
         find_batch_axes(network, inventory, batch, s)
         require_layers(inventory, reached)
-        passed = Pass(network, inventory.layers, batch, prover)
-        prover.left |= passed.calls
+        passed = Pass(network, inventory.layers, batch, prover).forward()
+        prover.left |= passed.call_counts
         passed.backward(s)
     for layer in list(inventory.layers):
         if prover.left.get(layer) != 0:
@@ -163,8 +155,10 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
         if fault is not None and layer in inventory.layers:
             inventory.drop(layer, fault)
     require_layers(inventory, reached)
-    calls = {layer: passed.calls[layer] for layer in inventory.layers}
-    return Coverage(inventory.layers, calls, leaders_of(prover.inputs, calls))
+    call_counts = {layer: passed.call_counts[layer] for layer in inventory.layers}
+    return Coverage(
+        inventory.layers, call_counts, leaders_of(prover.inputs, call_counts)
+    )
 
 
 def require_layers(
@@ -188,14 +182,14 @@ def require_layers(
 
 
 def true_gradients(
-    network: Network, inventory: Inventory, batch: Batch
+    network: Network, batch: Batch, excluded: Collection[str] = ()
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Ask autograd for the gradient of every parameter that is asked for.
+    """Ask autograd for the gradient of every parameter that f depends on.
 
     Args:
         network: The network; left as it was found.
-        inventory: What is asked for.
         batch: The examples.
+        excluded: Parameters of which none is asked for.
 
     Returns:
         The value of f, a random cotangent for every example, and the gradients of what
@@ -204,7 +198,7 @@ def true_gradients(
     Raises:
         CoverageError: If f depends on no parameter.
     """
-    excluded = set(inventory.excluded)
+    left_out = set(excluded)
     with requiring_gradients(network, wanted=True), torch.enable_grad():
         parameters = network.parameters()
         leaves = {n: p for n, p in parameters.items() if p.requires_grad}
@@ -212,7 +206,7 @@ def true_gradients(
         s = torch.randn(f.shape, generator=seeded(0)).to(f)
         if not f.requires_grad:
             raise CoverageError("f does not depend on any parameter of the model")
-        leaves = {n: p for n, p in leaves.items() if n not in excluded}
+        leaves = {n: p for n, p in leaves.items() if n not in left_out}
         grads = torch.autograd.grad(f, list(leaves.values()), s, allow_unused=True)
     found = {n: g for n, g in zip(leaves, grads, strict=True) if g is not None}
     dense = {n: g.to_dense() if g.is_sparse else g for n, g in found.items()}
@@ -233,31 +227,38 @@ def _by_layer(
     }
 
 
-def leaders_of(visits: Sequence[Visit], calls: dict[Layer, int]) -> dict[Layer, Layer]:
-    """Find linear layers that come right after another one with the very same input.
+def leaders_of(
+    calls: Sequence[LayerCall], call_counts: Mapping[Layer, int]
+) -> dict[Layer, Layer]:
+    """Find layers that come right after another one with the very same input.
 
     Args:
-        visits: All visits of a pass, in order, with their inputs.
-        calls: How often each layer was used; only those used once share.
+        calls: All calls of a pass, in order, with their inputs.
+        call_counts: How often each layer was used; only those used once share.
 
     Returns:
         Each such layer, with the first one that has its input.
     """
     leaders: dict[Layer, Layer] = {}
-    leader: LinearLayer | None = None
-    last = visits[0]
-    for visit in visits:
-        layer = visit.layer
-        if not isinstance(layer, LinearLayer) or calls.get(layer) != 1:
-            leader = None
+    leader: Layer | None = None
+    last: tuple[Tensor, Hashable] | None = None
+    for call in calls:
+        key = call.layer.shared_input(call)
+        if key is None or call_counts.get(call.layer) != 1:
+            leader, last = None, None
         elif (
             leader is not None
-            and visit.x is last.x
-            and ("bias" in layer.parameters) == ("bias" in leader.parameters)
-            and visit.a.shape == last.a.shape
-            and layer.geometry == leader.geometry
+            and last is not None
+            and last[0] is call.x
+            and last[1] == key
         ):
-            leaders[layer] = leader
+            leaders[call.layer] = leader
         else:
-            leader, last = layer, visit
+            leader, last = call.layer, (call.x, key)
     return leaders
+
+
+def reached_parameters(network: Network, batch: Batch) -> list[str]:
+    """Name the parameters that f depends on, in the order of the network."""
+    _, _, gradients = true_gradients(network, batch)
+    return list(gradients)

@@ -1,13 +1,13 @@
 """From passes to records: what listens, and what it makes of it."""
 
 from collections import defaultdict
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from kfac_artifacts.capture.events import Visit
-from kfac_artifacts.capture.layers.base import Layer, LinearLayer, TableLayer
-from kfac_artifacts.capture.record import LinearRecord, Record, TableRecord
+from kfac_artifacts.capture.layers.base import KroneckerLayer, Layer, LayerCall
+from kfac_artifacts.capture.record import LinearRecord, Record
 from kfac_artifacts.symmetric import accumulation
 
 
@@ -27,24 +27,24 @@ class Recorder:
 
     def __init__(self, *, exact: bool = False) -> None:
         self._exact = exact
-        self._visits: dict[Layer, list[Visit]] = defaultdict(list)
+        self._calls: dict[KroneckerLayer, list[LayerCall]] = defaultdict(list)
         self._g: dict[tuple[Layer, int], list[Tensor]] = defaultdict(list)
         self._whole: dict[str, list[Tensor]] = defaultdict(list)
         self._sum: dict[str, Tensor] = {}
 
-    def on_input(self, visit: Visit) -> None:
+    def on_input(self, call: LayerCall) -> None:
         """Keep the input."""
-        if not visit.layer.whole:
-            kept = Visit(visit.layer, visit.call, visit.x, visit.a, visit.mask)
-            self._visits[visit.layer].append(kept)
+        if isinstance(call.layer, KroneckerLayer):
+            kept = replace(call, rows=None, layout=None)
+            self._calls[call.layer].append(kept)
 
-    def on_cotangent(self, visit: Visit, g: Tensor) -> None:
+    def on_cotangent(self, call: LayerCall, g: Tensor) -> None:
         """Keep the cotangent, or the gradient of a Gramian block."""
-        layer = visit.layer
-        if not layer.whole:
-            self._g[layer, visit.call].append(g.detach().to(accumulation(g.dtype)))
+        layer = call.layer
+        if not layer.has_gramian:
+            self._g[layer, call.number].append(g.detach().to(accumulation(g.dtype)))
             return
-        found = layer.gradients(visit.a, g)
+        found = layer.gradients(call.a, g)
         for role, name in layer.parameters.items():
             before = self._sum.get(name)
             value = found[role].detach().to(accumulation(g.dtype))
@@ -62,14 +62,14 @@ class Recorder:
     def take(self) -> dict[str, Record]:
         """Give the records of the batch by block, and forget them."""
         records: dict[str, Record] = {}
-        for layer, visits in self._visits.items():
-            g = [self._stacked(self._g[layer, visit.call]) for visit in visits]
-            records[layer.name] = _record(layer, visits, torch.cat(g, dim=2))
+        for layer, calls in self._calls.items():
+            g = [self._stacked(self._g[layer, call.number]) for call in calls]
+            records[layer.name] = layer.record(calls, torch.cat(g, dim=2))
         for name, values in self._whole.items():
             gradient = self._stacked(values)[:, :, None]
             one = gradient.new_ones(len(gradient), 1, 1)
             records[name] = LinearRecord(gradient, one)
-        self._visits.clear()
+        self._calls.clear()
         self._g.clear()
         self._whole.clear()
         return records
@@ -77,23 +77,3 @@ class Recorder:
     def _stacked(self, of_cotangents: list[Tensor]) -> Tensor:
         g = torch.stack(of_cotangents, dim=1)
         return g * g.shape[1] ** 0.5 if self._exact else g
-
-
-def _record(layer: Layer, visits: list[Visit], g: Tensor) -> Record:
-    """Join the calls of a layer: they add up like positions."""
-    real = None
-    if any(visit.mask is not None for visit in visits):
-        real = torch.cat([_real(visit).to(g.dtype) for visit in visits], dim=1)
-        g = g * real[:, None, :, None]
-    a = torch.cat([visit.a for visit in visits], dim=1) if visits[1:] else visits[0].a
-    if isinstance(layer, LinearLayer):
-        return LinearRecord(g, a, real, bias="bias" in layer.parameters).compact()
-    if real is not None:
-        a = a.masked_fill(real == 0, -1)
-    rows = layer.rows if isinstance(layer, TableLayer) else a.shape[1]
-    return TableRecord(g, a, rows)
-
-
-def _real(visit: Visit) -> Tensor:
-    """Which positions are real, ``[N, P]``."""
-    return visit.a.new_ones(visit.a.shape[:2]) if visit.mask is None else visit.mask

@@ -106,7 +106,7 @@ class Run:
         chunks: "_Chunks",
     ) -> None:
         with chunks.kernels():
-            passed = Pass(self.network, layers, loaded.batch, listener)
+            passed = Pass(self.network, layers, loaded.batch, listener).forward()
         with self.workers.step():
             self._check(passed, layers, loaded)
         listener.end_of_forward()
@@ -127,10 +127,13 @@ class Run:
             raise KfacError(f"{layer.name}: {reason}")
         _check_finite(passed.f, [self.sample.indices[rank] for rank in loaded.ranks])
         for layer in layers:
-            expected = self.coverage.calls[layer]
-            if passed.calls[layer] != expected:
+            expected, found = (
+                self.coverage.call_counts[layer],
+                passed.call_counts[layer],
+            )
+            if found != expected:
                 raise CoverageError(
-                    f"{layer.name} is used {passed.calls[layer]} times in this batch, "
+                    f"{layer.name} is used {found} times in this batch, "
                     f"but {expected} times in the first; exclude it"
                 )
 

@@ -13,8 +13,7 @@ from kfac_artifacts.compress.originals import Original, originals
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Diagonal
-from kfac_artifacts.format.factor_info import factor_info
-from kfac_artifacts.format.sizes import described, overhead
+from kfac_artifacts.format import described, factor_info, overhead
 from kfac_artifacts.progress import Advance, unseen
 
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)

@@ -13,10 +13,13 @@ from kfac_artifacts.compress.compress_factor import compress_factor
 from kfac_artifacts.compress.originals import originals
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.errors import FactorError, FormatError
-from kfac_artifacts.format import StoredFactors
-from kfac_artifacts.format.coding import encode_factor
-from kfac_artifacts.format.factor_info import FactorInfo, stored
-from kfac_artifacts.format.tensors import write_tensors
+from kfac_artifacts.format import (
+    FactorInfo,
+    StoredFactors,
+    encode_factor,
+    stored,
+    write_tensors,
+)
 from kfac_artifacts.progress import Advance, unseen
 
 

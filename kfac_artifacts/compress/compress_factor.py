@@ -12,9 +12,7 @@ from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.definiteness import lowest
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import Diagonal, Factor, LowRank, eigenvalue_ratio
-from kfac_artifacts.format import Storage
-from kfac_artifacts.format.coding import rounded
-from kfac_artifacts.format.factor_info import FactorInfo, factor_info
+from kfac_artifacts.format import FactorInfo, Storage, factor_info, rounded
 
 NEGATIVE = 1e-5
 """An eigenvalue is negative below minus this share of the largest."""

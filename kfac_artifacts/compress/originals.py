@@ -15,8 +15,7 @@ from kfac_artifacts.artifact import (
     KroneckerBlock,
     terms_of,
 )
-from kfac_artifacts.factors import Factor
-from kfac_artifacts.factors.eigen import eigh
+from kfac_artifacts.factors import Factor, eigh
 
 LARGE, LANCZOS = 1024, 24
 """From this size on a few eigenvectors are found alone, if they are one in so many."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from kfac_artifacts.choices import FORMS, STORAGES
 from kfac_artifacts.compress.forms.base import Form, Keep
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.format.storage.base import packed
+from kfac_artifacts.format import packed
 
 PRESETS = {
     "small": "low-rank-32+int8",

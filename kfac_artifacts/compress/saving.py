@@ -11,8 +11,7 @@ from kfac_artifacts.compress.compress_artifact import compress
 from kfac_artifacts.compress.forms import Keep
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.format import MAX_SHARD_BYTES, write_artifact
-from kfac_artifacts.format.writer import DEFAULT_STORAGE
+from kfac_artifacts.format import DEFAULT_STORAGE, MAX_SHARD_BYTES, write_artifact
 from kfac_artifacts.places import check_free, workspace
 from kfac_artifacts.progress import Advance, unseen
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from kfac_artifacts.artifact import Json
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.estimate.options import ComputeOptions
-from kfac_artifacts.format.checkpoint import MANIFEST, Checkpoint, State
+from kfac_artifacts.format import CHECKPOINT_MANIFEST, Checkpoint, State
 from kfac_artifacts.places import hold
 from kfac_artifacts.workers import Workers
 
@@ -192,7 +192,11 @@ def kept_in(path: str | Path) -> list[Path]:
     Returns:
         The directories that hold a state.
     """
-    return [place for place in _places(Path(path)) if (place / MANIFEST).is_file()]
+    return [
+        place
+        for place in _places(Path(path))
+        if (place / CHECKPOINT_MANIFEST).is_file()
+    ]
 
 
 def discard(path: str | Path) -> None:

@@ -10,19 +10,19 @@ from kfac_artifacts.artifact import (
     Json,
     Source,
 )
-from kfac_artifacts.capture import cotangents as ct
-from kfac_artifacts.capture.hooks import requiring_gradients
-from kfac_artifacts.capture.independence import require_independence
-from kfac_artifacts.capture.layers.inventory import take_inventory
-from kfac_artifacts.capture.proof import prove
-from kfac_artifacts.capture.run import Run
-from kfac_artifacts.capture.sample import (
+from kfac_artifacts.capture import (
+    Run,
     Sample,
+    check_cotangents,
     pair_to_prove,
+    prove,
     require_enough,
+    require_independence,
+    requiring_gradients,
+    take_inventory,
 )
 from kfac_artifacts.chosen import choose_examples
-from kfac_artifacts.estimate.accumulator import sum_shapes
+from kfac_artifacts.estimate.accumulator import factor_sums
 from kfac_artifacts.estimate.checkpointing import Saver
 from kfac_artifacts.estimate.description import describe
 from kfac_artifacts.estimate.distributed.sharing import share_work
@@ -92,7 +92,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         PlaceError: If another run has the checkpoint.
         KfacError: If the network's output is not finite, or another process failed.
     """
-    ct.check(cotangents)
+    check_cotangents(cotangents)
     indices = choose_examples(len(examples), count, cotangents.seed)
     if not allow_few:
         require_enough(examples, indices)
@@ -106,7 +106,8 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         pair = pair_to_prove(examples, indices)
         require_independence(used, examples, indices)
         coverage = prove(used, inventory, pair)
-    sharing.assign_owners(sum_shapes(coverage, used.shapes))
+    planned = factor_sums(coverage, used.shapes)
+    sharing.assign_owners({name: each.shape for name, each in planned.items()})
     workers = sharing.workers
     part = workers.rank, workers.size
     sample = Sample(examples, indices, cotangents, batch_size, part)

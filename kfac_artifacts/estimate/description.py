@@ -1,7 +1,7 @@
 """What an artifact says of how it was computed, whoever computed it."""
 
 from kfac_artifacts.artifact import BaseModel, NamedConfig, Provenance, Source
-from kfac_artifacts.capture.layers.inventory import Inventory, constants_of
+from kfac_artifacts.capture import Inventory, constants_of
 from kfac_artifacts.network import Network
 
 

@@ -6,12 +6,12 @@ from typing import Any
 from torch import Tensor
 
 from kfac_artifacts.artifact import Json
-from kfac_artifacts.capture.run import Run
+from kfac_artifacts.capture import Run
 from kfac_artifacts.estimate.accumulator import Accumulator
 from kfac_artifacts.estimate.checkpointing import REFINING, SUMS, Saver
 from kfac_artifacts.estimate.estimators.base import Estimate, Estimator
 from kfac_artifacts.factors import Dense, Diagonal, Factor
-from kfac_artifacts.format.checkpoint import State
+from kfac_artifacts.format import State
 
 
 def estimate(run: Run, estimator: Estimator, saver: Saver) -> Estimate:

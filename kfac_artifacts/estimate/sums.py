@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kfac_artifacts.capture import FactorSum
 from kfac_artifacts.errors import KfacError
 from kfac_artifacts.symmetric import accumulation, add_outer, mirror
 from kfac_artifacts.workers import Workers
@@ -19,25 +20,26 @@ class Sums:
     """Named sums, each on every process, or only on the process that owns it.
 
     Args:
-        shapes: Shape of every sum: ``[d, d]`` for a matrix, ``[V]`` for a diagonal.
+        planned: Every sum by the name of its factor.
         like: A tensor of the device and the number type that the network computes in.
         workers: The processes that add to the sums.
 
     Attributes:
+        planned: Shape of every sum, and what it is divided by.
         tensors: The sums that live here; of a matrix only the upper triangle counts.
         positions: How many rows this process has added to each.
     """
 
     def __init__(
-        self, shapes: Mapping[str, tuple[int, ...]], like: Tensor, workers: Workers
+        self, planned: Mapping[str, FactorSum], like: Tensor, workers: Workers
     ) -> None:
-        self._shapes = dict(shapes)
+        self.planned = dict(planned)
         self._like = like.new_empty(0, dtype=accumulation(like.dtype))
         self._workers = workers
         self.tensors = {
-            name: self._zeros(name) for name in shapes if workers.holds(name)
+            name: self._zeros(name) for name in planned if workers.holds(name)
         }
-        self.positions = dict.fromkeys(shapes, 0)
+        self.positions = dict.fromkeys(planned, 0)
         self._sent: list[str] = []
 
     def add_outer(
@@ -96,8 +98,18 @@ class Sums:
             )
         self._sent.clear()
 
-    def take(self, name: str, divisor: int) -> Tensor:
-        """Give the mean, as a symmetric matrix or a diagonal, and forget the sum."""
+    def take(self, name: str, weight: int) -> Tensor:
+        """Give the mean, as a symmetric matrix or a diagonal, and forget the sum.
+
+        Args:
+            name: Of the sum.
+            weight: What sums over examples are divided by.
+
+        Returns:
+            The mean.
+        """
+        over_positions = self.planned[name].over_positions
+        divisor = self.positions[name] if over_positions else weight
         mean = self.tensors.pop(name).div_(max(divisor, 1))
         return mirror(mean) if mean.dim() == 2 else mean
 
@@ -114,6 +126,6 @@ class Sums:
             self.tensors[name] += own
 
     def _zeros(self, name: str) -> Tensor:
-        shape = self._shapes[name]
+        shape = self.planned[name].shape
         exact = torch.float64 if len(shape) == 1 else None  # counts of millions
         return self._like.new_zeros(shape, dtype=exact)

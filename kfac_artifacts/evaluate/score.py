@@ -15,8 +15,12 @@ from kfac_artifacts.evaluate.results import Evaluation, ModeScores, TaskScores
 from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import Batch, LabelledExamples, Network
 from kfac_artifacts.progress import Advance, unseen
-from kfac_artifacts.task_vector import ClassifierHead, TaskVector, merge_task_vectors
-from kfac_artifacts.task_vector.merging import Method
+from kfac_artifacts.task_vector import (
+    ClassifierHead,
+    Method,
+    TaskVector,
+    merge_task_vectors,
+)
 
 logger = logging.getLogger(__name__)
 

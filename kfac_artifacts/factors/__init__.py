@@ -38,10 +38,12 @@ if TYPE_CHECKING:
     )
     from kfac_artifacts.factors.dense import Dense as Dense
     from kfac_artifacts.factors.diagonal import Diagonal as Diagonal
+    from kfac_artifacts.factors.eigen import eigh as eigh
     from kfac_artifacts.factors.fields import (
         Configuration as Configuration,
         Field as Field,
         Role as Role,
+        scales_of as scales_of,
     )
     from kfac_artifacts.factors.int8 import (
         Int8Entries as Int8Entries,

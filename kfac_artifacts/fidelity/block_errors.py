@@ -9,16 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact
-from kfac_artifacts.capture.layers.base import Layer
-from kfac_artifacts.capture.memory_groups import Batch, next_group
-from kfac_artifacts.capture.naming import blocks_of
-from kfac_artifacts.capture.record import Record
-from kfac_artifacts.capture.run import Run
+from kfac_artifacts.capture import Layer, Record, RecordBatch, Run, next_group
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.fidelity.directions import Direction, arrange
 from kfac_artifacts.fidelity.frobenius import Moments, block_operator, moments
 from kfac_artifacts.fidelity.results import Drift
-from kfac_artifacts.operator.block_operators import KroneckerSum
+from kfac_artifacts.operator import KroneckerSum
 
 
 @dataclass(eq=False)
@@ -91,13 +87,13 @@ class _Group:
         run: Run,
         artifact: Artifact,
         layers: Sequence[Layer],
-        batches: list[Batch],
+        batches: list[RecordBatch],
     ) -> None:
         self._run, self._artifact = run, artifact
         theirs = {b.with_factors(()): n for n, b in artifact.blocks.items()}
         self._records: dict[str, list[Record]] = {}
         for layer in layers:
-            for name, block in blocks_of(layer, layer).items():
+            for name, block in layer.blocks(layer).items():
                 records = [records[name] for _, records in batches]
                 self._records[theirs[block.with_factors(())]] = records
         self._operators = {name: self._operator(name) for name in self._records}

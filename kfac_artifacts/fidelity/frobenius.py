@@ -20,14 +20,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kfac_artifacts.artifact import Block
-from kfac_artifacts.capture.gradient_gram import gram, join
-from kfac_artifacts.capture.record import Record, TableRecord
+from kfac_artifacts.capture import Record, TableRecord, gram, join
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import Diagonal, Factor
 from kfac_artifacts.fidelity.results import Comparison
-from kfac_artifacts.operator.block_operators import KroneckerSum
-from kfac_artifacts.operator.curvature import block_terms
-from kfac_artifacts.operator.spectrum import Decomposed
+from kfac_artifacts.operator import Decomposed, KroneckerSum, block_terms
 
 
 @dataclass(frozen=True, eq=False)

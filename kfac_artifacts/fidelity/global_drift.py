@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kfac_artifacts.capture.run import Run
+from kfac_artifacts.capture import Run
 from kfac_artifacts.fidelity.agreement import agreement
 from kfac_artifacts.fidelity.block_errors import MeasuredBlock, observed
 from kfac_artifacts.fidelity.directions import Direction

@@ -6,12 +6,15 @@ from glob import escape
 from operator import add
 
 from kfac_artifacts.artifact import Artifact, Cotangents, require_curvature_of
-from kfac_artifacts.capture.hooks import requiring_gradients
-from kfac_artifacts.capture.layers.inventory import take_inventory
-from kfac_artifacts.capture.naming import blocks_of
-from kfac_artifacts.capture.proof import Coverage, prove
-from kfac_artifacts.capture.run import Run
-from kfac_artifacts.capture.sample import Sample, pair_to_prove
+from kfac_artifacts.capture import (
+    Coverage,
+    Run,
+    Sample,
+    pair_to_prove,
+    prove,
+    requiring_gradients,
+    take_inventory,
+)
 from kfac_artifacts.choices import KEPT_BYTES
 from kfac_artifacts.chosen import choose_examples
 from kfac_artifacts.errors import CoverageError, SettingsError
@@ -150,7 +153,7 @@ def _prove(
     there = {
         block.with_factors(())
         for layer in coverage.layers
-        for block in blocks_of(layer, layer).values()
+        for block in layer.blocks(layer).values()
     }
     missing = [n for n, b in artifact.blocks.items() if b.with_factors(()) not in there]
     if missing:

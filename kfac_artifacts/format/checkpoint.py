@@ -23,7 +23,7 @@ from kfac_artifacts.places import plain_errors
 
 FORMAT = "kfac-checkpoint"
 VERSION = 2
-MANIFEST = "checkpoint.json"
+CHECKPOINT_MANIFEST = "checkpoint.json"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Checkpoint:
             part.unlink(missing_ok=True)
             raise
         if file.exists():  # of another stage: its manifest must not name these tensors
-            (self.path / MANIFEST).unlink(missing_ok=True)
+            (self.path / CHECKPOINT_MANIFEST).unlink(missing_ok=True)
         part.replace(file)
         manifest = {
             "format": FORMAT,
@@ -87,9 +87,9 @@ class Checkpoint:
             "details": state.details,
             "sha256": sha256_file(file),
         }
-        write_durably(self.path / MANIFEST, dump_json(manifest))
+        write_durably(self.path / CHECKPOINT_MANIFEST, dump_json(manifest))
         for other in self._files():
-            if other not in (file, self.path / MANIFEST):
+            if other not in (file, self.path / CHECKPOINT_MANIFEST):
                 other.unlink()
 
     def load(self) -> State | None:
@@ -125,13 +125,21 @@ class Checkpoint:
 
     def _files(self) -> list[Path]:
         """What belongs to a checkpoint, half-written files too."""
-        patterns = ("step-*.safetensors", "step-*.part", MANIFEST, f".{MANIFEST}.*")
+        patterns = (
+            "step-*.safetensors",
+            "step-*.part",
+            CHECKPOINT_MANIFEST,
+            f".{CHECKPOINT_MANIFEST}.*",
+        )
         return [file for pattern in patterns for file in self.path.glob(pattern)]
 
     def _read(self) -> tuple[int, dict[str, Any], str] | None:
-        if not (self.path / MANIFEST).is_file():
+        if not (self.path / CHECKPOINT_MANIFEST).is_file():
             return None
-        fields = JsonObject(read_json(self.path / MANIFEST), str(self.path / MANIFEST))
+        fields = JsonObject(
+            read_json(self.path / CHECKPOINT_MANIFEST),
+            str(self.path / CHECKPOINT_MANIFEST),
+        )
         known = (fields.take("format", str), fields.count("version"))
         fields.require(
             known == (FORMAT, VERSION), f"{known} is not known here; {self.afresh}"

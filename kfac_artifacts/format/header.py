@@ -13,7 +13,7 @@ from kfac_artifacts.format.consistency import INDEX, SINGLE
 from kfac_artifacts.format.factor_info import FactorInfo, stored
 from kfac_artifacts.format.files import read_json, sha256_file
 from kfac_artifacts.format.json_object import JsonObject
-from kfac_artifacts.format.manifest import MANIFEST, Manifest, from_json
+from kfac_artifacts.format.manifest import MANIFEST, Manifest, manifest_from_json
 from kfac_artifacts.format.storage.base import TensorInfo
 from kfac_artifacts.format.tensor_header import check_header
 
@@ -118,7 +118,7 @@ def compare_hashes(path: Path) -> None:
 def _read_manifest(path: Path) -> Manifest:
     if not (path / MANIFEST).is_file():
         raise FormatError(f"{path} is no artifact: there is no {MANIFEST} in it")
-    manifest = from_json(read_json(path / MANIFEST))
+    manifest = manifest_from_json(read_json(path / MANIFEST))
     for name, info in manifest.files.items():
         file = path / name
         if not file.is_file():

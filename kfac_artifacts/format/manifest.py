@@ -114,7 +114,7 @@ def _block_to_json(block: BlockInfo) -> dict[str, Any]:
     return {"kind": block.kind, "parameter": parameter, "terms": terms}
 
 
-def from_json(value: object) -> Manifest:
+def manifest_from_json(value: object) -> Manifest:
     """Read and check a manifest.
 
     Args:

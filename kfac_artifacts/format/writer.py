@@ -15,7 +15,7 @@ from kfac_artifacts.format.manifest import (
     MANIFEST,
     FileInfo,
     Manifest,
-    from_json,
+    manifest_from_json,
     to_json,
 )
 from kfac_artifacts.format.tensors import write_tensors
@@ -67,7 +67,7 @@ def write_artifact(
             files[INDEX] = FileInfo(len(index), sha256_file(directory / INDEX))
         manifest = Manifest(artifact.provenance, artifact.blocks, infos, files)
         value = to_json(manifest)
-        from_json(value)  # what is written can be read
+        manifest_from_json(value)  # what is written can be read
         write_durably(directory / MANIFEST, dump_json(value))
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from huggingface_hub import GitRefs, ModelInfo, RepoFile, RepoFolder
 
-from kfac_artifacts.format.manifest import FileInfo
+from kfac_artifacts.format import FileInfo
 from kfac_artifacts.hub.address import COMMIT
 from kfac_artifacts.hub.causes import GarbledAnswerError
 from kfac_artifacts.hub.words import plain

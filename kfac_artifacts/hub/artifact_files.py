@@ -10,15 +10,18 @@ from hashlib import sha256
 from pathlib import Path
 
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format import check_hashes, read_header
-from kfac_artifacts.format.again import settled
-from kfac_artifacts.format.files import (
+from kfac_artifacts.format import (
+    MANIFEST,
+    FileInfo,
+    check_hashes,
     dump_json,
+    manifest_from_json,
+    parse_json,
+    read_header,
+    settled,
     sha256_file,
     write_durably,
 )
-from kfac_artifacts.format.json_text import parse_json
-from kfac_artifacts.format.manifest import MANIFEST, FileInfo, from_json
 from kfac_artifacts.hub.plain_files import check_plain, read_plain
 from kfac_artifacts.places import new_directory
 
@@ -158,7 +161,7 @@ def files_of(manifest: bytes, where: Path) -> dict[str, FileInfo]:
         FormatError: If it is no valid manifest.
     """
     try:
-        return dict(from_json(parse_json(manifest, MANIFEST)).files)
+        return dict(manifest_from_json(parse_json(manifest, MANIFEST)).files)
     except FormatError as error:
         raise FormatError(f"{where} is not valid: {error}") from error
 

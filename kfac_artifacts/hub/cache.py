@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub.file_download import repo_folder_name
 
-from kfac_artifacts.format.files import write_durably
+from kfac_artifacts.format import write_durably
 from kfac_artifacts.hub.address import COMMIT
 
 logger = getLogger(__name__)

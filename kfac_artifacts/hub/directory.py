@@ -10,10 +10,14 @@ from pathlib import Path
 
 from kfac_artifacts.artifact import Artifact, shared_differences
 from kfac_artifacts.errors import AddressError, FormatError, PlaceError
-from kfac_artifacts.format import check_hashes, read_header
-from kfac_artifacts.format.again import settled
-from kfac_artifacts.format.files import sha256_file, write_durably
-from kfac_artifacts.format.manifest import MANIFEST
+from kfac_artifacts.format import (
+    MANIFEST,
+    check_hashes,
+    read_header,
+    settled,
+    sha256_file,
+    write_durably,
+)
 from kfac_artifacts.hub.address import PlainAddress, tag_of
 from kfac_artifacts.hub.artifact_files import (
     CARD,

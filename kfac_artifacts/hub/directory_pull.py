@@ -3,9 +3,7 @@
 from pathlib import Path
 
 from kfac_artifacts.errors import FormatError, RegistryError
-from kfac_artifacts.format.again import LOOKS
-from kfac_artifacts.format.files import identity, sha256_file
-from kfac_artifacts.format.manifest import MANIFEST
+from kfac_artifacts.format import LOOKS, MANIFEST, identity, sha256_file
 from kfac_artifacts.hub.address import PlainAddress, contradicts, tag_of
 from kfac_artifacts.hub.artifact_files import Origin, receive
 from kfac_artifacts.hub.result import Pulled

@@ -15,8 +15,7 @@ from kfac_artifacts.errors import (
     RegistryError,
     listed,
 )
-from kfac_artifacts.format.json_text import MAX_JSON_BYTES
-from kfac_artifacts.format.manifest import MANIFEST, FileInfo
+from kfac_artifacts.format import MANIFEST, MAX_JSON_BYTES, FileInfo
 from kfac_artifacts.hub.address import COMMIT, HubAddress, contradicts, tag_of
 from kfac_artifacts.hub.answers import Entry, described_by
 from kfac_artifacts.hub.artifact_files import (

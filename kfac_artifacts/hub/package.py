@@ -7,8 +7,7 @@ from pathlib import Path
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format import load_artifact
-from kfac_artifacts.format.manifest import MANIFEST, FileInfo
+from kfac_artifacts.format import MANIFEST, FileInfo, load_artifact
 from kfac_artifacts.hub.artifact_files import CARD, CHANGED, ORIGIN, files_of, read_card
 from kfac_artifacts.hub.card import is_untouched, license_of, model_card
 from kfac_artifacts.hub.plain_files import check_plain, read_plain

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format.json_text import MAX_JSON_BYTES
+from kfac_artifacts.format import MAX_JSON_BYTES
 
 KINDS = {
     stat.S_IFLNK: "a link",

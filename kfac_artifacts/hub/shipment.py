@@ -7,7 +7,7 @@ from functools import cached_property
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format.manifest import MANIFEST, FileInfo
+from kfac_artifacts.format import MANIFEST, FileInfo
 from kfac_artifacts.hub.address import HubAddress
 from kfac_artifacts.hub.answers import Entry
 from kfac_artifacts.hub.package import Package

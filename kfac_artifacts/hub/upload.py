@@ -13,7 +13,7 @@ from kfac_artifacts.errors import (
     ConnectionFailed,
     RegistryError,
 )
-from kfac_artifacts.format.manifest import MANIFEST
+from kfac_artifacts.format import MANIFEST
 from kfac_artifacts.hub.address import COMMIT, TAG, HubAddress, tag_of
 from kfac_artifacts.hub.answers import Entry
 from kfac_artifacts.hub.artifact_files import CARD, MAX_CARD_BYTES, TENSOR_FILE

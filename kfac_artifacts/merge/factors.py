@@ -15,7 +15,7 @@ from kfac_artifacts.factors import (
     check_factor,
     eigenvalue_ratio,
 )
-from kfac_artifacts.format.storage.base import packed
+from kfac_artifacts.format import packed
 from kfac_artifacts.merge.factor_sums import (
     Sum,
     combine,

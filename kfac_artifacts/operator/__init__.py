@@ -8,7 +8,12 @@ if TYPE_CHECKING:
     from kfac_artifacts.operator.block_diagonal import (
         BlockDiagonalOperator as BlockDiagonalOperator,
     )
-    from kfac_artifacts.operator.curvature import CurvatureOperator as CurvatureOperator
+    from kfac_artifacts.operator.block_operators import KroneckerSum as KroneckerSum
+    from kfac_artifacts.operator.curvature import (
+        CurvatureOperator as CurvatureOperator,
+        block_terms as block_terms,
+    )
     from kfac_artifacts.operator.solve import Solver as Solver
+    from kfac_artifacts.operator.spectrum import Decomposed as Decomposed
 
 export_lazily(__name__)

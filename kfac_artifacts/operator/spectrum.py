@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kfac_artifacts.factors import Diagonal, Factor
-from kfac_artifacts.factors.eigen import eigh
+from kfac_artifacts.factors import Diagonal, Factor, eigh
 
 
 @dataclass(frozen=True, eq=False)

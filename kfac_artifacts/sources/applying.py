@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.errors import MismatchError
-from kfac_artifacts.format.files import dump_json
+from kfac_artifacts.format import dump_json
 from kfac_artifacts.places import check_free, new_directory
 from kfac_artifacts.sources.checkpoint import (
     MARKER,
@@ -31,8 +31,7 @@ from kfac_artifacts.sources.models import (
     number_type_of,
     read_config,
 )
-from kfac_artifacts.task_vector import TaskVector
-from kfac_artifacts.task_vector.merging import Merging, Method, merging_by
+from kfac_artifacts.task_vector import Merging, Method, TaskVector, merging_by
 
 FILES = (
     *DOWNLOADED,

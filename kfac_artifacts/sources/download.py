@@ -14,11 +14,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils._validators import validate_repo_id
 
 from kfac_artifacts.errors import AccessError, KfacError, SourceError
-from kfac_artifacts.hub.address import HubAddress
-from kfac_artifacts.hub.causes import is_unreachable
-from kfac_artifacts.hub.client_errors import explain
-from kfac_artifacts.hub.connection import Hub
-from kfac_artifacts.hub.patience import Patience
+from kfac_artifacts.hub import Hub, HubAddress, Patience, explain, is_unreachable
 
 
 def download(

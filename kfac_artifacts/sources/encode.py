@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 
 from kfac_artifacts.artifact import Json
-from kfac_artifacts.capture.independence import require_same
+from kfac_artifacts.capture import require_same
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources.output_maps import inputs, text_map

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from kfac_artifacts.task_vector.manifest import read_manifest as read_manifest
     from kfac_artifacts.task_vector.merging import (
         Merging as Merging,
+        Method as Method,
         merge_task_vectors as merge_task_vectors,
+        merging_by as merging_by,
     )
     from kfac_artifacts.task_vector.vector import TaskVector as TaskVector
 

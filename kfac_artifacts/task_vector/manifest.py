@@ -7,16 +7,17 @@ from typing import Any
 
 from kfac_artifacts.artifact import BaseModel, Json, NamedConfig
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format.files import read_json
-from kfac_artifacts.format.json_object import JsonObject, check_name
-from kfac_artifacts.format.manifest import (
+from kfac_artifacts.format import (
     FileInfo,
+    JsonObject,
+    TensorInfo,
     base_from_json,
     base_to_json,
+    check_name,
     check_version,
     file_info,
+    read_json,
 )
-from kfac_artifacts.format.storage.base import TensorInfo
 from kfac_artifacts.places import recover
 
 FORMAT = "kfac-task-vector"

@@ -7,8 +7,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format.files import sha256_file
-from kfac_artifacts.format.tensors import check_tensors, open_tensors
+from kfac_artifacts.format import check_tensors, open_tensors, sha256_file
 from kfac_artifacts.task_vector.manifest import MANIFEST, Manifest
 
 

@@ -17,9 +17,7 @@ from kfac_artifacts.artifact import (
     require_shared_base,
 )
 from kfac_artifacts.errors import MismatchError
-from kfac_artifacts.format.again import settled
-from kfac_artifacts.format.files import dump_json, write_durably
-from kfac_artifacts.format.tensors import write_tensors
+from kfac_artifacts.format import dump_json, settled, write_durably, write_tensors
 from kfac_artifacts.network import Network, parameter_info
 from kfac_artifacts.places import new_directory
 from kfac_artifacts.task_vector.head import ClassifierHead

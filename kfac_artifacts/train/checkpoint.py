@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from kfac_artifacts.format.checkpoint import State
+from kfac_artifacts.format import State
 
 
 def capture(

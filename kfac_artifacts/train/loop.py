@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from kfac_artifacts.artifact import Artifact, Json
 from kfac_artifacts.errors import FactorError, PlaceError, SettingsError
-from kfac_artifacts.format.checkpoint import MANIFEST, Checkpoint, State
+from kfac_artifacts.format import CHECKPOINT_MANIFEST, Checkpoint, State
 from kfac_artifacts.network import Network
 from kfac_artifacts.places import check_free, checkpoint_beside, hold
 from kfac_artifacts.progress import unseen
@@ -138,7 +138,7 @@ def _held(accelerator: Accelerator, checkpoint: Path | None) -> Iterator[None]:
 
 def _goes_on(run: Run, place: Path, *, resume: bool) -> bool:
     """Whether to go on from a checkpoint; say so if that may be a surprise."""
-    there = (place / MANIFEST).is_file()
+    there = (place / CHECKPOINT_MANIFEST).is_file()
     if run.main and there and not resume:
         logger.warning(
             "beginning afresh, although %s was there; --resume goes on", place

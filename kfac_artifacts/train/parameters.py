@@ -3,8 +3,7 @@
 from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
-import torch
-
+from kfac_artifacts.capture import reached_parameters
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.network import Batch, Network
 
@@ -46,19 +45,6 @@ def choose_parameters(
             f"map {network.output_map.info.name} of {network.id} depends on"
         )
     return tuple(chosen)
-
-
-def reached_parameters(network: Network, batch: Batch) -> list[str]:
-    """Name the parameters that f depends on."""
-    values = {
-        n: p.detach().requires_grad_(p.is_floating_point())
-        for n, p in network.parameters().items()
-    }
-    moving = {n: value for n, value in values.items() if value.requires_grad}
-    with torch.enable_grad():
-        output = network.functional_call(values, batch).sum()
-        grads = torch.autograd.grad(output, list(moving.values()), allow_unused=True)
-    return [n for n, grad in zip(moving, grads, strict=True) if grad is not None]
 
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:

@@ -5,10 +5,8 @@ import torch
 from torch import nn
 
 from kfac_artifacts.artifact import NamedConfig
-from kfac_artifacts.capture.hooks import Pass
-from kfac_artifacts.capture.layers.batch_layout import Order
-from kfac_artifacts.capture.layers.inventory import take_inventory
-from kfac_artifacts.capture.proof import prove
+from kfac_artifacts.capture import Pass, prove, take_inventory
+from kfac_artifacts.capture.layers.batch_layout import BatchLayout
 from kfac_artifacts.errors import CoverageError, KfacError
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests.brute_force import EXACT, Recorder, assert_exact, randomised
@@ -52,13 +50,17 @@ class _Mixed(nn.Module):
 
 
 MOVES = {
-    "sequence first": (positions_first, lambda z, _: z.transpose(0, 1), Order.SECOND),
-    "flattened": (folded, lambda z, x: z.view(*x.shape[:2], -1), Order.FOLDED),
-    "windows": (windows, lambda z, x: z.reshape(*x.shape[:2], -1), Order.FOLDED),
+    "sequence first": (
+        positions_first,
+        lambda z, _: z.transpose(0, 1),
+        BatchLayout.SECOND,
+    ),
+    "flattened": (folded, lambda z, x: z.view(*x.shape[:2], -1), BatchLayout.FOLDED),
+    "windows": (windows, lambda z, x: z.reshape(*x.shape[:2], -1), BatchLayout.FOLDED),
     "flattened, sequence first": (
         strided,
         lambda z, x: z.view(x.shape[1], len(x), -1).transpose(0, 1),
-        Order.STRIDED,
+        BatchLayout.STRIDED,
     ),
 }
 
@@ -83,7 +85,9 @@ def test_the_order_that_is_proved_is_the_true_one(kind, pool):
         module, OutputMap(NamedConfig("f"), lambda m, b: m(b["x"])), "toy"
     )
     coverage = prove(network, take_inventory(module), {"x": numbers(2, 4, 4)})
-    assert {tuple(layer.orders.values()) for layer in coverage.layers} == {(order,)}
+    assert {tuple(layer.batch_layouts.values()) for layer in coverage.layers} == {
+        (order,)
+    }
 
 
 def run(module, x, **options):
@@ -203,11 +207,11 @@ def test_rows_are_the_real_tokens_and_found_once():
             super().__init__()
             self.rows = []
 
-        def on_input(self, visit):
-            self.rows.append(visit.rows)
+        def on_input(self, call):
+            self.rows.append(call.rows)
 
     listener = Rows()
-    Pass(network, coverage.layers, TEXTS, listener)
+    Pass(network, coverage.layers, TEXTS, listener).forward()
     table, layer, head = listener.rows
     assert table is layer
     assert table.tolist() == [0, 1, 2, 3, 4, 5, 8, 9, 10]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kfac_artifacts.artifact import Cotangents
-from kfac_artifacts.capture.cotangents import Drawing, check, orthogonal
+from kfac_artifacts.capture.cotangents import Drawing, check_cotangents, orthogonal
 from kfac_artifacts.capture.sample import Sample
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.network import TensorExamples
@@ -104,7 +104,7 @@ def test_orthogonal_cotangents_have_less_variance(count, width):
 def test_cotangents_that_do_not_exist_are_refused(wrong):
     name, draws = wrong
     with pytest.raises(SettingsError):
-        check(Cotangents(name, draws, 0))
+        check_cotangents(Cotangents(name, draws, 0))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

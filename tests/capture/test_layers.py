@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kfac_artifacts.artifact import GramianBlock
-from kfac_artifacts.capture.layers.registry import MAX_GRAMIAN
+from kfac_artifacts.capture.layers.kinds import MAX_GRAMIAN
 from kfac_artifacts.errors import CoverageError
 from tests.brute_force import artifact_of, assert_exact, randomised
 

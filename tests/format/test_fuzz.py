@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.format.json_text import parse_json
-from kfac_artifacts.format.manifest import from_json, to_json
+from kfac_artifacts.format.manifest import manifest_from_json, to_json
 from tests.spec import independent_reader
 
 SPEC = Path(__file__).parents[2] / "spec"
@@ -34,7 +34,7 @@ def agree(data: bytes) -> None:
     """Let the parser, the other reader and the schema judge the same manifest."""
     try:
         value = parse_json(data, "it")
-        manifest = from_json(value)
+        manifest = manifest_from_json(value)
     except FormatError:
         with pytest.raises(independent_reader.Refused):
             independent_reader.read_manifest(data)
@@ -148,7 +148,7 @@ def test_a_tensor_file_with_its_header_changed_is_judged_alike(
 @given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
 def test_anything_at_all_is_no_manifest(data: bytes) -> None:
     with pytest.raises(FormatError):
-        from_json(parse_json(data, "it"))
+        manifest_from_json(parse_json(data, "it"))
 
 
 def test_numbers_that_are_no_numbers_cannot_come_in() -> None:

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import load_artifact
-from kfac_artifacts.format.manifest import from_json
+from kfac_artifacts.format.manifest import manifest_from_json
 from kfac_artifacts.merge import merge
 from kfac_artifacts.verify import verify
 from tests.each import for_each
@@ -152,9 +152,9 @@ def test_the_parser_refuses_what_the_index_says(name: str) -> None:
     value, level = manifest(VECTORS / "invalid" / name), INVALID[name]["level"]
     if level in {"schema", "manifest"}:
         with pytest.raises(FormatError):
-            from_json(value)
+            manifest_from_json(value)
     else:
-        from_json(value)
+        manifest_from_json(value)
 
 
 def test_the_schema_is_a_schema() -> None:

@@ -15,6 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention, softmax
 
+from kfac_artifacts.capture.layers.base import Layer
+from kfac_artifacts.capture.layers.kinds import Found, Kind
+from kfac_artifacts.capture.layers.linear import LinearLayer
+
 
 class InProjection(nn.Module):
     """The map from inputs to queries, keys and values; its parameters are another's."""
@@ -132,3 +136,16 @@ def _float(mask: Tensor, like: Tensor) -> Tensor:
     if mask.dtype != torch.bool:
         return mask.to(like.dtype)
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(mask, -math.inf)
+
+
+def attention(module: nn.Module) -> Found:
+    """The in-projection of an ``nn.MultiheadAttention``; its ``out_proj`` is Linear."""
+    if not isinstance(module, nn.MultiheadAttention):
+        return None
+    roles = {"in_proj_weight": "weight", "in_proj_bias": "bias"}
+    return obstacle(module) or Kind(_in_projection, roles)
+
+
+def _in_projection(name: str, parameters: dict[str, str]) -> Layer:
+    lone = name == parameters["weight"]
+    return LinearLayer(name if lone else f"{name}.in_proj", parameters)

@@ -1,6 +1,6 @@
-"""Orders: how examples and their positions lie in the first axes of a tensor.
+"""Batch layouts: how examples and their positions lie in the first axes of a tensor.
 
-Which order a tensor has cannot be seen from its shape; ``proof`` tries those that
+Which layout a tensor has cannot be seen from its shape; ``proof`` tries those that
 the shape allows, and proves one. From then on it is fixed.
 """
 
@@ -10,7 +10,7 @@ from enum import Enum
 from torch import Tensor
 
 
-class Order(Enum):
+class BatchLayout(Enum):
     """Where the batch of N examples is."""
 
     FIRST = "[N, …]"
@@ -26,38 +26,38 @@ class Order(Enum):
     """Sequence first and flattened: the rows of an example are N apart."""
 
 
-def possible(shape: Sequence[int], count: int) -> list[Order]:
-    """List the orders that a shape without its features allows for ``count`` examples.
+def possible(shape: Sequence[int], count: int) -> list[BatchLayout]:
+    """List the layouts that a shape without its features allows for ``count`` examples.
 
     Args:
         shape: Sizes of the axes before the features.
         count: N, the number of examples.
 
     Returns:
-        The orders, the most usual one first; none if the examples cannot be in it.
+        The layouts, the most usual one first; none if the examples cannot be in it.
     """
-    orders = []
+    layouts = []
     if shape[0] == count:
-        orders.append(Order.FIRST)
+        layouts.append(BatchLayout.FIRST)
     elif shape[0] % count == 0 and shape[0] > 0:
-        orders += [Order.FOLDED, Order.STRIDED]
+        layouts += [BatchLayout.FOLDED, BatchLayout.STRIDED]
     if len(shape) > 1 and shape[1] == count:
-        orders.append(Order.SECOND)
-    return orders
+        layouts.append(BatchLayout.SECOND)
+    return layouts
 
 
-def fits(order: Order, shape: Sequence[int], count: int) -> bool:
-    """Whether a shape without its features can have an order."""
-    if order is Order.SECOND:
+def fits(layout: BatchLayout, shape: Sequence[int], count: int) -> bool:
+    """Whether a shape without its features can have an layout."""
+    if layout is BatchLayout.SECOND:
         return len(shape) > 1 and shape[1] == count
-    exact = order is Order.FIRST
+    exact = layout is BatchLayout.FIRST
     return shape[0] == count if exact else shape[0] % count == 0
 
 
-def arrange(x: Tensor, order: Order, count: int) -> Tensor:
-    """Bring a tensor of any order into ``[N, …]``; positions keep their sequence."""
-    if order is Order.FOLDED:
+def canonical(x: Tensor, layout: BatchLayout, count: int) -> Tensor:
+    """Bring a tensor of any layout into ``[N, …]``; positions keep their sequence."""
+    if layout is BatchLayout.FOLDED:
         return x.unflatten(0, (count, -1))
-    if order is Order.STRIDED:
+    if layout is BatchLayout.STRIDED:
         return x.unflatten(0, (-1, count)).transpose(0, 1)
-    return x.transpose(0, 1) if order is Order.SECOND else x
+    return x.transpose(0, 1) if layout is BatchLayout.SECOND else x

@@ -2,7 +2,7 @@
 
 transformers keep the experts of a mixture in stacked parameters ``[E, d_out, d_in]``
 and apply ``weight[e]`` to the tokens that are routed to expert e; a router applies its
-``weight`` to every token. No module is called for such a map, so its uses are heard
+``weight`` to every token. No module is called for such a map, so its uses are noted
 from inside the forward pass of the module that owns the parameters.
 """
 
@@ -17,7 +17,8 @@ from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 from kfac_artifacts.artifact import Layout
-from kfac_artifacts.capture.layers.base import Layer, LinearLayer
+from kfac_artifacts.capture.layers.base import Layer
+from kfac_artifacts.capture.layers.linear import LinearLayer
 from kfac_artifacts.capture.layers.routing import Places, Tokens
 from kfac_artifacts.kernels import forwards_replaced, holds_experts
 
@@ -25,7 +26,7 @@ PRODUCTS = (linear, torch.matmul, Tensor.matmul, Tensor.__matmul__)
 CASTS = (Tensor.to, Tensor.type, Tensor.float)
 NAMES = ("Router", "Gate", "Linear")
 """What classes of linear maps are called; the proof tells whether they are."""
-Hear = Callable[[Layer, Tensor, Tensor, Tensor], Tensor]
+Report = Callable[[Layer, Tensor, Tensor, Tensor], Tensor]
 """Told of a layer's input, mask and output, all canonical; gives the output back."""
 
 
@@ -79,21 +80,21 @@ def _matrix(
 
 
 @contextmanager
-def listening(
+def listening_to_products(
     layers: Sequence[Layer],
     parameters: Mapping[str, Tensor],
     tokens: Callable[[Tensor], Tokens],
-    hear: Hear,
+    report: Report,
     failures: dict[Layer, str],
 ) -> Iterator[None]:
-    """Hear the functional layers among some while a forward pass runs.
+    """Listen to the functional layers among some while a forward pass runs.
 
     Args:
         layers: The layers; those that are modules of their own are left alone.
         parameters: The parameters of the network by name.
         tokens: How the tokens of a module's input belong to examples.
-        hear: Told of every use; what it returns takes the place of the output.
-        failures: Is told which layers cannot be heard, and why.
+        report: Told of every use; what it returns takes the place of the output.
+        failures: Is told which layers cannot be listened to, and why.
 
     Yields:
         Nothing; the modules are left as they were found.
@@ -107,13 +108,17 @@ def listening(
     for module, own in owners.items():
         keys = {id(p): key for key, p in module.named_parameters(recurse=False)}
         named = {s: keys[id(parameters[s.parameters["weight"]])] for s in own}
-        listen = partial(_ProductListener, tokens=tokens, hear=hear, failures=failures)
-        forwards[module] = partial(_run_heard, module, module.forward, named, listen)
+        listen = partial(
+            _ProductListener, tokens=tokens, report=report, failures=failures
+        )
+        forwards[module] = partial(
+            _run_listening, module, module.forward, named, listen
+        )
     with forwards_replaced(forwards):
         yield
 
 
-def _run_heard(
+def _run_listening(
     module: nn.Module,
     run: Callable[..., Any],
     named: Mapping[LinearLayer, str],
@@ -121,39 +126,39 @@ def _run_heard(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    """Run a module's forward pass, in which its layers are heard."""
+    """Run a module's forward pass, in which its layers are listened to."""
     # sharded weights are whole only now
     weights = {layer: getattr(module, key) for layer, key in named.items()}
     listener = listen(weights, x=args[0] if args else next(iter(kwargs.values())))
     with listener:
         out = run(*args, **kwargs)
-    silent = listener.hear_silent_experts()
-    return out + silent if silent is not None else out
+    idle = listener.report_idle_experts()
+    return out + idle if idle is not None else out
 
 
 class _ProductListener(TorchFunctionMode):
-    """Hears the products with known weights, or slices of them, in one call."""
+    """Reports the products with known weights, or slices of them, in one call."""
 
     def __init__(
         self,
         weights: Mapping[LinearLayer, Tensor],
         tokens: Callable[[Tensor], Tokens],
-        hear: Hear,
+        report: Report,
         failures: dict[Layer, str],
         x: Tensor,
     ) -> None:
         super().__init__()
         self._weights, self._tokens, self._x = weights, tokens(x), x
-        self._hear, self._failures = hear, failures
+        self._report, self._failures = report, failures
         self._routed: Tensor | None = None  # the rows of x that were taken last
         self._slices = {(id(w), s.part): s for s, w in weights.items()}
         self._known = {id(w): (w, s) for s, w in weights.items() if s.part is None}
-        self._heard: set[LinearLayer] = set()
+        self._reportd: set[LinearLayer] = set()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Do what is asked, and hear of it."""
+        """Do what is asked, and report it."""
         result = func(*args, **(kwargs or {}))
         if func is Tensor.__getitem__:
             self._on_item(args[0], args[1], result)
@@ -177,7 +182,7 @@ class _ProductListener(TorchFunctionMode):
             self._routed = rows
 
     def _on_product(self, layer: LinearLayer, a: Tensor, z: Tensor) -> Tensor:
-        self._heard.add(layer)
+        self._reportd.add(layer)
         whole = a if layer.part is None else self._x
         fault = self._tokens.fault(whole)
         if layer.part is not None and (
@@ -190,24 +195,24 @@ class _ProductListener(TorchFunctionMode):
         real = self._tokens.real(whole)
         if self._routed is None or layer.part is None:
             a, full = self._tokens.unfold(a), self._tokens.unfold(z)
-            return self._hear(layer, a, real, full).reshape(z.shape)
+            return self._report(layer, a, real, full).reshape(z.shape)
         places = Places.of(self._routed, *real.shape)
         mask = places.put(real.flatten()[self._routed])
-        return places.take(self._hear(layer, places.put(a), mask, places.put(z)))
+        return places.take(self._report(layer, places.put(a), mask, places.put(z)))
 
-    def hear_silent_experts(self) -> Tensor | None:
-        """Hear of the experts that no token has reached: their cotangent is zero.
+    def report_idle_experts(self) -> Tensor | None:
+        """Report the experts that no token has reached: their cotangent is zero.
 
         Returns:
-            A zero that depends on what they would have put out; None if all were heard.
+            A zero that depends on what they would put out; None if all were reached.
         """
         total: Tensor | None = None
         for layer, weight in self._weights.items():
-            if layer.part is None or layer in self._heard:
+            if layer.part is None or layer in self._reportd:
                 continue
             d_out, d_in = layer.layout.dims(tuple(weight.shape[1:]))
             a, z = (self._x.new_zeros(self._tokens.count, 1, d) for d in (d_in, d_out))
             unreal = torch.zeros(a.shape[:2], dtype=torch.bool, device=a.device)
-            silent = 0 * self._hear(layer, a, unreal, z).sum()
-            total = silent if total is None else total + silent
+            idle = 0 * self._report(layer, a, unreal, z).sum()
+            total = idle if total is None else total + idle
         return total

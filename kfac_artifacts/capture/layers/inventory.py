@@ -6,13 +6,16 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from kfac_artifacts.capture.layers.base import Layer, LooseParameter, TableLayer
+from kfac_artifacts.capture.layers.base import Layer
 from kfac_artifacts.capture.layers.experts import functional_layers
-from kfac_artifacts.capture.layers.registry import MAX_GRAMIAN, kind_of
+from kfac_artifacts.capture.layers.kinds import MAX_GRAMIAN
+from kfac_artifacts.capture.layers.loose import loose_layer
+from kfac_artifacts.capture.layers.registry import kind_of
 from kfac_artifacts.capture.layers.unsupported import check_differentiable, refusals
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.network import Network
 
+WITHOUT_WEIGHT = "a bias is covered together with its weight, which is excluded"
 BEHIND = "it belongs to a module behind the encoder"
 
 A_TABLE = (
@@ -92,7 +95,7 @@ def take_inventory(
 
 def _drop_tables(inventory: Inventory) -> None:
     for layer in list(inventory.layers):
-        if isinstance(layer, TableLayer):
+        if layer.shows_rows:
             inventory.drop(layer, A_TABLE)
 
 
@@ -155,23 +158,25 @@ def _layers(
         return
     if kind is not None:
         roles = {role: wanted.pop(k) for k, role in kind.roles.items() if k in wanted}
+        made: Layer | str = WITHOUT_WEIGHT
         if "weight" in roles:
-            yield kind.make(path or roles["weight"], roles)  # a lone module has no path
+            made = kind.make(path or roles["weight"], roles)  # a lone one has no path
+        if isinstance(made, str):
+            inventory.uncovered |= dict.fromkeys(roles.values(), made)
         else:
-            reason = "a bias is covered together with its weight, which is excluded"
-            inventory.uncovered |= dict.fromkeys(roles.values(), reason)
+            yield made
     functional = functional_layers(path, child, wanted) if kind is None else []
     yield from functional
-    heard = {name for layer in functional for name in layer.parameters.values()}
-    for key, name in [(k, n) for k, n in wanted.items() if n not in heard]:
+    inside = {name for layer in functional for name in layer.parameters.values()}
+    for key, name in [(k, n) for k, n in wanted.items() if n not in inside]:
         yield from _loose(name, own[key], inventory)
 
 
 def _loose(name: str, parameter: nn.Parameter, inventory: Inventory) -> Iterator[Layer]:
     if name in inventory.uncovered:
         return
-    layer = LooseParameter(name, tuple(parameter.shape))
-    size = layer.width if layer.whole else 0
+    layer = loose_layer(name, tuple(parameter.shape))
+    size = layer.width if layer.has_gramian else 0
     if size > MAX_GRAMIAN:
         inventory.uncovered[name] = f"its Gramian would be of size {size}"
     else:

@@ -1,4 +1,4 @@
-"""Rows of a table, heard where they are looked up.
+"""Rows of a table, seen where they are looked up.
 
 A module may look up other rows than its input names (positions behind an offset) and
 scale or normalise what it finds. So not its input and output are listened to, but the
@@ -16,62 +16,65 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torch.overrides import TorchFunctionMode
 
-from kfac_artifacts.capture.layers.base import Layer, TableLayer
+from kfac_artifacts.capture.layers.base import Layer
+from kfac_artifacts.capture.layers.tables import TableLayer
 from kfac_artifacts.kernels import forwards_replaced
 
 SELECTIONS = (torch.index_select, Tensor.index_select)
-Hear = Callable[[TableLayer, Tensor, Tensor], Tensor]
+Report = Callable[[TableLayer, Tensor, Tensor], Tensor]
 """Told of a table, numbers of rows and these rows; gives the rows back."""
 
 
 @contextmanager
-def listening_to_lookups(layers: Sequence[Layer], hear: Hear) -> Iterator[None]:
-    """Hear every look-up in the tables among some layers while a forward pass runs.
+def listening_to_lookups(layers: Sequence[Layer], report: Report) -> Iterator[None]:
+    """Listen to every look-up in the tables among some layers for a while.
 
     Args:
         layers: The layers; those that are no tables are left alone.
-        hear: Told of every look-up; what it returns takes the place of the rows.
+        report: Told of every look-up; what it returns takes the place of the rows.
 
     Yields:
         Nothing; the modules are left as they were found.
     """
     tables = [(s, m) for s in layers if isinstance(s, TableLayer) for m in s.modules]
     with forwards_replaced(
-        {m: partial(_run_heard, m, m.forward, layer, hear) for layer, m in tables}
+        {m: partial(_run_listening, m, m.forward, layer, report) for layer, m in tables}
     ):
         yield
 
 
-def _run_heard(
+def _run_listening(
     module: nn.Module,
     run: Callable[..., Any],
     layer: TableLayer,
-    hear: Hear,
+    report: Report,
     *args: Any,
     **kwargs: Any,
 ) -> Any:
     table = module.get_parameter("weight")  # one that is sharded is whole only now
-    with _LookupListener(table, partial(hear, layer)):
+    with _LookupListener(table, partial(report, layer)):
         return run(*args, **kwargs)
 
 
 class _LookupListener(TorchFunctionMode):
-    """Hears look-ups in a table: by function, by index, or a range of rows."""
+    """Reports look-ups in a table: by function, by index, or a range of rows."""
 
-    def __init__(self, table: Tensor, hear: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(
+        self, table: Tensor, report: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
         super().__init__()
-        self._table, self._hear = table, hear
+        self._table, self._report = table, report
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Do what is asked, and hear of it."""
+        """Do what is asked, and report it."""
         kwargs = kwargs or {}
         rows = func(*args, **kwargs)
         numbers = self._numbers(func, args, kwargs)
         if numbers is None or rows.shape != (*numbers.shape, self._table.shape[1]):
             return rows
-        return self._hear(numbers, rows)
+        return self._report(numbers, rows)
 
     def _numbers(self, func: Any, args: Any, kwargs: Any) -> Tensor | None:
         """Which rows were looked up, -1 for one without gradient; None if none were."""

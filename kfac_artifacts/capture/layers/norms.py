@@ -1,22 +1,33 @@
-"""Layers whose whole gradient is small: norms and grouped convolutions.
+"""Norms, whose whole gradient is small.
 
 A norm is ``z = w ⊙ x̂ (+ b)``, where x̂ depends on the input alone.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import layer_norm
 from typing_extensions import override
 
-from kfac_artifacts.capture.layers.base import Layer
-from kfac_artifacts.capture.layers.convolutions import Convolution, patches
+from kfac_artifacts.capture.layers.base import GramianLayer
+from kfac_artifacts.capture.layers.kinds import Found, Kind, is_plain
+
+OVER_THE_BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+OF_CHANNELS = (
+    *OVER_THE_BATCH,
+    nn.GroupNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+)
 
 
 @final
-class NormLayer(Layer):
+class NormLayer(GramianLayer):
     """A norm over one axis, for every position by itself: LayerNorm, RMSNorm.
 
     Args:
@@ -25,9 +36,6 @@ class NormLayer(Layer):
         normalise: From ``[N, P, d]`` to x̂.
         channels_first: Whether the features are axis 1 of its input, not the last.
     """
-
-    whole = True
-    keeps_inputs = True
 
     def __init__(
         self,
@@ -56,7 +64,7 @@ class NormLayer(Layer):
 
 
 @final
-class ChannelLayer(Layer):
+class ChannelLayer(GramianLayer):
     """A norm that looks at several axes at once: batch, group and instance norms.
 
     Its statistics may be those of an example, never those of the batch.
@@ -68,9 +76,7 @@ class ChannelLayer(Layer):
         features: The axes of the weight in the input, ``(1,)`` for channels.
     """
 
-    whole = True
-    keeps_inputs = True
-    arranged = False
+    is_canonical = False
 
     def __init__(
         self,
@@ -92,35 +98,6 @@ class ChannelLayer(Layer):
         kept = {axis % values.dim() for axis in self._features}
         others = [axis for axis in range(1, values.dim()) if axis not in kept]
         return values.sum(others).flatten(1) if others else values.flatten(1)
-
-
-@final
-class GroupedLayer(Layer):
-    """A convolution in groups, depthwise above all: its whole gradient is small.
-
-    Inputs stay ``[N, C, *space]``: patches would be as many times larger as the kernel
-    has entries, and are cut only when a cotangent comes.
-    """
-
-    whole = True
-    keeps_inputs = True
-    arranged = False
-
-    def __init__(
-        self, name: str, parameters: dict[str, str], convolution: Convolution
-    ) -> None:
-        super().__init__(name, parameters)
-        self._convolution = convolution
-
-    @override
-    def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
-        groups = self._convolution.groups
-        rows = patches(self._convolution, a.to(g.dtype))
-        axes = len(self._convolution.kernel_size)
-        rows = rows.flatten(1, axes).flatten(2).unflatten(2, (groups, -1))
-        g = g.flatten(2)
-        weight = torch.einsum("ngop,npgi->ngoi", g.unflatten(1, (groups, -1)), rows)
-        return {"weight": weight.flatten(1), "bias": g.sum(2)}
 
 
 def by_behaviour(
@@ -156,3 +133,33 @@ def by_behaviour(
         return normalise(x.mT[..., None])[..., 0].mT
 
     return normalise_channels if channels_first else normalise
+
+
+def norm(module: nn.Module) -> Found:
+    """Norms by class, or by their name and what they do; the proof tells."""
+    if isinstance(module, OVER_THE_BATCH) and module.running_mean is None:
+        return "a batch norm without running statistics: f mixes the examples"
+    normalise = by_behaviour(module)
+    if isinstance(module, OF_CHANNELS):
+        return Kind(partial(ChannelLayer, normalise=normalise, features=(1,)))
+    own = dict(module.named_parameters(recurse=False))
+    named = isinstance(module, nn.LayerNorm) or "Norm" in type(module).__name__
+    if not (named and {"weight"} <= set(own) <= {"weight", "bias"}):
+        return None
+    axes = own["weight"].dim()
+    if isinstance(module, nn.LayerNorm) and axes > 1:
+        features = tuple(range(-axes, 0))
+        return Kind(partial(ChannelLayer, normalise=normalise, features=features))
+    first = _channels_first(module)
+    if isinstance(module, nn.LayerNorm) and is_plain(module, nn.LayerNorm):
+        shape = list(module.normalized_shape)
+        normalise = partial(layer_norm, normalized_shape=shape, eps=module.eps)
+    elif first:
+        normalise = by_behaviour(module, channels_first=True)
+    return Kind(partial(NormLayer, normalise=normalise, channels_first=first))
+
+
+def _channels_first(module: nn.Module) -> bool:
+    """The two ways in which vision models say that features are axis 1."""
+    name: object = getattr(module, "data_format", None)
+    return name == "channels_first" or type(module).__name__ == "LayerNorm2d"

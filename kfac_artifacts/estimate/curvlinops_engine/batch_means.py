@@ -14,9 +14,13 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from kfac_artifacts import curvlinops_adapter
-from kfac_artifacts.capture.layers.base import Layer, LinearLayer, LooseParameter
-from kfac_artifacts.capture.layers.inventory import Inventory
-from kfac_artifacts.capture.proof import Coverage
+from kfac_artifacts.capture import (
+    Coverage,
+    Inventory,
+    Layer,
+    LinearLayer,
+    LooseParameter,
+)
 from kfac_artifacts.errors import CoverageError, KfacError
 from kfac_artifacts.network import Batch, Network
 

@@ -24,13 +24,15 @@ from kfac_artifacts.artifact import (
     NamedConfig,
     Source,
 )
-from kfac_artifacts.capture import cotangents as ct
-from kfac_artifacts.capture.hooks import requiring_gradients
-from kfac_artifacts.capture.independence import require_independence
-from kfac_artifacts.capture.layers.base import Layer
-from kfac_artifacts.capture.layers.inventory import take_inventory
-from kfac_artifacts.capture.proof import prove
-from kfac_artifacts.capture.sample import require_enough
+from kfac_artifacts.capture import (
+    Layer,
+    check_cotangents,
+    prove,
+    require_enough,
+    require_independence,
+    requiring_gradients,
+    take_inventory,
+)
 from kfac_artifacts.choices import ESTIMATORS
 from kfac_artifacts.chosen import choose_examples
 from kfac_artifacts.errors import SettingsError
@@ -143,7 +145,7 @@ def _check(network: Network, estimator: Estimator, cotangents: Cotangents) -> st
             f"curvlinops has no cotangents {cotangents.name!r}; choose mc or exact, or "
             "use the native engine"
         )
-    ct.check(cotangents)
+    check_cotangents(cotangents)
     if network.dtype not in {torch.float32, torch.float64}:
         raise SettingsError(
             f"curvlinops sums up in the network's own number type, and {network.dtype} "

@@ -25,8 +25,7 @@ from torch.distributed.tensor._redistribute import (
 from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 from typing_extensions import override
 
-from kfac_artifacts.capture.layers.base import LooseParameter
-from kfac_artifacts.capture.proof import Coverage
+from kfac_artifacts.capture import Coverage
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate.distributed.owned_factors import OwnedFactors
 from kfac_artifacts.estimate.distributed.sharing import Whole
@@ -182,7 +181,7 @@ def _whole(
     read = {
         parameters[name]
         for layer in coverage.layers
-        if layer.whole or isinstance(layer, LooseParameter)
+        if layer.reads_parameters
         for name in layer.parameters.values()
     }
     return read | {

@@ -8,7 +8,7 @@ owner alone. One process alone is the first case.
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
-from kfac_artifacts.capture.proof import Coverage
+from kfac_artifacts.capture import Coverage
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Factor
 from kfac_artifacts.network import Batch, Network

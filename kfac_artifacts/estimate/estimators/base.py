@@ -9,9 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from kfac_artifacts.artifact import Block, Json, NamedConfig
-from kfac_artifacts.capture.layers.base import Layer
-from kfac_artifacts.capture.naming import blocks_of
-from kfac_artifacts.capture.run import Run
+from kfac_artifacts.capture import Layer, Run
 from kfac_artifacts.choices import ESTIMATORS
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate.accumulator import Accumulator
@@ -87,9 +85,7 @@ class Estimator(ABC):
 
     def accumulator(self, run: Run) -> Accumulator:
         """Make what listens to the passes, and sums up."""
-        return Accumulator(
-            run.coverage, run.network.shapes, run.network.template, run.workers
-        )
+        return Accumulator(run)
 
     def refine(self, run: Run, found: Estimate) -> Iterator[None]:
         """Improve on the factors that sums give; by default nothing is to improve.
@@ -114,7 +110,7 @@ class Estimator(ABC):
         Returns:
             Blocks by name.
         """
-        return blocks_of(layer, leader)
+        return layer.blocks(leader)
 
     def described(self, found: Estimate) -> NamedConfig:
         """Say in an artifact how its factors were made."""

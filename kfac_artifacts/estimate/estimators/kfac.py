@@ -9,8 +9,8 @@ from typing import final
 
 from typing_extensions import override
 
-from kfac_artifacts.capture.run import Run
-from kfac_artifacts.estimate.accumulator import Accumulator
+from kfac_artifacts.capture import Run
+from kfac_artifacts.estimate.accumulator import Accumulator, ReducingAccumulator
 from kfac_artifacts.estimate.estimators.base import Cost, Estimator
 
 
@@ -34,10 +34,4 @@ class KfacReduce(Estimator):
 
     @override
     def accumulator(self, run: Run) -> Accumulator:
-        return Accumulator(
-            run.coverage,
-            run.network.shapes,
-            run.network.template,
-            run.workers,
-            reduce=True,
-        )
+        return ReducingAccumulator(run)

@@ -14,13 +14,17 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Block, Json, NamedConfig
-from kfac_artifacts.capture.layers.base import Layer
-from kfac_artifacts.capture.memory_groups import Batch, Streamed, next_group
-from kfac_artifacts.capture.naming import blocks_of, input_name, output_name
-from kfac_artifacts.capture.run import Run
+from kfac_artifacts.capture import (
+    KroneckerLayer,
+    Layer,
+    RecordBatch,
+    Run,
+    StreamedRecords,
+    next_group,
+)
 from kfac_artifacts.choices import KEPT_BYTES
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.estimate.accumulator import sum_shapes
+from kfac_artifacts.estimate.accumulator import factor_sums
 from kfac_artifacts.estimate.estimators.base import Cost, Estimate, Estimator
 from kfac_artifacts.estimate.estimators.nearest_fit import Fit
 from kfac_artifacts.estimate.estimators.nearest_power import PowerOptions
@@ -68,7 +72,7 @@ class Nearest(Estimator):
         todo = [
             layer
             for layer in run.coverage.layers
-            if not layer.whole and layer.name not in found.finished
+            if isinstance(layer, KroneckerLayer) and layer.name not in found.finished
         ]
         options = PowerOptions(self.terms, self.shrinkage, self.max_sweeps)
         while todo:
@@ -86,11 +90,11 @@ class Nearest(Estimator):
 
     @override
     def blocks(self, layer: Layer, leader: Layer) -> Mapping[str, Block]:
-        found = blocks_of(layer, layer)  # no input factor is shared
-        if layer.whole:
+        found = layer.blocks(layer)  # no input factor is shared
+        if not isinstance(layer, KroneckerLayer):
             return found
         suffixes = ["", *(f".{number}" for number in range(1, self.terms))]
-        pair = input_name(layer), output_name(layer)
+        pair = layer.input_factor, layer.output_factor
         names = [name + suffix for suffix in suffixes for name in pair]
         return {name: block.with_factors(names) for name, block in found.items()}
 
@@ -104,7 +108,7 @@ class Nearest(Estimator):
         return {k: v for k, v in super().settings().items() if k != "memory"}
 
 
-def _sweep(run: Run, fits: Mapping[str, Fit], batches: Iterable[Batch]) -> None:
+def _sweep(run: Run, fits: Mapping[str, Fit], batches: Iterable[RecordBatch]) -> None:
     """Look at the batches until every block is done."""
     while not all(fit.done for fit in fits.values()):
         with run.workers.stage():
@@ -114,7 +118,7 @@ def _sweep(run: Run, fits: Mapping[str, Fit], batches: Iterable[Batch]) -> None:
                 fit.close(run.workers, len(run.sample))
 
 
-def _look(fits: Mapping[str, Fit], batches: Iterable[Batch]) -> None:
+def _look(fits: Mapping[str, Fit], batches: Iterable[RecordBatch]) -> None:
     """Show every batch to every block that is not done."""
     for numbers, records in batches:
         for name, record in records.items():
@@ -122,15 +126,16 @@ def _look(fits: Mapping[str, Fit], batches: Iterable[Batch]) -> None:
                 fits[name].add(record, numbers)
 
 
-def _bearable(run: Run, todo: list[Layer], estimator: Nearest) -> list[Layer]:
+def _bearable(
+    run: Run, todo: list[KroneckerLayer], estimator: Nearest
+) -> list[KroneckerLayer]:
     """If sharded, the first layers whose own matrices fit into memory; at least one."""
     if not run.workers.sharded:
         return todo
-    shapes = sum_shapes(run.coverage, run.network.shapes)
-    size, bearable = 0, list[Layer]()
+    sums = factor_sums(run.coverage, run.network.shapes)
+    size, bearable = 0, list[KroneckerLayer]()
     for layer in todo:
-        leader = run.coverage.leaders.get(layer, layer)
-        pair = prod(shapes[input_name(leader)]) + prod(shapes[output_name(layer)])
+        pair = sum(prod(sums[name].shape) for name in _shared_names(run, layer))
         size += pair * (1 + 2 * estimator.terms) * FLOAT
         if bearable and size > estimator.memory:
             break
@@ -139,24 +144,29 @@ def _bearable(run: Run, todo: list[Layer], estimator: Nearest) -> list[Layer]:
 
 
 def _next(
-    run: Run, todo: Sequence[Layer], memory: int
-) -> tuple[list[Layer], Iterable[Batch]]:
+    run: Run, todo: Sequence[KroneckerLayer], memory: int
+) -> tuple[list[KroneckerLayer], Iterable[RecordBatch]]:
     """The next blocks, with records that are kept if they fit into memory."""
     stage = f"refining {len(todo)} modules"
     group, kept = next_group(run, todo, memory, stage)
     if group:
         return group, kept
-    return list(todo), Streamed(run, todo, f"{stage}, one look")
+    return list(todo), StreamedRecords(run, todo, f"{stage}, one look")
 
 
 def _start(
-    run: Run, start: Mapping[str, Factor], layer: Layer
+    run: Run, start: Mapping[str, Factor], layer: KroneckerLayer
 ) -> tuple[Tensor, Tensor]:
     """A and B of KFAC, on every process."""
-    leader = run.coverage.leaders.get(layer, layer)
-    names = input_name(leader), output_name(layer)
+    names = _shared_names(run, layer)
     A, B = (run.workers.broadcast_factor(name, start.get(name)) for name in names)
     return _tensor(A), _tensor(B)
+
+
+def _shared_names(run: Run, layer: KroneckerLayer) -> tuple[str, ...]:
+    """The factors of KFAC, of which A may be another layer's."""
+    (block,) = layer.blocks(run.coverage.leaders.get(layer, layer)).values()
+    return block.factors
 
 
 def _tensor(factor: Factor) -> Tensor:

@@ -25,8 +25,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kfac_artifacts.capture.cotangents import HALVES
-from kfac_artifacts.capture.record import Record
+from kfac_artifacts.capture import HALVES, Record
 from kfac_artifacts.estimate.estimators.nearest_power import (
     Power,
     PowerAlone,

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from kfac_artifacts.capture.cotangents import gaussian
-from kfac_artifacts.capture.record import Record
+from kfac_artifacts.capture import Record, gaussian
 from kfac_artifacts.workers import Workers
 
 TOLERANCE = 0.02

@@ -15,7 +15,7 @@ from kfac_artifacts.artifact import Block, KroneckerBlock, NamedConfig
 from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.estimate.planning.trace import Trace
 from kfac_artifacts.factors import Dense
-from kfac_artifacts.format.factor_info import FactorInfo, factor_info
+from kfac_artifacts.format import FactorInfo, factor_info
 from kfac_artifacts.network import Network
 from kfac_artifacts.symmetric import accumulation
 

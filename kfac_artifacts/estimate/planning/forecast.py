@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from torch import nn
 
 from kfac_artifacts.artifact import Block
-from kfac_artifacts.capture.layers.base import Layer, LooseParameter, TableLayer
-from kfac_artifacts.capture.layers.inventory import (
+from kfac_artifacts.capture import (
     Inventory,
+    KroneckerLayer,
+    Layer,
     constants_of,
+    require_layers,
     take_inventory,
 )
-from kfac_artifacts.capture.naming import blocks_of
-from kfac_artifacts.capture.proof import require_layers
 from kfac_artifacts.errors import KfacError, SettingsError
 from kfac_artifacts.estimate.estimators.base import Estimator
 from kfac_artifacts.estimate.estimators.kfac import Kfac
@@ -134,7 +134,7 @@ def plan(
     traced, untraced = _try_trace(network, inventory, batch)
     require_layers(inventory)
     estimator, cost = effort.estimator, effort.estimator.cost
-    summed = planned_blocks(network.module, inventory, traced, blocks_of)
+    summed = planned_blocks(network.module, inventory, traced, Kfac().blocks)
     blocks = planned_blocks(network.module, inventory, traced, estimator.blocks)
     return Plan(
         blocks=blocks,
@@ -186,7 +186,7 @@ def planned_blocks(
                 name=name,
                 block=block,
                 shapes={p: shapes[p] for p in block.parameters},
-                structures={f: _structure(layer, f) for f in block.factors},
+                structures=_structures(layer, block),
                 shared=frozenset(block.factors) & seen,
                 positions=None if traced is None else traced.positions[layer],
             )
@@ -208,7 +208,9 @@ def _try_trace(
         return None, reason
 
 
-def _structure(layer: Layer, factor: str) -> str:
-    """The input of a table is one-hot, so its A is diagonal."""
-    table = isinstance(layer, TableLayer | LooseParameter) and factor.endswith(".A")
-    return Diagonal.name if table else Dense.name
+def _structures(layer: Layer, block: Block) -> dict[str, str]:
+    """The structure of every factor: inputs that are one-hot have a diagonal A."""
+    found = dict.fromkeys(block.factors, Dense.name)
+    if isinstance(layer, KroneckerLayer) and layer.has_diagonal_inputs:
+        found |= dict.fromkeys(block.factors[::2], Diagonal.name)
+    return found

@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from kfac_artifacts.capture.batch_axes import NOT_ONCE
-from kfac_artifacts.capture.events import Visit
-from kfac_artifacts.capture.hooks import Pass, requiring_gradients
-from kfac_artifacts.capture.layers.base import Layer, LooseParameter, TableLayer
-from kfac_artifacts.capture.layers.inventory import Inventory
-from kfac_artifacts.capture.proof import (
+from kfac_artifacts.capture import (
+    NOT_ONCE,
     UNREACHED,
+    Inventory,
+    Layer,
+    LayerCall,
+    Pass,
     leaders_of,
+    requiring_gradients,
     true_gradients,
-    unseen,
 )
 from kfac_artifacts.network import Batch, Network
 from kfac_artifacts.torch_private import storage_id
@@ -76,16 +76,16 @@ class _ShapeListener:
 
     kept: _Kept
     keeps_inputs = True
-    visits: list[Visit] = field(default_factory=list)
-    heard: set[Layer] = field(default_factory=set)
+    calls: list[LayerCall] = field(default_factory=list)
+    reached_layers: set[Layer] = field(default_factory=set)
 
-    def on_input(self, visit: Visit) -> None:
-        self.visits.append(visit)
-        if visit.layer.keeps_inputs:
-            self.kept.keep(visit.a)
+    def on_input(self, call: LayerCall) -> None:
+        self.calls.append(call)
+        if call.layer.keeps_inputs:
+            self.kept.keep(call.a)
 
-    def on_cotangent(self, visit: Visit, g: Tensor) -> None:
-        self.heard.add(visit.layer)
+    def on_cotangent(self, call: LayerCall, g: Tensor) -> None:
+        self.reached_layers.add(call.layer)
 
 
 def trace(network: Network, inventory: Inventory, batch: Batch) -> Trace:
@@ -110,27 +110,27 @@ def trace(network: Network, inventory: Inventory, batch: Batch) -> Trace:
         RuntimeError: If the network needs numbers, not shapes, to go forward; other
             errors of wrong shapes or values may come in its place.
     """
-    f, _, true = true_gradients(network, inventory, batch)
+    f, _, true = true_gradients(network, batch, inventory.excluded)
     _drop_rigid(network, inventory, batch, f)
     kept, parameters = _Kept(), {storage_id(p) for p in network.parameters().values()}
     listener = _ShapeListener(kept)
     forward, backward = FlopCounterMode(display=False), FlopCounterMode(display=False)
     with requiring_gradients(network, wanted=False):
         with forward, saved_tensors_hooks(kept.keep, lambda tensor: tensor):
-            passed = Pass(network, inventory.layers, batch, listener)
+            passed = Pass(network, inventory.layers, batch, listener).forward()
         activations = kept.nbytes(besides=parameters)
         with backward:
             passed.backward(torch.zeros_like(passed.f))
     _drop_unseen(inventory, passed, listener, set(true))
     count = len(f)
     positions = dict.fromkeys(inventory.layers, 0)
-    for visit in listener.visits:
-        if visit.layer in positions:
-            positions[visit.layer] += _positions(visit, count)
-    calls = {layer: passed.calls[layer] for layer in positions}
+    for call in listener.calls:
+        if call.layer in positions:
+            positions[call.layer] += _positions(call, count)
+    call_counts = {layer: passed.call_counts[layer] for layer in positions}
     return Trace(
         positions=positions,
-        leaders=leaders_of(listener.visits, calls),
+        leaders=leaders_of(listener.calls, call_counts),
         reached=frozenset(true),
         outputs=f.shape[1],
         forward=forward.get_total_flops() // count,
@@ -143,7 +143,7 @@ def _drop_rigid(
     network: Network, inventory: Inventory, batch: Batch, f: Tensor
 ) -> None:
     """Drop what all examples share if they cannot have copies of their own."""
-    shared = [s for s in inventory.layers if isinstance(s, LooseParameter | TableLayer)]
+    shared = [layer for layer in inventory.layers if layer.looks_up]
     if _fit(network, shared, batch, f):
         return
     for layer in shared:
@@ -155,7 +155,8 @@ def _fit(network: Network, layers: Sequence[Layer], batch: Batch, f: Tensor) -> 
     """Whether f keeps its shape when every example has its own copy of some layers."""
     try:
         with torch.no_grad():
-            passed = Pass(network, layers, batch, _ShapeListener(_Kept()))
+            listener = _ShapeListener(_Kept())
+            passed = Pass(network, layers, batch, listener).forward()
             passed.close()
     except SHAPE_ERRORS:
         return False
@@ -171,17 +172,15 @@ def _drop_unseen(
     for layer in list(inventory.layers):
         if layer in passed.failures:
             inventory.drop(layer, passed.failures[layer])
-        elif layer not in listener.heard:
+        elif layer not in listener.reached_layers:
             used = reached.intersection(layer.parameters.values())
-            inventory.drop(layer, unseen(layer) if used else UNREACHED)
+            inventory.drop(layer, layer.unseen if used else UNREACHED)
 
 
-def _positions(visit: Visit, count: int) -> int:
+def _positions(call: LayerCall, count: int) -> int:
     """Positions per example; where the examples are is not known before the proof."""
-    if not visit.layer.arranged:
+    if not call.layer.is_canonical:
         return 1
-    placed = visit.order is not None and isinstance(
-        visit.layer, TableLayer | LooseParameter
-    )
-    axes = visit.a.shape if placed else visit.a.shape[:-1]
+    placed = call.layout is not None and call.layer.looks_up
+    axes = call.a.shape if placed else call.a.shape[:-1]
     return axes.numel() // count

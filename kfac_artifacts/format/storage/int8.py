@@ -5,8 +5,7 @@ from typing import final
 from typing_extensions import override
 
 from kfac_artifacts.errors import FactorError, FormatError
-from kfac_artifacts.factors import Field, Role
-from kfac_artifacts.factors.fields import scales_of
+from kfac_artifacts.factors import Field, Role, scales_of
 from kfac_artifacts.format.storage.base import (
     Storage,
     TensorInfo,

@@ -6,7 +6,7 @@ Gramian:
 - ``orthogonal``: consecutive vectors are rows of √C times a random orthogonal matrix
   (Haar, by QR; Mezzadri 2007). Each is uniform on the sphere of radius √C, and together
   they cover the outputs evenly: less variance for the same number of passes. Examples
-  of even and of odd rank have matrices of their own, so that one half of the data is
+  of even and of odd ordinal have matrices of their own, so that one half of the data is
   independent of the other and can judge it.
 - ``mc``: independent s ~ N(0, I_C) (Martens & Grosse 2015; TAK, Sec. 3.3).
 - ``exact``: the C unit vectors (Botev et al. 2017).
@@ -69,19 +69,19 @@ class Drawing:
 
     Attributes:
         cotangents: Which kind, how many draws, and the seed.
-        indices: Numbers of the chosen examples; the place of one here is its rank.
+        indices: Numbers of the chosen examples; the place of one here is its ordinal.
     """
 
     cotangents: Cotangents
     indices: Sequence[int]
 
     def vectors(
-        self, ranks: Sequence[int], f: Float[Tensor, "n c"]
+        self, ordinals: Sequence[int], f: Float[Tensor, "n c"]
     ) -> Iterator[Float[Tensor, "n c"]]:
         """Give the cotangents of a batch, one ``[N, C]`` tensor per backward pass.
 
         Args:
-            ranks: Ranks of the examples of the batch.
+            ordinals: Ordinals of the examples of the batch.
             f: The output map's value, for its width, number type and device.
 
         Yields:
@@ -94,28 +94,30 @@ class Drawing:
                 yield unit
             return
         draw = self._gaussian if self.cotangents.name == "mc" else self._orthogonal
-        drawn = draw(ranks, f.shape[1]).to(f)
+        drawn = draw(ordinals, f.shape[1]).to(f)
         yield from drawn.unbind(1)
 
-    def _gaussian(self, ranks: Sequence[int], width: int) -> Float[Tensor, "n draws c"]:
+    def _gaussian(
+        self, ordinals: Sequence[int], width: int
+    ) -> Float[Tensor, "n draws c"]:
         seed, draws = self.cotangents.seed, divisor(self.cotangents)
         rows = [
             torch.stack(
                 [gaussian((seed, self.indices[r], k), width) for k in range(draws)]
             )
-            for r in ranks
+            for r in ordinals
         ]
         return torch.stack(rows)
 
     def _orthogonal(
-        self, ranks: Sequence[int], width: int
+        self, ordinals: Sequence[int], width: int
     ) -> Float[Tensor, "n draws c"]:
         draws = divisor(self.cotangents)
         half = -(-len(self.indices) // HALVES)
         rows = min(width, half * draws)
-        rank = torch.tensor(ranks)[:, None]
-        places = rank // HALVES * draws + torch.arange(draws)
-        groups = places // rows * HALVES + rank % HALVES
+        ordinal = torch.tensor(ordinals)[:, None]
+        places = ordinal // HALVES * draws + torch.arange(draws)
+        groups = places // rows * HALVES + ordinal % HALVES
         drawn = torch.empty(*places.shape, width, dtype=torch.float64)
         for group in groups.unique().tolist():
             matrix = orthogonal((self.cotangents.seed, group), rows, width)

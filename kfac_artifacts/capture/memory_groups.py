@@ -15,7 +15,7 @@ from kfac_artifacts.capture.sample import Loaded
 L = TypeVar("L", bound=Layer)
 
 RecordBatch: TypeAlias = tuple[Sequence[int], dict[str, Record]]
-"""Ranks of the examples of a batch, and their records by block."""
+"""Ordinals of the examples of a batch, and their records by block."""
 
 
 def next_group(
@@ -38,7 +38,7 @@ def next_group(
         loaded = next(passes)
         records = recorder.take()
     # what the passes to come listen to
-    group[:] = _fitting(run, todo, records, memory * len(loaded.ranks or [0]))
+    group[:] = _fitting(run, todo, records, memory * len(loaded.ordinals or [0]))
     if not group:
         passes.close()
         return [], []
@@ -52,7 +52,7 @@ def _kept(
     loaded: Loaded, records: Mapping[str, Record], group: Sequence[Layer]
 ) -> RecordBatch:
     names = [name for layer in group for name in layer.blocks(layer)]
-    return loaded.ranks, {name: records[name] for name in names}
+    return loaded.ordinals, {name: records[name] for name in names}
 
 
 def _recorder(run: Run) -> Recorder:
@@ -63,7 +63,7 @@ def _fitting(
     run: Run, todo: Sequence[L], records: Mapping[str, Record], memory: int
 ) -> list[L]:
     """The first layers whose records of all examples fit, as one batch tells."""
-    share = len(run.sample.ranks)
+    share = len(run.sample.ordinals)
     sizes = [
         float(share * sum(records[name].nbytes for name in layer.blocks(layer)))
         for layer in todo
@@ -95,4 +95,4 @@ class StreamedRecords:
     def __iter__(self) -> Iterator[RecordBatch]:
         recorder = _recorder(self.run)
         for loaded in self.run.passes(recorder, self.layers, self.stage):
-            yield loaded.ranks, recorder.take()
+            yield loaded.ordinals, recorder.take()

@@ -80,7 +80,7 @@ class Run:
             KfacError: If a batch does not do what the first one did, or its output is
                 not finite.
         """
-        share = len(self.sample.ranks)
+        share = len(self.sample.ordinals)
         draws = self.sample.cotangents.draws
         several = isinstance(listener, ListenerToSeveral) and draws != 1
         several = several and not self.workers.sharded  # sums travel batch by batch
@@ -93,9 +93,9 @@ class Run:
                     loaded = next(batches, None)
                 if loaded is None:
                     return
-                listener.out_of_examples = not loaded.ranks
+                listener.out_of_examples = not loaded.ordinals
                 self._one_batch(listener, layers, loaded, chunks)
-                advance(len(loaded.ranks))
+                advance(len(loaded.ordinals))
                 yield loaded
 
     def _one_batch(
@@ -111,8 +111,8 @@ class Run:
             self._check(passed, layers, loaded)
         listener.end_of_forward()
         left = ct.count(self.sample.cotangents, passed.f.shape[1])
-        ranks = loaded.ranks or [0] * len(passed.f)
-        vectors = self.sample.vectors(ranks, passed.f)
+        ordinals = loaded.ordinals or [0] * len(passed.f)
+        vectors = self.sample.vectors(ordinals, passed.f)
         for chunk in _chunked(vectors, chunks.size(passed)):
             left -= len(chunk)
             if len(chunk) == 1:
@@ -125,7 +125,9 @@ class Run:
         """Compare what a batch did with what the first one did."""
         for layer, reason in passed.failures.items():
             raise KfacError(f"{layer.name}: {reason}")
-        _check_finite(passed.f, [self.sample.indices[rank] for rank in loaded.ranks])
+        _check_finite(
+            passed.f, [self.sample.indices[ordinal] for ordinal in loaded.ordinals]
+        )
         for layer in layers:
             expected, found = (
                 self.coverage.call_counts[layer],

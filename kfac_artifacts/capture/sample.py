@@ -94,13 +94,13 @@ class Loaded:
     """A batch.
 
     Attributes:
-        ranks: Ranks of its examples.
+        ordinals: Ordinals of its examples.
         batch: The examples.
         done: How many examples are done with it, of the process that has the most if
             all have as many batches.
     """
 
-    ranks: Sequence[int]
+    ordinals: Sequence[int]
     batch: Batch
     done: int
 
@@ -111,10 +111,10 @@ class Sample:
 
     Attributes:
         examples: The dataset.
-        indices: Numbers of the chosen examples; the place of one here is its rank.
+        indices: Numbers of the chosen examples; the place of one here is its ordinal.
         cotangents: What is pulled back for each.
         batch_size: Examples per pass; it changes nothing but speed and memory.
-        part: Which process this is, and of how many: each takes its share of the ranks.
+        part: Which process this is, and of how many: each takes its share of them.
     """
 
     examples: Examples
@@ -133,8 +133,8 @@ class Sample:
         return len(self.indices) * ct.divisor(self.cotangents)
 
     @cached_property
-    def ranks(self) -> Sequence[int]:
-        """Ranks that fall to this process."""
+    def ordinals(self) -> Sequence[int]:
+        """Ordinals that fall to this process."""
         number, count = self.part
         return range(number, len(self.indices), count)
 
@@ -144,16 +144,16 @@ class Sample:
         Args:
             start: Where to begin: the ``done`` of the last batch that is done.
             even: Whether to give every process as many batches, at the end some
-                without ranks, whose one example counts for nothing.
+                without ordinals, whose one example counts for nothing.
 
         Yields:
             The batches, in order.
         """
-        size, end = self.batch_size, len(self.ranks)
+        size, end = self.batch_size, len(self.ordinals)
         if even:
             end = -(-len(self.indices) // self.part[1])
         places = range(start, end, size)
-        parts = [self.ranks[place : place + size] for place in places]
+        parts = [self.ordinals[place : place + size] for place in places]
         with ThreadPoolExecutor(1, "batches") as thread:
             following: Future[Batch] | None = None
             for number, part in enumerate(parts):
@@ -165,13 +165,13 @@ class Sample:
                 yield Loaded(part, batch, min(places[number] + size, end))
 
     def vectors(
-        self, ranks: Sequence[int], f: Float[Tensor, "n c"]
+        self, ordinals: Sequence[int], f: Float[Tensor, "n c"]
     ) -> Iterator[Float[Tensor, "n c"]]:
         """Give the cotangents of a batch, one tensor per backward pass."""
-        yield from ct.Drawing(self.cotangents, self.indices).vectors(ranks, f)
+        yield from ct.Drawing(self.cotangents, self.indices).vectors(ordinals, f)
 
-    def _encode(self, ranks: Sequence[int]) -> Batch:
-        chosen = [self.indices[rank] for rank in ranks or range(1)]
+    def _encode(self, ordinals: Sequence[int]) -> Batch:
+        chosen = [self.indices[ordinal] for ordinal in ordinals or range(1)]
         batch = self.examples.batch(chosen)
         if torch.cuda.is_available():
             return {name: values.pin_memory() for name, values in batch.items()}

@@ -35,7 +35,7 @@ def true_drifts(
             for loaded in run.sample.batches():
                 _, change = jvp(run.network, tau, loaded.batch)
                 squares.append(change.double().square().sum(1).cpu())
-                advance(len(loaded.ranks))
+                advance(len(loaded.ordinals))
             found.append(torch.cat(squares))
     return found
 

@@ -72,9 +72,9 @@ def test_cotangents_do_not_depend_on_the_batch_or_the_order(kind):
     whole = drawn(kind, 9, 4, draws=2)
     drawing = Drawing(Cotangents(kind, 2, 0), range(100, 109))
     f = torch.zeros(3, 4, dtype=torch.float64)
-    for ranks in ([8, 0, 5], [3, 4, 2]):
-        part = torch.stack(list(drawing.vectors(ranks, f)), dim=1)
-        assert torch.equal(part, whole[ranks])
+    for ordinals in ([8, 0, 5], [3, 4, 2]):
+        part = torch.stack(list(drawing.vectors(ordinals, f)), dim=1)
+        assert torch.equal(part, whole[ordinals])
 
 
 def test_fewer_examples_than_outputs_are_orthogonal_to_one_another():
@@ -121,7 +121,7 @@ def test_processes_share_the_examples_without_loss(processes):
         )
         for loaded in sample.batches():
             seen += loaded.batch["x"][:, 0].tolist()
-            wanted = [float(sample.indices[rank]) for rank in loaded.ranks]
+            wanted = [float(sample.indices[ordinal]) for ordinal in loaded.ordinals]
             assert loaded.batch["x"][:, 0].tolist() == wanted
     assert sorted(seen) == [float(i) for i in range(3, 20, 2)]
 

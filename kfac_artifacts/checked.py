@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from kfac_artifacts.artifact import Artifact, Block, terms_of
+from kfac_artifacts.artifact import Artifact, Block
 from kfac_artifacts.definiteness import check_definite
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import Factor, check_factor, floats, largest
@@ -54,7 +54,7 @@ def checked_factors(
 
 
 def _check_size(name: str, block: Block, norms: Mapping[str, float]) -> None:
-    for term in terms_of(block):
+    for term in block.terms:
         total = 1.0
         for factor in term:
             total *= norms[factor]

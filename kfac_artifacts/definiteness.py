@@ -1,12 +1,13 @@
 """Whether blocks are semidefinite: else a penalty rewards some drift."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kfac_artifacts.artifact import Artifact, Block, KroneckerBlock, terms_of
+from kfac_artifacts.artifact import Artifact, Block
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import (
     BlockDiagonal,
@@ -60,7 +61,7 @@ def check_definite(
     held = artifact.factors if factors is None else factors
     looked_at: set[str] = set()
     for name, block in artifact.blocks.items():
-        if is_sum(block):
+        if block.is_sum:
             terms = {f: held[f] for f in block.factors}
             refuse_indefinite(name, extreme_ratio(block, terms), CLEARLY)
             continue
@@ -69,11 +70,6 @@ def check_definite(
                 allowed = tolerance(artifact, own)
                 refuse_indefinite(own, lowest(held[own], allowed), allowed)
         looked_at |= set(block.factors)
-
-
-def is_sum(block: Block) -> bool:
-    """Whether a block is a sum of Kronecker products, none semidefinite by itself."""
-    return isinstance(block, KroneckerBlock) and len(terms_of(block)) > 1
 
 
 def refuse_indefinite(name: str, ratio: float, allowed: float) -> None:
@@ -155,9 +151,9 @@ def extreme_ratio(block: Block, factors: Mapping[str, Factor]) -> float:
         The ratio, or an upper bound where the iteration has not converged.
     """
     wide = {name: factor.to(dtype=torch.float64) for name, factor in factors.items()}
-    a, b = block.factors[:2]
-    d_in, d_out = wide[a].dim, wide[b].dim
-    like = wide[a].diagonal()
+    *inputs, output = block.products(wide)[0]
+    d_out, d_in = output.dim, math.prod(A.dim for A in inputs)
+    like = output.diagonal()
 
     def apply(flat: Any) -> Any:
         W = torch.as_tensor(flat).view(d_out, d_in).to(like)

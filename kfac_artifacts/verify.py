@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from kfac_artifacts.artifact import Artifact, BaseModel, Block
-from kfac_artifacts.definiteness import extreme_ratio, is_sum, tolerance
+from kfac_artifacts.definiteness import extreme_ratio, tolerance
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import Factor, eigenvalue_ratio
 from kfac_artifacts.format import check_hashes, load_artifact
@@ -84,7 +84,7 @@ def base_findings(artifact: Artifact, base: BaseModel) -> list[Finding]:
 def _factor_findings(artifact: Artifact, progress: Advance) -> Iterator[Finding]:
     ratios: dict[str, float] = {}
     count = 0
-    sums = {name: block for name, block in artifact.blocks.items() if is_sum(block)}
+    sums = {name: block for name, block in artifact.blocks.items() if block.is_sum}
     summed = {name for block in sums.values() for name in block.factors}
     for name in artifact.factors:
         try:

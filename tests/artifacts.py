@@ -21,7 +21,6 @@ from kfac_artifacts.artifact import (
     ParameterInfo,
     Provenance,
     Source,
-    terms_of,
 )
 from kfac_artifacts.factors import Dense, Diagonal, Factor
 
@@ -100,7 +99,7 @@ def artifact(
         "linear": KroneckerBlock(
             "linear.weight", "linear.bias", ROWS, (("linear.A", "linear.B"),)
         ),
-        "norm.weight": GramianBlock("norm.weight", ("norm.weight.G",)),
+        "norm.weight": GramianBlock("norm.weight", (("norm.weight.G",),)),
         "table": KroneckerBlock(
             "table.weight", None, Layout.COLUMNS, (("table.A", "table.B"),)
         ),
@@ -134,7 +133,7 @@ def small(dims: tuple[int, int, int] = (3, 2, 4), seed: int = 0) -> Artifact:
     }
     blocks: dict[str, Block] = {
         "l": KroneckerBlock("l.weight", "l.bias", ROWS, (("l/A", "l/B"),)),
-        "norm": GramianBlock("norm", ("norm/G",)),
+        "norm": GramianBlock("norm", (("norm/G",),)),
     }
     return Artifact(provenance(shapes), blocks, factors)
 
@@ -154,8 +153,8 @@ RICH_SHAPES = {
 RICH_BLOCKS: dict[str, Block] = {
     "q": KroneckerBlock("q.weight", "q.bias", ROWS, (("A", "q.B"),)),
     "k": KroneckerBlock("k.weight", "k.bias", ROWS, (("A", "k.B"),)),
-    "norm": GramianBlock("norm.weight", ("norm.G",)),
-    "token": GramianBlock("token", ("token.G0", "token.G1")),
+    "norm": GramianBlock("norm.weight", (("norm.G",),)),
+    "token": GramianBlock("token", (("token.G0",), ("token.G1",))),
     "table": KroneckerBlock("table.weight", None, Layout.COLUMNS, (("tA", "tB"),)),
     "sum": KroneckerBlock("sum.weight", None, ROWS, (("sA", "sB"), ("sA1", "sB1"))),
     "expert0": KroneckerBlock(
@@ -195,7 +194,7 @@ def plain(seed: int = 0, dims: tuple[int, int, int] = (24, 16, 12)) -> Artifact:
     shapes = {"l.weight": (d_out, d_in), "norm": (entries,)}
     blocks: dict[str, Block] = {
         "l": KroneckerBlock("l.weight", None, ROWS, (("l/A", "l/B"),)),
-        "norm": GramianBlock("norm", ("norm/G",)),
+        "norm": GramianBlock("norm", (("norm/G",),)),
     }
     factors: dict[str, Factor] = {
         "l/A": Dense(covariance(d_in, seed)),
@@ -221,7 +220,7 @@ def tau(
 def dense_block(of: Artifact, name: str, dtype: torch.dtype | None = None) -> Tensor:
     """Form a block as it is stored, by ``torch.kron``."""
     total: Tensor | None = None
-    for term in terms_of(of.blocks[name]):
+    for term in of.blocks[name].terms:
         dense = [of.factors[factor].to_dense() for factor in term]
         dense = [matrix.to(dtype or matrix.dtype) for matrix in dense]
         matrix = dense[0] if len(dense) == 1 else torch.kron(dense[1], dense[0])

@@ -37,7 +37,7 @@ def of_two_terms():
     linear, norm = one.blocks["linear"], one.blocks["norm.weight"]
     blocks = dict(one.blocks) | {
         "linear": replace(linear, terms=(*linear.terms, ("linear.A2", "linear.B2"))),
-        "norm.weight": replace(norm, terms=("norm.weight.G", "norm.weight.G2")),
+        "norm.weight": replace(norm, terms=(("norm.weight.G",), ("norm.weight.G2",))),
     }
     factors = dict(one.factors) | {
         "linear.A2": Diagonal(torch.rand(5, dtype=torch.float64)),

@@ -151,7 +151,7 @@ def test_a_small_file_of_a_huge_matrix_is_used_without_making_it(tmp_path, kind)
         huge = replace(
             of,
             provenance=replace(of.provenance, base=base, sources=(source,)),
-            blocks={"huge": GramianBlock("huge", ("G",))},
+            blocks={"huge": GramianBlock("huge", (("G",),))},
             factors={"G": COMPRESSED[kind]},
         )
         save_artifact(huge, tmp_path / f"{i}", storage="float32")

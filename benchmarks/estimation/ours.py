@@ -5,7 +5,7 @@ from typing_extensions import override
 
 from estimation.models import SEED
 from estimation.tool import Tool
-from kfac_artifacts.artifact import Artifact, Cotangents, KroneckerBlock, NamedConfig
+from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
 from kfac_artifacts.estimate import compute
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 
@@ -39,7 +39,7 @@ class Everything(Tool):
         found = {}
         for block in artifact.blocks.values():
             module = block.parameters[0].removesuffix(".weight")
-            if isinstance(block, KroneckerBlock) and module in self.workload.linears:
+            if block.is_product and module in self.workload.linears:
                 ((a, b),) = block.terms
                 found[f"{module}.A"] = artifact.factors[a].to_dense()
                 found[f"{module}.B"] = artifact.factors[b].to_dense()

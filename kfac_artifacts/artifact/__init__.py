@@ -19,18 +19,12 @@ if TYPE_CHECKING:
         Artifact as Artifact,
         LazyFactors as LazyFactors,
     )
-    from kfac_artifacts.artifact.block_info import (
-        BlockInfo as BlockInfo,
-        GramianInfo as GramianInfo,
-        KroneckerInfo as KroneckerInfo,
-        Layout as Layout,
-    )
-    from kfac_artifacts.artifact.blocks import (
-        Block as Block,
-        GramianBlock as GramianBlock,
+    from kfac_artifacts.artifact.blocks.base import Block as Block
+    from kfac_artifacts.artifact.blocks.gramian import GramianBlock as GramianBlock
+    from kfac_artifacts.artifact.blocks.kinds import BLOCKS as BLOCKS
+    from kfac_artifacts.artifact.blocks.kronecker import (
         KroneckerBlock as KroneckerBlock,
-        block_of as block_of,
-        terms_of as terms_of,
+        Layout as Layout,
     )
     from kfac_artifacts.artifact.compatibility import (
         preprocessing_differences as preprocessing_differences,

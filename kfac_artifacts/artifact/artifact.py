@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kfac_artifacts.artifact.blocks import Block
+from kfac_artifacts.artifact.blocks.base import Block
 from kfac_artifacts.artifact.provenance import NamedConfig, Provenance
 from kfac_artifacts.factors import Factor
 

@@ -6,8 +6,7 @@
 from dataclasses import dataclass
 
 from kfac_artifacts.artifact.artifact import Artifact
-from kfac_artifacts.artifact.block_info import Layout
-from kfac_artifacts.artifact.blocks import Block, KroneckerBlock, terms_of
+from kfac_artifacts.artifact.blocks.base import Block
 from kfac_artifacts.factors import Diagonal
 
 ENOUGH_EXAMPLES = 64
@@ -80,9 +79,9 @@ def disclosure(artifact: Artifact) -> Disclosure:
     linear = {
         name: block
         for name, block in artifact.blocks.items()
-        if isinstance(block, KroneckerBlock) and not _looks_up(artifact, block)
+        if block.is_product and not _looks_up(artifact, block)
     }
-    first = next((block.terms[0][0] for block in linear.values()), None)
+    first = next((block.inputs[0] for block in linear.values()), None)
     return Disclosure(
         examples=sum(counts),
         fewest=min(counts, default=0),
@@ -91,21 +90,18 @@ def disclosure(artifact: Artifact) -> Disclosure:
             for block in artifact.blocks.values()
             if _looks_up(artifact, block) and _counts(artifact, block)
         ),
-        first=tuple(n for n, block in linear.items() if block.terms[0][0] == first),
+        first=tuple(n for n, block in linear.items() if block.inputs[0] == first),
     )
 
 
 def _looks_up(artifact: Artifact, block: Block) -> bool:
     """Whether a block is of rows that are looked up by number: A is diagonal."""
-    return (
-        isinstance(block, KroneckerBlock)
-        # a recipe may make any A diagonal, but other maps in columns have one of these
-        and (block.layout, block.bias, block.part) == (Layout.COLUMNS, None, None)
-        and artifact.structure(block.terms[0][0]).name == Diagonal.name
-    )
+    if not block.is_table:  # a recipe may make any A diagonal
+        return False
+    return artifact.structure(block.inputs[0]).name == Diagonal.name
 
 
 def _counts(artifact: Artifact, block: Block) -> bool:
     """Whether the rows are used differently; else each example uses each of them."""
-    diagonals = (artifact.factors[term[0]].diagonal() for term in terms_of(block))
+    diagonals = (artifact.factors[name].diagonal() for name in block.inputs)
     return any(not bool((d - d[0]).abs().max() <= ALIKE * d[0]) for d in diagonals)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from kfac_artifacts.errors import listed
+from kfac_artifacts.json_object import JsonObject
 
 Json: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any] | None
 
@@ -77,6 +78,14 @@ class NamedConfig:
 
     name: str
     configuration: Mapping[str, Json] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, value: object, where: str) -> "NamedConfig":
+        """Read a name with its configuration."""
+        fields = JsonObject(value, where)
+        found = cls(fields.name("name"), fields.take("configuration", dict))
+        fields.finish()
+        return found
 
     def __str__(self) -> str:
         return f"{self.name} {dict(self.configuration) or ''}".rstrip()

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kfac_artifacts.artifact import Artifact, NamedConfig, terms_of
+from kfac_artifacts.artifact import Artifact, NamedConfig
 from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.compress.compress_factor import compress_factor
 from kfac_artifacts.compress.forms import Leading
@@ -159,7 +159,7 @@ def _weights(artifact: Artifact, norms: Mapping[str, float]) -> dict[str, float]
     weights, total = dict.fromkeys(norms, 0.0), 0.0
     tasks = artifact.provenance.tasks
     for block in artifact.blocks.values():
-        for term in terms_of(block):
+        for term in block.terms:
             size = math.prod(norms[name] for name in term) * block.scale(tasks) ** 2
             total += size
             for name in term:

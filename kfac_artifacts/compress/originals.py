@@ -8,13 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kfac_artifacts.artifact import (
-    Artifact,
-    Block,
-    GramianBlock,
-    KroneckerBlock,
-    terms_of,
-)
+from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.factors import Factor, eigh
 
 LARGE, LANCZOS = 1024, 24
@@ -81,7 +75,7 @@ def originals(artifact: Artifact) -> Iterator[tuple[str, Original]]:
     definite = {
         name
         for block in artifact.blocks.values()
-        if isinstance(block, GramianBlock) or len(terms_of(block)) == 1
+        if not block.is_sum
         for name in block.factors  # whatever other blocks share it
     }
     for block in artifact.blocks.values():
@@ -92,7 +86,7 @@ def originals(artifact: Artifact) -> Iterator[tuple[str, Original]]:
                     name,
                     Original(
                         artifact.factors[name],
-                        bias=_has_bias(block, name),
+                        bias=name in block.biased,
                         definite=name in definite,
                     ),
                 )
@@ -123,9 +117,3 @@ def lanczos(matrix: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
     # where eigenvalues are zero, vectors may be anything
     gram = found[1].mT @ found[1] - torch.eye(count, dtype=matrix.dtype)
     return found if float(gram.abs().max()) < ORTHOGONAL else None
-
-
-def _has_bias(block: Block, name: str) -> bool:
-    if not isinstance(block, KroneckerBlock) or block.bias is None:
-        return False
-    return any(name == a for a, _ in block.terms)

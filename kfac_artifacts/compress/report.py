@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from kfac_artifacts.artifact import Artifact, Block, terms_of
+from kfac_artifacts.artifact import Artifact, Block
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import Factor, eigenvalue_ratio
 from kfac_artifacts.format import StoredFactors
@@ -117,10 +117,7 @@ def _module(
         {f: artifact.factors[f].to("cpu", torch.float64) for f in block.factors}
         for artifact in artifacts
     )
-    pairs = [
-        [[factors[name] for name in term] for term in terms_of(block)]
-        for factors in (exact, found)
-    ]
+    pairs = [block.products(factors) for factors in (exact, found)]
     scale = block.scale(artifacts[0].provenance.tasks)
     size = _inner(pairs[0], pairs[0])
     lost = size + _inner(pairs[1], pairs[1]) - 2 * _inner(*pairs)

@@ -24,7 +24,7 @@ from kfac_artifacts.capture import Record, TableRecord, gram, join
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import Diagonal, Factor
 from kfac_artifacts.fidelity.results import Comparison
-from kfac_artifacts.operator import Decomposed, KroneckerSum, block_terms
+from kfac_artifacts.operator import KroneckerSum, block_terms
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +98,7 @@ def block_operator(
     Returns:
         The operator K.
     """
-    held = {factor: Decomposed(factors[factor]) for factor in block.factors}
-    return KroneckerSum(name, block_terms(block, held), block.scale(tasks), 0.0)
+    return KroneckerSum(name, block_terms(block, factors), block.scale(tasks), 0.0)
 
 
 def moments(records: Sequence[Record], operator: KroneckerSum) -> Moments:

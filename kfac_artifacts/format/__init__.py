@@ -33,10 +33,6 @@ if TYPE_CHECKING:
         read_header as read_header,
         read_manifest as read_manifest,
     )
-    from kfac_artifacts.format.json_object import (
-        JsonObject as JsonObject,
-        check_name as check_name,
-    )
     from kfac_artifacts.format.json_text import (
         MAX_JSON_BYTES as MAX_JSON_BYTES,
         parse_json as parse_json,

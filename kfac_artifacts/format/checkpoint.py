@@ -18,7 +18,7 @@ from kfac_artifacts.format.files import (
     sync,
     write_durably,
 )
-from kfac_artifacts.format.json_object import JsonObject
+from kfac_artifacts.json_object import JsonObject
 from kfac_artifacts.places import plain_errors
 
 FORMAT = "kfac-checkpoint"

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-from kfac_artifacts.artifact import BlockInfo, KroneckerInfo, Provenance
-from kfac_artifacts.format.json_object import require
+from kfac_artifacts.artifact import Block, Provenance
+from kfac_artifacts.json_object import require
 
 SINGLE = "factors.safetensors"
 INDEX = "factors.safetensors.index.json"
@@ -37,7 +37,7 @@ def check_file_names(found: Collection[str]) -> None:
     )
 
 
-def check_provenance(provenance: Provenance, blocks: Mapping[str, BlockInfo]) -> None:
+def check_provenance(provenance: Provenance, blocks: Mapping[str, Block]) -> None:
     """Check counts, and that every parameter is covered once or left out.
 
     Args:
@@ -55,7 +55,7 @@ def check_provenance(provenance: Provenance, blocks: Mapping[str, BlockInfo]) ->
     covered: dict[str, list[int | None]] = defaultdict(list)
     for block in blocks.values():
         for parameter in block.parameters:
-            covered[parameter].append(_part(block))
+            covered[parameter].append(block.part)
     known = set(provenance.base.parameters)
     require(
         set(covered) == known,
@@ -67,10 +67,6 @@ def check_provenance(provenance: Provenance, blocks: Mapping[str, BlockInfo]) ->
     require(not left_out & known, "manifest: a parameter is both covered and left out")
     errors = set(provenance.merge_errors)
     require(errors <= set(blocks), "manifest: merge_errors names no block")
-
-
-def _part(block: BlockInfo) -> int | None:
-    return block.part if isinstance(block, KroneckerInfo) else None
 
 
 def _check_parts(
@@ -89,7 +85,7 @@ def _check_parts(
 
 
 def check_factors(
-    provenance: Provenance, blocks: Mapping[str, BlockInfo], dims: Mapping[str, int]
+    provenance: Provenance, blocks: Mapping[str, Block], dims: Mapping[str, int]
 ) -> None:
     """Check that every factor is there, has the size its blocks need, and is used.
 
@@ -105,8 +101,8 @@ def check_factors(
     used: set[str] = set()
     for name, block in blocks.items():
         where = f"blocks[{name!r}]"
-        if isinstance(block, KroneckerInfo):
-            _check_shapes(block, shapes, where)
+        misfit = block.misfit(shapes)
+        require(misfit is None, f"{where}: {misfit}")
         for factor, dim in block.sizes(shapes):
             require(factor in dims, f"{where}: no factor {factor!r}")
             message = f"{where}: factor {factor!r} has size {dims[factor]}, not {dim}"
@@ -114,14 +110,3 @@ def check_factors(
             used.add(factor)
     unused = sorted(set(dims) - used)
     require(not unused, f"factors: used by no block: {unused[:3]}")
-
-
-def _check_shapes(
-    block: KroneckerInfo, shapes: Mapping[str, tuple[int, ...]], where: str
-) -> None:
-    stacked = block.part is not None
-    weight = shapes[block.weight][stacked:]
-    require(len(weight) >= 2, f"{where}: the weight, or its part, must have two axes")
-    d_out, _ = block.layout.dims(weight)
-    fits = block.bias is None or shapes[block.bias][stacked:] == (d_out,)
-    require(fits, f"{where}: the bias, or its part, must have shape [{d_out}]")

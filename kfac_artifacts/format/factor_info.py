@@ -9,8 +9,8 @@ from kfac_artifacts.artifact import Loss, NamedConfig
 from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import SHAPES, Field
-from kfac_artifacts.format.json_object import JsonObject, dimension, named
 from kfac_artifacts.format.storage.base import Storage, TensorInfo
+from kfac_artifacts.json_object import JsonObject, dimension
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ def factor_from_json(value: object, where: str) -> tuple[FactorInfo, Loss | None
     """
     fields = JsonObject(value, where)
     dim = dimension(fields.take("dim", int), f"{where}.dim")
-    structure = named(fields.take("structure", dict), f"{where}.structure")
+    structure = NamedConfig.from_json(
+        fields.take("structure", dict), f"{where}.structure"
+    )
     known = structure.name in SHAPES
     names = ", ".join(SHAPES)
     fields.require(known, f"structure {structure.name!r} is not one of {names}")
@@ -97,7 +99,7 @@ def factor_from_json(value: object, where: str) -> tuple[FactorInfo, Loss | None
 
 
 def _storage(value: object, where: str) -> Storage:
-    found = named(value, where)
+    found = NamedConfig.from_json(value, where)
     for storage in STORAGES.values():
         if storage.described == found:
             return storage

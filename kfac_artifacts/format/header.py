@@ -6,16 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from kfac_artifacts.artifact import BlockInfo, Provenance
+from kfac_artifacts.artifact import Block, Provenance
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import again
 from kfac_artifacts.format.consistency import INDEX, SINGLE
 from kfac_artifacts.format.factor_info import FactorInfo, stored
 from kfac_artifacts.format.files import read_json, sha256_file
-from kfac_artifacts.format.json_object import JsonObject
 from kfac_artifacts.format.manifest import MANIFEST, Manifest, manifest_from_json
 from kfac_artifacts.format.storage.base import TensorInfo
 from kfac_artifacts.format.tensor_header import check_header
+from kfac_artifacts.json_object import JsonObject
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Header:
     """
 
     provenance: Provenance
-    blocks: Mapping[str, BlockInfo]
+    blocks: Mapping[str, Block]
     factors: Mapping[str, FactorInfo]
     files: Mapping[str, str]
     digest: str

@@ -1,17 +1,16 @@
 """Strict JSON of strangers: bounded before anything is made of it."""
 
 import json
-import sys
 from typing import Any
 
 from kfac_artifacts.errors import FormatError
+from kfac_artifacts.json_object import MAX_NUMBER
 
 MAX_JSON_BYTES = 64 * 2**20
 MAX_VALUES = 3_000_000
 """Values of a document. A manifest of 64 MiB has two and a half million; 64 MiB of
 ``[],`` have twenty-two, which would take gigabytes and minutes."""
 MAX_DEPTH = 32
-MAX_NUMBER = sys.float_info.max
 
 
 def parse_json(content: bytes, where: str) -> Any:

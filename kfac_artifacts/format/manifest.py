@@ -5,14 +5,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kfac_artifacts.artifact import (
+    BLOCKS,
     BaseModel,
-    BlockInfo,
+    Block,
     Cotangents,
     DataInfo,
-    GramianInfo,
-    KroneckerInfo,
-    Layout,
     MergeError,
+    NamedConfig,
     ParameterInfo,
     Provenance,
     Source,
@@ -28,12 +27,11 @@ from kfac_artifacts.format.factor_info import (
     factor_from_json,
     factor_to_json,
 )
-from kfac_artifacts.format.json_object import (
+from kfac_artifacts.json_object import (
     SHA256,
     JsonObject,
     check_name,
     dimension,
-    named,
 )
 
 FORMAT = "kfac-artifact"
@@ -55,7 +53,7 @@ class Manifest:
     """Everything about an artifact but the numbers in its factors."""
 
     provenance: Provenance
-    blocks: Mapping[str, BlockInfo]
+    blocks: Mapping[str, Block]
     factors: Mapping[str, FactorInfo]
     files: Mapping[str, FileInfo]
 
@@ -76,7 +74,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "excluded": list(provenance.excluded),
         "uncovered": dict(provenance.uncovered),
         "merge_errors": {n: asdict(e) for n, e in provenance.merge_errors.items()},
-        "blocks": {n: _block_to_json(b) for n, b in manifest.blocks.items()},
+        "blocks": {n: b.to_json() for n, b in manifest.blocks.items()},
         "factors": {
             n: factor_to_json(f, provenance.losses.get(n))
             for n, f in manifest.factors.items()
@@ -99,21 +97,6 @@ def base_to_json(base: BaseModel) -> dict[str, Any]:
     }
 
 
-def _block_to_json(block: BlockInfo) -> dict[str, Any]:
-    if isinstance(block, KroneckerInfo):
-        part = {} if block.part is None else {"part": block.part}
-        return {
-            "kind": block.kind,
-            "weight": block.weight,
-            "bias": block.bias,
-            "layout": block.layout.value,
-            "terms": [{"A": a, "B": b} for a, b in block.terms],
-        } | part
-    (parameter,) = block.parameters
-    terms = [{"G": name} for name in block.factors]
-    return {"kind": block.kind, "parameter": parameter, "terms": terms}
-
-
 def manifest_from_json(value: object) -> Manifest:
     """Read and check a manifest.
 
@@ -129,8 +112,8 @@ def manifest_from_json(value: object) -> Manifest:
     fields = JsonObject(value, "manifest")
     check_version(fields, FORMAT, VERSION)
     base = base_from_json(fields.take("base_model", dict), "base_model")
-    output_map = named(fields.take("output_map", dict), "output_map")
-    estimator = named(fields.take("estimator", dict), "estimator")
+    output_map = NamedConfig.from_json(fields.take("output_map", dict), "output_map")
+    estimator = NamedConfig.from_json(fields.take("estimator", dict), "estimator")
     known = estimator.name in ESTIMATORS
     fields.require(
         known, f"estimator {estimator.name!r} is not one of {tuple(ESTIMATORS)}"
@@ -214,7 +197,7 @@ def _data(value: object, where: str) -> DataInfo:
         fingerprint=fields.sha256("fingerprint"),
         examples=fields.count("examples"),
         size=fields.count("size"),
-        preprocessing=named(preprocessing, f"{where}.preprocessing"),
+        preprocessing=NamedConfig.from_json(preprocessing, f"{where}.preprocessing"),
     )
     fields.require(info.examples <= info.size, "examples must not exceed size")
     fields.finish(extensible=True)
@@ -243,39 +226,13 @@ def _merge_error(value: object, where: str) -> MergeError:
     return error
 
 
-def _block(value: object, where: str) -> BlockInfo:
+def _block(value: object, where: str) -> Block:
     fields = JsonObject(value, where)
     kind = fields.take("kind", str)
-    fields.require(kind in ("kronecker", "gramian"), f"kind {kind!r} is not known")
-    block: BlockInfo
-    if kind == "kronecker":
-        weight, bias = fields.name("weight"), fields.maybe_name("bias")
-        layout = fields.take("layout", str)
-        fields.require(layout in list(Layout), f"layout {layout!r} is not known")
-        terms = fields.list_of("terms", _kronecker_term)
-        part = fields.optional_count("part")
-        block = KroneckerInfo(weight, bias, Layout(layout), terms, part)
-    else:
-        block = GramianInfo(
-            fields.name("parameter"), fields.list_of("terms", _gramian_term)
-        )
-    fields.require(len(block.factors) > 0, "terms must not be empty")
+    fields.require(kind in BLOCKS, f"kind {kind!r} is not known")
+    block = BLOCKS[kind].from_json(fields)
     fields.finish()
     return block
-
-
-def _kronecker_term(value: object, where: str) -> tuple[str, str]:
-    fields = JsonObject(value, where)
-    term = fields.name("A"), fields.name("B")
-    fields.finish()
-    return term
-
-
-def _gramian_term(value: object, where: str) -> str:
-    fields = JsonObject(value, where)
-    term = fields.name("G")
-    fields.finish()
-    return term
 
 
 def file_info(value: object, where: str) -> FileInfo:

@@ -6,7 +6,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Artifact, LazyFactors, NamedConfig, block_of
+from kfac_artifacts.artifact import Artifact, LazyFactors, NamedConfig
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import FACTORS, STORED_ASYMMETRY, Factor, check_factor
 from kfac_artifacts.format.factor_info import FactorInfo
@@ -127,8 +127,7 @@ def _opened(path: Path) -> Artifact:
     for file in sorted(set(header.files.values())):
         open_tensors(path / file)  # the library may refuse what passed our own checks
     factors = StoredFactors(path, header.factors, header.files)
-    blocks = {name: block_of(info) for name, info in header.blocks.items()}
-    return Artifact(header.provenance, blocks, factors, header.digest)
+    return Artifact(header.provenance, header.blocks, factors, header.digest)
 
 
 def _verified(path: Path) -> Artifact:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format.json_object import JsonObject
 from kfac_artifacts.format.json_text import parse_json
 from kfac_artifacts.format.manifest import MAX_AXES
 from kfac_artifacts.format.storage.base import TensorInfo
+from kfac_artifacts.json_object import JsonObject
 
 MAX_HEADER_BYTES = 64 * 2**20
 TYPES = {

@@ -7,7 +7,6 @@ from dataclasses import replace
 from kfac_artifacts.artifact import (
     Artifact,
     Block,
-    KroneckerBlock,
     NamedConfig,
     Source,
     preprocessing_differences,
@@ -22,7 +21,7 @@ def check_same(artifacts: Sequence[Artifact]) -> None:
     """Refuse artifacts that do not belong together, with all differences at once."""
     first = artifacts[0]
     for name, block in first.blocks.items():
-        if isinstance(block, KroneckerBlock) and len(block.terms) != 1:
+        if block.summed and len(block.terms) != 1:
             raise MismatchError(
                 f"{name} is a sum of {len(block.terms)} Kronecker products; merging by "
                 "Eq. 8 is for one"

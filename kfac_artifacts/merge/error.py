@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kfac_artifacts.artifact import Artifact, KroneckerBlock, MergeError
+from kfac_artifacts.artifact import Artifact, MergeError
 from kfac_artifacts.progress import Advance, unseen
 
 
@@ -48,7 +48,7 @@ def merge_errors(
     lam, mu = sizes / sizes.sum(), tasks / tasks.sum()
     errors: dict[str, MergeError] = {}
     for name, block in artifacts[0].blocks.items():
-        if isinstance(block, KroneckerBlock):
+        if block.summed:
             a, b = zip(*(x.blocks[name].factors for x in artifacts), strict=True)
             gram_a = _gram(artifacts, a)
             gram_b = _gram(artifacts, b) / torch.outer(tasks, tasks)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from kfac_artifacts.artifact import (
     Artifact,
     Block,
-    KroneckerBlock,
     Provenance,
     task_names,
 )
@@ -78,12 +77,7 @@ def merge(
         for part in parts:
             check_definite(part.artifact)
     blocks, names = _shared([part.artifact for part in parts])
-    summed = frozenset(
-        b
-        for block in blocks.values()
-        if isinstance(block, KroneckerBlock)
-        for _, b in block.terms
-    )
+    summed = frozenset(name for b in blocks.values() for name in b.summed)
     errors = {} if exclude else merge_errors(artifacts, progress)
     sizes = (size for b in blocks.values() for size in b.sizes(artifacts[0].parameters))
     factors = MergedFactors(parts, names, summed, dict(sizes))

@@ -5,14 +5,15 @@ task G is the Gramian ``(1/n) Σ_x J(x)ᵀ J(x)`` as the artifact approximates i
 several merged ones their weighted mean, λ summing to one, whatever their number.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import final
 
 import torch
 
-from kfac_artifacts.artifact import Artifact, Block, GramianBlock, KroneckerBlock
+from kfac_artifacts.artifact import Artifact, Block
 from kfac_artifacts.checked import checked_factors
-from kfac_artifacts.errors import FactorError, SettingsError
+from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Dense, Diagonal, Factor
 from kfac_artifacts.operator.block_diagonal import (
     BlockDiagonalOperator,
@@ -35,8 +36,7 @@ class CurvatureOperator(BlockDiagonalOperator):
 
     Raises:
         SettingsError: If the damping is negative, or the number type is another.
-        FactorError: If a block is of a kind that is not known here, or a factor must
-            not be computed with.
+        FactorError: If a factor must not be computed with.
     """
 
     def __init__(
@@ -56,11 +56,12 @@ class CurvatureOperator(BlockDiagonalOperator):
             )
         first = next(iter(factors.values())).diagonal()
         place = first.device if device is None else torch.device(device)
-        held = {n: Decomposed(f.to(place, dtype)) for n, f in factors.items()}
+        held = {n: f.to(place, dtype) for n, f in factors.items()}
         tasks = artifact.provenance.tasks
+        shared = cache(Decomposed)  # a factor of several blocks is decomposed once
         blocks = {
             name: KroneckerSum(
-                name, block_terms(block, held), block.scale(tasks), damping
+                name, block_terms(block, held, shared), block.scale(tasks), damping
             )
             for name, block in artifact.blocks.items()
         }
@@ -68,29 +69,27 @@ class CurvatureOperator(BlockDiagonalOperator):
 
 
 def block_terms(
-    block: Block, held: Mapping[str, Decomposed]
+    block: Block,
+    held: Mapping[str, Factor],
+    decomposed: Callable[[Factor], Decomposed] = Decomposed,
 ) -> list[tuple[Decomposed, Decomposed]]:
-    """List the pairs ``(B, A)`` of a block; a Gramian's A is the number 1.
+    """List the pairs ``(B, A)`` of a block; where terms are one matrix, A is 1.
 
     Args:
         block: A block of an artifact.
         held: Its factors by name.
+        decomposed: What makes the decomposition of a factor, or has it.
 
     Returns:
         The pairs whose products add up to the block as it is stored.
-
-    Raises:
-        FactorError: If a block is of a kind that is not known here.
     """
-    if isinstance(block, KroneckerBlock):
-        return [(held[b], held[a]) for a, b in block.terms]
-    if isinstance(block, GramianBlock):
-        matrix = held[block.terms[0]]
-        if len(block.terms) > 1:
-            matrix = Decomposed(_sum([held[name].factor for name in block.terms]))
-        one = matrix.factor.diagonal().new_ones(1)
-        return [(matrix, Decomposed(Diagonal(one)))]
-    raise FactorError(f"no operator is known for blocks of the kind {block.kind!r}")
+    products = block.products(held)
+    if block.is_product:
+        return [(decomposed(B), decomposed(A)) for A, B in products]
+    matrices = [matrix for (matrix,) in products]
+    whole = matrices[0] if len(matrices) == 1 else _sum(matrices)
+    one = Diagonal(whole.diagonal().new_ones(1))
+    return [(decomposed(whole), decomposed(one))]
 
 
 def _sum(factors: list[Factor]) -> Factor:

@@ -1,7 +1,6 @@
 """The space of the covered parameters: as names, as one vector, as matrices ``W``."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import accumulate
 from math import prod
 
@@ -10,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from kfac_artifacts.artifact import Artifact, Block, KroneckerBlock
+from kfac_artifacts.artifact import Artifact, Block
 from kfac_artifacts.errors import MismatchError
 
 
@@ -104,15 +103,14 @@ class ParameterSpace:
     def _whole(self, name: str) -> tuple[Block, list[tuple[int, ...]]]:
         """A block of a part of stacked parameters as one of that part alone."""
         block = self.blocks[name]
-        shapes = [self.shapes[p] for p in block.parameters]
-        if not isinstance(block, KroneckerBlock) or block.part is None:
-            return block, shapes
-        return replace(block, part=None), [shape[1:] for shape in shapes]
+        first = 0 if block.part is None else 1
+        shapes = [self.shapes[p][first:] for p in block.parameters]
+        return block.unstacked(), shapes
 
     def _ranges(self, name: str) -> list[slice]:
         """Where the parameters of a block are in a vector, or its part of them."""
         block, shapes = self._whole(name)
-        part = getattr(self.blocks[name], "part", None) or 0
+        part = self.blocks[name].part or 0
         found = []
         for parameter, shape in zip(block.parameters, shapes, strict=True):
             start = self._starts[parameter] + part * prod(shape)

@@ -9,15 +9,14 @@ from kfac_artifacts.artifact import BaseModel, Json, NamedConfig
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import (
     FileInfo,
-    JsonObject,
     TensorInfo,
     base_from_json,
     base_to_json,
-    check_name,
     check_version,
     file_info,
     read_json,
 )
+from kfac_artifacts.json_object import JsonObject, check_name
 from kfac_artifacts.places import recover
 
 FORMAT = "kfac-task-vector"

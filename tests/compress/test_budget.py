@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from kfac_artifacts.artifact import terms_of
 from kfac_artifacts.compress import Budget, Recipe, save_artifact
 from kfac_artifacts.compress.budget import CANDIDATES, choose_recipes
 from kfac_artifacts.compress.compress_factor import compress_factor
@@ -53,7 +52,7 @@ def shares(artifact):
     """The share of the squared norm of all blocks that every factor is part of."""
     size_of = {}
     for block in artifact.blocks.values():
-        for term in terms_of(block):
+        for term in block.terms:
             norms = [float(artifact.factors[f].to_dense().norm()) for f in term]
             squared = np.prod(norms) ** 2 * block.scale(artifact.provenance.tasks) ** 2
             for name in set(term):
@@ -63,7 +62,7 @@ def shares(artifact):
         ** 2
         * block.scale(artifact.provenance.tasks) ** 2
         for block in artifact.blocks.values()
-        for term in terms_of(block)
+        for term in block.terms
     )
     return {name: value / total for name, value in size_of.items()}
 

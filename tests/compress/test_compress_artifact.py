@@ -217,7 +217,7 @@ def test_every_term_of_a_gramian_stays_semidefinite(tmp_path):
     shapes = {"norm": (12,)}
     matrix = torch.full((12, 12), 0.9) + 0.1 * torch.eye(12) + 0.01 * covariance(12, 1)
     factors = {"G0": Dense(matrix), "G1": Dense(covariance(12, 0))}
-    blocks = {"norm": GramianBlock("norm", ("G0", "G1"))}
+    blocks = {"norm": GramianBlock("norm", (("G0",), ("G1",)))}
     of = replace(plain(), blocks=blocks, factors=factors)
     save_artifact(
         replace(of, provenance=provenance(shapes)), tmp_path / "a", recipe="prune-30%"

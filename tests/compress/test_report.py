@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from kfac_artifacts.artifact import terms_of
 from kfac_artifacts.compress import compression_report, save_artifact
 from kfac_artifacts.compress.report import DIRECTIONS
 from kfac_artifacts.errors import MismatchError
@@ -79,7 +78,7 @@ def test_random_directions_are_products_of_vectors(pair):
     for module in compression_report(before, after).modules:
         generator = torch.Generator().manual_seed(zlib.crc32(module.name.encode()))
         block = before.blocks[module.name]
-        dims = [before.factors[name].dim for name in terms_of(block)[0]]
+        dims = [before.factors[name].dim for name in block.terms[0]]
         drawn: list[Tensor] = [
             torch.randn((d, DIRECTIONS), generator=generator, dtype=torch.float64)
             for d in dims

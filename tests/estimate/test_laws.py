@@ -108,7 +108,7 @@ def test_gramian_blocks_equal_the_brute_force_gramian(kind):
     blocks = [b for b in artifact.blocks.values() if isinstance(b, GramianBlock)]
     assert blocks
     for block in blocks:
-        found = artifact.factors[block.terms[0]].to_dense()
+        found = artifact.factors[block.factors[0]].to_dense()
         torch.testing.assert_close(found, gramian(J[block.parameter]))
 
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from kfac_artifacts.artifact import Cotangents, KroneckerBlock, NamedConfig
-from kfac_artifacts.artifact.blocks import as_matrix
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate import KfacReduce, Nearest, choose_estimator
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
@@ -53,7 +52,7 @@ def gramian(network, examples, block):
     """The block of G over ``vec W`` with rows flattened."""
     J = jacobians(network, examples.batch(range(len(examples))))
     weight = J[block.weight]
-    W = torch.stack([as_matrix(w, block.layout) for w in weight.flatten(0, 1)])
+    W = torch.stack([block.layout.as_matrix(w) for w in weight.flatten(0, 1)])
     if block.bias is not None:
         W = torch.cat([W, J[block.bias].reshape(len(W), -1, 1)], dim=2)
     flat = W.flatten(1)

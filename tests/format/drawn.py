@@ -41,7 +41,7 @@ class Plan:
     def block(self) -> Block:
         """Make the block; the terms of a Kronecker block share their A."""
         if self.layout is None or len(self.shape) < 2:
-            terms = tuple(f"{self.name}/G{i}" for i in range(self.terms))
+            terms = tuple((f"{self.name}/G{i}",) for i in range(self.terms))
             return GramianBlock(f"{self.name}.weight", terms)
         pairs = tuple(
             (f"{self.name}/A", f"{self.name}/B{i}") for i in range(self.terms)

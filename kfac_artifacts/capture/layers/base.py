@@ -202,7 +202,7 @@ class GramianLayer(Layer):
 
     @override
     def blocks(self, leader: Layer) -> dict[str, Block]:
-        return {p: GramianBlock(p, (f"{p}.G",)) for p in self.parameters.values()}
+        return {p: GramianBlock(p, ((f"{p}.G",),)) for p in self.parameters.values()}
 
     @override
     def sums(self, shapes: Shapes, *, leads: bool) -> Iterator[tuple[str, FactorSum]]:

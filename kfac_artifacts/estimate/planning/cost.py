@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kfac_artifacts.artifact import Block, KroneckerBlock, NamedConfig
+from kfac_artifacts.artifact import Block, NamedConfig
 from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.estimate.planning.trace import Trace
 from kfac_artifacts.factors import Dense
@@ -49,11 +49,6 @@ class PlannedBlock:
     def size(self) -> int:
         """Number of parameters that it covers."""
         return sum(math.prod(shape) for shape in self.shapes.values())
-
-    @property
-    def has_bias(self) -> bool:
-        """Whether the last entry of the input is the constant 1."""
-        return isinstance(self.block, KroneckerBlock) and self.block.bias is not None
 
     @property
     def dims(self) -> dict[str, int]:
@@ -145,15 +140,11 @@ def flops(
     """
     inputs = outputs = 0
     for planned in blocks:
-        rows = 1 if reduced else planned.positions or 0
-        dims, own = planned.dims, planned.own("float32")
-        if isinstance(planned.block, KroneckerBlock):
-            a, b = planned.block.factors
-            if a in own and own[a].structure.name == Dense.name:
-                inputs += _rank_update(rows, dims[a])
-            outputs += _rank_update(passes * rows, dims[b])
-        else:
-            outputs += sum(_rank_update(passes, dim) for dim in dims.values())
+        block, dims, own = planned.block, planned.dims, planned.own("float32")
+        rows = 1 if reduced or not block.is_product else planned.positions or 0
+        dense = (n for n, info in own.items() if info.structure.name == Dense.name)
+        inputs += sum(_rank_update(rows, dims[n]) for n in dense if n in block.inputs)
+        outputs += sum(_rank_update(passes * rows, dims[n]) for n in block.outputs)
     return Flops(traced.forward, passes * traced.backward, inputs, outputs)
 
 
@@ -232,11 +223,12 @@ def _sums_bytes(planned: PlannedBlock, dtype: torch.dtype) -> int:
 def _record_bytes(planned: PlannedBlock, dtype: torch.dtype, passes: int) -> int:
     """Memory of an example's inputs, if they are its own, and cotangents."""
     dims, own, size = planned.dims, planned.own("float32"), dtype.itemsize
-    if not isinstance(planned.block, KroneckerBlock):
+    if not planned.block.is_product:
         return passes * sum(dims.values()) * size  # the gradient itself
     a, b = planned.block.factors
     position = passes * dims[b] * size
     if a in own:
+        columns = dims[a] - (a in planned.block.biased)
         dense = own[a].structure.name == Dense.name
-        position += (dims[a] - planned.has_bias) * size if dense else ROW_NUMBER
+        position += columns * size if dense else ROW_NUMBER
     return (planned.positions or 0) * position

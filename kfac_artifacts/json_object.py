@@ -1,16 +1,16 @@
 """Reading JSON objects field by field: right type, nothing missing, nothing unknown."""
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format.json_text import MAX_NUMBER
 from kfac_artifacts.names import WHAT_NAMES_ARE, is_name
 
 T = TypeVar("T")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+MAX_NUMBER = sys.float_info.max
 
 
 class JsonObject:
@@ -175,14 +175,6 @@ def dimension(value: object, where: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31:
         return value
     raise FormatError(f"{where} must be a whole number from 1 to 2**31 - 1")
-
-
-def named(value: object, where: str) -> NamedConfig:
-    """Read a name with its configuration."""
-    fields = JsonObject(value, where)
-    found = NamedConfig(fields.name("name"), fields.take("configuration", dict))
-    fields.finish()
-    return found
 
 
 _NAMES: dict[type, str] = {

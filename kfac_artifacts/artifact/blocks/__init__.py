@@ -1,0 +1,1 @@
+"""Blocks of curvature, one module per kind; ``kinds.py`` is their table."""

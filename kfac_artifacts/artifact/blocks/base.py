@@ -1,0 +1,188 @@
+"""The interface every kind of block fulfils.
+
+A header is read without torch, so blocks import it when they act.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast, final
+
+from kfac_artifacts.errors import FactorError
+from kfac_artifacts.json_object import JsonObject
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kfac_artifacts.factors import Factor
+
+    Matrix: TypeAlias = Tensor
+    TaskVector: TypeAlias = Mapping[str, Tensor]
+    Matrices: TypeAlias = tuple[Factor, ...]
+    FactorMapping: TypeAlias = Mapping[str, Factor]
+else:
+    Matrix, Matrices = object, tuple
+    TaskVector = FactorMapping = Mapping  # a check of types must not read a factor
+
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+Term: TypeAlias = tuple[str, ...]
+
+
+class Block(ABC):
+    """The curvature of one module: what it covers, by which factors, how it acts.
+
+    A block is a sum of terms on ``vec W``, ``W`` being the block's part of a task
+    vector. A term is one matrix (``G``), or the Kronecker product of two (``A``, then
+    ``B``: ``W`` becomes ``B W A``). Factors are referred to by name, because modules
+    with the same input share one. Subclasses are frozen dataclasses.
+    """
+
+    kind: ClassVar[str]
+    """What the manifest calls it."""
+    roles: ClassVar[tuple[str, ...]]
+    """What the manifest calls the factors of a term; the last acts on rows of ``W``."""
+
+    terms: tuple[Term, ...]
+    """Names of the factors of every term; one term is usual."""
+    part: int | None = None
+    """Of stacked parameters the slice that is covered; None for the whole."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the covered parameters, weight first."""
+
+    @abstractmethod
+    def sizes(self, shapes: Shapes) -> list[tuple[str, int]]:
+        """Each factor with the size it must have, from the parameters' shapes."""
+
+    @abstractmethod
+    def gather(self, tau: TaskVector) -> Matrix:
+        """Arrange the block's part of a task vector as one matrix ``W``."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Describe the block as the manifest does."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, fields: JsonObject) -> "Block":
+        """Read what the manifest says beside the kind."""
+
+    def misfit(self, shapes: Shapes) -> str | None:
+        """What is wrong with the shapes of its parameters, or None."""
+        return None
+
+    def products(self, factors: FactorMapping) -> list[Matrices]:
+        """The matrices of every term: its factors, unless the kind makes others."""
+        return [tuple(factors[name] for name in term) for term in self.terms]
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Names of the factors, in the order of the terms."""
+        return tuple(name for term in self.terms for name in term)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The last factor of every term."""
+        return tuple(term[-1] for term in self.terms)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Every A; none where a term is one matrix."""
+        return tuple(name for term in self.terms for name in term[:-1])
+
+    @property
+    def biased(self) -> tuple[str, ...]:
+        """Factors whose last coordinate is the constant 1 of a bias."""
+        return ()
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """Factors that merging adds up (TAK, Eq. 8); all others are averaged."""
+        return ()
+
+    @property
+    def is_product(self) -> bool:
+        """Whether a term is a Kronecker product."""
+        return len(self.roles) > 1
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether it is a sum of products, none of them semidefinite by itself."""
+        return self.is_product and len(self.terms) > 1
+
+    @property
+    def is_table(self) -> bool:
+        """Whether its A may be of rows that are looked up by number."""
+        return False
+
+    @final
+    def with_factors(self, names: Sequence[str]) -> "Block":
+        """The same block, its factors called otherwise, in the order of the terms."""
+        size = len(self.roles)
+        starts = range(0, len(names), size)
+        return self._with(terms=tuple(tuple(names[i : i + size]) for i in starts))
+
+    @final
+    def unstacked(self) -> "Block":
+        """The same block, as if its part were all that there is of its parameters."""
+        return self if self.part is None else self._with(part=None)
+
+    @final
+    def scale(self, tasks: int) -> float:
+        """What turns the stored block of ``tasks`` tasks into their weighted mean."""
+        return 1.0 / tasks if self.summed else 1.0
+
+    def product(self, W: Matrix, factors: FactorMapping) -> Matrix:
+        """Apply the block as it is stored.
+
+        Args:
+            W: ``[d_out, d_in]``, or ``[entries, 1]`` where a term is one matrix.
+            factors: Its factors, in the number type of ``W``.
+
+        Returns:
+            ``Σ_r B_r W A_r``, or ``Σ_r G_r W``.
+
+        Raises:
+            FactorError: If the factors are of another size.
+        """
+        import torch
+
+        total = torch.zeros_like(W)
+        for *inputs, output in self.products(factors):
+            needed = output.dim, math.prod(A.dim for A in inputs)
+            if W.shape != needed:
+                raise FactorError(
+                    f"{self.parameters[0]}: W has shape {list(W.shape)}, but its "
+                    f"factors need {list(needed)}; are they of another model?"
+                )
+            M = output.matmul(W)
+            for A in inputs:
+                M = A.matmul(M.mT).mT
+            total += M
+        return total
+
+    @final
+    def terms_to_json(self) -> list[dict[str, str]]:
+        """Describe the terms, their factors by role."""
+        return [dict(zip(self.roles, term, strict=True)) for term in self.terms]
+
+    @classmethod
+    @final
+    def terms_from_json(cls, fields: JsonObject) -> tuple[Term, ...]:
+        """Read what ``terms_to_json`` wrote."""
+
+        def read(value: object, where: str) -> Term:
+            own = JsonObject(value, where)
+            term = tuple(own.name(role) for role in cls.roles)
+            own.finish()
+            return term
+
+        terms = fields.list_of("terms", read)
+        fields.require(len(terms) > 0, "terms must not be empty")
+        return terms
+
+    def _with(self, **changes: Any) -> "Block":
+        return replace(cast("Any", self), **changes)

@@ -70,6 +70,11 @@ def printable(text: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
+def first_line(error: Exception) -> str:
+    """What an error of another library says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def listed(
     names: Sequence[str], most: int = 5, show: Callable[[str], str] = printable
 ) -> str:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from kfac_artifacts.errors import CoverageError
+from kfac_artifacts.errors import CoverageError, first_line
 from kfac_artifacts.kernels import forward_mode_kernels
 from kfac_artifacts.network import Batch, Network
 from kfac_artifacts.seeding import seeded
@@ -187,7 +187,7 @@ def _by_two_backward_passes(
         except RuntimeError as error:
             raise CoverageError(
                 f"cannot linearise {network.id}: {obstacle}; and it cannot be "
-                f"differentiated twice instead ({_first_line(error)}). {_REMEDY}"
+                f"differentiated twice instead ({first_line(error)}). {_REMEDY}"
             ) from error
     return output.detach(), change
 
@@ -269,11 +269,7 @@ def _without_rule(error: RuntimeError) -> str:
         return f"{found.group(1)} has no forward-mode rule in PyTorch"
     if "autograd.Function" in str(error):
         return f"the autograd function {_function_of(error)} has no forward-mode rule"
-    return f"forward mode fails ({_first_line(error)})"
-
-
-def _first_line(error: RuntimeError) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"forward mode fails ({first_line(error)})"
 
 
 def _function_of(error: RuntimeError) -> str:

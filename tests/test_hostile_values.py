@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.compress import save_artifact
@@ -32,8 +31,8 @@ from kfac_artifacts.merge import merge
 from kfac_artifacts.operator import CurvatureOperator
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
-from kfac_cli.main import main
 from tests.artifacts import artifact, psd, tau
+from tests.commands import kfac
 
 NAN, INF = float("nan"), float("inf")
 
@@ -106,7 +105,7 @@ def test_the_commands_end_with_exit_code_3(tmp_path: Path) -> None:
     good = tmp_path / "b"
     save_artifact(artifact(2, dtype=torch.float32), good)
     for words in (["verify", path], ["merge", path, good, "-o", tmp_path / "c"]):
-        done = CliRunner().invoke(main, [str(word) for word in words])
+        done = kfac(*words)
         assert done.exit_code == 3
         assert "linear.A" in done.output + done.stderr
     assert not (tmp_path / "c").exists()

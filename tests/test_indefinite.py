@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 
 from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import FactorError, FormatError
@@ -13,8 +12,8 @@ from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import merge
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
-from kfac_cli.main import main
 from tests.artifacts import artifact
+from tests.commands import kfac
 from tests.test_hostile_values import saved
 
 INDEFINITE: dict[str, Factor] = {
@@ -46,11 +45,11 @@ def test_merging_what_is_indefinite_ends_with_exit_code_3(tmp_path: Path) -> Non
     path = saved(tmp_path / "a", "float32", **{"linear.A": INDEFINITE["dense"]})
     save_artifact(artifact(2, dtype=torch.float32), tmp_path / "b")
     words = ["merge", f"{path}", f"{tmp_path / 'b'}", "-o", f"{tmp_path / 'c'}"]
-    done = CliRunner().invoke(main, words)
+    done = kfac(*words)
     assert done.exit_code == 3
     assert "linear.A is clearly indefinite" in done.stderr
     assert not (tmp_path / "c").exists()
-    assert CliRunner().invoke(main, [*words, "--allow-indefinite"]).exit_code == 0
+    assert kfac(*words, "--allow-indefinite").exit_code == 0
 
 
 def test_compressing_what_no_raised_diagonal_repairs_is_refused(

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from click.testing import CliRunner
 from typing_extensions import override
 
 from kfac_artifacts.artifact import BLOCKS, Block
@@ -17,8 +16,8 @@ from kfac_artifacts.merge import merge
 from kfac_artifacts.operator import CurvatureOperator
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
-from kfac_cli.main import main
 from tests.artifacts import SHAPES, artifact, dense_block, same, tau
+from tests.commands import kfac
 
 ENTRIES = math.prod(SHAPES["norm.weight"])
 
@@ -159,6 +158,6 @@ def test_it_is_compressed_and_reported(tmp_path):
 
 def test_the_command_shows_it(tmp_path):
     save_artifact(scaled(), tmp_path / "own")
-    done = CliRunner().invoke(main, ["inspect", str(tmp_path / "own")])
+    done = kfac("inspect", tmp_path / "own")
     assert done.exit_code == 0
     assert "norm.weight" in done.output

@@ -5,7 +5,7 @@ import logging
 from dataclasses import replace
 
 import pytest
-from click.testing import CliRunner
+from click.testing import Result
 
 from kfac_artifacts.artifact import NamedConfig, preprocessing_differences, task_names
 from kfac_artifacts.compress import save_artifact
@@ -13,8 +13,8 @@ from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import merge, weights
 from kfac_artifacts.train import train
-from kfac_cli.main import main
 from tests.artifacts import artifact, renamed
+from tests.commands import kfac
 from tests.computed import COMPUTE
 from tests.models import WORDS
 from tests.tiny_task import (
@@ -28,8 +28,8 @@ from tests.tiny_task import (
 OWNERS = ("acme", "bolt", "cord")
 
 
-def kfac(*words):
-    result = CliRunner().invoke(main, [str(word) for word in words])
+def done(*words: object) -> Result:
+    result = kfac(*words)
     assert result.exit_code == 0, result.output
     return result
 
@@ -44,21 +44,21 @@ def owners(tmp_path_factory, saved_model):
         table = root / name / "train.csv"
         table.write_text("\n".join(["text,label", *rows]) + "\n")
         options = ("--max-length", 8, "--modules", "encoder.layer.1.*")
-        kfac(*COMPUTE, saved_model("bert"), table, "-o", root / f"k-{name}", *options)
+        done(*COMPUTE, saved_model("bert"), table, "-o", root / f"k-{name}", *options)
     parts = [root / f"k-{name}" for name in OWNERS[:2]]
-    kfac("merge", *parts, "-o", root / "total")
+    done("merge", *parts, "-o", root / "total")
     return root
 
 
 def test_owners_are_told_apart_by_their_folders(owners):
     parts = [owners / f"k-{name}" for name in OWNERS[:2]]
-    said = kfac("merge", *parts, "-o", owners / "again")
+    said = done("merge", *parts, "-o", owners / "again")
     for name in ("acme/train.csv", "bolt/train.csv"):
         assert f"{name} (12 of 12 examples)" in said.stderr
         assert name in said.stdout
     assert str(owners.parent) not in (owners / "total" / "kfac.json").read_text()
     words = ("merge", owners / "total", "--exclude", owners / "k-cord", "-o", "none")
-    refused = CliRunner().invoke(main, [str(word) for word in words])
+    refused = kfac(*words)
     assert refused.exit_code == 1
     wanted = "cord/train.csv cannot be excluded: it is not among the merged tasks acme/"
     assert wanted in refused.stderr
@@ -78,7 +78,7 @@ def test_tasks_of_one_name_are_shown_with_digests(tmp_path):
     for part in (one, two, three):
         assert f"train.csv (kfac-{part.digest[:12]})" in str(caught.value)
     save_artifact(total, tmp_path / "total")
-    said = kfac("inspect", tmp_path / "total").stdout
+    said = done("inspect", tmp_path / "total").stdout
     assert all(name in said for name in names)
     in_memory = merge([renamed(artifact(1), "a"), renamed(artifact(2), "a")])
     assert task_names(in_memory.provenance.sources) == [
@@ -90,7 +90,7 @@ def trained(owners, saved_model, *options):
     table, output = owners / "acme" / "train.csv", owners / "tau"
     words = ("--head", "prototypes", "--steps", 1, "--json", "--force")
     start = ("train", saved_model("bert"), table, "-o", output, *words)
-    return kfac(*start, "--curvature", owners / "total", *options)
+    return done(*start, "--curvature", owners / "total", *options)
 
 
 def test_a_forgotten_exclude_own_is_told(owners, saved_model):
@@ -116,8 +116,8 @@ def test_another_length_of_texts_is_told(owners, saved_model):
     assert "max_length 8, not 5" in warning
     table = owners / "acme" / "train.csv"
     words = ("evaluate", saved_model("bert"), f"{owners / 'tau'}={table}")
-    assert "tau was trained on other inputs" in kfac(*words, "--max-length", 7).stderr
-    assert "Warning" not in kfac(*words, "--max-length", 5).stderr
+    assert "tau was trained on other inputs" in done(*words, "--max-length", 7).stderr
+    assert "Warning" not in done(*words, "--max-length", 5).stderr
 
 
 def test_training_in_python_warns_as_well(caplog):

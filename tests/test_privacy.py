@@ -5,7 +5,6 @@ import logging
 
 import pytest
 import torch
-from click.testing import CliRunner
 from torch import nn
 
 from kfac_artifacts.artifact import (
@@ -22,8 +21,8 @@ from kfac_artifacts.hub import push
 from kfac_artifacts.hub.card import model_card
 from kfac_artifacts.merge import merge
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
-from kfac_cli.main import main
 from tests import models
+from tests.commands import kfac
 
 ENGINES = [compute, compute_with_curvlinops]
 WORD, PLACE = (
@@ -58,10 +57,6 @@ def texts(count: int, different: int | None = None) -> TensorExamples:
     ids = words.repeat(-(-count // different), 1)[:count]
     mask = torch.ones_like(ids)
     return TensorExamples({"input_ids": ids, "attention_mask": mask}, "texts")
-
-
-def kfac(*words):
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 @pytest.mark.parametrize("compute", ENGINES)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 
 import kfac_artifacts as kfac
 from tests import models
+from tests.commands import good
 from tests.computed import compute
 
 README = Path(__file__).parent.parent / "README.md"
@@ -35,11 +35,7 @@ def place(tmp_path, monkeypatch):
 
 
 def run(*arguments: str) -> Any:
-    from kfac_cli.main import main
-
-    result = CliRunner().invoke(main, [*arguments, "--json"])
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return json.loads(good(*arguments, "--json"))
 
 
 def test_the_example_trains_a_task_vector_that_can_be_evaluated(place):

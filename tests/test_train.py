@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 from torch.nn.functional import cross_entropy
 from transformers import AutoModel
 
@@ -35,7 +34,7 @@ from kfac_artifacts.train import (
     text_head,
     train,
 )
-from kfac_cli.main import main
+from tests.commands import kfac
 from tests.computed import COMPUTE
 from tests.running import PATIENCE, Process, finish
 from tests.tiny_task import (
@@ -450,7 +449,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def _kfac(*arguments: object) -> str:
-    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    result = kfac(*arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -504,10 +503,10 @@ def test_command_line_refuses_what_does_not_go_together(
         ("--exclude-own", "x"): "goes with --curvature",
         ("--module-weight", "a"): "PATTERN=NUMBER",
     }.items():
-        result = CliRunner().invoke(main, [*start, *wrong])
+        result = kfac(*start, *wrong)
         assert result.exit_code == 2
         assert message in result.output
-    result = CliRunner().invoke(main, [*start, "--curvature", str(tmp_path / "none")])
+    result = kfac(*start, "--curvature", tmp_path / "none")
     assert result.exit_code == 3
     assert not (tmp_path / "tau").exists()
 

@@ -4,11 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from kfac_artifacts.artifact import (
-    Artifact,
-    Loss,
-    Source,
-)
+from kfac_artifacts.artifact import Artifact, Loss
 from kfac_artifacts.compress.compress_factor import compress_factor
 from kfac_artifacts.compress.originals import originals
 from kfac_artifacts.compress.recipes import Recipe
@@ -20,6 +16,7 @@ from kfac_artifacts.format import (
     stored,
     write_tensors,
 )
+from kfac_artifacts.lineage import named_sources
 from kfac_artifacts.progress import Advance, unseen
 
 
@@ -63,20 +60,11 @@ def compress(
         progress(1)
     factors = StoredFactors(workspace, infos, files)
     provenance = dataclasses.replace(
-        artifact.provenance, losses=losses, sources=_named_sources(artifact)
+        artifact.provenance, losses=losses, sources=named_sources(artifact)
     )
     return dataclasses.replace(
         artifact, provenance=provenance, factors=factors, digest=None
     )
-
-
-def _named_sources(artifact: Artifact) -> tuple[Source, ...]:
-    """The tasks; a single one is known by the artifact that is compressed here."""
-    # so that either can be taken out of a total, and both are not counted twice
-    sources = artifact.provenance.sources
-    if len(sources) > 1 or sources[0].digest is not None:
-        return sources
-    return (dataclasses.replace(sources[0], digest=artifact.digest),)
 
 
 def _added(before: Loss | None, now: Loss) -> Loss:

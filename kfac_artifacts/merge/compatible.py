@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from kfac_artifacts.artifact import (
     Artifact,
@@ -13,6 +12,7 @@ from kfac_artifacts.artifact import (
     task_names,
 )
 from kfac_artifacts.errors import MismatchError
+from kfac_artifacts.lineage import named_sources
 
 logger = logging.getLogger(__name__)
 
@@ -81,10 +81,10 @@ def merged_sources(
     artifacts: Sequence[Artifact], exclude: Sequence[Artifact]
 ) -> tuple[Source, ...]:
     """The tasks that are in the result; each named by the artifact it came from."""
-    kept = [source for a in artifacts for source in _named_sources(a)]
+    kept = [source for a in artifacts for source in named_sources(a)]
     _check_once(kept)
     for artifact in exclude:
-        for source in _named_sources(artifact):
+        for source in named_sources(artifact):
             if source not in kept:
                 own, *names = task_names([source, *kept])
                 raise MismatchError(
@@ -124,10 +124,3 @@ def _check_once(sources: Sequence[Source]) -> None:
             f"a task would be counted twice: {', '.join(sorted(twice))}; give every "
             "artifact once, and no part of a merged one beside it"
         )
-
-
-def _named_sources(artifact: Artifact) -> list[Source]:
-    sources = artifact.provenance.sources
-    if len(sources) == 1 and sources[0].digest is None:
-        return [replace(sources[0], digest=artifact.digest)]
-    return list(sources)

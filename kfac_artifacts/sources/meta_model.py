@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
-from kfac_artifacts.errors import SourceError
+from kfac_artifacts.errors import SourceError, first_line
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources.architectures import config_options, model_class
 from kfac_artifacts.sources.models import (
     Location,
-    first_line,
     locate,
     number_type_of,
     read_config,

@@ -16,7 +16,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 
-from kfac_artifacts.errors import SourceError
+from kfac_artifacts.errors import SourceError, first_line
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources.architectures import config_options, model_class
 from kfac_artifacts.sources.download import download
@@ -256,8 +256,3 @@ def _device(name: str) -> torch.device:
         raise SourceError(
             f"device {name!r} is not available here; use auto, or for example cpu"
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error of another library says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -10,34 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from kfac_cli.main import main
+from tests.commands import bad, good, kfac
 from tests.computed import COMPUTE
 from tests.models import WORDS
-
-
-def kfac(*words):
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-def good(*words):
-    result = kfac(*words)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def bad(*words, code=1):
-    result = kfac(*words)
-    assert result.exit_code == code, (result.exit_code, result.output)
-    assert "Traceback" not in result.output
-    message = "\n".join(
-        line for line in result.stderr.strip().splitlines() if " rows read" not in line
-    )
-    assert message.startswith(("Error: ", "Usage: ")), message
-    return message
 
 
 def texts(path, count=6, shift=0):

@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 import torch
-from click.testing import CliRunner
 
 from kfac_artifacts.artifact import BaseModel, ParameterInfo
 from kfac_artifacts.choices import FORMS
@@ -20,28 +19,11 @@ from kfac_artifacts.compress.recipes import storages
 from kfac_artifacts.format import dense_bytes, load_artifact
 from kfac_artifacts.task_vector import TaskVector
 from kfac_cli.compress import command
-from kfac_cli.main import main
 from tests.artifacts import artifact, contents, rich
+from tests.commands import bad, good
 from tests.compress.small import change, size
 from tests.computed import COMPUTE
 from tests.models import WORDS
-
-
-def kfac(*words):
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-def good(*words):
-    result = kfac(*words)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def bad(*words, code=1):
-    result = kfac(*words)
-    assert result.exit_code == code, (result.exit_code, result.output)
-    assert "Traceback" not in result.output
-    return result.stderr.strip()
 
 
 @pytest.fixture(scope="module")

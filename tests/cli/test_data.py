@@ -8,19 +8,15 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.train import check_names
-from kfac_cli.main import main
 from kfac_cli.tasks import of_task, split_pair
+from tests.commands import kfac
 
 TEXTS = ["the cat sits", "a dog sits", "the black cat", "a black dog"]
 KINDS = ["cat", "dog", "cat", "dog"]
-
-
-def run(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 def table(path: Path, header: str, kinds: Sequence[str] = KINDS) -> Path:
@@ -37,7 +33,7 @@ def trained(
     """A task vector whose name has an equals sign, and what was said of its data."""
     folder = tmp_path_factory.mktemp("trained")
     data = table(folder / "t.csv", "text;label")
-    result = run(
+    result = kfac(
         *("train", saved_model("bert"), data, "-o", folder / "lr=0.1", "--steps", 1),
         *("--head", "prototypes", "--eval-data", data, "--json"),
     )
@@ -51,13 +47,13 @@ def test_compute_takes_no_cell_for_a_name_of_a_column(
     data = tmp_path / "t.csv"
     data.write_text("secret text 0\nsecret text 1\nsecret text 2\n")
     start = ("compute", saved_model("bert"), data, "-o", tmp_path / "o")
-    refused = run(*start)
+    refused = kfac(*start)
     assert refused.exit_code == 1
     assert "--text-column" in refused.output
     assert "--no-header" in refused.output
     assert "secret" not in refused.output
     assert not (tmp_path / "o").exists()
-    done = run(*start, "--no-header", "--text-column", 1, "--json", "--allow-few")
+    done = kfac(*start, "--no-header", "--text-column", 1, "--json", "--allow-few")
     assert done.exit_code == 0, done.output
     assert "t.csv: 3 rows read, column '1', 3 used\n" in done.stderr
     assert json.loads(done.stdout)["read"]["rows"] == 3
@@ -80,7 +76,7 @@ def test_train_and_evaluate_say_what_they_read_of_every_table(
     other.symlink_to(tau)
     plain = table(tmp_path / "a=b.csv", "text,label")
     own = table(tmp_path / "own.csv", "phrase,intent")
-    done = run(
+    done = kfac(
         *("evaluate", saved_model("bert"), f"{tau}={plain}", f"{other}={own}"),
         *("--text-column", "other=phrase", "--label-column", "other=intent", "--json"),
     )
@@ -95,12 +91,12 @@ def test_fidelity_says_how_many_rows_it_uses(
     tmp_path: Path, saved_model: Callable[[str], Path]
 ) -> None:
     model, data = saved_model("bert"), table(tmp_path / "t.csv", "text,label")
-    computed = run("compute", model, data, "-o", tmp_path / "o", "--allow-few")
+    computed = kfac("compute", model, data, "-o", tmp_path / "o", "--allow-few")
     assert computed.exit_code == 0, computed.output
     other = tmp_path / "other.tsv"
     other.write_text("text\n" + "".join(f"{text} a cat\n" for text in TEXTS))
     more = ("--directions-data", data, "--directions", 1)
-    done = run(
+    done = kfac(
         *("fidelity", tmp_path / "o", model, other, "--examples", 3, *more, "--json")
     )
     assert done.exit_code == 0, done.output
@@ -193,10 +189,10 @@ def test_numbers_are_no_class_texts_unless_it_is_said(
     if kinds == "0 1":
         data = table(tmp_path / "t.csv", "text,label", kinds.split() * 2)
         start = ("train", saved_model("bert"), data, "-o", tmp_path / "o", "--steps", 1)
-        refused = run(*start)
+        refused = kfac(*start)
         assert refused.exit_code == 1
         assert "--class-texts" in refused.stderr
-        assert run(*start, "--head", "prototypes").exit_code == 0
+        assert kfac(*start, "--head", "prototypes").exit_code == 0
 
 
 def test_too_few_rows_are_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
@@ -206,12 +202,12 @@ def test_too_few_rows_are_refused_before_the_model_is_loaded(tmp_path: Path) -> 
     data = tmp_path / "t.csv"
     data.write_text("text\n" + "".join(f"text {i}\n" for i in range(63)))
     start = ("compute", tmp_path / "model", data, "-o", tmp_path / "o")
-    refused = run(*start)
+    refused = kfac(*start)
     assert refused.exit_code == 1
     assert "63 examples: what is computed of fewer than 64" in refused.output
     assert "--allow-few" in refused.output
-    assert "63 examples:" not in run(*start, "--allow-few").output
+    assert "63 examples:" not in kfac(*start, "--allow-few").output
     with data.open("a") as file:
         file.write("text 63\n")
-    assert "examples:" not in run(*start).output
-    assert "12 examples:" in run(*start, "--examples", 12).output
+    assert "examples:" not in kfac(*start).output
+    assert "12 examples:" in kfac(*start, "--examples", 12).output

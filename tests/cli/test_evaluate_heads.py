@@ -6,11 +6,10 @@ import re
 
 import pytest
 import torch
-from click.testing import CliRunner
 
 from kfac_artifacts.sources import load_network
 from kfac_artifacts.task_vector import ClassifierHead, TaskVector
-from kfac_cli.main import main
+from tests.commands import kfac
 
 TEXTS = [("the dog runs", "dog"), ("a cat sits", "cat"), ("a white bird", "bird")] * 2
 
@@ -36,7 +35,7 @@ def evaluate(saved_model, place, vector, *options):
         str(saved_model("bert")),
         f"{place / vector}={place}/data.csv",
     ]
-    return CliRunner().invoke(main, [*arguments, *map(str, options), "--device", "cpu"])
+    return kfac(*arguments, *options, "--device", "cpu")
 
 
 @pytest.mark.parametrize(
@@ -93,13 +92,13 @@ def test_apply_says_what_it_wrote_and_what_it_left_out(saved_model, place):
     (source / "pytorch_model.bin").write_bytes(b"x")
     (source / "README.md").write_text("# base")
     arguments = ["apply", str(source), str(place / "without"), "-o", str(place / "out")]
-    result = CliRunner().invoke(main, [*arguments, "--dtype", "bfloat16"])
+    result = kfac(*arguments, "--dtype", "bfloat16")
     assert result.exit_code == 0, result.output
     assert "1 task vector added to 1 of 37 tensors, in bfloat16" in result.output
     assert "left out: pytorch_model.bin, pickle" in result.output
     assert re.search(r"rounding takes \d+(\.\d+)? % of", result.output)
     assert "README.md was copied" in result.output
-    result = CliRunner().invoke(main, [*arguments, "--force", "--json"])
+    result = kfac(*arguments, "--force", "--json")
     found = json.loads(result.stdout)
     assert found["left_out"] == {"pytorch_model.bin": "pickle, which can run code"}
     assert found["changed"] == ["encoder.layer.1.output.dense.weight"]

@@ -7,23 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from kfac_artifacts.sources import load_network
 from kfac_artifacts.task_vector import TaskVector
-from kfac_cli.main import main
+from tests.commands import good, kfac
 from tests.computed import COMPUTE
 from tests.models import WORDS, save_tiny_bert
-
-
-def kfac(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-def good(*words: object) -> str:
-    result = kfac(*words)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 def texts(path: Path, count: int, shift: int) -> Path:

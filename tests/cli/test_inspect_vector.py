@@ -4,10 +4,9 @@ import json
 
 import pytest
 import torch
-from click.testing import CliRunner
 
 from kfac_artifacts.task_vector import TaskVector
-from kfac_cli.main import main
+from tests.commands import kfac
 from tests.tiny_task import train_tiny
 
 
@@ -17,7 +16,7 @@ def vector() -> TaskVector:
 
 
 def inspect(path, *options):
-    result = CliRunner().invoke(main, ["inspect", str(path), *options])
+    result = kfac("inspect", path, *options)
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -58,6 +57,6 @@ def test_a_damaged_task_vector_is_refused(tmp_path, vector):
     vector.save(tmp_path / "tau")
     file = tmp_path / "tau" / "task_vector.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    result = CliRunner().invoke(main, ["inspect", str(tmp_path / "tau")])
+    result = kfac("inspect", tmp_path / "tau")
     assert result.exit_code == 3
     assert "damaged" in result.output

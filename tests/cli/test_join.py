@@ -4,18 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from kfac_cli.main import main
+from tests.commands import bad, good
 from tests.computed import COMPUTE
 
 LAYER = "encoder.layer.0.*"
-
-
-def kfac(*words: object) -> "tuple[int, str]":
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result.exit_code, result.stdout or result.stderr
 
 
 @pytest.fixture
@@ -36,28 +29,22 @@ def texts(tmp_path: Path) -> Path:
 def test_parts_computed_apart_are_joined(saved_model, tmp_path, texts, estimator):
     start = (*COMPUTE, saved_model("bert"), texts, "--estimator", estimator, "-o")
     low, high, whole = (tmp_path / name for name in ("low", "high", "whole"))
-    assert kfac(*start, low, "--modules", LAYER)[0] == 0
-    assert kfac(*start, high, "--exclude", LAYER)[0] == 0
-    code, output = kfac(*start, whole, "--json")
-    wanted = json.loads(output[output.index("{") :])  # after what was read
-    code, output = kfac("join", low, high, "-o", tmp_path / "joined", "--json")
-    assert code == 0
-    joined = json.loads(output)
+    good(*start, low, "--modules", LAYER)
+    good(*start, high, "--exclude", LAYER)
+    wanted = json.loads(good(*start, whole, "--json"))
+    joined = json.loads(good("join", low, high, "-o", tmp_path / "joined", "--json"))
     for key in ("modules", "parameters", "examples"):
         assert joined[key] == wanted[key], key
-    assert kfac("verify", tmp_path / "joined", "--model", saved_model("bert"))[0] == 0
+    good("verify", tmp_path / "joined", "--model", saved_model("bert"))
 
 
 def test_what_does_not_belong_together_is_one_line_and_leaves_nothing(
     saved_model, tmp_path, texts
 ):
     start = (*COMPUTE, saved_model("bert"), texts, "-o")
-    assert kfac(*start, tmp_path / "one")[0] == 0
-    assert kfac(*start, tmp_path / "two", "--seed", 1)[0] == 0
-    code, output = kfac(
-        "join", tmp_path / "one", tmp_path / "two", "-o", tmp_path / "x"
-    )
-    assert code == 1
+    good(*start, tmp_path / "one")
+    good(*start, tmp_path / "two", "--seed", 1)
+    output = bad("join", tmp_path / "one", tmp_path / "two", "-o", tmp_path / "x")
     assert "cotangents" in output
     assert "more than one has the parameter" in output
     assert not (tmp_path / "x").exists()
@@ -77,7 +64,5 @@ def test_choices_that_cannot_work_are_refused(
     saved_model, tmp_path, texts, words, code, message
 ):
     start = (*COMPUTE, saved_model("bert"), texts, "-o", tmp_path / "x")
-    found, output = kfac(*start, *words)
-    assert found == code
-    assert message in output
+    assert message in bad(*start, *words, code=code)
     assert not (tmp_path / "x").exists()

@@ -11,19 +11,20 @@ from click.testing import CliRunner
 from kfac_cli import console
 from kfac_cli.main import main
 from kfac_cli.parameters import Size
+from tests.commands import kfac
 
 commands = main.commands
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))
 def test_every_command_has_an_example(name):
-    text = CliRunner().invoke(main, [name, "--help"]).output
+    text = kfac(name, "--help").output
     assert "\n  Example:\n" in text
     assert "\\b" not in text
 
 
 def test_the_list_of_commands_cuts_no_sentence():
-    text = CliRunner().invoke(main, ["--help"]).output
+    text = kfac("--help").output
     lines = [x for x in text.splitlines() if x.split()[:1] and x.split()[0] in commands]
     assert len(lines) == len(commands)
     for line in lines:
@@ -77,7 +78,7 @@ def test_sizes_are_read(text, count):
 
 @pytest.mark.parametrize("text", ["20", "20 MiB", "-1MB", "MB", "1e3B"])
 def test_a_size_without_a_known_unit_is_refused_at_once(text):
-    done = CliRunner().invoke(main, ["compress", "a", "-o", "b", f"--max-size={text}"])
+    done = kfac("compress", "a", "-o", "b", f"--max-size={text}")
     assert done.exit_code == 2
     assert "write for example 20MB" in done.output
 
@@ -95,7 +96,7 @@ def test_help_imports_neither_torch_nor_numpy():
 
 
 def test_version_is_that_of_the_package():
-    assert "0.1.0" in CliRunner().invoke(main, ["--version"]).output
+    assert "0.1.0" in kfac("--version").output
 
 
 def test_importing_the_package_leaves_transformers_for_later():
@@ -116,10 +117,10 @@ def test_with_kfac_debug_an_error_is_raised_as_it_is(monkeypatch, tmp_path):
     from kfac_artifacts.errors import FormatError
 
     words = ["inspect", str(tmp_path)]
-    assert CliRunner().invoke(main, words).exit_code == 3
+    assert kfac(*words).exit_code == 3
     monkeypatch.setenv("KFAC_DEBUG", "1")
-    assert isinstance(CliRunner().invoke(main, words).exception, FormatError)
-    assert "KFAC_DEBUG=1" in CliRunner().invoke(main, ["--help"]).output
+    assert isinstance(kfac(*words).exception, FormatError)
+    assert "KFAC_DEBUG=1" in kfac("--help").output
 
 
 def test_a_header_is_shown_at_once():

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from kfac_cli.main import main
 from kfac_cli.units import duration, operations
+from tests.commands import good, kfac
 
 LLAMA_70B = {
     "architectures": ["LlamaForCausalLM"],
@@ -26,16 +25,6 @@ LLAMA_70B = {
 }
 
 
-def kfac_plan(*words: object) -> Result:
-    return CliRunner().invoke(main, ["plan", *map(str, words)])
-
-
-def good(*words: object) -> str:
-    result = kfac_plan(*words)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
 @pytest.fixture
 def bert(tmp_path: Path, saved_model: Callable[[str], Path]) -> Path:
     """A directory with the config.json of a tiny BERT and nothing else."""
@@ -47,7 +36,7 @@ def bert(tmp_path: Path, saved_model: Callable[[str], Path]) -> Path:
 
 def test_layers_that_are_alike_share_a_row(bert: Path) -> None:
     words = ("--tokens", 5, "--exclude", "*.1.output.dense.*", "--include-tables")
-    said = good(bert, *words).splitlines()
+    said = good("plan", bert, *words).splitlines()
     rows = {line.split("  ")[0]: line.split() for line in said if " x " in line}
     query = rows["encoder.layer.{0-1}.attention.self.query"]
     assert query[1:] == ["kronecker", "2", "x", "A", "9", "B", "8", "5", "324", "B"]
@@ -61,7 +50,7 @@ def test_layers_that_are_alike_share_a_row(bert: Path) -> None:
 
 def test_json_says_all_and_adds_up(bert: Path) -> None:
     found = json.loads(
-        good(bert, "--json", "--gflops", 2, "--passes", 3, "--examples", 7)
+        good("plan", bert, "--json", "--gflops", 2, "--passes", 3, "--examples", 7)
     )
     assert found["storages"] == {
         storage: sum(block["bytes"][storage] for block in found["blocks"])
@@ -72,30 +61,32 @@ def test_json_says_all_and_adds_up(bert: Path) -> None:
     flops = found["flops_per_example"]
     assert found["flops"] == 7 * flops["total"]
     assert found["seconds"] == pytest.approx(found["flops"] / 2e9)
-    once = json.loads(good(bert, "--json"))
+    once = json.loads(good("plan", bert, "--json"))
     assert flops["backward"] == 3 * once["flops_per_example"]["backward"]
     assert flops["forward"] == once["flops_per_example"]["forward"]
     assert once["seconds"] is None
 
 
 def test_half_precision_halves_the_weights_and_not_the_sums(bert: Path) -> None:
-    full = json.loads(good(bert, "--json"))["memory"]
-    half = json.loads(good(bert, "--json", "--dtype", "bfloat16"))["memory"]
+    full = json.loads(good("plan", bert, "--json"))["memory"]
+    half = json.loads(good("plan", bert, "--json", "--dtype", "bfloat16"))["memory"]
     assert 2 * half["weights"] == full["weights"]
     assert half["sums"] == full["sums"]
 
 
 def test_nearest_keeps_records_of_all_examples(bert: Path) -> None:
     words = (bert, "--json", "--estimator", "nearest", "--examples")
-    few, many = (json.loads(good(*words, n))["memory"]["records"] for n in (10, 30))
+    few, many = (
+        json.loads(good("plan", *words, n))["memory"]["records"] for n in (10, 30)
+    )
     assert many == 3 * few > 0
-    assert "without its iterations" in good(bert, "--estimator", "nearest")
+    assert "without its iterations" in good("plan", bert, "--estimator", "nearest")
 
 
 def test_a_time_is_estimated_at_the_rate_of_this_machine(bert: Path) -> None:
-    assert "GFLOP/s" in good(bert, "--measure")
-    assert "GFLOP/s" not in good(bert)
-    assert kfac_plan(bert, "--measure", "--gflops", 5).exit_code == 2
+    assert "GFLOP/s" in good("plan", bert, "--measure")
+    assert "GFLOP/s" not in good("plan", bert)
+    assert kfac("plan", bert, "--measure", "--gflops", 5).exit_code == 2
 
 
 def test_a_model_that_needs_numbers_to_go_forward_is_planned_at_most(
@@ -103,7 +94,7 @@ def test_a_model_that_needs_numbers_to_go_forward_is_planned_at_most(
 ) -> None:
     config = {"model_type": "xlm", "emb_dim": 8, "n_layers": 1, "n_heads": 2}
     (tmp_path / "config.json").write_text(json.dumps(config | {"n_words": 20}))
-    said = good(tmp_path)
+    said = good("plan", tmp_path)
     assert "sizes are at most these" in said
     assert "operations per example" not in said
 
@@ -126,7 +117,7 @@ def test_what_cannot_be_planned_is_one_line(
         path.unlink()
     else:
         path.write_text(json.dumps(json.loads(path.read_text()) | config))
-    result = kfac_plan(bert, *words)
+    result = kfac("plan", bert, *words)
     assert result.exit_code == 1
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from kfac_cli.main import main
 from kfac_cli.terminal import Readable, harmless, spelled
+from tests.commands import kfac
 
 VALID = Path(__file__).parents[2] / "spec/vectors/valid"
 NASTY = [
@@ -45,7 +45,7 @@ def test_verify_succeeds_in_every_encoding(encoding: str) -> None:
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 @pytest.mark.parametrize("name", [None, *main.commands])
 def test_every_help_is_legible(encoding: str, name: str | None) -> None:
-    text = CliRunner().invoke(main, [name, "--help"] if name else ["--help"]).output
+    text = kfac(*([name] if name else []), "--help").output
     stream = io.TextIOWrapper(io.BytesIO(), encoding)
     Readable(stream).write(text)
     stream.seek(0)
@@ -117,7 +117,7 @@ def test_a_tensor_with_an_escape_sequence_in_its_name_is_refused_harmlessly(
     name = next(key for key in header if key != "__metadata__")
     spoiled = f'"{name}\\u001b]0;owned\\u0007":{{"dtype":"X"'.encode()
     path = changed(tmp_path / "a", f'"{name}":{{"dtype":"F32"'.encode(), spoiled)
-    result = CliRunner().invoke(main, ["inspect", str(path)])
+    result = kfac("inspect", path)
     assert result.exit_code == 3
     assert "\x1b" not in result.output + result.stderr
     assert "\\x1b]0;owned\\x07" in result.output + result.stderr
@@ -132,7 +132,7 @@ def test_a_configuration_that_steers_the_terminal_is_shown_escaped(
     manifest["estimator"]["configuration"] = {"x": "\x1b[2J\u202e"}
     file.write_text(json.dumps(manifest))
     for options in ([], ["--json"]):
-        done = CliRunner().invoke(main, ["inspect", str(tmp_path / "a"), *options])
+        done = kfac("inspect", tmp_path / "a", *options)
         assert done.exit_code == 0
         assert "\x1b" not in done.output
         assert "\u202e" not in done.output

@@ -15,6 +15,7 @@ from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.format.json_text import parse_json
 from kfac_artifacts.format.manifest import manifest_from_json, to_json
+from tests.format.mutations import containers
 from tests.spec import independent_reader
 
 SPEC = Path(__file__).parents[2] / "spec"
@@ -106,14 +107,6 @@ def change(data: st.DataObject, value: Any) -> None:
         )
     else:
         spot.append(data.draw(VALUES))
-
-
-def containers(value: Any) -> list[Any]:
-    """Every object and array of a JSON document."""
-    if not isinstance(value, dict | list):
-        return []
-    children = value.values() if isinstance(value, dict) else value
-    return [value, *(found for child in children for found in containers(child))]
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from safetensors import safe_open
 
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import load_artifact, read_header
-from kfac_cli.main import main
+from tests.commands import kfac
 from tests.each import for_each
 from tests.format.mutations import mutant
 
@@ -94,7 +93,7 @@ def inspected(path: Path) -> None:
     )
     assert refused == whole
     for options in ([], ["--json"]):
-        done = CliRunner().invoke(main, ["inspect", str(path), *options])
+        done = kfac("inspect", path, *options)
         if refused is None:
             assert done.exit_code == 0, done.output
         else:

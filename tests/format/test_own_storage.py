@@ -6,7 +6,6 @@ from types import ModuleType
 from typing import final
 
 import pytest
-from click.testing import CliRunner
 from typing_extensions import override
 
 from kfac_artifacts.choices import STORAGES
@@ -18,8 +17,8 @@ from kfac_artifacts.format.storage.base import Storage, TensorInfo, Tensors, Val
 from kfac_artifacts.format.storage.floats import Floats
 from kfac_artifacts.merge import merge
 from kfac_artifacts.verify import verify
-from kfac_cli.main import main
 from tests.artifacts import plain, rich
+from tests.commands import kfac
 from tests.compress.small import same_tensors, total_error
 
 NAME = "scaled-float16"
@@ -92,6 +91,6 @@ def test_what_is_merged_stays_stored_so(tmp_path: Path) -> None:
 
 def test_the_command_shows_it(tmp_path: Path) -> None:
     save_artifact(rich(), tmp_path / "a", storage=NAME)
-    done = CliRunner().invoke(main, ["inspect", str(tmp_path / "a")])
+    done = kfac("inspect", tmp_path / "a")
     assert done.exit_code == 0
     assert NAME in done.output

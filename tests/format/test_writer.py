@@ -1,13 +1,11 @@
 """Writing: what is written is read again, whole or not at all, the same each time."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from kfac_artifacts.format import check_hashes, load_artifact, write_artifact
 from kfac_artifacts.format.coding import rounded
 from tests.artifacts import contents, same, small
 from tests.format.drawn import PLANS, build
+from tests.places.made import file_size_limit
 from tests.spec.independent_reader import read
 
 ROOT = Path(__file__).parents[2]
@@ -147,17 +146,6 @@ def test_a_killed_write_leaves_no_artifact(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
     write_artifact(small(), tmp_path / "a")  # what was left is not in the way
     load_artifact(tmp_path / "a")
-
-
-@contextmanager
-def file_size_limit(limit: int) -> Iterator[None]:
-    """Let the system refuse to write files larger than this, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("limit", [0, 500, 9000])

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,3 +68,14 @@ def when_opened(file: Path, do: Callable[[], None]) -> Iterator[None]:
     _watched[str(file)] = do
     yield
     assert str(file) not in _watched, f"nobody has opened {file}"
+
+
+@contextmanager
+def file_size_limit(limit: int) -> Iterator[None]:
+    """Let the system refuse to write files larger than this, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

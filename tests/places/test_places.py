@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from kfac_artifacts.places import (
     recover,
     workspace,
 )
-from tests.places.made import fill, read, tree, write
+from tests.places.made import file_size_limit, fill, read, tree, write
 
 MARKER = '{"format": "kfac-applied-model", "files": ["config.json", "1_P/config.json"]}'
 TAU = '{"format": "kfac-task-vector"}'
@@ -401,16 +400,6 @@ def test_folders_that_were_made_are_taken_away_again(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     write(tmp_path / "new" / "deep" / "a", "x")
     assert read(tmp_path / "new" / "deep" / "a") == "x"
-
-
-@contextmanager
-def file_size_limit(limit: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_in_a_library_that_wraps_it_is_an_error_of_the_system(

@@ -20,13 +20,11 @@ from kfac_artifacts.sources import (
 from kfac_artifacts.sources.positions import positions_of
 from kfac_artifacts.sources.texts import load_text_encoder
 from tests.models import START, VOCABULARY, tiny_tokenizer
+from tests.sources.families import WIDTHS
 
 ROWS = 20
-SMALL = {
-    "hidden_size": 8,
-    "intermediate_size": 12,
+SMALL = WIDTHS | {
     "num_hidden_layers": 1,
-    "num_attention_heads": 2,
     "vocab_size": len(VOCABULARY),
     "pad_token_id": 1,
     "max_position_embeddings": ROWS,

@@ -16,15 +16,10 @@ from kfac_artifacts.sources import encode_texts, load_examples, load_network
 from kfac_artifacts.sources.texts import load_text_encoder
 from tests.computed import compute
 from tests.models import END, IMAGE_SIZE, PAD, START, VOCABULARY, tiny_tokenizer
+from tests.sources.families import WIDTHS
 
 TEXTS = ["the cat sits on a red bird", "a dog", "white", "the bird sings green"]
 LONGEST = 16
-WIDTHS = {
-    "hidden_size": 8,
-    "intermediate_size": 12,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
 TEXT = WIDTHS | {
     "vocab_size": len(VOCABULARY),
     "pad_token_id": PAD,

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kfac_artifacts.errors import SourceError
-from kfac_artifacts.sources.models import first_line
+from kfac_artifacts.errors import SourceError, first_line
 from kfac_artifacts.sources.silence_libraries import quiet
 
 Shape = tuple[int, ...]

@@ -17,6 +17,7 @@ from kfac_artifacts.factors import (
     eigenvalue_ratio,
     floats,
 )
+from kfac_artifacts.format import StoredFactors
 from kfac_artifacts.seeding import seeded
 
 CLEARLY = 1e-2
@@ -38,7 +39,10 @@ def tolerance(artifact: Artifact, name: str) -> float:
     Returns:
         The largest share of the largest eigenvalue.
     """
-    return STORED if artifact.factors.is_exact(name) else CLEARLY
+    if isinstance(artifact.factors, StoredFactors):
+        exact = artifact.factors.infos[name].storage.exact
+        return STORED if exact else CLEARLY
+    return CLEARLY
 
 
 def check_definite(

@@ -9,7 +9,6 @@ from hypothesis import given, settings, strategies as st
 from kfac_artifacts.artifact import (
     BaseModel,
     GramianBlock,
-    HeldFactors,
     KroneckerBlock,
     Layout,
     NamedConfig,
@@ -20,7 +19,7 @@ from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import merge, weights
-from tests.artifacts import artifact, dense_block, psd, renamed, with_factors
+from tests.artifacts import artifact, dense_block, psd, renamed
 
 
 def assert_same(one, other, **tolerance):
@@ -191,9 +190,7 @@ def test_factors_that_are_named_and_shared_otherwise_are_merged_by_their_place()
     def of(like, blocks):
         base = BaseModel("toy", None, infos)
         provenance = replace(like.provenance, base=base)
-        return replace(
-            like, provenance=provenance, blocks=blocks, factors=HeldFactors(matrix)
-        )
+        return replace(like, provenance=provenance, blocks=blocks, factors=matrix)
 
     merged = merge([of(one, twins), of(other, apart)])
     for name, theirs in (("left", ("a1", "b1")), ("right", ("a2", "b2"))):
@@ -212,12 +209,42 @@ NAMES = ("A", "left.B", "right.B", "a1", "b1", "a2", "b2")
 def test_the_error_of_a_merge_of_nothing_into_something_is_not_zero():
     """One task has no A and the other no B: the sum is zero, and the merge is not."""
     one, other = artifact(1, 10), artifact(2, 30)
-    one = with_factors(one, {"linear.A": Dense(torch.zeros(5, 5).double())})
-    other = with_factors(other, {"linear.B": Dense(torch.zeros(3, 3).double())})
+    one.factors["linear.A"] = Dense(0 * one.factors["linear.A"].to_dense())
+    other.factors["linear.B"] = Dense(0 * other.factors["linear.B"].to_dense())
     error = merge([one, other]).provenance.merge_errors["linear"]
     assert error.relative == pytest.approx(1)
     assert 1 <= error.bound < 100
-    # then the merge is zero, too
-    other = with_factors(other, {"linear.A": one.factors["linear.A"]})
+    other.factors["linear.A"] = one.factors["linear.A"]  # then the merge is zero, too
     error = merge([one, other]).provenance.merge_errors["linear"]
     assert (error.relative, error.bound) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (True, 1, False),
+        (False, 0, False),
+        (None, False, False),
+        ("1", 1, False),
+        (1, 1.0, True),
+        (0, -0.0, True),
+        ([1, {"a": 2, "b": 3}], [1.0, {"b": 3, "a": 2}], True),
+        (2**53, 2**53 + 1, True),  # as everybody reads them whose numbers are binary64
+        (2**53, 2**53 + 2, False),
+    ],
+)
+def test_output_maps_are_the_same_if_their_json_is(one, other, same):
+    parts = [
+        replace(
+            part,
+            provenance=replace(
+                part.provenance, output_map=NamedConfig("f", {"normalise": value})
+            ),
+        )
+        for part, value in ((artifact(1), one), (artifact(2), other))
+    ]
+    if same:
+        merge(parts)
+    else:
+        with pytest.raises(MismatchError, match="output map"):
+            merge(parts)

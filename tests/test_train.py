@@ -34,7 +34,6 @@ from kfac_artifacts.train import (
     text_head,
     train,
 )
-from tests.artifacts import with_factors
 from tests.commands import kfac
 from tests.computed import COMPUTE
 from tests.running import PATIENCE, Process, finish
@@ -517,7 +516,7 @@ def test_curvature_that_rewards_drift_is_refused_unless_it_is_allowed() -> None:
     curvature = tiny_curvature(network, tiny_points(2))
     (name, *_) = curvature.blocks["last"].factors
     bad = Dense(curvature.factors[name].to_dense() - 100 * torch.eye(7))
-    curvature = with_factors(curvature, {name: bad})
+    curvature = dataclasses.replace(curvature, factors={**curvature.factors, name: bad})
     task = tiny_task(network, 1, torch.float32)
     settings = dataclasses.replace(SETTINGS, steps=1)
     with pytest.raises(FactorError, match="--allow-indefinite"):

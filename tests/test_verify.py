@@ -10,7 +10,6 @@ import torch
 from kfac_artifacts.artifact import (
     BaseModel,
     GramianBlock,
-    HeldFactors,
     KroneckerBlock,
     ParameterInfo,
 )
@@ -23,14 +22,14 @@ from kfac_artifacts.format.files import sha256_file
 from kfac_artifacts.merge import merge
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
-from tests.artifacts import SHA, SHAPES, artifact, dense_block, with_factors
+from tests.artifacts import SHA, SHAPES, artifact, dense_block
 from tests.computed import compute
 from tests.estimate.test_nearest import tiny
 
 
 def save(path, storage="symmetric-float32", **factors):
     of = artifact(1, dtype=torch.float32)
-    changed = with_factors(of, factors)
+    changed = replace(of, factors={**of.factors, **factors})
     save_artifact(changed, path, storage=storage)
     return path
 
@@ -153,7 +152,7 @@ def test_a_small_file_of_a_huge_matrix_is_used_without_making_it(tmp_path, kind)
             of,
             provenance=replace(of.provenance, base=base, sources=(source,)),
             blocks={"huge": GramianBlock("huge", (("G",),))},
-            factors=HeldFactors({"G": COMPRESSED[kind]}),
+            factors={"G": COMPRESSED[kind]},
         )
         save_artifact(huge, tmp_path / f"{i}", storage="float32")
         assert bad(verify(tmp_path / f"{i}")) == {}

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from kfac_artifacts.canonical import canonical_json
 from kfac_artifacts.errors import listed
 from kfac_artifacts.json_object import JsonObject
 
@@ -74,10 +75,24 @@ class BaseModel:
 
 @dataclass(frozen=True)
 class NamedConfig:
-    """A name with its configuration: an output map, a preprocessing."""
+    """A name with its configuration: an output map, a preprocessing.
+
+    Two are equal if they are the same JSON (``canonical_json``): ``true`` is not 1.
+    """
 
     name: str
     configuration: Mapping[str, Json] = field(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, NamedConfig):
+            return NotImplemented
+        return self._canonical() == other._canonical()
+
+    def __hash__(self) -> int:
+        return hash(self._canonical())
+
+    def _canonical(self) -> bytes:
+        return canonical_json([self.name, dict(self.configuration)])
 
     @classmethod
     def from_json(cls, value: object, where: str) -> "NamedConfig":

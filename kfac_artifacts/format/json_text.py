@@ -1,10 +1,10 @@
 """Strict JSON of strangers: bounded before anything is made of it."""
 
 import json
+import math
 from typing import Any
 
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.json_object import MAX_NUMBER
 
 MAX_JSON_BYTES = 64 * 2**20
 MAX_VALUES = 3_000_000
@@ -57,7 +57,7 @@ def _check_value(value: object, depth: int) -> None:
         raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
     if isinstance(value, str):
         value.encode()  # refuses half of a surrogate pair
-    elif isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
+    elif isinstance(value, int | float) and not _is_binary64(value):
         raise ValueError("a number is too large")
     elif isinstance(value, dict):
         for key, item in value.items():
@@ -66,3 +66,11 @@ def _check_value(value: object, depth: int) -> None:
     elif isinstance(value, list):
         for item in value:
             _check_value(item, depth + 1)
+
+
+def _is_binary64(value: int | float) -> bool:
+    """Whether a number, rounded to binary64, is finite."""
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False

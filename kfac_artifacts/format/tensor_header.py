@@ -65,6 +65,8 @@ def _read_header(path: Path) -> tuple[dict[str, _Placed], int]:
     header = parse_json(text, where)
     if not isinstance(header, dict) or not text.startswith(b"{"):
         raise FormatError(f"{where} must be an object")
+    if not text.rstrip(b" ").endswith(b"}"):
+        raise FormatError(f"{where} must be padded with spaces, and nothing else")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or len(metadata) > 1:
         raise FormatError(f"{where} must have one key in __metadata__ at most")

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from breaking import Case, Edit, drop, edited, put
+from breaking import Case, Edit, drop, edited, files_of, put
 from draft import Draft, artifact, gramian
 from stored import Stored, block_diagonal, dense, low_rank, pruned
 
@@ -21,6 +21,7 @@ def factors() -> dict[str, Stored]:
         "pruned": pruned([1, 3, 5, 8], np.ones(4), np.full(5, 4.0)),
         "plain": block_diagonal([np.full((1, 2, 2), 2.0) + np.eye(2)]),
         "rank": low_rank(np.eye(3)[:2] * 0.5, [2.0, 1.0], "float16", [1.0, 2.0, 0.5]),
+        "single": low_rank(np.eye(3)[:1], [2.0], "float32", [1.0, 2.0, 0.5]),
         "dense": dense(np.full((3, 3), 2.0) + np.eye(3), "int8"),
         "entries": pruned([0, 2], np.ones(2), np.full(3, 4.0), "int8"),
     }
@@ -31,6 +32,13 @@ def compressed(name: str) -> Draft:
     factor = factors()[name]
     shape = [len(factor.matrix)]
     return artifact({"scale": shape}, {"scale": gramian("scale", "G")}, {"G": factor})
+
+
+def of_factor(name: str, rule: str, factor: Stored) -> Case:
+    """An artifact of one factor that only its manifest shows to be wrong."""
+    shape = [len(factor.matrix)]
+    draft = artifact({"scale": shape}, {"scale": gramian("scale", "G")}, {"G": factor})
+    return Case(name, "manifest", rule, files_of(draft))
 
 
 def configured(**fields: Any) -> Edit:
@@ -163,18 +171,12 @@ MANIFEST: dict[str, list[tuple[str, str, Edit]]] = {
             configured(blocks=[*WRAPPING, [1, 4]]),
         ),
         (
-            "blocks-equal-runs",
-            "neighbouring runs differ in size",
-            configured(blocks=[[1, 2], [1, 1], [1, 1]]),
-        ),
-        (
             "blocks-fraction",
             "a whole number has no fraction",
             configured(blocks=[[1, 2.0], [2, 1]]),
         ),
     ],
     "rank": [
-        ("rank-above-dim", "the rank is dim at most", configured(rank=4)),
         ("rank-far-above-dim", "the rank is dim at most", configured(rank=HUGE)),
         ("rank-fraction", "a whole number has no fraction", configured(rank=2.0)),
         (
@@ -205,6 +207,12 @@ def compressed_manifest_cases() -> Iterator[Case]:
         for factor, cases in table.items():
             for name, rule, edit in cases:
                 yield edited(level, name, rule, edit, make=partial(compressed, factor))
+    rule = "neighbouring runs differ in size"
+    runs = [np.full((1, 2, 2), 2.0) + np.eye(2), *[np.full((1, 1, 1), 3.0)] * 2]
+    yield of_factor("blocks-equal-runs", rule, block_diagonal(runs))
+    rule = "the rank is dim at most"
+    rows = np.array([[1.0], [0.5]])
+    yield of_factor("rank-above-dim", rule, low_rank(rows, [1.0, 2.0]))
     ignore = configured(**{"x-extra": {"must_understand": False}})
     for factor in ("blocks", "rank", "pruned"):
         name = f"must-understand-in-configuration-of-{factor}"

@@ -218,6 +218,14 @@ VALUES: list[tuple[str, str, Tensors]] = [
         "every value is finite",
         {"dense/matrix.diagonal": tensor([3.0, np.nan, 3.0], "float32")},
     ),
+    (
+        "rank-overflow",
+        "every entry is finite",
+        {
+            "single/vectors": tensor([[2.0**83, 0.0, 0.0]], "float32"),
+            "single/values": tensor([1.0], "float32"),
+        },
+    ),
     ("int8-overflow", "every entry is finite", scaled("entries/values", 2.0**127)),
 ]
 VERIFY: list[tuple[str, str, Tensors]] = [
@@ -230,6 +238,11 @@ VERIFY: list[tuple[str, str, Tensors]] = [
         "rank-negative-diagonal",
         "a diagonal is not negative, whatever the values make good",
         {"rank/diagonal": tensor([-0.25, 2.0, 0.5], "float16")},
+    ),
+    (
+        "rank-slightly-negative",
+        "a value is not negative beyond rounding",
+        {"single/values": tensor([-(2.0**-15)], "float32")},
     ),
     (
         "pruned-indefinite",

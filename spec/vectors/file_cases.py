@@ -5,10 +5,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 from breaking import Case, files_of, whole
-from draft import INDEX, SINGLE, Draft, dump, split, with_header
-from stored import dense
+from draft import INDEX, SINGLE, compact, dump, split, with_header
 
 SHARDS = [["in", "out"], ["norm"]]
 Header = dict[str, Any]
@@ -68,6 +66,30 @@ def hole(file: bytes) -> bytes:
     return with_header(found, content[:start] + b"\0" * 8 + content[start:])
 
 
+def longer(file: bytes) -> bytes:
+    """Give the last tensor four bytes more than its shape needs."""
+    found, content = split(file)
+    found["norm/matrix"]["data_offsets"][1] += 4
+    return with_header(found, content + b"\0" * 4)
+
+
+def without_last(file: bytes) -> bytes:
+    """Leave the last tensor out, with its bytes."""
+    found, content = split(file)
+    start, _ = found.pop("norm/matrix")["data_offsets"]
+    return with_header(found, content[:start])
+
+
+def padded(padding: bytes) -> Callable[[bytes], bytes]:
+    """Put other white space after the header."""
+
+    def change(file: bytes) -> bytes:
+        found, content = split(file)
+        return with_header(compact(found) + padding, content)
+
+    return change
+
+
 CHANGES: list[tuple[str, str, Callable[[bytes], bytes]]] = [
     ("truncated", "no tensor ends after the file", lambda file: file[:-4]),
     ("trailing-bytes", "nothing follows the tensors", lambda file: file + b"\0" * 8),
@@ -76,6 +98,25 @@ CHANGES: list[tuple[str, str, Callable[[bytes], bytes]]] = [
     ("header-length-huge", "the header is 64 MiB at most", length(2**63)),
     ("header-length-beyond-file", "the header is inside the file", length(100_000)),
     ("header-length-zero", "there is a header", length(0)),
+    ("header-length-one", "a header has two bytes", length(1)),
+    ("header-padded-with-newline", "a header is padded with spaces", padded(b"\n")),
+    ("header-padded-with-tab", "a header is padded with spaces", padded(b"\t")),
+    (
+        "header-byte-order-mark",
+        "a header has no byte order mark",
+        text(b"{", b"\xef\xbb\xbf{"),
+    ),
+    ("header-not-utf-8", "a header is UTF-8", text(b"norm/", b"n\xffrm/")),
+    (
+        "dtype-missing",
+        "a tensor has dtype, shape and data_offsets",
+        header(lambda h: h["norm/matrix"].pop("dtype")),
+    ),
+    (
+        "three-offsets",
+        "offsets are two",
+        header(lambda h: h["norm/matrix"]["data_offsets"].append(1000)),
+    ),
     ("header-cut", "the header is one JSON object", length(64)),
     ("header-not-json", "the header is JSON", text(b"{", b"(")),
     (
@@ -113,7 +154,7 @@ CHANGES: list[tuple[str, str, Callable[[bytes], bytes]]] = [
     (
         "tensor-missing",
         "every tensor of the manifest is there",
-        header(lambda h: h.pop("norm/matrix")),
+        without_last,
     ),
     (
         "tensor-extra",
@@ -152,7 +193,7 @@ CHANGES: list[tuple[str, str, Callable[[bytes], bytes]]] = [
     (
         "offsets-not-shape",
         "the offsets span the shape",
-        header(lambda h: h["norm/matrix"]["data_offsets"].__setitem__(1, 1000)),
+        longer,
     ),
     (
         "offsets-negative",
@@ -224,32 +265,74 @@ INDICES: list[tuple[str, str, Callable[[Header], object]]] = [
         "total_size is the sum over the tensors",
         lambda i: i["metadata"].update(total_size=1),
     ),
+    (
+        "index-map-not-an-object",
+        "weight_map is an object",
+        lambda i: i.update(weight_map=[*i["weight_map"]]),
+    ),
+    (
+        "index-total-size-fraction",
+        "a whole number has no fraction",
+        lambda i: i["metadata"].update(total_size=float(i["metadata"]["total_size"])),
+    ),
+    (
+        "index-too-deep",
+        "the index is JSON as section 6 wants it",
+        lambda i: i.update(extra=json.loads("[" * 40 + "]" * 40)),
+    ),
     ("index-unknown-field", "the index has two fields", lambda i: i.update(extra=1)),
     ("index-no-metadata", "the index has two fields", lambda i: i.pop("metadata")),
 ]
 
 
+def reindexed(name: str, rule: str, change: Callable[[bytes], bytes]) -> Case:
+    """Change the text of the index."""
+    draft = whole(shards=SHARDS)
+    draft.files[INDEX] = change(draft.files[INDEX])
+    return Case(name, "files", rule, files_of(draft.relist()))
+
+
 def damaged(
-    name: str, level: str, rule: str, damage: Callable[[dict[str, bytes]], object]
+    name: str,
+    level: str,
+    rule: str,
+    damage: Callable[[dict[str, bytes]], object],
+    *,
+    shards: list[list[str]] | None = None,
 ) -> Case:
     """Change a file and leave the manifest as it was."""
-    files = files_of(whole())
+    files = files_of(whole(shards=shards))
     damage(files)
     return Case(name, level, rule, files)
 
 
 def flip(files: dict[str, bytes]) -> None:
-    """Flip the last bit of the last tensor."""
-    files[SINGLE] = files[SINGLE][:-1] + bytes([files[SINGLE][-1] ^ 1])
+    """Flip the lowest bit of the last number: the matrix is a good one still."""
+    content = bytearray(files[SINGLE])
+    content[-4] ^= 1
+    files[SINGLE] = bytes(content)
 
 
-def valued(name: str, rule: str, factor: str, values: np.ndarray) -> Case:
-    """Store values that no factor may have."""
-    draft = whole()
-    draft.factors[factor] = dense(values)
-    draft.manifest["factors"][factor] = draft.factors[factor].to_json()
-    sealed = Draft(draft.manifest, draft.factors, draft.shards).seal()
-    return Case(name, "values", rule, files_of(sealed))
+def turned(files: dict[str, bytes]) -> None:
+    """Say the same in the index, in another order."""
+    index = json.loads(files[INDEX])
+    files[INDEX] = dump(dict(reversed(index.items())))
+
+
+def shared_out(name: str, rule: str, shards: list[list[str]]) -> Case:
+    """Put tensors into other shards than the index says."""
+    draft = whole(shards=SHARDS)
+    other = whole(shards=shards)
+    for file in (FIRST, SECOND):
+        draft.files[file] = other.files[file]
+    return Case(name, "files", rule, files_of(draft.relist()))
+
+
+def empty_shard() -> Case:
+    """A shard without a tensor, and an index that says so."""
+    draft = whole(shards=[["in", "out", "norm"], []])
+    rule = "every shard holds a tensor"
+    return Case("empty-shard", "files", rule, files_of(draft))
 
 
 def file_cases() -> Iterator[Case]:
@@ -261,18 +344,20 @@ def file_cases() -> Iterator[Case]:
         yield indexed(name, rule, edit)
     rule = "every listed file is there"
     yield damaged("file-missing", "files", rule, lambda files: files.pop(SINGLE))
-    yield damaged(
-        "size-mismatch",
-        "files",
-        "a file has the size in the manifest",
-        lambda files: files.update({SINGLE: files[SINGLE] + b"\0"}),
-    )
+    draft = whole()
+    draft.manifest["files"][SINGLE]["size"] += 1
+    rule = "a file has the size in the manifest"
+    yield Case("size-mismatch", "files", rule, files_of(draft))
     yield damaged("hash-mismatch", "hash", "a file has the hash in the manifest", flip)
-    rule = "every value is finite"
-    yield valued("value-infinite", rule, "norm", np.array([[1.0, 0.0], [0.0, np.inf]]))
-    yield valued("value-nan", rule, "out", np.array([[np.nan, 0.0], [0.0, 1.0]]))
-    rule = "a factor is symmetric"
-    yield valued("asymmetric", rule, "norm", np.array([[1.0, 0.5], [0.25, 1.0]]))
-    rule += ", where the squares of its entries are beyond float32"
-    large = np.array([[1.0, -(2.0**65)], [0.0, 1.0]])
-    yield valued("asymmetric-huge", rule, "norm", large)
+    rule = "the index has the hash in the manifest"
+    yield damaged("index-hash-mismatch", "hash", rule, turned, shards=SHARDS)
+    rule = "the index is JSON as section 6 wants it"
+    yield reindexed("index-byte-order-mark", rule, lambda text: b"\xef\xbb\xbf" + text)
+    yield reindexed(
+        "index-duplicate-key",
+        rule,
+        lambda text: text.replace(b'"metadata": {', b'"metadata": 1, "metadata": {'),
+    )
+    rule = "a tensor is in one shard"
+    yield shared_out("tensor-in-two-shards", rule, [["in", "out"], ["out", "norm"]])
+    yield empty_shard()

@@ -19,6 +19,7 @@ from file_cases import file_cases
 from manifest_cases import manifest_cases
 from schema_cases import schema_cases
 from valid_cases import CASES
+from value_cases import value_cases
 
 
 def main(root: Path) -> None:
@@ -44,6 +45,7 @@ def invalid_cases() -> Iterator[Case]:
     yield from manifest_cases()
     yield from schema_cases()
     yield from file_cases()
+    yield from value_cases()
     yield from compressed_manifest_cases()
     yield from compressed_file_cases()
 

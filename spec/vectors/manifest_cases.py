@@ -1,9 +1,24 @@
 """The invalid vectors whose manifest is wrong in a way no JSON Schema can say."""
 
+import json
+import math
 from collections.abc import Iterator
+from typing import Any
 
-from breaking import STACK, Case, Edit, drop, edited, put, rewritten, stacked
-from draft import gramian, kronecker
+from breaking import (
+    STACK,
+    Case,
+    Edit,
+    drop,
+    edited,
+    files_of,
+    put,
+    rewritten,
+    stacked,
+    whole,
+)
+from draft import INDEX, Draft, artifact, dump, gramian, kronecker, spd
+from stored import dense
 
 ZEROS = "0" * 64
 JSON = [
@@ -77,7 +92,6 @@ MANIFEST: list[tuple[str, str, Edit]] = [
         "a block covers parameters of the base model",
         put("blocks/norm/parameter", "other.weight"),
     ),
-    ("parameter-uncovered", "every parameter is in a block", drop("blocks/norm")),
     (
         "parameter-in-two-blocks",
         "a parameter is in one block",
@@ -109,16 +123,6 @@ MANIFEST: list[tuple[str, str, Edit]] = [
             },
         ),
     ),
-    (
-        "weight-of-one-axis",
-        "the weight of a Kronecker block has two axes",
-        put("blocks/norm", kronecker("norm.weight", ("norm", "out"))),
-    ),
-    (
-        "bias-of-another-size",
-        "the bias has the shape [d_out]",
-        put("blocks/layer/layout", "columns"),
-    ),
     ("dim-mismatch", "a factor has the size of its block", put("factors/in/dim", 3)),
     (
         "swapped-factors",
@@ -130,26 +134,7 @@ MANIFEST: list[tuple[str, str, Edit]] = [
         "a factor has the size of its block",
         put("blocks/norm/terms", [{"G": "in"}]),
     ),
-    (
-        "unused-factor",
-        "every factor is used",
-        lambda m: m["factors"].update(spare=m["factors"]["norm"]),
-    ),
     ("missing-factor", "a factor of a block exists", drop("factors/norm")),
-    (
-        "shards-do-not-count",
-        "the shards are numbered from 1 to their count",
-        lambda manifest: manifest.update(
-            files={
-                name: {"size": 8, "sha256": ZEROS}
-                for name in (
-                    "factors-00001-of-00003.safetensors",
-                    "factors-00002-of-00003.safetensors",
-                    "factors.safetensors.index.json",
-                )
-            }
-        ),
-    ),
 ]
 
 
@@ -157,11 +142,6 @@ STACKED: list[tuple[str, str, Edit]] = [
     ("part-beyond", "a part is below the first axis", put("blocks/part.1/part", 2)),
     ("part-twice", "a part is in one block", put("blocks/part.1/part", 0)),
     ("part-missing", "every part is in a block", drop("blocks/part.1")),
-    (
-        "part-beside-whole",
-        "a parameter is in one block whole, or in parts",
-        drop("blocks/part.1/part"),
-    ),
     (
         "part-of-two-axes",
         "the part of a weight has two axes",
@@ -187,6 +167,67 @@ STACKED: list[tuple[str, str, Edit]] = [
 ]
 
 
+def unused() -> Case:
+    """A factor that no block refers to; its tensor is there."""
+    draft = whole()
+    draft.factors["spare"] = draft.factors["norm"]
+    draft.manifest["factors"]["spare"] = draft.factors["spare"].to_json()
+    sealed = Draft(draft.manifest, draft.factors, [list(draft.factors)]).seal()
+    return Case("unused-factor", "manifest", "every factor is used", files_of(sealed))
+
+
+def shards_called(name: str, rule: str, pattern: str) -> Case:
+    """Shards that are there, with other numbers in their names."""
+    draft = whole(shards=[["in", "out"], ["norm"]])
+    names = {f"factors-0000{i}-of-00002.safetensors": pattern.format(i) for i in (1, 2)}
+    for before, after in names.items():
+        draft.files[after] = draft.files.pop(before)
+    index = json.loads(draft.files[INDEX])
+    index["weight_map"] = {k: names[v] for k, v in index["weight_map"].items()}
+    draft.files[INDEX] = dump(index)
+    return Case(name, "manifest", rule, files_of(draft.relist()))
+
+
+def beside_parts() -> Case:
+    """A stacked weight whose parts have blocks, and the whole of it as well."""
+    draft = artifact(
+        {STACK: [2, 2, 3]},
+        {
+            "part.0": kronecker(STACK, ("in", "out"), part=0),
+            "part.1": kronecker(STACK, ("in", "out"), part=1),
+            "whole": kronecker(STACK, ("wide", "out")),
+        },
+        {
+            "in": dense(spd(3, 1)),
+            "out": dense(spd(2, 2)),
+            "wide": dense(spd(6, 3)),
+        },
+    )
+    rule = "a parameter is in one block whole, or in parts"
+    return Case("part-beside-whole", "manifest", rule, files_of(draft))
+
+
+def small(name: str, rule: str, shapes: dict[str, list[int]], bias: bool) -> Case:
+    """A weight of two inputs and two outputs, in shapes that break a rule."""
+    d_in = math.prod(shapes["w"][1:]) + bias
+    block = kronecker("w", ("in", "out"), bias="b" if bias else None)
+    factors = {"in": dense(spd(d_in, 1)), "out": dense(spd(2, 2))}
+    draft = artifact(shapes, {"w": block}, factors)
+    return Case(name, "manifest", rule, files_of(draft))
+
+
+def nested(depth: int) -> Edit:
+    """Put arrays into arrays: the innermost value is inside ``depth`` of all kinds."""
+
+    def edit(manifest: dict[str, Any]) -> None:
+        value: object = 1
+        for _ in range(depth - 3):  # the manifest, output_map and its configuration
+            value = [value]
+        manifest["output_map"]["configuration"]["deep"] = value
+
+    return edit
+
+
 def manifest_cases() -> Iterator[Case]:
     """All artifacts whose manifest is no JSON, or does not fit together."""
     for name, rule, rewrite in JSON:
@@ -195,3 +236,22 @@ def manifest_cases() -> Iterator[Case]:
         yield edited("manifest", name, rule, edit)
     for name, rule, edit in STACKED:
         yield edited("manifest", name, rule, edit, make=stacked)
+    yield edited("json", "depth-33", "a value is inside 32 others at most", nested(33))
+    yield unused()
+    two = {"w": [2, 2]}
+    rule = "every parameter is in a block"
+    yield small("parameter-uncovered", rule, two | {"spare": [3]}, bias=False)
+    rule = "the weight of a Kronecker block has two axes"
+    yield small("weight-of-one-axis", rule, {"w": [2]}, bias=False)
+    rule = "the bias has the shape [d_out]"
+    yield small("bias-of-another-size", rule, two | {"b": [3]}, bias=True)
+    yield small("bias-of-two-axes", rule, two | {"b": [1, 2]}, bias=True)
+    yield beside_parts()
+    rule = "the shards are numbered from 1 to their count"
+    yield shards_called(
+        "shards-do-not-count", rule, "factors-0000{}-of-00003.safetensors"
+    )
+    rule = "numbers of shards are padded to five digits and no more"
+    yield shards_called(
+        "shard-of-six-digits", rule, "factors-00000{}-of-000002.safetensors"
+    )

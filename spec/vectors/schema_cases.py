@@ -116,6 +116,69 @@ SCHEMA: list[tuple[str, str, Edit]] = [
         "a storage is an object",
         put("factors/norm/storage", "float32"),
     ),
+    (
+        "shard-of-four-digits",
+        "the numbers of shards have five digits",
+        lambda manifest: manifest.update(
+            files={
+                name: {"size": 8, "sha256": ZEROS}
+                for name in (
+                    "factors-0001-of-0002.safetensors",
+                    "factors-0002-of-0002.safetensors",
+                    "factors.safetensors.index.json",
+                )
+            }
+        ),
+    ),
+    (
+        "single-file-and-shards",
+        "there is one file, or there are shards",
+        lambda manifest: manifest["files"].update(
+            {
+                name: {"size": 8, "sha256": ZEROS}
+                for name in (
+                    "factors-00001-of-00002.safetensors",
+                    "factors-00002-of-00002.safetensors",
+                    "factors.safetensors.index.json",
+                )
+            }
+        ),
+    ),
+    (
+        "no-parameters",
+        "there is a parameter",
+        put("base_model/parameters", {}),
+    ),
+    (
+        "merge-error-of-one-number",
+        "an error has both numbers",
+        put("merge_errors/norm", {"relative": 0.5}),
+    ),
+    (
+        "merge-error-ignored-field",
+        "an error has two numbers only",
+        put("merge_errors/norm", {"relative": 0, "bound": 0, "x-extra": IGNORE}),
+    ),
+    (
+        "unknown-field-must-understand-null",
+        "only must_understand: false lets a field be ignored",
+        put("extra", {"must_understand": None}),
+    ),
+    (
+        "unknown-field-must-understand-string",
+        "only must_understand: false lets a field be ignored",
+        put("base_model/extra", {"must_understand": "false"}),
+    ),
+    (
+        "unknown-field-of-a-source",
+        "only must_understand: false lets a field be ignored",
+        put("sources/0/extra", {}),
+    ),
+    (
+        "unknown-field-of-data",
+        "only must_understand: false lets a field be ignored",
+        put("sources/0/data/extra", {"must_understand": True}),
+    ),
     ("zero-dim", "dim is at least 1", put("factors/in/dim", 0)),
     ("huge-dim", "dim is below 2**31", put("factors/in/dim", 2**31)),
     (
@@ -138,6 +201,33 @@ SCHEMA: list[tuple[str, str, Edit]] = [
         put("sources/0/data/id", "a\u202eb"),
     ),
     (
+        "long-astral-name",
+        "a name has 512 code points at most",
+        put("base_model/id", "\U0001f600" * 513),
+    ),
+    ("name-with-delete", "a name has no control", put("base_model/id", "a\u007fb")),
+    ("name-with-C1-control", "a name has no control", put("base_model/id", "a\u0085b")),
+    (
+        "name-with-zero-width-space",
+        "a name has nothing invisible",
+        put("base_model/id", "a\u200bb"),
+    ),
+    (
+        "name-with-word-joiner",
+        "a name has nothing invisible",
+        put("base_model/id", "a\u2060b"),
+    ),
+    (
+        "name-with-byte-order-mark",
+        "a name has nothing invisible",
+        put("base_model/id", "a\ufeffb"),
+    ),
+    (
+        "name-with-noncharacter",
+        "a name has nothing from U+FFF0 to U+FFFF",
+        put("base_model/id", "a\ufff9b"),
+    ),
+    (
         "revision-with-control",
         "a revision is a name",
         put("base_model/revision", "a\u0000"),
@@ -157,7 +247,12 @@ SCHEMA: list[tuple[str, str, Edit]] = [
         "path-traversal",
         "a tensor file has one of the names allowed",
         lambda manifest: manifest.update(
-            files={"../factors.safetensors": manifest["files"]["factors.safetensors"]}
+            files={
+                # it is there, for a reader that joins paths blindly
+                "../path-traversal/factors.safetensors": manifest["files"][
+                    "factors.safetensors"
+                ]
+            }
         ),
     ),
     (

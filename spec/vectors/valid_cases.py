@@ -295,6 +295,36 @@ def extreme(dtype: str, values: list[float]) -> Draft:
     )
 
 
+def leaning(dtype: str, ratio: float) -> Draft:
+    """An eigenvalue just not below what rounding explains."""
+    return artifact(
+        {"norm.weight": [2]},
+        {"norm": gramian("norm.weight", "norm")},
+        {"norm": dense(np.diag([1.0, ratio]).astype("f4"), dtype)},
+    )
+
+
+def names_at_the_limits() -> Draft:
+    """Names of 512 code points, and two that UTF-16 sorts the other way round."""
+    long, first, second = "\U0001f600" * 512, "\ufb01.weight", "\U0001f600.weight"
+    return artifact(
+        {second: [2], first: [2]},
+        {long: gramian(second, "one"), "other": gramian(first, "two")},
+        {"one": dense(spd(2, 1)), "two": dense(spd(2, 2))},
+        sources=[source(long)],
+    )
+
+
+def deep() -> Draft:
+    """A configuration whose innermost value is inside 32 arrays and objects."""
+    value: object = 1
+    for _ in range(29):
+        value = [value]
+    draft = layer()
+    draft.manifest["output_map"]["configuration"]["deep"] = value
+    return draft
+
+
 TINY = float(np.float32(2.0**-149))
 FLOAT32 = [float(np.finfo("f4").max), TINY, float(np.float32(0.1))]
 FLOAT16 = [65504.0, 2.0**-24, float(np.float16(0.1))]
@@ -329,6 +359,10 @@ CASES: dict[str, Callable[[], Draft]] = {
     "unicode-names": unicode_names,
     "left-out": left_out,
     "loose-header": loose_header,
+    "names-at-the-limits": names_at_the_limits,
+    "depth-32": deep,
+    "leaning-float32": lambda: leaning("float32", -0.9e-5),
+    "leaning-bfloat16": lambda: leaning("bfloat16", -0.009765625),
     "extreme-float32": lambda: extreme("float32", FLOAT32),
     "extreme-float16": lambda: extreme("float16", FLOAT16),
     "extreme-bfloat16": lambda: extreme("bfloat16", BFLOAT16),

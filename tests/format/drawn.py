@@ -8,7 +8,6 @@ from kfac_artifacts.artifact import (
     Artifact,
     Block,
     GramianBlock,
-    HeldFactors,
     KroneckerBlock,
     Layout,
     MergeError,
@@ -86,4 +85,4 @@ def build(plans: list[Plan], error: float) -> Artifact:
         merge_errors={plans[0].name: MergeError(error, 1.5)},
         uncovered={f"{plans[0].name}.rest": "a reason"},
     )
-    return Artifact(info, blocks, HeldFactors(factors))
+    return Artifact(info, blocks, factors)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import reader
 import torch
 
 from kfac_artifacts.artifact import Artifact
@@ -16,7 +17,6 @@ from kfac_artifacts.merge import merge
 from kfac_artifacts.operator import CurvatureOperator
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
-from tests.spec import independent_reader
 
 RECIPES = ["int8", "bfloat16", "low-rank-1+int8", "svd-1", "block-2", "prune-30%"]
 RECIPES += ["diagonal", "low-rank-trace-90%", "block-2-correlated+float16"]
@@ -43,7 +43,7 @@ def judged(path: Path, seed: int) -> str:
         assert any(not finding.good for finding in verify(path))
         return "refused"
     artifact = opened
-    again = independent_reader.read(path)
+    again = reader.read(path)
     for name, factor in artifact.factors.items():
         close = np.allclose(factor.to_dense().numpy(), again[name], rtol=1e-5)
         assert close, f"{name} is read otherwise"

@@ -2,7 +2,7 @@
 
 Written from the pages of ``spec/`` alone, with numpy and the standard library. It has
 no code in common with the package, so that what both accept is what the text says.
-Sections are those of ``format.md``; structures and storages are in ``reader_values.py``.
+Sections are those of ``format.md``; structures and storages: ``reader_values.py``.
 """
 
 import hashlib

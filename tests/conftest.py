@@ -1,11 +1,10 @@
 """Fixtures that several test files share."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.models import SAVED_MODELS
+from tests.models import SAVED_MODELS, SavedModel
 from tests.running import PATIENCE
 
 
@@ -17,7 +16,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> SavedModel:
     """Give the directory of a tiny model, written once: bert, t5, gpt2, vit or clip.
 
     Tests must not change it; those that would call ``models.save_tiny_bert`` and so on.

@@ -6,12 +6,15 @@ so that a model left in training mode is noticed. Hugging Face classes are impor
 when a model is built, because importing them takes seconds.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+SavedModel: TypeAlias = Callable[[str], Path]
+"""Gives the directory of a tiny model, by its name."""
 # fmt: off
 WORDS = [
     "a", "an", "and", "bird", "black", "blue", "brown", "cat", "dog", "fish", "good",
@@ -290,9 +293,7 @@ def save_tiny_vit(path: Path, seed: int = 0) -> Path:
 
 def save_tiny_clip(path: Path, seed: int = 0) -> Path:
     """Write a CLIP with its tokenizer and its image processor."""
-    from transformers.models.clip.image_processing_pil_clip import (
-        CLIPImageProcessorPil,
-    )
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     processor = CLIPImageProcessorPil(
         size={"shortest_edge": IMAGE_SIZE},

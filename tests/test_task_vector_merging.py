@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from kfac_artifacts.evaluate import EvaluationTask, evaluate
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources import apply, load_network
 from kfac_artifacts.task_vector import Merging, TaskVector, merge_task_vectors
+from tests.models import SavedModel
 from tests.tiny_task import tiny_network, tiny_points, tiny_task
 
 NAMES = ("first.weight", "last.bias")
@@ -96,7 +97,7 @@ def test_evaluation_measures_what_the_method_gives(vectors: list[TaskVector]) ->
 
 
 def test_a_model_is_written_with_what_the_method_gives(
-    tmp_path: Path, saved_model: Callable[[str], Path]
+    tmp_path: Path, saved_model: SavedModel
 ) -> None:
     model = saved_model("bert")
     network = load_network(str(model), device="cpu")

@@ -22,7 +22,7 @@ from kfac_artifacts.format import check_hashes, load_artifact, write_artifact
 from kfac_artifacts.format.coding import rounded
 from tests.artifacts import contents, same, small
 from tests.format.drawn import PLANS, build
-from tests.places.made import file_size_limit
+from tests.places.surroundings import file_size_limit
 
 ROOT = Path(__file__).parents[2]
 VALID = ROOT / "spec" / "vectors" / "valid"

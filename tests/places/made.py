@@ -2,7 +2,6 @@
 
 import functools
 import json
-import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,10 @@ def write(
     with new_directory(path, **options) as directory:
         fill(directory, content)
         meanwhile()
+
+
+def write_new(place: Path, *, replace: bool) -> None:
+    write(place, "new", replace=replace)
 
 
 def read(path: Path) -> str:
@@ -70,12 +73,15 @@ def when_opened(file: Path, do: Callable[[], None]) -> Iterator[None]:
     assert str(file) not in _watched, f"nobody has opened {file}"
 
 
-@contextmanager
-def file_size_limit(limit: int) -> Iterator[None]:
-    """Let the system refuse to write files larger than this, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def lay(directory: Path, files: dict[str, str]) -> Path:
+    directory.mkdir()
+    for name, content in files.items():
+        file = directory / name.rstrip("/").removesuffix("->")
+        file.parent.mkdir(exist_ok=True, parents=True)
+        if name.endswith("/"):
+            file.mkdir()
+        elif name.endswith("->"):
+            file.symlink_to(content)
+        else:
+            file.write_text(content)
+    return directory

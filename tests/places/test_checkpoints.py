@@ -15,9 +15,7 @@ import torch
 from kfac_artifacts.errors import PlaceError
 from kfac_artifacts.format.checkpoint import Checkpoint, State
 from kfac_artifacts.places import checkpoint_beside, claimed, hold
-from tests.places.test_places import file_size_limit, mounted, open_place, somebody_else
-
-__all__ = ["open_place"]
+from tests.places.surroundings import file_size_limit, mounted, somebody_else
 
 HOLDING = """
 import sys
@@ -100,7 +98,7 @@ def test_the_checkpoint_stands_beside_the_output_or_within(
 
 
 def test_a_checkpoint_that_cannot_be_written_is_refused_at_once(
-    open_place: Any,
+    open_place: Path,
 ) -> None:
     with somebody_else():
         (open_place / "a.checkpoint").write_text("mine")

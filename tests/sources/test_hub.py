@@ -1,6 +1,6 @@
 """Models by Hub id, with the real client against a server of our own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources import load_network
 from tests.hub.server import running
 from tests.hub.wire import Server
+from tests.models import SavedModel
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 @pytest.fixture
-def commit(server: Server, saved_model: Callable[[str], Path]) -> str:
+def commit(server: Server, saved_model: SavedModel) -> str:
     """Put a tiny BERT on the Hub, and move ``main`` on behind it."""
     api = HfApi(endpoint=server.url)
     api.create_repo("owner/bert")
@@ -40,7 +41,7 @@ def commit(server: Server, saved_model: Callable[[str], Path]) -> str:
 
 
 def test_a_model_of_the_hub_records_its_id_and_commit(
-    server: Server, commit: str, saved_model: Callable[[str], Path]
+    server: Server, commit: str, saved_model: SavedModel
 ) -> None:
     network = load_network("owner/bert")
     assert network.id == "owner/bert"

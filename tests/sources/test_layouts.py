@@ -10,8 +10,8 @@ import pytest
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources import load_network, load_skeleton
+from tests.models import SavedModel
 
-Saved = Callable[[str], Path]
 BERT = {"model_type": "bert"}
 ADAPTER = {"base_model_name_or_path": "org/base", "peft_type": "LORA"}
 
@@ -95,7 +95,7 @@ def test_what_a_directory_is_and_what_to_do_is_said(
 
 
 def test_an_adapter_beside_a_whole_model_is_no_model(
-    saved_model: Saved, tmp_path: Path
+    saved_model: SavedModel, tmp_path: Path
 ) -> None:
     shutil.copytree(saved_model("bert"), tmp_path / "m")
     _write(tmp_path / "m", {"adapter_config.json": ADAPTER})
@@ -115,7 +115,7 @@ def test_an_adapter_beside_a_whole_model_is_no_model(
     ],
 )
 def test_weights_that_are_not_read_are_named(
-    saved_model: Saved, tmp_path: Path, name: str, message: str
+    saved_model: SavedModel, tmp_path: Path, name: str, message: str
 ) -> None:
     shutil.copytree(saved_model("bert"), tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").rename(tmp_path / "m" / name)

@@ -1,7 +1,6 @@
 """How long a text may be: what each architecture can run, and what is refused."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from kfac_artifacts.sources import (
 )
 from kfac_artifacts.sources.positions import positions_of
 from kfac_artifacts.sources.texts import load_text_encoder
-from tests.models import START, VOCABULARY, tiny_tokenizer
+from tests.models import START, VOCABULARY, SavedModel, tiny_tokenizer
 from tests.sources.families import WIDTHS
 
 ROWS = 20
@@ -132,9 +131,7 @@ def test_room_for_the_frame_alone_is_not_enough(roberta: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\u200b"])
-def test_a_text_without_a_token_is_said(
-    saved_model: Callable[[str], Path], text: str
-) -> None:
+def test_a_text_without_a_token_is_said(saved_model: SavedModel, text: str) -> None:
     network = load_network(str(saved_model("gpt2")), device="cpu")
     encoder = load_text_encoder(network)
     encoder.tokenizer.backend_tokenizer.normalizer = _without_invisible()
@@ -148,6 +145,6 @@ def _without_invisible() -> Any:
     return normalizers.Replace("\u200b", "")
 
 
-def test_no_texts_at_all_is_said(saved_model: Callable[[str], Path]) -> None:
+def test_no_texts_at_all_is_said(saved_model: SavedModel) -> None:
     with pytest.raises(SourceError, match="there are no texts to encode"):
         encode_texts(load_network(str(saved_model("bert"))), [])

@@ -1,7 +1,6 @@
 """Loading real model directories, whole and broken."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.sources import load_network, load_skeleton, output_map
 from tests import models
 from tests.computed import compute
-from tests.models import MODELS, TEXT_MODELS, image_batch, text_batch
+from tests.models import MODELS, TEXT_MODELS, SavedModel, image_batch, text_batch
 from tests.sources import families
 
 
@@ -24,9 +23,7 @@ def _edit_config(directory: Path, **entries: object) -> None:
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_a_directory_loads_as_it_was_saved(
-    saved_model: Callable[[str], Path], kind: str
-) -> None:
+def test_a_directory_loads_as_it_was_saved(saved_model: SavedModel, kind: str) -> None:
     network = load_network(str(saved_model(kind)))
     module = MODELS[kind]()
     original = Network(module, output_map(module), kind)
@@ -38,7 +35,7 @@ def test_a_directory_loads_as_it_was_saved(
 
 
 def test_hashes_are_those_of_float32_whatever_the_compute_dtype(
-    saved_model: Callable[[str], Path],
+    saved_model: SavedModel,
 ) -> None:
     directory = str(saved_model("bert"))
     half = load_network(directory, dtype="bfloat16")
@@ -53,7 +50,7 @@ def test_weights_stored_in_half_precision_are_loaded_in_float32(tmp_path: Path) 
 
 
 def test_the_name_in_artifacts_can_be_chosen(
-    saved_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    saved_model: SavedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = saved_model("bert")
     assert load_network(str(directory), model_id="org/bert").id == "org/bert"
@@ -205,7 +202,7 @@ def test_a_model_that_is_nowhere_is_said(model: str, message: str) -> None:
     ],
 )
 def test_an_unknown_dtype_or_device_is_said(
-    saved_model: Callable[[str], Path], options: dict[str, str], message: str
+    saved_model: SavedModel, options: dict[str, str], message: str
 ) -> None:
     with pytest.raises(SourceError, match=message):
         load_network(str(saved_model("bert")), **options)

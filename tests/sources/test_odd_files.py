@@ -10,7 +10,6 @@ import json
 import tarfile
 import unicodedata
 import zipfile
-from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -29,6 +28,7 @@ from kfac_artifacts.sources import Columns, Layout, load_examples, read_data
 from kfac_artifacts.sources.description import Description
 from kfac_artifacts.sources.naming import data_name
 from kfac_artifacts.train import read_texts
+from tests.models import SavedModel
 
 LABELLED = Columns(label="label")
 PLAIN = b"text,label\na b,x\nc,y\n"
@@ -274,7 +274,7 @@ def test_columns_may_be_numbers_or_one_string(tmp_path: Path, bert: Network) -> 
 
 
 @pytest.fixture(scope="module")
-def bert(saved_model: Callable[[str], Path]) -> Network:
+def bert(saved_model: SavedModel) -> Network:
     from kfac_artifacts.sources import load_network
 
     return load_network(str(saved_model("bert")))

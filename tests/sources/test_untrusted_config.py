@@ -14,8 +14,7 @@ from transformers.integrations import hub_kernels
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources import load_network
 from kfac_artifacts.sources.meta_model import load_skeleton
-
-SavedModel = Callable[[str], Path]
+from tests.models import SavedModel
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -14,6 +14,7 @@ from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.train import check_names
 from kfac_cli.tasks import of_task, split_pair
 from tests.commands import kfac
+from tests.models import SavedModel
 
 TEXTS = ["the cat sits", "a dog sits", "the black cat", "a black dog"]
 KINDS = ["cat", "dog", "cat", "dog"]
@@ -28,7 +29,7 @@ def table(path: Path, header: str, kinds: Sequence[str] = KINDS) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(
-    tmp_path_factory: pytest.TempPathFactory, saved_model: Callable[[str], Path]
+    tmp_path_factory: pytest.TempPathFactory, saved_model: SavedModel
 ) -> tuple[Path, Result]:
     """A task vector whose name has an equals sign, and what was said of its data."""
     folder = tmp_path_factory.mktemp("trained")
@@ -42,7 +43,7 @@ def trained(
 
 
 def test_compute_takes_no_cell_for_a_name_of_a_column(
-    tmp_path: Path, saved_model: Callable[[str], Path]
+    tmp_path: Path, saved_model: SavedModel
 ) -> None:
     data = tmp_path / "t.csv"
     data.write_text("secret text 0\nsecret text 1\nsecret text 2\n")
@@ -63,7 +64,7 @@ def test_compute_takes_no_cell_for_a_name_of_a_column(
 
 
 def test_train_and_evaluate_say_what_they_read_of_every_table(
-    tmp_path: Path, trained: tuple[Path, Result], saved_model: Callable[[str], Path]
+    tmp_path: Path, trained: tuple[Path, Result], saved_model: SavedModel
 ) -> None:
     tau, result = trained
     said = (
@@ -88,7 +89,7 @@ def test_train_and_evaluate_say_what_they_read_of_every_table(
 
 
 def test_fidelity_says_how_many_rows_it_uses(
-    tmp_path: Path, saved_model: Callable[[str], Path]
+    tmp_path: Path, saved_model: SavedModel
 ) -> None:
     model, data = saved_model("bert"), table(tmp_path / "t.csv", "text,label")
     computed = kfac("compute", model, data, "-o", tmp_path / "o", "--allow-few")
@@ -180,7 +181,7 @@ def test_a_value_is_for_one_task_or_for_all() -> None:
 
 @pytest.mark.parametrize("kinds", ["0 1", "01 007", "1.0 -2", "3f2a91c0 0b7d44aa"])
 def test_numbers_are_no_class_texts_unless_it_is_said(
-    tmp_path: Path, saved_model: Callable[[str], Path], kinds: str
+    tmp_path: Path, saved_model: SavedModel, kinds: str
 ) -> None:
     with pytest.raises(SettingsError, match="--head prototypes") as caught:
         check_names(kinds.split())

@@ -15,7 +15,7 @@ from kfac_artifacts.places import hold
 from tests.cli.test_artifacts import bad, good, texts
 from tests.computed import COMPUTE
 from tests.places.made import tree
-from tests.places.test_places import mounted
+from tests.places.surroundings import mounted
 
 
 @pytest.fixture(scope="module")

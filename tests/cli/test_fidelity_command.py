@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from kfac_artifacts.sources import load_network
 from kfac_artifacts.task_vector import TaskVector
 from tests.commands import good, kfac
 from tests.computed import COMPUTE
-from tests.models import WORDS, save_tiny_bert
+from tests.models import WORDS, SavedModel, save_tiny_bert
 
 
 def texts(path: Path, count: int, shift: int) -> Path:
@@ -40,9 +39,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(
-    tmp_path_factory: pytest.TempPathFactory, saved_model: Callable[[str], Path]
-) -> Place:
+def place(tmp_path_factory: pytest.TempPathFactory, saved_model: SavedModel) -> Place:
     return Place(tmp_path_factory.mktemp("fidelity"), saved_model("bert"))
 
 

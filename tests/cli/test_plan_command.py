@@ -4,13 +4,13 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kfac_cli.units import duration, operations
 from tests.commands import good, kfac
+from tests.models import SavedModel
 
 LLAMA_70B = {
     "architectures": ["LlamaForCausalLM"],
@@ -26,7 +26,7 @@ LLAMA_70B = {
 
 
 @pytest.fixture
-def bert(tmp_path: Path, saved_model: Callable[[str], Path]) -> Path:
+def bert(tmp_path: Path, saved_model: SavedModel) -> Path:
     """A directory with the config.json of a tiny BERT and nothing else."""
     (tmp_path / "bert").mkdir()
     config = (saved_model("bert") / "config.json").read_bytes()

@@ -111,10 +111,9 @@ def _rows(arms: list[str], options: argparse.Namespace) -> tuple[list[Any], int]
     from compressing.conditions import Seed
     from compressing.costs import costs
     from compressing.losses import losses, sizes
-    from compressing.sizes import dense_bytes
     from compressing.summary import summarise
 
-    from kfac_artifacts.format import load_artifact
+    from kfac_artifacts.format import dense_bytes, load_artifact
 
     seeds = [Seed(n, _steps(options)) for n in range(options.seeds)]
     accuracies: dict[str, list[Any]] = {arm: [] for arm in arms}

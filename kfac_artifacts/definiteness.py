@@ -17,7 +17,6 @@ from kfac_artifacts.factors import (
     eigenvalue_ratio,
     floats,
 )
-from kfac_artifacts.format import StoredFactors
 from kfac_artifacts.seeding import seeded
 
 CLEARLY = 1e-2
@@ -39,10 +38,7 @@ def tolerance(artifact: Artifact, name: str) -> float:
     Returns:
         The largest share of the largest eigenvalue.
     """
-    if isinstance(artifact.factors, StoredFactors):
-        exact = artifact.factors.infos[name].storage.exact
-        return STORED if exact else CLEARLY
-    return CLEARLY
+    return STORED if artifact.factors.is_exact(name) else CLEARLY
 
 
 def check_definite(

@@ -15,6 +15,7 @@ from kfac_artifacts.artifact import (
     Cotangents,
     DataInfo,
     GramianBlock,
+    HeldFactors,
     KroneckerBlock,
     Layout,
     NamedConfig,
@@ -112,7 +113,9 @@ def artifact(
         "table.A": Diagonal(torch.rand(7, generator=generator, dtype=dtype)),
         "table.B": Dense(psd(4, 10 * seed + 4, dtype)),
     }
-    return Artifact(replace(info, uncovered={"x": "unused"}), blocks, factors)
+    return Artifact(
+        replace(info, uncovered={"x": "unused"}), blocks, HeldFactors(factors)
+    )
 
 
 def renamed(of: Artifact, name: str) -> Artifact:
@@ -120,6 +123,11 @@ def renamed(of: Artifact, name: str) -> Artifact:
     (source,) = of.provenance.sources
     other = replace(source, data=replace(source.data, id=name))
     return replace(of, provenance=replace(of.provenance, sources=(other,)))
+
+
+def with_factors(of: Artifact, factors: Mapping[str, Factor]) -> Artifact:
+    """Give the same artifact with some factors in place of its own, all in memory."""
+    return replace(of, factors=HeldFactors({**of.factors, **factors}))
 
 
 def small(dims: tuple[int, int, int] = (3, 2, 4), seed: int = 0) -> Artifact:
@@ -135,7 +143,7 @@ def small(dims: tuple[int, int, int] = (3, 2, 4), seed: int = 0) -> Artifact:
         "l": KroneckerBlock("l.weight", "l.bias", ROWS, (("l/A", "l/B"),)),
         "norm": GramianBlock("norm", (("norm/G",),)),
     }
-    return Artifact(provenance(shapes), blocks, factors)
+    return Artifact(provenance(shapes), blocks, HeldFactors(factors))
 
 
 RICH_SHAPES = {
@@ -185,7 +193,7 @@ def rich(seed: int = 0, tasks: int = 2) -> Artifact:
         for i in range(tasks)
     )
     merged = replace(info, tasks=tasks, size=8 * tasks, sources=sources)
-    return Artifact(merged, RICH_BLOCKS, factors)
+    return Artifact(merged, RICH_BLOCKS, HeldFactors(factors))
 
 
 def plain(seed: int = 0, dims: tuple[int, int, int] = (24, 16, 12)) -> Artifact:
@@ -201,7 +209,7 @@ def plain(seed: int = 0, dims: tuple[int, int, int] = (24, 16, 12)) -> Artifact:
         "l/B": Dense(covariance(d_out, seed + 1)),
         "norm/G": Dense(covariance(entries, seed + 2)),
     }
-    return Artifact(provenance(shapes), blocks, factors)
+    return Artifact(provenance(shapes), blocks, HeldFactors(factors))
 
 
 def tau(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kfac_artifacts.artifact import Artifact
+from kfac_artifacts.artifact import Artifact, HeldFactors
 from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import FactorError, FormatError, SettingsError
 from kfac_artifacts.factors import (
@@ -31,7 +31,7 @@ from kfac_artifacts.merge import merge
 from kfac_artifacts.operator import CurvatureOperator
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
-from tests.artifacts import artifact, psd, tau
+from tests.artifacts import artifact, psd, tau, with_factors
 from tests.commands import kfac
 
 NAN, INF = float("nan"), float("inf")
@@ -39,7 +39,11 @@ NAN, INF = float("nan"), float("inf")
 
 def saved(path: Path, storage: str, **factors: Factor) -> Path:
     of = artifact(1, dtype=torch.float32)
-    save_artifact(replace(of, factors={**of.factors, **factors}), path, storage=storage)
+    save_artifact(
+        with_factors(of, factors),
+        path,
+        storage=storage,
+    )
     return path
 
 
@@ -115,7 +119,7 @@ def test_the_commands_end_with_exit_code_3(tmp_path: Path) -> None:
 def test_factors_whose_products_may_overflow_are_refused(a: float, b: float) -> None:
     of = artifact(1, dtype=torch.float32)
     large = {"linear.A": Dense(a * torch.eye(5)), "linear.B": Dense(b * torch.eye(3))}
-    huge = replace(of, factors={**of.factors, **large})
+    huge = with_factors(of, large)
     for use in (KfacPenalty, CurvatureOperator):
         with pytest.raises(FactorError, match="linear is too large to compute with"):
             use(huge)
@@ -125,7 +129,7 @@ def test_large_factors_that_are_allowed_give_finite_numbers() -> None:
     of = artifact(1, dtype=torch.float32)
     large = {"linear.A": Dense(1e13 * psd(5, 1).float())}
     large |= {"linear.B": Dense(1e13 * psd(3, 2).float())}
-    penalty = KfacPenalty(replace(of, factors={**of.factors, **large}))
+    penalty = KfacPenalty(with_factors(of, large))
     moved = {n: (100 * t).requires_grad_() for n, t in tau(0, torch.float32).items()}
     value = penalty(moved)
     value.backward()
@@ -153,7 +157,7 @@ def test_a_sum_beyond_float32_is_refused_by_name() -> None:
     for seed in (1, 2):
         of = artifact(seed, dtype=torch.float32)
         large = Dense(3e38 * torch.eye(3))
-        parts.append(replace(of, factors={**of.factors, "linear.B": large}))
+        parts.append(with_factors(of, {"linear.B": large}))
     merged = merge(parts)
     with pytest.raises(FactorError, match=r"linear\.B cannot be merged: .* not finite"):
         merged.factors["linear.B"]
@@ -170,7 +174,7 @@ def test_what_is_left_after_taking_out_a_large_task_is_definite(
         for n, f in small.factors.items()
         if n != "table.A"
     }
-    small = replace(small, factors={**small.factors, **shrunk})
+    small = with_factors(small, shrunk)
     save_artifact(merge([small, own]), tmp_path / "total")
     save_artifact(
         merge([load_artifact(tmp_path / "total")], exclude=[own]), tmp_path / "rest"
@@ -222,7 +226,7 @@ def test_a_sum_of_terms_that_is_zero_has_no_eigenvalue_to_iterate_for(
     terms = (("linear.A", "linear.B"), ("linear.A", "linear.B"))
     blocks = {**of.blocks, "linear": replace(of.blocks["linear"], terms=terms)}
     zero = {"linear.A": Dense(torch.zeros(5, 5))}
-    made = replace(of, blocks=blocks, factors={**of.factors, **zero})
+    made = replace(of, blocks=blocks, factors=HeldFactors({**of.factors, **zero}))
     save_artifact(made, tmp_path / "a")
     assert all(finding.good for finding in verify(tmp_path / "a"))
     assert float(KfacPenalty(load_artifact(tmp_path / "a"))(tau(0, torch.float32))) > 0
@@ -257,7 +261,9 @@ def test_a_matrix_that_is_asymmetric_in_its_last_bits_is_stored_symmetric(
     digests = []
     for name, given in (("a", matrix), ("b", bent)):
         changed = {**of.factors, "linear.A": Dense(given)}
-        write_artifact(replace(of, factors=changed), tmp_path / name, storage=storage)
+        write_artifact(
+            replace(of, factors=HeldFactors(changed)), tmp_path / name, storage=storage
+        )
         assert all(finding.good for finding in verify(tmp_path / name))
         found = load_artifact(tmp_path / name).factors["linear.A"].to_dense()
         assert torch.equal(found, found.mT)

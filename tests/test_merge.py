@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 from kfac_artifacts.artifact import (
     BaseModel,
     GramianBlock,
+    HeldFactors,
     KroneckerBlock,
     Layout,
     NamedConfig,
@@ -19,7 +20,7 @@ from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import merge, weights
-from tests.artifacts import artifact, dense_block, psd, renamed
+from tests.artifacts import artifact, dense_block, psd, renamed, with_factors
 
 
 def assert_same(one, other, **tolerance):
@@ -190,7 +191,9 @@ def test_factors_that_are_named_and_shared_otherwise_are_merged_by_their_place()
     def of(like, blocks):
         base = BaseModel("toy", None, infos)
         provenance = replace(like.provenance, base=base)
-        return replace(like, provenance=provenance, blocks=blocks, factors=matrix)
+        return replace(
+            like, provenance=provenance, blocks=blocks, factors=HeldFactors(matrix)
+        )
 
     merged = merge([of(one, twins), of(other, apart)])
     for name, theirs in (("left", ("a1", "b1")), ("right", ("a2", "b2"))):
@@ -209,12 +212,13 @@ NAMES = ("A", "left.B", "right.B", "a1", "b1", "a2", "b2")
 def test_the_error_of_a_merge_of_nothing_into_something_is_not_zero():
     """One task has no A and the other no B: the sum is zero, and the merge is not."""
     one, other = artifact(1, 10), artifact(2, 30)
-    one.factors["linear.A"] = Dense(0 * one.factors["linear.A"].to_dense())
-    other.factors["linear.B"] = Dense(0 * other.factors["linear.B"].to_dense())
+    one = with_factors(one, {"linear.A": Dense(torch.zeros(5, 5).double())})
+    other = with_factors(other, {"linear.B": Dense(torch.zeros(3, 3).double())})
     error = merge([one, other]).provenance.merge_errors["linear"]
     assert error.relative == pytest.approx(1)
     assert 1 <= error.bound < 100
-    other.factors["linear.A"] = one.factors["linear.A"]  # then the merge is zero, too
+    # then the merge is zero, too
+    other = with_factors(other, {"linear.A": one.factors["linear.A"]})
     error = merge([one, other]).provenance.merge_errors["linear"]
     assert (error.relative, error.bound) == (0, 0)
 

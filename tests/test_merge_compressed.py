@@ -120,9 +120,10 @@ def test_the_loss_that_is_told_bounds_the_true_one(
     exact = merge([artifact(1, 10), artifact(2, 20)])
     assert isinstance(merged.factors[NAME], kept)
     for name in merged.factors:
-        assert merged.structure(name).name == merged.factors[name].name
+        assert merged.factors.structure(name).name == merged.factors[name].name
         assert (
-            merged.structure(name).configuration == merged.factors[name].configuration
+            merged.factors.structure(name).configuration
+            == merged.factors[name].configuration
         )
         error = relative(
             merged.factors[name].to_dense(), exact.factors[name].to_dense()
@@ -142,7 +143,7 @@ def test_a_merge_of_compressed_artifacts_is_written_as_they_are(tmp_path: Path) 
     found = load_artifact(tmp_path / "merged")
     assert found.provenance.losses == merged.provenance.losses
     for name in merged.factors:
-        assert found.storage(name) == parts[0].storage(name)
+        assert found.factors.storage(name) == parts[0].factors.storage(name)
         torch.testing.assert_close(
             found.factors[name].to_dense(), merged.factors[name].to_dense()
         )

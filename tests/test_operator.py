@@ -10,6 +10,7 @@ import torch
 from kfac_artifacts.artifact import (
     Cotangents,
     GramianBlock,
+    HeldFactors,
     KroneckerBlock,
     NamedConfig,
 )
@@ -19,7 +20,7 @@ from kfac_artifacts.format import load_artifact
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.operator import CurvatureOperator, Solver
 from tests import models
-from tests.artifacts import artifact, dense_block, psd, tau
+from tests.artifacts import artifact, dense_block, psd, tau, with_factors
 from tests.computed import compute
 
 VALID = Path(__file__).parents[1] / "spec/vectors/valid"
@@ -44,7 +45,7 @@ def of_two_terms():
         "linear.B2": Dense(psd(3, 100)),
         "norm.weight.G2": Dense(psd(4, 101)),
     }
-    return replace(one, blocks=blocks, factors=factors)
+    return replace(one, blocks=blocks, factors=HeldFactors(factors))
 
 
 def of_tiny_bert():
@@ -226,10 +227,12 @@ def test_a_table_is_never_made_dense():
         one,
         provenance=replace(one.provenance, base=base),
         blocks={"table": table},
-        factors={
-            "table.A": Diagonal(torch.rand(rows, dtype=torch.float64)),
-            "table.B": one.factors["table.B"],
-        },
+        factors=HeldFactors(
+            {
+                "table.A": Diagonal(torch.rand(rows, dtype=torch.float64)),
+                "table.B": one.factors["table.B"],
+            }
+        ),
     )
     operator = CurvatureOperator(big)
     x = vectors(rows * 4, 1)[:, 0]
@@ -241,9 +244,7 @@ def test_a_table_is_never_made_dense():
 def test_a_singular_operator_is_inverted_only_with_damping():
     one = artifact()
     thin = torch.randn(5, 2, dtype=torch.float64)
-    low_rank = replace(
-        one, factors=dict(one.factors) | {"linear.A": Dense(thin @ thin.mT)}
-    )
+    low_rank = with_factors(one, {"linear.A": Dense(thin @ thin.mT)})
     operator = CurvatureOperator(low_rank)
     assert (operator.eigenvalues() == 0).sum() == 3 * 3  # not some rounding error
     with pytest.raises(FactorError, match=r"linear is not positive definite.* damping"):
@@ -261,7 +262,7 @@ def test_an_indefinite_operator_says_how_much_damping_is_missing():
     matrix = one.factors["norm.weight.G"].to_dense()
     shifted = matrix - 2 * torch.eye(4, dtype=torch.float64)
     worst = -torch.linalg.eigvalsh(shifted)[0].item()
-    bad = replace(one, factors=dict(one.factors) | {"norm.weight.G": Dense(shifted)})
+    bad = with_factors(one, {"norm.weight.G": Dense(shifted)})
     with pytest.raises(FactorError, match=f"above {worst:.3g}"):
         CurvatureOperator(bad).inverse()
     CurvatureOperator(bad).inverse(worst + 0.1)
@@ -317,7 +318,10 @@ def test_parts_of_stacked_parameters_have_their_places():
     assert size == sum(np.prod(shape) for shape in of.parameters.values())
     eye = torch.eye(size, dtype=torch.float64)
     wide = replace(
-        of, factors={n: f.to(dtype=torch.float64) for n, f in of.factors.items()}
+        of,
+        factors=HeldFactors(
+            {n: f.to(dtype=torch.float64) for n, f in of.factors.items()}
+        ),
     )
 
     def drift(x):

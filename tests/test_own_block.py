@@ -7,7 +7,7 @@ import pytest
 import torch
 from typing_extensions import override
 
-from kfac_artifacts.artifact import BLOCKS, Block
+from kfac_artifacts.artifact import BLOCKS, Block, HeldFactors
 from kfac_artifacts.compress import compression_report, save_artifact
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import Dense, Diagonal
@@ -16,7 +16,7 @@ from kfac_artifacts.merge import merge
 from kfac_artifacts.operator import CurvatureOperator
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
-from tests.artifacts import SHAPES, artifact, dense_block, same, tau
+from tests.artifacts import SHAPES, artifact, dense_block, same, tau, with_factors
 from tests.commands import kfac
 
 ENTRIES = math.prod(SHAPES["norm.weight"])
@@ -81,7 +81,7 @@ def scaled(seed=1, s=2.5, entries=ENTRIES):
     return replace(
         one,
         blocks=dict(one.blocks) | {"norm.weight": block},
-        factors=factors | {"s": Dense(torch.tensor([[s]]))},
+        factors=HeldFactors(factors | {"s": Dense(torch.tensor([[s]]))}),
     )
 
 
@@ -89,7 +89,7 @@ def usual(seed=1, s=2.5):
     """The same curvature, its identity written out as a Gramian."""
     one = artifact(seed, dtype=torch.float32)
     whole = {"norm.weight.G": Dense(s * torch.eye(ENTRIES))}
-    return replace(one, factors=dict(one.factors) | whole)
+    return with_factors(one, whole)
 
 
 def dense(of):

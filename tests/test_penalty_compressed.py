@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kfac_artifacts.artifact import Artifact
+from kfac_artifacts.artifact import Artifact, HeldFactors
 from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.definiteness import CLEARLY, check_definite
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import BlockDiagonal, Dense, Factor, LowRank, Pruned
 from kfac_artifacts.format.coding import rounded
 from kfac_artifacts.penalty import KfacPenalty
-from tests.artifacts import artifact, dense_block, psd, tau
+from tests.artifacts import artifact, dense_block, psd, tau, with_factors
 
 FORMS: dict[str, Callable[[torch.Tensor], Factor]] = {
     "dense": Dense,
@@ -36,7 +36,7 @@ def small(form: str, stored: str) -> Artifact:
         name: STORED[stored](FORMS[form](f.matrix) if isinstance(f, Dense) else f)
         for name, f in of.factors.items()
     }
-    return replace(of, factors=factors)
+    return replace(of, factors=HeldFactors(factors))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -126,7 +126,7 @@ def test_a_factor_is_refused_just_beyond_the_limit(sign: int) -> None:
     values = torch.tensor([1.0, 0.5, 0.2, 0.0, 0.0], dtype=torch.float64)
     values[4] = -CLEARLY * (1 + sign * 0.05)
     bad = Dense((basis * values) @ basis.mT)
-    broken = replace(of, factors={**of.factors, "linear.A": bad})
+    broken = with_factors(of, {"linear.A": bad})
     if sign < 0:
         check_definite(broken)
     else:
@@ -146,7 +146,7 @@ def test_a_factor_is_refused_just_beyond_the_limit(sign: int) -> None:
 )
 def test_every_structure_is_looked_at(bad: Factor) -> None:
     of = artifact(1, dtype=torch.float32)
-    broken = replace(of, factors={**of.factors, "linear.A": bad})
+    broken = with_factors(of, {"linear.A": bad})
     with pytest.raises(FactorError, match="clearly indefinite"):
         check_definite(broken)
 
@@ -158,8 +158,12 @@ def test_a_sum_of_terms_is_looked_at_as_a_whole() -> None:
     )
     blocks = {**of.blocks, "linear": block}
     A = of.factors["linear.A"].to_dense()
-    good = replace(of, blocks=blocks, factors={**of.factors, "minus": Dense(-0.5 * A)})
+    good = replace(
+        of, blocks=blocks, factors=HeldFactors({**of.factors, "minus": Dense(-0.5 * A)})
+    )
     check_definite(good)  # half is left
-    bad = replace(of, blocks=blocks, factors={**of.factors, "minus": Dense(-1.5 * A)})
+    bad = replace(
+        of, blocks=blocks, factors=HeldFactors({**of.factors, "minus": Dense(-1.5 * A)})
+    )
     with pytest.raises(FactorError, match="linear is clearly indefinite"):
         check_definite(bad)

@@ -10,6 +10,7 @@ import torch
 from kfac_artifacts.artifact import (
     BaseModel,
     GramianBlock,
+    HeldFactors,
     KroneckerBlock,
     ParameterInfo,
 )
@@ -22,14 +23,14 @@ from kfac_artifacts.format.files import sha256_file
 from kfac_artifacts.merge import merge
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.verify import verify
-from tests.artifacts import SHA, SHAPES, artifact, dense_block
+from tests.artifacts import SHA, SHAPES, artifact, dense_block, with_factors
 from tests.computed import compute
 from tests.estimate.test_nearest import tiny
 
 
 def save(path, storage="symmetric-float32", **factors):
     of = artifact(1, dtype=torch.float32)
-    changed = replace(of, factors={**of.factors, **factors})
+    changed = with_factors(of, factors)
     save_artifact(changed, path, storage=storage)
     return path
 
@@ -152,7 +153,7 @@ def test_a_small_file_of_a_huge_matrix_is_used_without_making_it(tmp_path, kind)
             of,
             provenance=replace(of.provenance, base=base, sources=(source,)),
             blocks={"huge": GramianBlock("huge", (("G",),))},
-            factors={"G": COMPRESSED[kind]},
+            factors=HeldFactors({"G": COMPRESSED[kind]}),
         )
         save_artifact(huge, tmp_path / f"{i}", storage="float32")
         assert bad(verify(tmp_path / f"{i}")) == {}

@@ -13,9 +13,8 @@ from cli_session import TASKS
 
 from compressing import models
 from compressing.recipes import NONE, budget
-from compressing.sizes import dense_bytes
 from kfac_artifacts.compress import Budget, save_artifact
-from kfac_artifacts.format import load_artifact
+from kfac_artifacts.format import dense_bytes, load_artifact
 from kfac_artifacts.task_vector import TaskVector
 from kfac_artifacts.train import PenaltySettings, TrainSettings
 

@@ -13,9 +13,10 @@ import kfac_artifacts as kfac
 from compressing import models
 from compressing.conditions import Seed
 from compressing.recipes import DENSE, NONE
-from compressing.sizes import bytes_on_disk, dense_bytes, tensor_bytes
+from compressing.sizes import bytes_on_disk, tensor_bytes
 from kfac_artifacts.compress import compression_report
 from kfac_artifacts.fidelity import agreement
+from kfac_artifacts.format import dense_bytes
 from kfac_artifacts.linearize import jvp
 
 

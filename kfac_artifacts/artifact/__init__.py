@@ -15,10 +15,7 @@ from typing import TYPE_CHECKING
 from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from kfac_artifacts.artifact.artifact import (
-        Artifact as Artifact,
-        LazyFactors as LazyFactors,
-    )
+    from kfac_artifacts.artifact.artifact import Artifact as Artifact
     from kfac_artifacts.artifact.blocks.base import Block as Block
     from kfac_artifacts.artifact.blocks.gramian import GramianBlock as GramianBlock
     from kfac_artifacts.artifact.blocks.kinds import BLOCKS as BLOCKS
@@ -37,6 +34,10 @@ if TYPE_CHECKING:
         ENOUGH_EXAMPLES as ENOUGH_EXAMPLES,
         Disclosure as Disclosure,
         disclosure as disclosure,
+    )
+    from kfac_artifacts.artifact.factors import (
+        Factors as Factors,
+        HeldFactors as HeldFactors,
     )
     from kfac_artifacts.artifact.provenance import (
         BaseModel as BaseModel,

@@ -1,42 +1,22 @@
 """The artifact as a whole: blocks, the factors they refer to, and provenance."""
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from kfac_artifacts.artifact.blocks.base import Block
-from kfac_artifacts.artifact.provenance import NamedConfig, Provenance
-from kfac_artifacts.factors import Factor
-
-
-class LazyFactors(Mapping[str, Factor]):
-    """Factors that are read or computed when they are asked for."""
-
-    @abstractmethod
-    def structure(self, name: str) -> NamedConfig:
-        """A factor's structure with its configuration, without the factor."""
-
-    def storage(self, name: str) -> str | None:
-        """How a factor is stored, if that is to be kept; None if it is all the same."""
-        return None
-
-
-if TYPE_CHECKING:
-    Factors: TypeAlias = Mapping[str, Factor]
-else:
-    Factors = Mapping  # a check of types at run time must not read a factor
+from kfac_artifacts.artifact.factors import Factors
+from kfac_artifacts.artifact.provenance import Provenance
 
 
 @dataclass(frozen=True, eq=False)
 class Artifact:
     """Blocks by name, the factors they refer to, and where they come from.
 
-    The factors may be ``LazyFactors``, so that one at a time is in memory.
+    The factors need not be in memory: most are asked for one at a time.
     ``digest`` is the sha256 of the manifest, once there is one on disk.
     """
 
@@ -58,19 +38,6 @@ class Artifact:
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Every covered parameter with its shape."""
         return self.provenance.base.shapes
-
-    def structure(self, name: str) -> NamedConfig:
-        """A factor's structure with its configuration; nothing is read for it."""
-        if isinstance(self.factors, LazyFactors):
-            return self.factors.structure(name)
-        factor = self.factors[name]
-        return NamedConfig(factor.name, factor.configuration)
-
-    def storage(self, name: str) -> str | None:
-        """How a factor is stored, if that is to be kept."""
-        if isinstance(self.factors, LazyFactors):
-            return self.factors.storage(name)
-        return None
 
     def drift(self, tau: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         """Estimate ``Σ_t λ_t τᵀ G_t τ`` (TAK, Eq. 6), λ summing to one; no gradient.

@@ -98,7 +98,7 @@ def _looks_up(artifact: Artifact, block: Block) -> bool:
     """Whether a block is of rows that are looked up by number: A is diagonal."""
     if not block.is_table:  # a recipe may make any A diagonal
         return False
-    return artifact.structure(block.inputs[0]).name == Diagonal.name
+    return artifact.factors.structure(block.inputs[0]).name == Diagonal.name
 
 
 def _counts(artifact: Artifact, block: Block) -> bool:

@@ -95,7 +95,7 @@ def choose_recipes(
 def _check_size(artifact: Artifact, budget: Budget, fixed: int) -> None:
     """Refuse what is too small whatever the numbers are, before looking at them."""
     sizes = {
-        name: (dim, _smallest(name, dim, artifact.structure(name)))
+        name: (dim, _smallest(name, dim, artifact.factors.structure(name)))
         for block in artifact.blocks.values()
         for name, dim in block.sizes(artifact.parameters)
     }

@@ -12,7 +12,6 @@ from torch import Tensor
 from kfac_artifacts.artifact import Artifact, Block
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import Factor, eigenvalue_ratio
-from kfac_artifacts.format import StoredFactors
 from kfac_artifacts.progress import Advance, unseen
 from kfac_artifacts.seeding import seeded
 
@@ -74,8 +73,8 @@ def compression_report(
     """Compare an artifact with what was made of it by compressing.
 
     Args:
-        before: The artifact, opened from a directory.
-        after: The compressed one, opened as well.
+        before: The artifact.
+        after: The compressed one.
         task_vectors: Directions along which to compare the penalty; parameters that
             they lack count as unchanged.
         progress: Called with 1 after every module.
@@ -84,7 +83,7 @@ def compression_report(
         The report; one module is in memory at a time.
 
     Raises:
-        MismatchError: If the artifacts do not have the same blocks, or are not on disk.
+        MismatchError: If the artifacts do not have the same blocks.
     """
     if dict(before.blocks) != dict(after.blocks):
         raise MismatchError("the artifacts do not have the same blocks")
@@ -93,7 +92,7 @@ def compression_report(
     for name, block in before.blocks.items():
         fresh = set(block.factors) - seen
         seen |= fresh
-        sizes = _bytes(before, fresh), _bytes(after, fresh)
+        sizes = _nbytes(before, fresh), _nbytes(after, fresh)
         module, values = _module(name, block, (before, after), sizes, task_vectors)
         found.append(module)
         sums.append(values)
@@ -201,8 +200,5 @@ def _ratio(after: float, before: float) -> float | None:
     return after / before if before else None
 
 
-def _bytes(artifact: Artifact, names: Iterable[str]) -> int:
-    factors = artifact.factors
-    if not isinstance(factors, StoredFactors):
-        raise MismatchError("only artifacts on disk have sizes to compare")
-    return sum(factors.infos[name].nbytes for name in names)
+def _nbytes(artifact: Artifact, names: Iterable[str]) -> int:
+    return sum(map(artifact.factors.nbytes, names))

@@ -68,7 +68,7 @@ def save_artifact(
 def _rounding(artifact: Artifact, storage: str | None) -> dict[str, Recipe] | None:
     """Recipes that keep every structure, if storing a factor so is compressing it."""
     names = {
-        factor: storage or artifact.storage(factor) or DEFAULT_STORAGE
+        factor: storage or artifact.factors.storage(factor) or DEFAULT_STORAGE
         for factor in artifact.factors
     }
     if not any(STORAGES[name].compresses for name in names.values()):

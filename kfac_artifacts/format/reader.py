@@ -6,7 +6,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Artifact, LazyFactors, NamedConfig
+from kfac_artifacts.artifact import Artifact, Factors, NamedConfig
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import FACTORS, STORED_ASYMMETRY, Factor, check_factor
 from kfac_artifacts.format.factor_info import FactorInfo
@@ -18,7 +18,7 @@ MAX_OPEN = 64
 """Files that are open at the same time."""
 
 
-class StoredFactors(LazyFactors):
+class StoredFactors(Factors):
     """Factors on disk, decoded when asked for; the last one is kept.
 
     Keeping one serves modules that share their input covariance.
@@ -57,6 +57,14 @@ class StoredFactors(LazyFactors):
     @override
     def storage(self, name: str) -> str | None:
         return self.infos[name].storage.name
+
+    @override
+    def is_exact(self, name: str) -> bool:
+        return self.infos[name].storage.exact
+
+    @override
+    def nbytes(self, name: str) -> int:
+        return self.infos[name].nbytes
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.infos)

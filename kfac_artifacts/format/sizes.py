@@ -61,6 +61,6 @@ def dense_bytes(artifact: Artifact) -> int:
     for block in artifact.blocks.values():
         dims |= dict(block.sizes(artifact.parameters))
     return sum(
-        4 * (dim if artifact.structure(name).name == "diagonal" else dim**2)
+        4 * (dim if artifact.factors.structure(name).name == "diagonal" else dim**2)
         for name, dim in dims.items()
     )

@@ -88,8 +88,10 @@ def _factor_infos(artifact: Artifact, storage: str | None) -> dict[str, FactorIn
     for block in artifact.blocks.values():
         for name, dim in block.sizes(artifact.parameters):
             if name not in infos:
-                own = STORAGES[storage or artifact.storage(name) or DEFAULT_STORAGE]
-                infos[name] = factor_info(artifact.structure(name), dim, own)
+                own = STORAGES[
+                    storage or artifact.factors.storage(name) or DEFAULT_STORAGE
+                ]
+                infos[name] = factor_info(artifact.factors.structure(name), dim, own)
     return infos
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Artifact, LazyFactors, Loss, NamedConfig
+from kfac_artifacts.artifact import Artifact, Factors, Loss, NamedConfig
 from kfac_artifacts.definiteness import lowest
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import (
@@ -50,7 +50,7 @@ class Part:
         return self.sign * self.artifact.provenance.tasks
 
 
-class MergedFactors(LazyFactors):
+class MergedFactors(Factors):
     """Factors that are merged when they are asked for: one in memory at a time."""
 
     def __init__(
@@ -73,7 +73,7 @@ class MergedFactors(LazyFactors):
     @override
     def structure(self, name: str) -> NamedConfig:
         """The structure that the parts share, or else dense."""
-        found = [part.artifact.structure(own) for part, own in self._own(name)]
+        found = [part.artifact.factors.structure(own) for part, own in self._own(name)]
         if any(part.sign < 0 for part in self._parts):
             found = found[:1]  # what is taken out is brought into that form
         shared = shared_structure(found, self._dims[name])
@@ -85,7 +85,9 @@ class MergedFactors(LazyFactors):
     @override
     def storage(self, name: str) -> str | None:
         """What the parts that are added share; of dense matrices one triangle."""
-        found = {p.artifact.storage(own) for p, own in self._own(name) if p.sign > 0}
+        found = {
+            p.artifact.factors.storage(own) for p, own in self._own(name) if p.sign > 0
+        }
         shared = found.pop() if len(found) == 1 else None
         if shared is None or self.structure(name).name != Dense.name:
             return shared
@@ -168,6 +170,7 @@ class MergedFactors(LazyFactors):
         """Whether a part was compressed: it says so, or has a structure that does."""
         return any(
             own in part.artifact.provenance.losses
-            or part.artifact.structure(own).name not in {Dense.name, Diagonal.name}
+            or part.artifact.factors.structure(own).name
+            not in {Dense.name, Diagonal.name}
             for part, own in self._own(name)
         )

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Artifact, BaseModel, LazyFactors, NamedConfig
+from kfac_artifacts.artifact import Artifact, BaseModel, Factors, NamedConfig
 from kfac_artifacts.errors import MismatchError, listed
 from kfac_artifacts.factors import Factor
 from kfac_artifacts.merge.compatible import merged_estimator
 
 
-class _Joined(LazyFactors):
+class _Joined(Factors):
     """Factors of several artifacts, each asked for where it is."""
 
     def __init__(self, parts: Sequence[Artifact]) -> None:
@@ -23,11 +23,19 @@ class _Joined(LazyFactors):
 
     @override
     def structure(self, name: str) -> NamedConfig:
-        return self._parts[name].structure(name)
+        return self._parts[name].factors.structure(name)
 
     @override
     def storage(self, name: str) -> str | None:
-        return self._parts[name].storage(name)
+        return self._parts[name].factors.storage(name)
+
+    @override
+    def is_exact(self, name: str) -> bool:
+        return self._parts[name].factors.is_exact(name)
+
+    @override
+    def nbytes(self, name: str) -> int:
+        return self._parts[name].factors.nbytes(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._parts)

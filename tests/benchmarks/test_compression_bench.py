@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kfac_artifacts.compress import save_artifact
-from kfac_artifacts.format import load_artifact
+from kfac_artifacts.format import dense_bytes, load_artifact
 from tests.artifacts import artifact
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def test_shares_are_of_dense_matrices_and_of_vectors_for_diagonal_factors(
     save_artifact(artifact(), tmp_path / "whole", storage="symmetric-float32")
     whole = load_artifact(tmp_path / "whole", verify=False)
     dense = 4 * (sum(d * d for d in MATRICES) + VECTOR)
-    assert sizes.dense_bytes(whole) == dense
+    assert dense_bytes(whole) == dense
     triangles = 4 * (sum(d * (d + 1) // 2 for d in MATRICES) + VECTOR)
     assert sizes.tensor_bytes(whole) == triangles
     save_artifact(whole, tmp_path / "diagonal", recipe="diagonal+bfloat16")

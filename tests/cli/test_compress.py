@@ -264,7 +264,7 @@ def test_merge_takes_a_recipe(tmp_path):
     assert small.provenance.losses.keys() == same.provenance.losses.keys()
     for name, factor in small.factors.items():
         torch.testing.assert_close(factor.to_dense(), same.factors[name].to_dense())
-        assert small.storage(name) == "int8"
+        assert small.factors.storage(name) == "int8"
     assert small.provenance.merge_errors == whole.provenance.merge_errors
     assert "BAD" not in good("verify", tmp_path / "small")
     message = bad(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from kfac_artifacts.artifact import HeldFactors
 from kfac_artifacts.compress import Budget, Recipe, save_artifact
 from kfac_artifacts.compress.budget import CANDIDATES, choose_recipes
 from kfac_artifacts.compress.compress_factor import compress_factor
@@ -16,7 +17,7 @@ from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.format.sizes import described, overhead
-from tests.artifacts import covariance, plain, rich
+from tests.artifacts import covariance, plain, rich, with_factors
 from tests.compress.small import on_disk, size, total_error
 
 SLACK = 1.1
@@ -98,7 +99,7 @@ def test_names_of_many_bytes_are_counted(tmp_path):
         n: b.with_factors([names[f] for f in b.factors]) for n, b in of.blocks.items()
     }
     factors = {names[n]: f for n, f in of.factors.items()}
-    of = replace(of, blocks=blocks, factors=factors)
+    of = replace(of, blocks=blocks, factors=HeldFactors(factors))
     limit = least(of)
     save_artifact(of, tmp_path / "a", recipe=Budget(max_bytes=limit))
     assert size(tmp_path / "a") <= limit
@@ -131,7 +132,7 @@ def test_the_error_is_within_the_budget(tmp_path, make, seed):
 def test_no_error_at_all_is_kept_to_the_last_bit(tmp_path):
     of = plain()
     small = {"norm/G": Dense(1e-12 * covariance(12, 2))}
-    before = on_disk(replace(of, factors={**of.factors, **small}), tmp_path / "before")
+    before = on_disk(with_factors(of, small), tmp_path / "before")
     save_artifact(before, tmp_path / "a", recipe=Budget(max_error=0.0))
     after = load_artifact(tmp_path / "a", verify=False)
     assert after.provenance.losses == {}
@@ -203,11 +204,11 @@ def test_no_combination_is_as_small_and_loses_less(seed):
 def test_what_nothing_depends_on_takes_the_smallest(tmp_path):
     of = plain()
     nothing = {"l/A": Dense(torch.zeros(24, 24)), "l/B": Dense(covariance(16, 1))}
-    of = replace(of, factors={**of.factors, **nothing})
+    of = with_factors(of, nothing)
     recipes = choose_recipes(of, Budget(max_error=0.001))
     assert recipes["l/B"].name == "diagonal+bfloat16"
     zero = {n: Dense(torch.zeros(f.dim, f.dim)) for n, f in of.factors.items()}
-    of = replace(of, factors=zero)
+    of = replace(of, factors=HeldFactors(zero))
     save_artifact(of, tmp_path / "a", recipe=Budget(max_error=0.001))
     assert total_zero(load_artifact(tmp_path / "a", verify=False))
 

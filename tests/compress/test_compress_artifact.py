@@ -8,20 +8,34 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kfac_artifacts.artifact import GramianBlock, KroneckerBlock, Layout, LazyFactors
+from kfac_artifacts.artifact import (
+    Factors,
+    GramianBlock,
+    HeldFactors,
+    KroneckerBlock,
+    Layout,
+)
 from kfac_artifacts.compress import Budget, Recipe, compress, save_artifact
 from kfac_artifacts.compress.originals import originals
 from kfac_artifacts.errors import FormatError, PlaceError, SettingsError
 from kfac_artifacts.factors import Dense, Diagonal
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.verify import verify
-from tests.artifacts import contents, covariance, plain, provenance, rich, symmetric
+from tests.artifacts import (
+    contents,
+    covariance,
+    plain,
+    provenance,
+    rich,
+    symmetric,
+    with_factors,
+)
 from tests.compress.small import on_disk
 
 HOW = ["small", "block-4+int8", "prune-10%", "low-rank-4", Budget(max_error=0.05)]
 
 
-class Counting(LazyFactors):
+class Counting(Factors):
     """Factors read afresh, with a count of how many are held by others."""
 
     def __init__(self, artifact):
@@ -135,9 +149,7 @@ def test_nothing_is_left_of_what_was_stopped(tmp_path, error, how, replaced):
 
 
 def test_a_value_that_does_not_fit_is_named_and_nothing_is_left(tmp_path):
-    large = replace(
-        plain(), factors={**plain().factors, "l/B": Dense(1e6 * torch.eye(16))}
-    )
+    large = with_factors(plain(), {"l/B": Dense(1e6 * torch.eye(16))})
     with pytest.raises(FormatError, match="l/B: float16 cannot hold"):
         save_artifact(large, tmp_path / "a", recipe="float16")
     assert list(tmp_path.iterdir()) == []
@@ -177,8 +189,11 @@ def test_every_factor_may_have_a_recipe_of_its_own(tmp_path):
     found = compress(
         plain(), {n: Recipe.parse(r) for n, r in recipes.items()}, tmp_path
     )
-    assert found.structure("l/A").configuration == {"rank": 2, "diagonal": False}
-    assert [found.storage(n) for n in recipes] == [
+    assert found.factors.structure("l/A").configuration == {
+        "rank": 2,
+        "diagonal": False,
+    }
+    assert [found.factors.storage(n) for n in recipes] == [
         "float32",
         "int8",
         "symmetric-float32",
@@ -205,7 +220,7 @@ def test_one_block_of_one_term_makes_a_shared_factor_definite(tmp_path):
     factors |= {"B1": Dense(symmetric(3, 0)), "A1": Dense(symmetric(12, 1))}
     factors["A"] = Dense(torch.full((12, 12), 0.9) + 0.1 * torch.diag(torch.rand(12)))
     for blocks in ({"s": sum_block, "o": own_block}, {"o": own_block, "s": sum_block}):
-        of = replace(plain(), blocks=blocks, factors=factors)
+        of = replace(plain(), blocks=blocks, factors=HeldFactors(factors))
         of = replace(of, provenance=provenance(shapes))
         path = tmp_path / next(iter(blocks))
         save_artifact(of, path, recipe="prune-30%")
@@ -218,7 +233,7 @@ def test_every_term_of_a_gramian_stays_semidefinite(tmp_path):
     matrix = torch.full((12, 12), 0.9) + 0.1 * torch.eye(12) + 0.01 * covariance(12, 1)
     factors = {"G0": Dense(matrix), "G1": Dense(covariance(12, 0))}
     blocks = {"norm": GramianBlock("norm", (("G0",), ("G1",)))}
-    of = replace(plain(), blocks=blocks, factors=factors)
+    of = replace(plain(), blocks=blocks, factors=HeldFactors(factors))
     save_artifact(
         replace(of, provenance=provenance(shapes)), tmp_path / "a", recipe="prune-30%"
     )
@@ -231,7 +246,7 @@ def test_a_table_is_never_made_dense(tmp_path):
     shapes = {"table": (rows, 3)}
     block = KroneckerBlock("table", None, Layout.COLUMNS, (("A", "B"),))
     factors = {"A": Diagonal(torch.ones(rows)), "B": Dense(covariance(3, 0))}
-    of = replace(plain(), blocks={"t": block}, factors=factors)
+    of = replace(plain(), blocks={"t": block}, factors=HeldFactors(factors))
     of = replace(of, provenance=provenance(shapes))
     save_artifact(of, tmp_path / "a", recipe="small")
     assert load_artifact(tmp_path / "a", verify=False).factors["A"].dim == rows

@@ -1,9 +1,11 @@
 """One door for saving: what the command does is what the library does."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from kfac_artifacts.artifact import Artifact
+from kfac_artifacts.artifact import Artifact, HeldFactors
 from kfac_artifacts.compress import DEFAULT_RECIPE, Recipe, save_artifact
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Dense, Factor
@@ -21,9 +23,11 @@ def rank_one(dim: int, seed: int) -> Factor:
 
 def frail() -> Artifact:
     artifact = plain()
-    for seed, name in enumerate(artifact.factors):
-        artifact.factors[name] = rank_one(artifact.factors[name].dim, seed)  # type: ignore[index]
-    return artifact
+    factors = {
+        name: rank_one(factor.dim, seed)
+        for seed, (name, factor) in enumerate(artifact.factors.items())
+    }
+    return replace(artifact, factors=HeldFactors(factors))
 
 
 def test_storing_as_int8_lifts_and_tells_its_loss(tmp_path):

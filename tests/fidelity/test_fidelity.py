@@ -7,7 +7,7 @@ import torch
 from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kfac_artifacts.artifact import KroneckerBlock, Layout, NamedConfig
+from kfac_artifacts.artifact import HeldFactors, KroneckerBlock, Layout, NamedConfig
 from kfac_artifacts.chosen import choose_examples
 from kfac_artifacts.errors import CoverageError, MismatchError, SettingsError
 from kfac_artifacts.estimate import Nearest
@@ -257,7 +257,7 @@ def scaled(artifact, factor):
         name: Dense(factor * f.to_dense()) if name.endswith(".B") else f
         for name, f in artifact.factors.items()
     }
-    return replace(artifact, factors=factors)
+    return replace(artifact, factors=HeldFactors(factors))
 
 
 def test_where_kfac_is_exact_there_is_no_error_and_twice_the_scale_is_seen():

@@ -8,6 +8,7 @@ from kfac_artifacts.artifact import (
     Artifact,
     Block,
     GramianBlock,
+    HeldFactors,
     KroneckerBlock,
     Layout,
     MergeError,
@@ -85,4 +86,4 @@ def build(plans: list[Plan], error: float) -> Artifact:
         merge_errors={plans[0].name: MergeError(error, 1.5)},
         uncovered={f"{plans[0].name}.rest": "a reason"},
     )
-    return Artifact(info, blocks, factors)
+    return Artifact(info, blocks, HeldFactors(factors))

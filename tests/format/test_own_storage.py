@@ -76,7 +76,7 @@ def test_an_artifact_survives_being_stored_so(storage: str, tmp_path: Path) -> N
 def test_recipes_compress_into_it(form: str, tmp_path: Path) -> None:
     save_artifact(rich(), tmp_path / "a", recipe=f"{form}+{NAME}")
     found = load_artifact(tmp_path / "a")
-    assert {found.storage(name) for name in found.factors} == {NAME}
+    assert {found.factors.storage(name) for name in found.factors} == {NAME}
     assert all(finding.good for finding in verify(tmp_path / "a"))
 
 
@@ -86,7 +86,7 @@ def test_what_is_merged_stays_stored_so(tmp_path: Path) -> None:
     merged = merge([load_artifact(tmp_path / f"{seed}") for seed in (1, 2)])
     save_artifact(merged, tmp_path / "total")
     found = load_artifact(tmp_path / "total")
-    assert {found.storage(name) for name in found.factors} == {NAME}
+    assert {found.factors.storage(name) for name in found.factors} == {NAME}
 
 
 def test_the_command_shows_it(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from kfac_artifacts.errors import (
 )
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.train import PenaltySettings, train
+from tests.artifacts import with_factors
 from tests.tiny_task import (
     SETTINGS,
     tiny_curvature,
@@ -176,7 +177,7 @@ def test_curvature_that_rewards_drift_is_refused_unless_it_is_allowed() -> None:
     curvature = tiny_curvature(network, tiny_points(2))
     (name, *_) = curvature.blocks["last"].factors
     bad = Dense(curvature.factors[name].to_dense() - 100 * torch.eye(7))
-    curvature = dataclasses.replace(curvature, factors={**curvature.factors, name: bad})
+    curvature = with_factors(curvature, {name: bad})
     task = tiny_task(network, 1, torch.float32)
     settings = dataclasses.replace(SETTINGS, steps=1)
     with pytest.raises(FactorError, match="--allow-indefinite"):

@@ -18,6 +18,7 @@ from kfac_artifacts.artifact import (
     Artifact,
     Block,
     Cotangents,
+    HeldFactors,
     Json,
     KroneckerBlock,
     Layout,
@@ -128,7 +129,7 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
         source=Source(examples.info(indices), cotangents),
         size=len(examples),
     )
-    return Artifact(provenance, blocks, factors)
+    return Artifact(provenance, blocks, HeldFactors(factors))
 
 
 def _check(network: Network, estimator: Estimator, cotangents: Cotangents) -> str:

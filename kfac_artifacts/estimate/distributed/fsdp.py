@@ -25,6 +25,7 @@ from torch.distributed.tensor._redistribute import (
 from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 from typing_extensions import override
 
+from kfac_artifacts.artifact import Factors
 from kfac_artifacts.capture import Coverage
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate.distributed.owned_factors import OwnedFactors
@@ -54,7 +55,7 @@ class Sharded(Whole):
         return _split_up(self._original, self.network, coverage, batch, self.workers)
 
     @override
-    def collect(self, own: Mapping[str, Factor]) -> Mapping[str, Factor]:
+    def collect(self, own: Mapping[str, Factor]) -> Factors:
         return OwnedFactors(own, self.workers)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Artifact, LazyFactors, NamedConfig
+from kfac_artifacts.artifact import Artifact, Factors, NamedConfig
 from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import FactorError, KfacError
 from kfac_artifacts.factors import FACTORS, Factor
@@ -19,7 +19,7 @@ END, FAILED = -1, -2
 """Sent in place of the number of a factor."""
 
 
-class OwnedFactors(LazyFactors):
+class OwnedFactors(Factors):
     """Factors of which each lives on one process; the others know of it.
 
     A process gives what is its own. While ``served`` by all, the main process gives the

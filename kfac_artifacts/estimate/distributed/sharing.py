@@ -8,6 +8,7 @@ owner alone. One process alone is the first case.
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
+from kfac_artifacts.artifact import Factors, HeldFactors
 from kfac_artifacts.capture import Coverage
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.factors import Factor
@@ -42,9 +43,9 @@ class Whole:
         """
         return nullcontext()
 
-    def collect(self, own: Mapping[str, Factor]) -> Mapping[str, Factor]:
-        """All factors, from those that live on this process: here the same."""
-        return own
+    def collect(self, own: Mapping[str, Factor]) -> Factors:
+        """All factors, from those that live on this process: here all of them."""
+        return HeldFactors(own)
 
 
 def share_work(network: Network, examples: int, *, shard: bool) -> Whole:

@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,13 @@ from torch import nn
 
 import kfac_artifacts as kfac
 from kfac_artifacts import choices
+from kfac_artifacts.compress.forms.base import Form
+from kfac_artifacts.estimate.estimators.base import Estimator
+from kfac_artifacts.format.storage.base import Storage
 from kfac_artifacts.lazy import Variants
+from kfac_artifacts.task_vector.merging.base import Merging
+from kfac_artifacts.train.penalties.base import Penalty
+from kfac_artifacts.train.regimes.base import Regime
 from tests.artifacts import artifact, tau
 
 NAMES: list[str] = vars(kfac)["__all__"]
@@ -63,11 +71,26 @@ def test_names_of_choices_are_known_without_importing_them() -> None:
     assert not HEAVY & set(fresh(code + "\nprint(*sys.modules)").split())
 
 
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "estimator": lambda found: issubclass(found, Estimator),
+    "storage": lambda found: isinstance(found, Storage),
+    "form": lambda found: issubclass(found, Form),
+    "regime": lambda found: issubclass(found, Regime),
+    "penalty": lambda found: issubclass(found, Penalty),
+    "optimizer": lambda found: isinstance(
+        found([torch.zeros(2, requires_grad=True)], 0.1, 0.0), torch.optim.Optimizer
+    ),
+    "merge method": lambda found: issubclass(found, Merging),
+}
+
+
 @pytest.mark.parametrize(
     ("table", "name"), [(t, name) for t in TABLES.values() for name in t]
 )
-def test_every_choice_is_where_its_table_says(table: Variants, name: str) -> None:
-    assert table[name] is not None
+def test_every_choice_is_of_its_kind_and_where_its_table_says(
+    table: Variants, name: str
+) -> None:
+    assert KINDS[table.kind](table[name])
 
 
 LAZY = [

@@ -1,10 +1,14 @@
 """When two values of JSON are the same: what the format compares, and how."""
 
+import hashlib
+import re
 from typing import Any
 
 import rfc8785
 
 LARGEST_EXACT = 2**53 - 1
+ALGORITHM = "sha256:"
+DIGEST = re.compile(f"{ALGORITHM}[0-9a-f]{{64}}")
 
 
 def canonical_json(value: object) -> bytes:
@@ -25,6 +29,26 @@ def canonical_json(value: object) -> bytes:
     False
     """
     return rfc8785.dumps(_as_binary64(value))
+
+
+def digest_of(value: object) -> str:
+    """Name a document by its content: ``sha256:`` and the hash of its canonical form.
+
+    Args:
+        value: As of ``canonical_json``.
+
+    Returns:
+        The digest; other white space or another order of keys does not change it.
+
+    >>> digest_of({})
+    'sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a'
+    """
+    return ALGORITHM + hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def short(digest: str) -> str:
+    """The first 12 digits of a digest, which are enough for people."""
+    return digest.removeprefix(ALGORITHM)[:12]
 
 
 def _as_binary64(value: Any) -> Any:

@@ -27,7 +27,7 @@ from reader_values import (
     tensors,
 )
 
-__all__ = ["Refused", "read", "read_manifest", "verify"]
+__all__ = ["Refused", "digest_of", "read", "read_manifest", "verify"]
 
 Check = Callable[[Any], bool]
 Fields = dict[str, dict[str, np.ndarray]]
@@ -95,6 +95,10 @@ def sha(value: Any) -> bool:
         and len(value) == 64
         and set(value) <= set("0123456789abcdef")
     )
+
+
+def digest(value: Any) -> bool:
+    return isinstance(value, str) and value[:7] == "sha256:" and sha(value[7:])
 
 
 def whole(low: int = 1, high: int = 2**53 - 1) -> Check:
@@ -193,7 +197,7 @@ SOURCE = record(
             record({"name": only("orthogonal", "mc"), "draws": whole(), "seed": SEED}),
             record({"name": only("exact"), "draws": only(None), "seed": SEED}),
         ),
-        "digest": null_or(sha),
+        "digest": null_or(digest),
     },
     open_=True,
 )
@@ -454,6 +458,41 @@ def bounds(values: dict[str, np.ndarray]) -> tuple[float, float]:
     return float(low + least), float(high + rest.max())
 
 
+# Section 3: the digest
+
+
+def digest_of(path: Path) -> str:
+    """Name an artifact by the canonical form of its manifest."""
+    text = canonical(parse((path / "kfac.json").read_bytes()))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """RFC 8785: no white space, keys in the order of UTF-16, numbers as ECMAScript."""
+    if isinstance(value, dict):
+        keys = sorted(value, key=lambda key: key.encode("utf-16-be"))
+        return "{" + ",".join(f"{quoted(k)}:{canonical(value[k])}" for k in keys) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(canonical, value)) + "]"
+    if type(value) in {int, float}:
+        return digits_of(float(value))
+    return quoted(value)
+
+
+def quoted(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def digits_of(value: float) -> str:
+    if value == 0:
+        return "0"
+    mantissa, exponent = np.format_float_scientific(value, trim="-").split("e")
+    power = int(exponent)
+    if not -7 < power < 21:
+        return f"{mantissa}e{power:+d}"
+    return np.format_float_positional(value, trim="-")
+
+
 def main(arguments: list[str]) -> int:
     """Verify an artifact, and say what its factors are."""
     if len(arguments) != 1:
@@ -465,6 +504,7 @@ def main(arguments: list[str]) -> int:
     except (Refused, OSError) as error:
         print(f"{path} is no artifact that can be used: {error}", file=sys.stderr)
         return 1
+    print(digest_of(path))
     for factor, matrix in factors.items():
         norm = np.linalg.norm(matrix.astype(float))
         print(f"{factor}: {len(matrix)} x {len(matrix)}, Frobenius norm {norm:.6g}")

@@ -179,7 +179,7 @@ def test_taking_a_task_out_of_a_compressed_total_rewards_no_drift(
 
 
 def test_excluding_from_dense_totals_stays_exact() -> None:
-    parts = [replace(artifact(i, 10 * i), digest=f"{i:064x}") for i in (1, 2)]
+    parts = [replace(artifact(i, 10 * i), digest=f"sha256:{i:064x}") for i in (1, 2)]
     left = merge([merge(parts)], exclude=[parts[0]])
     for name, factor in parts[1].factors.items():
         torch.testing.assert_close(left.factors[name].to_dense(), factor.to_dense())

@@ -8,6 +8,7 @@ import pytest
 from click.testing import Result
 
 from kfac_artifacts.artifact import NamedConfig, preprocessing_differences, task_names
+from kfac_artifacts.canonical import short
 from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.format import load_artifact
@@ -71,12 +72,12 @@ def test_tasks_of_one_name_are_shown_with_digests(tmp_path):
     one, two, three = (load_artifact(tmp_path / f"{number}") for number in (1, 2, 3))
     total = merge([one, two])
     names = task_names(total.provenance.sources)
-    assert names == [f"train.csv (kfac-{a.digest[:12]})" for a in (one, two)]
+    assert names == [f"train.csv (kfac-{short(a.digest)})" for a in (one, two)]
     assert [name[2:] for name in weights(total.provenance)] == names
     with pytest.raises(MismatchError) as caught:
         merge([total], exclude=[three])
     for part in (one, two, three):
-        assert f"train.csv (kfac-{part.digest[:12]})" in str(caught.value)
+        assert f"train.csv (kfac-{short(part.digest)})" in str(caught.value)
     save_artifact(total, tmp_path / "total")
     said = done("inspect", tmp_path / "total").stdout
     assert all(name in said for name in names)

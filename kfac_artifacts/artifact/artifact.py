@@ -10,6 +10,7 @@ from torch import Tensor
 from kfac_artifacts.artifact.blocks.base import Block
 from kfac_artifacts.artifact.factors import Factors
 from kfac_artifacts.artifact.provenance import Provenance
+from kfac_artifacts.canonical import short
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Artifact:
 
     def __repr__(self) -> str:
         about = self.provenance
-        digest = "" if self.digest is None else f", digest {self.digest[:12]}"
+        digest = "" if self.digest is None else f", digest {short(self.digest)}"
         return (
             f"Artifact(curvature of {about.base.id!r:.60}, {len(self.blocks)} blocks, "
             f"{len(self.factors)} factors, {about.tasks} tasks of {about.size} "

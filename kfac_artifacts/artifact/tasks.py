@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from kfac_artifacts.artifact.provenance import Source
+from kfac_artifacts.canonical import short
 
 
 def task_names(sources: Sequence[Source]) -> list[str]:
@@ -28,4 +29,4 @@ def task_names(sources: Sequence[Source]) -> list[str]:
 def _told_apart(source: Source) -> str:
     if source.digest is None:
         return f"data {source.data.fingerprint[:12]}"
-    return f"kfac-{source.digest[:12]}"  # as tags are named
+    return f"kfac-{short(source.digest)}"  # as tags are named

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kfac_artifacts.artifact import Block, Provenance
+from kfac_artifacts.canonical import digest_of
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import again
 from kfac_artifacts.format.consistency import INDEX, SINGLE
@@ -29,7 +30,7 @@ class Header:
         blocks: What its blocks cover, by name.
         factors: How its factors are stored, by name.
         files: Name of the file that holds a tensor, by the tensor's name.
-        digest: sha256 of the manifest.
+        digest: That of the manifest: ``sha256:`` and 64 digits.
     """
 
     provenance: Provenance
@@ -89,7 +90,8 @@ def read_manifest(path: str | Path) -> Manifest:
     Raises:
         FormatError: If it is not a manifest of this version, or a file is missing.
     """
-    return settled(Path(path), _read_manifest)
+    manifest, _ = settled(Path(path), _read_manifest)
+    return manifest
 
 
 def settled(path: Path, read: Callable[[Path], T]) -> T:
@@ -99,15 +101,15 @@ def settled(path: Path, read: Callable[[Path], T]) -> T:
 
 def header_in(path: Path) -> Header:
     """Read a header once; see ``read_header``."""
-    manifest = _read_manifest(path)
+    manifest, digest = _read_manifest(path)
     files = _check_files(path, manifest)
-    digest = sha256_file(path / MANIFEST)
     return Header(manifest.provenance, manifest.blocks, manifest.factors, files, digest)
 
 
 def compare_hashes(path: Path) -> None:
     """Compare hashes once; see ``check_hashes``."""
-    for name, info in _read_manifest(path).files.items():
+    manifest, _ = _read_manifest(path)
+    for name, info in manifest.files.items():
         if sha256_file(path / name) != info.sha256:
             raise FormatError(
                 f"{path / name} was damaged or changed: its sha256 is not the one in "
@@ -115,10 +117,12 @@ def compare_hashes(path: Path) -> None:
             )
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _read_manifest(path: Path) -> tuple[Manifest, str]:
+    """Read a manifest, with its digest."""
     if not (path / MANIFEST).is_file():
         raise FormatError(f"{path} is no artifact: there is no {MANIFEST} in it")
-    manifest = manifest_from_json(read_json(path / MANIFEST))
+    content = read_json(path / MANIFEST)
+    manifest = manifest_from_json(content)
     for name, info in manifest.files.items():
         file = path / name
         if not file.is_file():
@@ -128,7 +132,7 @@ def _read_manifest(path: Path) -> Manifest:
                 f"{file} has {file.stat().st_size} bytes, but the manifest says "
                 f"{info.size}; fetch it again"
             )
-    return manifest
+    return manifest, digest_of(content)
 
 
 def _check_files(path: Path, manifest: Manifest) -> dict[str, str]:

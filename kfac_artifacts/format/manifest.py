@@ -16,6 +16,7 @@ from kfac_artifacts.artifact import (
     Provenance,
     Source,
 )
+from kfac_artifacts.canonical import DIGEST
 from kfac_artifacts.choices import COTANGENTS, ESTIMATORS
 from kfac_artifacts.format.consistency import (
     check_factors,
@@ -28,7 +29,6 @@ from kfac_artifacts.format.factor_info import (
     factor_to_json,
 )
 from kfac_artifacts.json_object import (
-    SHA256,
     JsonObject,
     check_name,
     dimension,
@@ -180,8 +180,8 @@ def _source(value: object, where: str) -> Source:
     cotangents = _cotangents(fields.take("cotangents", dict), f"{where}.cotangents")
     digest = fields.maybe("digest", str)
     fields.require(
-        digest is None or bool(SHA256.fullmatch(digest)),
-        "digest must be a sha256 or null",
+        digest is None or bool(DIGEST.fullmatch(digest)),
+        "digest must be sha256: with 64 digits 0-9a-f, or null",
     )
     fields.finish(extensible=True)
     return Source(data, cotangents, digest)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from kfac_artifacts.canonical import short
 from kfac_artifacts.errors import AddressError
 
 SCHEME = "hf://"
@@ -102,7 +103,7 @@ def looks_like_hub(text: str) -> str | None:
 
 def tag_of(digest: str) -> str:
     """The tag of an artifact: ``kfac-`` and the first 12 digits of its digest."""
-    return f"kfac-{digest[:12]}"
+    return f"kfac-{short(digest)}"
 
 
 def contradicts(revision: str | None, digest: str) -> bool:

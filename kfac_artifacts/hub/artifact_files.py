@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
+from kfac_artifacts.canonical import digest_of
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import (
     MANIFEST,
@@ -52,7 +52,7 @@ class Origin:
     Attributes:
         source: The address that was asked for.
         reference: The address pinned to what was found there.
-        digest: sha256 of the manifest.
+        digest: The artifact's digest.
     """
 
     source: str
@@ -79,7 +79,7 @@ def receive(
         FormatError: If the manifest is not that of the digest, or a link.
     """
     manifest, card = settled(source, MANIFEST, partial(_manifest_and_card, source))
-    if sha256(manifest).hexdigest() != origin.digest:
+    if digest_in(manifest, source / MANIFEST) != origin.digest:
         raise FormatError(CHANGED.format(source / MANIFEST))
     return publish(source, manifest, card, directory, origin, replace=replace)
 
@@ -166,12 +166,45 @@ def files_of(manifest: bytes, where: Path) -> dict[str, FileInfo]:
         raise FormatError(f"{where} is not valid: {error}") from error
 
 
+def digest_in(manifest: bytes, where: Path) -> str:
+    """The digest of an artifact, from the text of its manifest.
+
+    Args:
+        manifest: The text.
+        where: Where it comes from, for the error.
+
+    Returns:
+        The digest.
+
+    Raises:
+        FormatError: If it is no JSON.
+    """
+    return digest_of(parse_json(manifest, str(where)))
+
+
+def digest_at(directory: Path) -> str | None:
+    """The digest of the artifact at a place, None if there is none.
+
+    Args:
+        directory: The place.
+
+    Returns:
+        The digest.
+
+    Raises:
+        FormatError: If its manifest is no JSON, or no plain file.
+    """
+    manifest = directory / MANIFEST
+    if not manifest.is_file():
+        return None
+    return digest_in(read_plain(manifest), manifest)
+
+
 def holds(directory: Path, digest: str) -> bool:
     """Whether exactly this artifact stands at a place, undamaged."""
-    manifest = directory / MANIFEST
-    if not manifest.is_file() or sha256_file(manifest) != digest:
-        return False
     try:
+        if digest_at(directory) != digest:
+            return False
         check_hashes(directory)
     except FormatError:
         return False

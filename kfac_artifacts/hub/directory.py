@@ -15,19 +15,22 @@ from kfac_artifacts.format import (
     check_hashes,
     read_header,
     settled,
-    sha256_file,
     write_durably,
 )
 from kfac_artifacts.hub.address import PlainAddress, tag_of
 from kfac_artifacts.hub.artifact_files import (
     CARD,
     copy_files,
+    digest_at,
     holds,
     read_card,
 )
 from kfac_artifacts.hub.package import Package
 from kfac_artifacts.hub.result import Pushed
 from kfac_artifacts.places import check_free, new_directory
+
+UNREADABLE = "unreadable"
+"""In place of the tag of something whose manifest is no JSON."""
 
 
 @dataclass
@@ -61,10 +64,13 @@ class _Push:
     def _check_successor(self) -> None:
         """Refuse to take the place of what has nothing to do with this artifact."""
         self.replaced = None
-        manifest = self.target / MANIFEST
-        if not manifest.is_file() or sha256_file(manifest) == self.package.digest:
+        try:
+            digest = digest_at(self.target)
+        except FormatError:
+            digest = UNREADABLE
+        if digest is None or digest == self.package.digest:
             return
-        tag = tag_of(sha256_file(manifest))
+        tag = tag_of(digest) if digest != UNREADABLE else UNREADABLE
         why = _unrelated(self.target, self.package.artifact)
         if why is not None and not self.force:
             raise PlaceError(

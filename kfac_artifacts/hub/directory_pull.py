@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from kfac_artifacts.errors import FormatError, RegistryError
-from kfac_artifacts.format import LOOKS, MANIFEST, identity, sha256_file
+from kfac_artifacts.format import LOOKS, MANIFEST, identity
 from kfac_artifacts.hub.address import PlainAddress, contradicts, tag_of
-from kfac_artifacts.hub.artifact_files import Origin, receive
+from kfac_artifacts.hub.artifact_files import Origin, digest_in, receive
+from kfac_artifacts.hub.plain_files import read_plain
 from kfac_artifacts.hub.result import Pulled
 from kfac_artifacts.places import check_free, recover
 
@@ -51,11 +52,11 @@ def pull_from_directory(
 
 
 def _digest(source: Path) -> str:
-    """The sha256 of the manifest at a place."""
+    """The digest of the artifact at a place."""
     for _ in range(LOOKS):
         moving = recover(source)
         try:
-            return sha256_file(source / MANIFEST)
+            return digest_in(read_plain(source / MANIFEST), source / MANIFEST)
         except OSError:
             if not moving and not recover(source):
                 break

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundError
@@ -23,6 +22,7 @@ from kfac_artifacts.hub.artifact_files import (
     MAX_CARD_BYTES,
     DamagedFilesError,
     Origin,
+    digest_in,
     files_of,
     publish,
 )
@@ -88,7 +88,7 @@ def pull_from_hub(
         found = pull.find()
         _check_space(found.files, [directory.absolute().parent, hub.cache])
         card = pull.fetch(found)
-    digest = sha256(found.manifest).hexdigest()
+    digest = digest_in(found.manifest, Path(MANIFEST))
     origin = Origin(str(address), str(found.pinned), digest)
 
     def appear() -> int:
@@ -252,7 +252,7 @@ class _Pull:
         return self.client.cache.file(self.address.file(name), commit)
 
     def _check_tag(self, manifest: bytes) -> None:
-        digest = sha256(manifest).hexdigest()
+        digest = digest_in(manifest, Path(MANIFEST))
         if contradicts(self.address.revision, digest):
             raise RegistryError(
                 f"the artifact at {self.address} is {tag_of(digest)}: the tag was "

@@ -8,7 +8,14 @@ from pathlib import Path
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import MANIFEST, FileInfo, load_artifact
-from kfac_artifacts.hub.artifact_files import CARD, CHANGED, ORIGIN, files_of, read_card
+from kfac_artifacts.hub.artifact_files import (
+    CARD,
+    CHANGED,
+    ORIGIN,
+    digest_in,
+    files_of,
+    read_card,
+)
 from kfac_artifacts.hub.card import is_untouched, license_of, model_card
 from kfac_artifacts.hub.plain_files import check_plain, read_plain
 
@@ -49,19 +56,19 @@ class Package:
         check_plain(directory, (MANIFEST, CARD, ORIGIN))
         artifact = load_artifact(directory)
         manifest = read_plain(directory / MANIFEST)
-        if sha256(manifest).hexdigest() != artifact.digest:
+        if digest_in(manifest, directory / MANIFEST) != artifact.digest:
             raise FormatError(CHANGED.format(directory / MANIFEST))
         return cls(directory, artifact, manifest, license)
 
     @cached_property
     def digest(self) -> str:
-        """The sha256 of the manifest."""
-        return sha256(self.manifest).hexdigest()
+        """The artifact's digest."""
+        return digest_in(self.manifest, self.directory / MANIFEST)
 
     @cached_property
     def files(self) -> dict[str, FileInfo]:
         """Every file of the artifact but its card, the manifest last."""
-        own = FileInfo(len(self.manifest), self.digest)
+        own = FileInfo(len(self.manifest), sha256(self.manifest).hexdigest())
         return {**files_of(self.manifest, self.directory / MANIFEST), MANIFEST: own}
 
     @property

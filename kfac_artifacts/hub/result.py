@@ -10,7 +10,7 @@ class Pushed:
 
     Attributes:
         reference: Address pinned to what was pushed; `pull` takes it.
-        digest: sha256 of the manifest.
+        digest: The artifact's digest.
         size: Size of the artifact in bytes.
         tag: Tag under which it was pushed; None if it could not be set.
         changed: False if the destination was up to date already.
@@ -38,7 +38,7 @@ class Pulled:
     Attributes:
         directory: Where the artifact stands now.
         reference: Address pinned to what was pulled.
-        digest: sha256 of the manifest.
+        digest: The artifact's digest.
         size: Size of the artifact in bytes.
         stale: Whether the Hub did not answer, so that a branch or tag means what it
             meant when it was last asked for.

@@ -8,6 +8,7 @@ import hashlib
 import json
 import struct
 from dataclasses import dataclass, field
+from decimal import Decimal
 from math import prod
 from typing import Any
 
@@ -67,8 +68,8 @@ class Draft:
 
     @property
     def digest(self) -> str:
-        """The sha256 of the manifest's bytes."""
-        return sha256(dump(self.manifest))
+        """The digest: of the canonical form."""
+        return "sha256:" + sha256(canonical(self.manifest).encode())
 
 
 def tensor_file(
@@ -205,6 +206,36 @@ def spd(dim: int, seed: int) -> np.ndarray:
 def dump(value: object) -> bytes:
     """Write JSON for people."""
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def canonical(value: Any) -> str:
+    """Write JSON in the canonical form of RFC 8785."""
+    if isinstance(value, dict):
+        ordered = sorted(value.items(), key=lambda item: item[0].encode("utf-16-be"))
+        pairs = [f"{canonical(key)}:{canonical(item)}" for key, item in ordered]
+        return f"{{{','.join(pairs)}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(canonical, value))}]"
+    if isinstance(value, str) or value is None or isinstance(value, bool):
+        return json.dumps(value, ensure_ascii=False)
+    return ecmascript(float(value))
+
+
+def ecmascript(value: float) -> str:
+    """Write a number as ECMAScript does: the fewest digits that are read as it."""
+    sign, figures, exponent = Decimal(repr(value)).normalize().as_tuple()
+    digits, minus = "".join(map(str, figures)), "-" * sign
+    point = len(digits) + int(exponent)  # where the point is, counted from the left
+    if value == 0:
+        return "0"
+    if len(digits) <= point <= 21:
+        return minus + digits.ljust(point, "0")
+    if 0 < point <= 21:
+        return f"{minus}{digits[:point]}.{digits[point:]}"
+    if -6 < point <= 0:
+        return f"{minus}0.{'0' * -point}{digits}"
+    fraction = "." + digits[1:] if digits[1:] else ""
+    return f"{minus}{digits[0]}{fraction}e{point - 1:+d}"
 
 
 def compact(value: object) -> bytes:

@@ -77,6 +77,7 @@ def expected(draft: Draft) -> dict[str, Any]:
         "tau": {n: value.tolist() for n, value in tau.items()},
         "blocks": values,
         "drift": sum(scaled),
+        "digest": draft.digest,
     }
 
 

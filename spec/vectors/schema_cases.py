@@ -53,12 +53,26 @@ SCHEMA: list[tuple[str, str, Edit]] = [
         "exact has no draws",
         put("sources/0/cotangents/name", "exact"),
     ),
-    ("bad-digest", "a digest is 64 digits 0-9a-f", put("sources/0/digest", "F" * 64)),
+    (
+        "bad-digest",
+        "a digest has 64 digits 0-9a-f",
+        put("sources/0/digest", "sha256:" + "F" * 64),
+    ),
+    (
+        "digest-without-algorithm",
+        "a digest says its algorithm",
+        put("sources/0/digest", ZEROS),
+    ),
+    (
+        "digest-of-another-algorithm",
+        "a digest is a sha256",
+        put("sources/0/digest", "blake3:" + ZEROS),
+    ),
     ("bad-fingerprint", "so is a fingerprint", put("sources/0/data/fingerprint", "00")),
     (
         "digest-with-newline",
         "a digest is 64 digits 0-9a-f",
-        put("sources/0/digest", ZEROS + "\n"),
+        put("sources/0/digest", "sha256:" + ZEROS + "\n"),
     ),
     ("unknown-estimator", "the estimator is known", put("estimator/name", "guess")),
     (

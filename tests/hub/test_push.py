@@ -8,6 +8,7 @@ import pytest
 import yaml
 from huggingface_hub import constants
 
+from kfac_artifacts.canonical import short
 from kfac_artifacts.errors import AddressError, FormatError, RegistryError
 from kfac_artifacts.hub import Hub, pull, push
 from tests.hub.conftest import contents, write_artifact
@@ -22,7 +23,7 @@ def test_a_push_is_one_commit_and_one_tag(
     repo = server.store.repos["owner/kfac"]
     head = repo.branches["main"]
     assert len(repo.log) == 2  # the first is the creation of the repository
-    assert repo.tags == {f"kfac-{pushed.digest[:12]}": head}
+    assert repo.tags == {f"kfac-{short(pushed.digest)}": head}
     assert pushed.reference == f"hf://owner/kfac@{head}"
     assert pushed.changed
     stored = {p: b.content for p, b in repo.commits[head].items()}

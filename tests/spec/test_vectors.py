@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 import reader
 import reader_values
 import torch
+from hypothesis import given, strategies as st
 from jsonschema import Draft202012Validator
 
-from kfac_artifacts.errors import FormatError
+from kfac_artifacts.canonical import canonical_json
+from kfac_artifacts.errors import FormatError, MismatchError
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.format.manifest import manifest_from_json
 from kfac_artifacts.merge import merge
@@ -74,6 +77,45 @@ def test_the_reader_reads_a_valid_vector_exactly(name: str) -> None:
     for factor, matrix in matrices.items():
         assert found[factor].dtype == np.float32
         np.testing.assert_array_equal(found[factor], np.array(matrix, np.float32))
+
+
+@for_each(VALID)
+def test_a_valid_vector_has_the_expected_digest(name: str) -> None:
+    wanted = expected(name)["digest"]
+    assert load_artifact(VECTORS / "valid" / name).digest == wanted
+    assert reader.digest_of(VECTORS / "valid" / name) == wanted
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.integers()
+        | st.text(st.characters(exclude_categories=["Cs"])),
+        lambda values: (
+            st.lists(values) | st.dictionaries(st.text("aé\ue000\U0001f600\t"), values)
+        ),
+        max_leaves=8,
+    )
+)
+def test_reader_and_product_agree_on_the_canonical_form(value: object) -> None:
+    assert reader.canonical(value).encode() == canonical_json(value)
+
+
+def test_the_layout_of_a_manifest_changes_no_digest(tmp_path: Path) -> None:
+    """So the task cannot be counted twice, and can be taken out."""
+    vectors = VECTORS / "valid"
+    shutil.copytree(vectors / "part-1", tmp_path / "part")
+    value = json.loads((tmp_path / "part/kfac.json").read_text())
+    text = json.dumps(dict(reversed(value.items())), indent=7).replace(": 1,", ": 1 ,")
+    (tmp_path / "part/kfac.json").write_text(text)
+    again = load_artifact(tmp_path / "part")
+    one, two = (load_artifact(vectors / f"part-{i}") for i in (1, 2))
+    with pytest.raises(MismatchError, match="twice"):
+        merge([one, again])
+    rest = merge([merge([one, two])], exclude=[again])
+    assert [s.digest for s in rest.provenance.sources] == [two.digest]
 
 
 @for_each(VALID)
@@ -231,7 +273,9 @@ def test_the_reference_reader_is_a_program() -> None:
 
     good, bad = run("valid/dense-int8"), run("invalid/hash-mismatch")
     assert (good.returncode, bad.returncode) == (0, 1)
-    names = [line.partition(":")[0] for line in good.stdout.splitlines()]
+    digest, *lines = good.stdout.splitlines()
+    names = [line.partition(":")[0] for line in lines]
+    assert digest == expected("dense-int8")["digest"]
     assert names == list(expected("dense-int8")["factors"])
     assert "hash of a file" in bad.stderr
     assert "Traceback" not in bad.stderr

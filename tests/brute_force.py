@@ -181,7 +181,8 @@ def _inputs(call: LayerCall, mask: Tensor | None) -> Tensor:
     layer, a = call.layer, call.a
     if not a.is_floating_point():
         assert layer.looks_up
-        a = nn.functional.one_hot(a.clamp(min=0), layer.rows).double()
+        table: Any = layer
+        a = nn.functional.one_hot(a.clamp(min=0), table.rows).double()
         a = a * (call.a >= 0)[..., None]
     rows = _real(call, a)
     own = layer.part is not None or isinstance(layer, LooseParameter)

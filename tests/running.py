@@ -137,4 +137,4 @@ def finish(
     finally:
         for process in processes:
             process.stop()
-    return [(p.poll() or 0, *p.said) for p in processes]
+    return [(p.poll() or 0, p.said[0], p.said[1]) for p in processes]

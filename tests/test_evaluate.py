@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import pytest
 import torch
+from torch import Tensor, nn
 
 from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.evaluate import (
@@ -18,7 +19,7 @@ from kfac_artifacts.evaluate import (
     plot_evaluation,
 )
 from kfac_artifacts.linearize import jvp
-from kfac_artifacts.network import Network
+from kfac_artifacts.network import Batch, Network
 from kfac_artifacts.plotting import check_plottable
 from kfac_artifacts.task_vector import TaskVector, merge_task_vectors
 from kfac_artifacts.train import TrainSettings, train
@@ -81,9 +82,14 @@ def test_a_sweep_in_linear_mode_needs_two_passes_per_batch(
     network: Network, tasks: list[EvaluationTask]
 ) -> None:
     calls = []
+
+    def counting(module: nn.Module, batch: Batch) -> Tensor:
+        calls.append(1)
+        return network.output_map.apply(module, batch)
+
     counted = dataclasses.replace(
         network.output_map,
-        apply=lambda m, b: (calls.append(1), network.output_map.apply(m, b))[1],
+        apply=counting,
     )
     watched = Network(network.module, counted, network.id)
     settings = {"modes": ["linear"], "batch_size": 36}

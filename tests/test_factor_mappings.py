@@ -1,11 +1,13 @@
 """Factors by name: whatever they are kept as, what is told of one is true of it."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from kfac_artifacts.artifact import HeldFactors, NamedConfig
+from kfac_artifacts.artifact import Artifact, HeldFactors, NamedConfig
 from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.format import load_artifact
@@ -13,16 +15,16 @@ from kfac_artifacts.merge import join_parts, merge
 from tests.artifacts import artifact, plain, provenance, rich
 
 
-def stored(path):
+def stored(path: Any) -> Any:
     save_artifact(rich(), path / "a", recipe="low-rank-3+int8")
     return load_artifact(path / "a")
 
 
-def merged(path):
+def merged(path: Any) -> Any:
     return merge([artifact(1), artifact(2)])
 
 
-def joined(path):
+def joined(path: Path) -> Artifact:
     """One part in memory, one on disk."""
     shapes = {"other.weight": (16, 24), "other.norm": (12,)}
     blocks = {
@@ -48,25 +50,27 @@ MADE = {"held": lambda _: rich(), "stored": stored, "merged": merged, "joined": 
 
 
 @pytest.fixture(params=MADE)
-def factors(request, tmp_path):
+def factors(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     return MADE[request.param](tmp_path).factors
 
 
-def test_what_is_told_of_a_factor_is_true_of_it(factors):
+def test_what_is_told_of_a_factor_is_true_of_it(factors: Any) -> None:
     assert len(factors) == len(list(factors)) > 0
     for name, factor in factors.items():
         told = factors.structure(name)
         assert told == NamedConfig(factor.name, factor.configuration)
 
 
-def test_sizes_are_those_in_memory_unless_they_are_stored(factors, tmp_path):
+def test_sizes_are_those_in_memory_unless_they_are_stored(
+    factors: Any, tmp_path: Path
+) -> None:
     for name, factor in factors.items():
         if factors.storage(name) is None:
             assert factors.nbytes(name) == factor.nbytes
             assert not factors.is_exact(name)
 
 
-def test_stored_factors_know_how_they_are_stored(tmp_path):
+def test_stored_factors_know_how_they_are_stored(tmp_path: Path) -> None:
     for storage, share in {"float32": 1, "bfloat16": 2}.items():
         save_artifact(plain(), tmp_path / storage, storage=storage)
         found = load_artifact(tmp_path / storage).factors
@@ -76,13 +80,13 @@ def test_stored_factors_know_how_they_are_stored(tmp_path):
             assert found.is_exact(name) == (storage == "float32")
 
 
-def test_those_that_are_joined_say_what_their_parts_say(tmp_path):
+def test_those_that_are_joined_say_what_their_parts_say(tmp_path: Path) -> None:
     factors = joined(tmp_path).factors
     assert (factors.storage("l/A"), factors.storage("other/l/A")) == ("float32", None)
     assert (factors.is_exact("l/A"), factors.is_exact("other/l/A")) == (True, False)
 
 
-def test_held_factors_are_those_that_were_given():
+def test_held_factors_are_those_that_were_given() -> None:
     given = {"A": Dense(torch.eye(2))}
     held = HeldFactors(given)
     del given["A"]

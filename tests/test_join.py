@@ -1,11 +1,13 @@
 """Joining the parts of an estimation gives the estimation itself."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from kfac_artifacts.artifact import Cotangents, NamedConfig
+from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
 from kfac_artifacts.choices import ESTIMATORS
 from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import MismatchError
@@ -16,7 +18,7 @@ from tests.computed import compute
 from tests.estimate.test_nearest import tiny
 
 
-def halves(estimator):
+def halves(estimator: Any) -> tuple[Artifact, list[Artifact]]:
     network, examples = tiny()
     options = {"estimator": estimator, "cotangents": Cotangents("orthogonal", 1, 4)}
     return (
@@ -29,7 +31,7 @@ def halves(estimator):
 
 
 @pytest.mark.parametrize("name", ["kfac", "kfac-reduce", "nearest"])
-def test_joined_parts_equal_the_whole(name, tmp_path):
+def test_joined_parts_equal_the_whole(name: str, tmp_path: Path) -> None:
     whole, parts = halves(ESTIMATORS[name]())
     for number, part in enumerate(parts):
         save_artifact(part, tmp_path / str(number))
@@ -56,7 +58,7 @@ def test_joined_parts_equal_the_whole(name, tmp_path):
     )
 
 
-def test_parts_of_other_estimations_are_refused_with_all_differences():
+def test_parts_of_other_estimations_are_refused_with_all_differences() -> None:
     one, other = artifact(0), artifact(1)
     moved = replace(other.provenance, output_map=NamedConfig("cls"), tasks=2)
     with pytest.raises(MismatchError) as error:
@@ -65,6 +67,6 @@ def test_parts_of_other_estimations_are_refused_with_all_differences():
         assert word in str(error.value)
 
 
-def test_one_artifact_alone_cannot_be_joined():
+def test_one_artifact_alone_cannot_be_joined() -> None:
     with pytest.raises(MismatchError, match="two or more"):
         join_parts([artifact(0)])

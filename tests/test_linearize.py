@@ -216,7 +216,10 @@ def test_operation_without_forward_mode_is_named() -> None:
 
     network = Network(
         nn.Linear(2, 2),
-        OutputMap(NamedConfig("test"), lambda m, b: Opaque.apply(m(b["x"]))),
+        OutputMap(
+            NamedConfig("test"),
+            lambda m, b: Opaque.apply(m(b["x"])),  # type: ignore[no-untyped-call]
+        ),
         "opaque",
     )
     model = linearize(network, ["weight"])

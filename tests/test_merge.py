@@ -1,12 +1,15 @@
 """Merging (TAK, Eq. 8): its algebra, its error, and what it refuses."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
 from kfac_artifacts.artifact import (
+    Artifact,
     BaseModel,
     GramianBlock,
     HeldFactors,
@@ -23,7 +26,7 @@ from kfac_artifacts.merge import merge, weights
 from tests.artifacts import artifact, dense_block, psd, renamed, with_factors
 
 
-def assert_same(one, other, **tolerance):
+def assert_same(one: Artifact, other: Artifact, **tolerance: Any) -> None:
     assert one.provenance.tasks == other.provenance.tasks
     assert one.provenance.size == other.provenance.size
     for name in one.factors:
@@ -32,7 +35,7 @@ def assert_same(one, other, **tolerance):
         )
 
 
-def test_merging_follows_equation_8():
+def test_merging_follows_equation_8() -> None:
     parts = [artifact(1, 10), artifact(2, 30)]
     merged = merge(parts)
     a, b = ([p.factors[n].to_dense() for p in parts] for n in ("linear.A", "linear.B"))
@@ -51,7 +54,7 @@ def test_merging_follows_equation_8():
 
 @settings(deadline=None, max_examples=15)
 @given(sizes=st.lists(st.integers(1, 1000), min_size=3, max_size=5))
-def test_merging_is_associative_and_free_of_order(sizes):
+def test_merging_is_associative_and_free_of_order(sizes: Any) -> None:
     parts = [artifact(i, size) for i, size in enumerate(sizes)]
     together = merge(parts)
     assert_same(merge(parts[::-1]), together)
@@ -61,7 +64,7 @@ def test_merging_is_associative_and_free_of_order(sizes):
 
 @settings(deadline=None, max_examples=15)
 @given(sizes=st.lists(st.integers(1, 1000), min_size=2, max_size=5))
-def test_total_minus_own_is_the_others(sizes):
+def test_total_minus_own_is_the_others(sizes: Any) -> None:
     parts = [artifact(i, size) for i, size in enumerate(sizes)]
     others = merge([merge(parts)], exclude=[parts[0]])
     assert_same(others, merge(parts[1:]))
@@ -69,7 +72,9 @@ def test_total_minus_own_is_the_others(sizes):
 
 
 @pytest.mark.parametrize("copies", [1, 2, 8])
-def test_merging_equal_copies_gives_that_many_times_the_kronecker_blocks(copies):
+def test_merging_equal_copies_gives_that_many_times_the_kronecker_blocks(
+    copies: int,
+) -> None:
     one = artifact(3)
     merged = merge([renamed(one, f"copy{i}") for i in range(copies)])
     for name, block in merged.blocks.items():
@@ -87,7 +92,7 @@ def test_merging_equal_copies_gives_that_many_times_the_kronecker_blocks(copies)
 
 @settings(deadline=None, max_examples=20)
 @given(sizes=st.lists(st.integers(1, 100), min_size=2, max_size=5))
-def test_error_is_that_of_the_formed_products_and_the_bound_holds(sizes):
+def test_error_is_that_of_the_formed_products_and_the_bound_holds(sizes: Any) -> None:
     parts = [artifact(i, size) for i, size in enumerate(sizes)]
     merged = merge(parts)
     total = sum(sizes)
@@ -102,7 +107,7 @@ def test_error_is_that_of_the_formed_products_and_the_bound_holds(sizes):
         assert error.relative <= error.bound * (1 + 1e-9)
 
 
-def test_bound_is_equation_18_for_equal_weights():
+def test_bound_is_equation_18_for_equal_weights() -> None:
     parts = [artifact(i, 10) for i in range(3)]
     error = merge(parts).provenance.merge_errors["linear"]
     A = torch.stack([p.factors["linear.A"].to_dense() for p in parts])
@@ -113,7 +118,7 @@ def test_bound_is_equation_18_for_equal_weights():
     assert error.bound == pytest.approx(float(3 * sigma_a * sigma_b / norm))
 
 
-def test_error_of_merged_parts_counts_their_tasks():
+def test_error_of_merged_parts_counts_their_tasks() -> None:
     """A part of two tasks weighs as its two tasks do."""
     parts = [artifact(i, 10) for i in range(3)]
     twice = merge([merge(parts[:2]), parts[2]])
@@ -125,7 +130,7 @@ def test_error_of_merged_parts_counts_their_tasks():
     assert twice.provenance.merge_errors["linear"].relative == pytest.approx(expected)
 
 
-def test_all_differences_are_listed_at_once():
+def test_all_differences_are_listed_at_once() -> None:
     one, other = artifact(1), artifact(2)
     changed = dict(other.provenance.base.parameters)
     changed["norm.weight"] = ParameterInfo((4,), "cd" * 32)
@@ -143,7 +148,7 @@ def test_all_differences_are_listed_at_once():
     assert "artifact 2" not in str(caught.value)
 
 
-def test_a_task_is_not_counted_twice(tmp_path):
+def test_a_task_is_not_counted_twice(tmp_path: Path) -> None:
     save_artifact(artifact(1), tmp_path / "one")
     save_artifact(artifact(2), tmp_path / "two")
     one, two = load_artifact(tmp_path / "one"), load_artifact(tmp_path / "two")
@@ -152,17 +157,17 @@ def test_a_task_is_not_counted_twice(tmp_path):
         merge([load_artifact(tmp_path / "both"), one])
 
 
-def test_only_a_part_can_be_excluded():
+def test_only_a_part_can_be_excluded() -> None:
     with pytest.raises(MismatchError, match=r"data3 cannot be excluded.*data1, data2"):
         merge([merge([artifact(1), artifact(2)])], exclude=[artifact(3)])
 
 
-def test_not_everything_can_be_excluded():
+def test_not_everything_can_be_excluded() -> None:
     with pytest.raises(MismatchError, match="nothing is left"):
         merge([artifact(1)], exclude=[artifact(1)])
 
 
-def test_merge_and_exclude_survive_the_disk(tmp_path):
+def test_merge_and_exclude_survive_the_disk(tmp_path: Path) -> None:
     for i in (1, 2, 3):
         save_artifact(artifact(i, 10 * i, torch.float32), tmp_path / str(i))
     parts = [load_artifact(tmp_path / str(i)) for i in (1, 2, 3)]
@@ -175,7 +180,9 @@ def test_merge_and_exclude_survive_the_disk(tmp_path):
     assert named == [part.digest for part in parts]
 
 
-def test_factors_that_are_named_and_shared_otherwise_are_merged_by_their_place():
+def test_factors_that_are_named_and_shared_otherwise_are_merged_by_their_place() -> (
+    None
+):
     one, other = artifact(1), artifact(2)
     twins = {
         "left": KroneckerBlock("l.weight", None, Layout.ROWS, (("A", "left.B"),)),
@@ -188,7 +195,7 @@ def test_factors_that_are_named_and_shared_otherwise_are_merged_by_their_place()
     infos = {n: ParameterInfo((3, 4), "ab" * 32) for n in ("l.weight", "r.weight")}
     matrix = {n: Dense(psd(4 if n[0] in "Aa" else 3, i)) for i, n in enumerate(NAMES)}
 
-    def of(like, blocks):
+    def of(like: Any, blocks: Any) -> Any:
         base = BaseModel("toy", None, infos)
         provenance = replace(like.provenance, base=base)
         return replace(
@@ -209,7 +216,7 @@ def test_factors_that_are_named_and_shared_otherwise_are_merged_by_their_place()
 NAMES = ("A", "left.B", "right.B", "a1", "b1", "a2", "b2")
 
 
-def test_the_error_of_a_merge_of_nothing_into_something_is_not_zero():
+def test_the_error_of_a_merge_of_nothing_into_something_is_not_zero() -> None:
     """One task has no A and the other no B: the sum is zero, and the merge is not."""
     one, other = artifact(1, 10), artifact(2, 30)
     one = with_factors(one, {"linear.A": Dense(torch.zeros(5, 5).double())})
@@ -237,7 +244,9 @@ def test_the_error_of_a_merge_of_nothing_into_something_is_not_zero():
         (2**53, 2**53 + 2, False),
     ],
 )
-def test_output_maps_are_the_same_if_their_json_is(one, other, same):
+def test_output_maps_are_the_same_if_their_json_is(
+    one: Any, other: Any, same: bool
+) -> None:
     parts = [
         replace(
             part,

@@ -197,9 +197,9 @@ def test_a_task_is_the_same_whether_it_was_compressed_or_not(tmp_path: Path) -> 
     for i in (1, 2):
         save_artifact(artifact(i, 10 * i), tmp_path / f"dense{i}", storage="float32")
         (tmp_path / f"f{i}").mkdir()
-        dense = load_artifact(tmp_path / f"dense{i}")
-        small = compress(dense, Recipe.parse("block-2"), tmp_path / f"f{i}")
-        save_artifact(small, tmp_path / f"small{i}")
+        one = load_artifact(tmp_path / f"dense{i}")
+        two = compress(one, Recipe.parse("block-2"), tmp_path / f"f{i}")
+        save_artifact(two, tmp_path / f"small{i}")
     dense, small = (
         [load_artifact(tmp_path / f"{kind}{i}") for i in (1, 2)]
         for kind in ("dense", "small")

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from kfac_artifacts.artifact import (
+    Artifact,
     Cotangents,
     GramianBlock,
     HeldFactors,
@@ -26,13 +29,13 @@ from tests.computed import compute
 VALID = Path(__file__).parents[1] / "spec/vectors/valid"
 
 
-def of_tasks(tasks):
+def of_tasks(tasks: int) -> Artifact:
     """The toy artifact, as if it had been merged from some tasks."""
     one = artifact()
     return replace(one, provenance=replace(one.provenance, tasks=tasks))
 
 
-def of_two_terms():
+def of_two_terms() -> Artifact:
     """The toy artifact with a second term in every block, unlike the first."""
     one = artifact()
     linear, norm = one.blocks["linear"], one.blocks["norm.weight"]
@@ -48,7 +51,7 @@ def of_two_terms():
     return replace(one, blocks=blocks, factors=HeldFactors(factors))
 
 
-def of_tiny_bert():
+def of_tiny_bert() -> Artifact:
     """The exact curvature of a BERT of two layers, its tables and norms included."""
     network = Network(
         models.tiny_bert(dtype=torch.float64),
@@ -60,7 +63,7 @@ def of_tiny_bert():
     return compute(network, examples, cotangents=Cotangents("exact", None, 0))
 
 
-def dense(of):
+def dense(of: Artifact) -> Tensor:
     """G over the flat parameters, every entry put by hand where it belongs."""
     matrices = []
     for name, block in of.blocks.items():
@@ -70,7 +73,7 @@ def dense(of):
     return torch.block_diag(*matrices)
 
 
-def places(of, block, parameter):
+def places(of: Artifact, block: GramianBlock | KroneckerBlock, parameter: str) -> Any:
     """Where in ``vec W`` each entry of a parameter is, in the order of its rows."""
     shape = of.parameters[parameter]
     if isinstance(block, GramianBlock):
@@ -93,26 +96,28 @@ MADE = {
 
 
 @pytest.fixture(scope="module", params=MADE)
-def any_artifact(request):
+def any_artifact(request: pytest.FixtureRequest) -> Artifact:
     return MADE[request.param]()
 
 
 @pytest.fixture(scope="module", params=["one", "three tasks", "bert"])
-def of_single_terms(request):
+def of_single_terms(request: pytest.FixtureRequest) -> Artifact:
     return MADE[request.param]()
 
 
-def close(actual, expected):
+def close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-10)
 
 
-def vectors(size, count=3):
+def vectors(size: int, count: int = 3) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(size, count, dtype=torch.float64, generator=generator)
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.7])
-def test_products_are_those_of_the_dense_matrix_in_every_form(any_artifact, damping):
+def test_products_are_those_of_the_dense_matrix_in_every_form(
+    any_artifact: Artifact, damping: float
+) -> None:
     G = dense(any_artifact)
     G = G + damping * torch.eye(len(G), dtype=G.dtype)
     operator = CurvatureOperator(any_artifact, damping=damping)
@@ -125,7 +130,7 @@ def test_products_are_those_of_the_dense_matrix_in_every_form(any_artifact, damp
     close(operator.join(named), G @ X[:, 1])
 
 
-def test_its_quadratic_form_is_the_drift(any_artifact):
+def test_its_quadratic_form_is_the_drift(any_artifact: Artifact) -> None:
     operator = CurvatureOperator(any_artifact)
     x = operator.split(vectors(operator.shape[0])[:, 0])
     product = operator @ x
@@ -134,7 +139,9 @@ def test_its_quadratic_form_is_the_drift(any_artifact):
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.7])
-def test_trace_diagonal_and_norm_are_exact(any_artifact, damping):
+def test_trace_diagonal_and_norm_are_exact(
+    any_artifact: Artifact, damping: float
+) -> None:
     G = dense(any_artifact)
     G = G + damping * torch.eye(len(G), dtype=G.dtype)
     operator = CurvatureOperator(any_artifact, damping=damping)
@@ -143,7 +150,9 @@ def test_trace_diagonal_and_norm_are_exact(any_artifact, damping):
     close(operator.frobenius_norm(), G.norm())
 
 
-def test_eigenvalues_and_determinant_come_from_the_factors(of_single_terms):
+def test_eigenvalues_and_determinant_come_from_the_factors(
+    of_single_terms: Artifact,
+) -> None:
     G = dense(of_single_terms)
     operator = CurvatureOperator(of_single_terms)
     close(operator.eigenvalues(), torch.linalg.eigvalsh(G))
@@ -154,7 +163,9 @@ def test_eigenvalues_and_determinant_come_from_the_factors(of_single_terms):
 
 
 @pytest.mark.parametrize("exponent", [-1.0, -0.5, 0.5])
-def test_powers_are_those_of_the_damped_matrix(of_single_terms, exponent):
+def test_powers_are_those_of_the_damped_matrix(
+    of_single_terms: Artifact, exponent: float
+) -> None:
     G = dense(of_single_terms)
     values, Q = torch.linalg.eigh(G + 0.3 * torch.eye(len(G), dtype=G.dtype))
     expected = Q @ torch.diag(values.pow(exponent)) @ Q.mT
@@ -167,14 +178,14 @@ def test_powers_are_those_of_the_damped_matrix(of_single_terms, exponent):
     close(power.eigenvalues(), torch.linalg.eigvalsh(expected))
 
 
-def test_the_inverse_of_the_inverse_is_the_damped_operator():
+def test_the_inverse_of_the_inverse_is_the_damped_operator() -> None:
     operator = CurvatureOperator(artifact())
     twice = operator.inverse(0.2).inverse()
     X = vectors(operator.shape[0])
     close(twice @ X, operator @ X + 0.2 * X)
 
 
-def test_several_terms_are_inverted_by_conjugate_gradients():
+def test_several_terms_are_inverted_by_conjugate_gradients() -> None:
     two = of_two_terms()
     G = dense(two)
     damped = G + 0.1 * torch.eye(len(G), dtype=G.dtype)
@@ -189,7 +200,7 @@ def test_several_terms_are_inverted_by_conjugate_gradients():
     assert residual < 1e-7
 
 
-def test_conjugate_gradients_that_do_not_converge_are_reported():
+def test_conjugate_gradients_that_do_not_converge_are_reported() -> None:
     inverse = CurvatureOperator(of_two_terms()).inverse(
         1e-3, solver=Solver(tolerance=1e-12, iterations=3)
     )
@@ -211,12 +222,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_several_terms_do_not_give_is_refused_by_name(what):
+def test_what_several_terms_do_not_give_is_refused_by_name(what: str) -> None:
     with pytest.raises(FactorError, match="linear"):
         REFUSED[what](CurvatureOperator(of_two_terms()))
 
 
-def test_a_table_is_never_made_dense():
+def test_a_table_is_never_made_dense() -> None:
     rows = 200_000  # 40 billion entries if it were
     one = artifact()
     table = one.blocks["table"]
@@ -241,7 +252,7 @@ def test_a_table_is_never_made_dense():
     close(operator.frobenius_norm() ** 2, operator.eigenvalues().square().sum())
 
 
-def test_a_singular_operator_is_inverted_only_with_damping():
+def test_a_singular_operator_is_inverted_only_with_damping() -> None:
     one = artifact()
     thin = torch.randn(5, 2, dtype=torch.float64)
     low_rank = with_factors(one, {"linear.A": Dense(thin @ thin.mT)})
@@ -257,7 +268,7 @@ def test_a_singular_operator_is_inverted_only_with_damping():
     close(operator.inverse(1e-3) @ X, torch.linalg.solve(damped, X))
 
 
-def test_an_indefinite_operator_says_how_much_damping_is_missing():
+def test_an_indefinite_operator_says_how_much_damping_is_missing() -> None:
     one = artifact()
     matrix = one.factors["norm.weight.G"].to_dense()
     shifted = matrix - 2 * torch.eye(4, dtype=torch.float64)
@@ -268,11 +279,11 @@ def test_an_indefinite_operator_says_how_much_damping_is_missing():
     CurvatureOperator(bad).inverse(worst + 0.1)
 
 
-def test_it_computes_in_the_wider_type_of_float32_and_its_factors():
+def test_it_computes_in_the_wider_type_of_float32_and_its_factors() -> None:
     half = CurvatureOperator(artifact(dtype=torch.float16))
-    assert (half.torch_dtype, half.dtype) == (torch.float32, np.float32)
+    assert (half.torch_dtype, half.dtype) == (torch.float32, np.dtype("float32"))
     double = CurvatureOperator(artifact())
-    assert (double.torch_dtype, double.dtype) == (torch.float64, np.float64)
+    assert (double.torch_dtype, double.dtype) == (torch.float64, np.dtype("float64"))
     single = CurvatureOperator(artifact(), dtype=torch.float32)
     x = vectors(single.shape[0]).float()
     assert (single @ x).dtype == torch.float32
@@ -280,7 +291,7 @@ def test_it_computes_in_the_wider_type_of_float32_and_its_factors():
     torch.testing.assert_close((single @ x).double(), exact, rtol=1e-5, atol=1e-5)
 
 
-def test_it_refuses_what_does_not_fit():
+def test_it_refuses_what_does_not_fit() -> None:
     operator = CurvatureOperator(artifact())
     x = tau()
     del x["linear.bias"]
@@ -298,19 +309,26 @@ def test_it_refuses_what_does_not_fit():
         CurvatureOperator(artifact(), dtype=torch.float16)
 
 
-def test_a_factor_that_blocks_share_is_decomposed_once(monkeypatch):
+def test_a_factor_that_blocks_share_is_decomposed_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     of_bert = of_tiny_bert()
     terms = [b.terms[0] for b in of_bert.blocks.values() if type(b) is KroneckerBlock]
     dense_ones = {n for n, f in of_bert.factors.items() if isinstance(f, Dense)}
     assert len({a for a, _ in terms}) < len(terms)
     calls = []
     eigh = torch.linalg.eigh
-    monkeypatch.setattr(torch.linalg, "eigh", lambda M: calls.append(1) or eigh(M))
+
+    def counted(M: Tensor) -> Any:
+        calls.append(1)
+        return eigh(M)
+
+    monkeypatch.setattr(torch.linalg, "eigh", counted)
     CurvatureOperator(of_bert).inverse(0.1)
     assert len(calls) == len(dense_ones)
 
 
-def test_parts_of_stacked_parameters_have_their_places():
+def test_parts_of_stacked_parameters_have_their_places() -> None:
     """Every entry of G by polarisation: ``4 x'Gy = drift(x + y) - drift(x - y)``."""
     of = load_artifact(VALID / "stacked")
     operator = CurvatureOperator(of, dtype=torch.float64)
@@ -324,7 +342,7 @@ def test_parts_of_stacked_parameters_have_their_places():
         ),
     )
 
-    def drift(x):
+    def drift(x: Any) -> Any:
         return float(wide.drift(operator.split(x)))
 
     G = torch.tensor([[(drift(x + y) - drift(x - y)) / 4 for y in eye] for x in eye])

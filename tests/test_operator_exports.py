@@ -1,6 +1,7 @@
 """The operator in the hands of SciPy and curvlinops, against exact values."""
 
 import sys
+from typing import Any
 
 import curvlinops
 import numpy as np
@@ -12,7 +13,7 @@ from curvlinops import (
     KFACLinearOperator,
 )
 from scipy.sparse.linalg import aslinearoperator, cg, eigsh, lobpcg, lsqr, svds
-from torch import nn
+from torch import Tensor, nn
 
 from kfac_artifacts.artifact import Cotangents, NamedConfig
 from kfac_artifacts.errors import SettingsError
@@ -23,27 +24,27 @@ from tests.computed import compute
 
 
 @pytest.fixture
-def operator():
+def operator() -> CurvatureOperator:
     return CurvatureOperator(artifact())
 
 
 @pytest.fixture(autouse=True)
-def _seeded():
+def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def close(actual, expected, rtol=1e-8):
+def close(actual: Any, expected: Tensor, rtol: float = 1e-8) -> None:
     torch.testing.assert_close(
         torch.as_tensor(actual), torch.as_tensor(expected), rtol=rtol, atol=1e-8
     )
 
 
-def test_scipy_finds_its_largest_eigenvalues(operator):
+def test_scipy_finds_its_largest_eigenvalues(operator: CurvatureOperator) -> None:
     found = eigsh(operator.to_scipy(), k=4, return_eigenvectors=False)
     close(np.sort(found), operator.eigenvalues()[-4:])
 
 
-def test_scipy_accepts_the_operator_itself(operator):
+def test_scipy_accepts_the_operator_itself(operator: CurvatureOperator) -> None:
     """As the README says: no wrapping, and arrays of NumPy come back."""
     largest = operator.eigenvalues()[-4:]
     close(np.sort(eigsh(operator, k=4, return_eigenvectors=False)), largest)
@@ -60,7 +61,7 @@ def test_scipy_accepts_the_operator_itself(operator):
     close(damped.rmatvec(b), damped.matvec(torch.from_numpy(b)))
 
 
-def test_scipy_solves_with_it_as_its_inverse_does(operator):
+def test_scipy_solves_with_it_as_its_inverse_does(operator: CurvatureOperator) -> None:
     b = np.random.default_rng(0).standard_normal(operator.shape[0])
     damped = CurvatureOperator(artifact(), damping=0.1)
     x, failed = cg(damped.to_scipy(), b, rtol=1e-12)
@@ -68,7 +69,7 @@ def test_scipy_solves_with_it_as_its_inverse_does(operator):
     close(x, damped.inverse() @ torch.from_numpy(b))
 
 
-def test_scipy_gets_the_operators_number_type_and_both_shapes():
+def test_scipy_gets_the_operators_number_type_and_both_shapes() -> None:
     single = CurvatureOperator(artifact(), dtype=torch.float32)
     wrapped = single.to_scipy()
     assert wrapped.dtype == np.float32
@@ -80,7 +81,7 @@ def test_scipy_gets_the_operators_number_type_and_both_shapes():
     close(torch.as_tensor(wrapped.T @ X[:, 0]).double(), expected[:, 0], rtol=1e-4)
 
 
-def test_curvlinops_multiplies_lists_of_parameters(operator):
+def test_curvlinops_multiplies_lists_of_parameters(operator: CurvatureOperator) -> None:
     theirs = operator.to_curvlinops()
     x = torch.randn(operator.shape[0], 2, dtype=torch.float64)
     close(theirs @ x, operator @ x)
@@ -92,7 +93,7 @@ def test_curvlinops_multiplies_lists_of_parameters(operator):
     close((theirs @ list(operator.split(x[:, 0]).values()))[0], parts[0][..., 0])
 
 
-def test_curvlinops_arithmetic_accepts_it(operator):
+def test_curvlinops_arithmetic_accepts_it(operator: CurvatureOperator) -> None:
     theirs = operator.to_curvlinops()
     x = torch.randn(operator.shape[0], dtype=torch.float64)
     close((theirs + 2.0 * theirs) @ x, 3 * (operator @ x))
@@ -102,14 +103,18 @@ def test_curvlinops_arithmetic_accepts_it(operator):
 
 
 @pytest.mark.parametrize("estimator", ["hutchinson_trace", "hutchpp_trace", "xtrace"])
-def test_curvlinops_estimates_its_trace(operator, estimator):
+def test_curvlinops_estimates_its_trace(
+    operator: CurvatureOperator, estimator: str
+) -> None:
     estimate = getattr(curvlinops, estimator)
     theirs = operator.to_curvlinops()
     found = [estimate(theirs, num_matvecs=12) for _ in range(100)]
     assert torch.stack(found).mean() == pytest.approx(operator.trace().item(), rel=0.03)
 
 
-def test_curvlinops_estimates_its_diagonal_and_norm(operator):
+def test_curvlinops_estimates_its_diagonal_and_norm(
+    operator: CurvatureOperator,
+) -> None:
     theirs = operator.to_curvlinops()
     norms = [curvlinops.hutchinson_squared_fro(theirs, 12) for _ in range(300)]
     expected = operator.frobenius_norm().square().item()
@@ -119,7 +124,7 @@ def test_curvlinops_estimates_its_diagonal_and_norm(operator):
     assert error.norm() < 0.05 * operator.diagonal().norm()
 
 
-def test_curvlinops_estimates_its_spectral_density(operator):
+def test_curvlinops_estimates_its_spectral_density(operator: CurvatureOperator) -> None:
     values = operator.eigenvalues()
     ends = (values[0].item(), values[-1].item())
     grid, density = curvlinops.lanczos_approximate_spectrum(
@@ -136,7 +141,7 @@ def test_curvlinops_estimates_its_spectral_density(operator):
     assert mean == pytest.approx(values.mean().item(), rel=0.1)
 
 
-def test_curvlinops_inverts_it_as_its_own_inverse_does():
+def test_curvlinops_inverts_it_as_its_own_inverse_does() -> None:
     damped = CurvatureOperator(artifact(), damping=0.1)
     inverse = CGInverseLinearOperator(
         damped.to_curvlinops(), tolerance=1e-8, eps=1e-20, stop_updating_after=1e-14
@@ -147,7 +152,7 @@ def test_curvlinops_inverts_it_as_its_own_inverse_does():
 
 
 @pytest.fixture(scope="module")
-def pair():
+def pair() -> tuple[CurvatureOperator, Any, int]:
     """Our operator of an MLP, and curvlinops' KFAC of it; theirs is 2 n times ours."""
     torch.manual_seed(0)
     layers = [nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 4, bias=False), nn.Tanh()]
@@ -171,7 +176,9 @@ def pair():
     return ours, theirs, 2 * 7
 
 
-def test_it_is_curvlinops_kfac_up_to_the_convention_of_its_loss(pair):
+def test_it_is_curvlinops_kfac_up_to_the_convention_of_its_loss(
+    pair: tuple[CurvatureOperator, Any, int],
+) -> None:
     ours, theirs, factor = pair
     x = torch.randn(ours.shape[0], 2, dtype=torch.float64)
     close(factor * (ours @ x), theirs @ x)
@@ -185,14 +192,18 @@ def test_it_is_curvlinops_kfac_up_to_the_convention_of_its_loss(pair):
     close(logdet, torch.logdet(damped))
 
 
-def test_its_damped_inverse_is_that_of_curvlinops(pair):
+def test_its_damped_inverse_is_that_of_curvlinops(
+    pair: tuple[CurvatureOperator, Any, int],
+) -> None:
     ours, theirs, factor = pair
     inverse = KFACInverseLinearOperator(theirs, damping=0.1, use_exact_damping=True)
     x = torch.randn(ours.shape[0], 2, dtype=torch.float64)
     close((ours.inverse(0.1 / factor) @ x) / factor, inverse @ x)
 
 
-def test_without_curvlinops_it_says_what_to_install(operator, monkeypatch):
+def test_without_curvlinops_it_says_what_to_install(
+    operator: CurvatureOperator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "curvlinops._torch_base", None)
     with pytest.raises(SettingsError, match=r"pip install 'kfac-artifacts\[curvlinops"):
         operator.to_curvlinops()

@@ -2,12 +2,15 @@
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from typing_extensions import override
 
-from kfac_artifacts.artifact import BLOCKS, Block, HeldFactors
+from kfac_artifacts.artifact import BLOCKS, Artifact, Block, HeldFactors
 from kfac_artifacts.compress import compression_report, save_artifact
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import Dense, Diagonal
@@ -35,45 +38,45 @@ class ScaledIdentity(Block):
 
     @property
     @override
-    def parameters(self):
+    def parameters(self) -> Any:
         return (self.parameter,)
 
     @override
-    def sizes(self, shapes):
+    def sizes(self, shapes: Any) -> Any:
         return [(name, 1) for name in self.factors]
 
     @override
-    def misfit(self, shapes):
+    def misfit(self, shapes: Any) -> Any:
         right = self.entries == math.prod(shapes[self.parameter])
         return None if right else "entries are not those of the parameter"
 
     @override
-    def gather(self, tau):
+    def gather(self, tau: Any) -> Any:
         return tau[self.parameter].reshape(-1, 1)
 
     @override
-    def products(self, factors):
+    def products(self, factors: Any) -> Any:
         numbers = [factors[name].diagonal() for name in self.factors]
         return [(Diagonal(s.expand(self.entries).contiguous()),) for s in numbers]
 
     @override
-    def to_json(self):
+    def to_json(self) -> Any:
         about = {"kind": self.kind, "parameter": self.parameter}
         return about | {"entries": self.entries, "terms": self.terms_to_json()}
 
     @classmethod
     @override
-    def from_json(cls, fields):
+    def from_json(cls, fields: Any) -> Any:
         parameter, entries = fields.name("parameter"), fields.count("entries")
         return cls(parameter, entries, cls.terms_from_json(fields))
 
 
 @pytest.fixture(autouse=True)
-def in_the_table(monkeypatch):
+def in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BLOCKS, ScaledIdentity.kind, ScaledIdentity)
 
 
-def scaled(seed=1, s=2.5, entries=ENTRIES):
+def scaled(seed: int = 1, s: float = 2.5, entries: int = ENTRIES) -> Artifact:
     """A linear map, a table, and a norm of the new kind."""
     one = artifact(seed, dtype=torch.float32)
     block = ScaledIdentity("norm.weight", entries, (("s",),))
@@ -85,19 +88,19 @@ def scaled(seed=1, s=2.5, entries=ENTRIES):
     )
 
 
-def usual(seed=1, s=2.5):
+def usual(seed: int = 1, s: float = 2.5) -> Artifact:
     """The same curvature, its identity written out as a Gramian."""
     one = artifact(seed, dtype=torch.float32)
     whole = {"norm.weight.G": Dense(s * torch.eye(ENTRIES))}
     return with_factors(one, whole)
 
 
-def dense(of):
+def dense(of: Artifact) -> Tensor:
     """Blocks in order, formed by ``torch.kron``."""
     return torch.block_diag(*(dense_block(of, name) for name in of.blocks))
 
 
-def test_the_penalty_is_that_of_the_matrix_written_out():
+def test_the_penalty_is_that_of_the_matrix_written_out() -> None:
     change = tau(dtype=torch.float32)
     vec = [block.gather(change).reshape(-1) for block in usual().blocks.values()]
     expected = torch.cat(vec) @ dense(usual()) @ torch.cat(vec)
@@ -105,7 +108,7 @@ def test_the_penalty_is_that_of_the_matrix_written_out():
     torch.testing.assert_close(scaled().drift(change), expected)
 
 
-def test_the_operator_is_that_of_the_matrix_written_out():
+def test_the_operator_is_that_of_the_matrix_written_out() -> None:
     found, expected = (CurvatureOperator(a) for a in (scaled(), usual()))
     change = tau(dtype=torch.float32)
     for ours, theirs in (
@@ -118,7 +121,7 @@ def test_the_operator_is_that_of_the_matrix_written_out():
     torch.testing.assert_close(found.eigenvalues().sort().values, values)
 
 
-def test_it_is_saved_opened_and_verified(tmp_path):
+def test_it_is_saved_opened_and_verified(tmp_path: Path) -> None:
     save_artifact(scaled(), tmp_path / "own", storage="float32")
     assert same(load_artifact(tmp_path / "own"), scaled())
     assert all(finding.good for finding in verify(tmp_path / "own"))
@@ -129,14 +132,14 @@ def test_it_is_saved_opened_and_verified(tmp_path):
         KfacPenalty(scaled(s=-1.0))
 
 
-def test_what_does_not_fit_is_not_written(tmp_path):
+def test_what_does_not_fit_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"'norm.weight'\]: entries are not those"):
         save_artifact(scaled(entries=3), tmp_path / "own")
     with pytest.raises(FactorError, match=r"has shape \[4, 1\], but .* need \[3, 1\]"):
         scaled(entries=3).drift(tau(dtype=torch.float32))
 
 
-def test_its_number_is_averaged_by_merging():
+def test_its_number_is_averaged_by_merging() -> None:
     merged = merge([scaled(1, 1.0), scaled(2, 4.0)])
     assert float(merged.factors["s"].to_dense()) == pytest.approx(2.5)
     assert set(merged.provenance.merge_errors) == {"linear", "table"}
@@ -145,7 +148,7 @@ def test_its_number_is_averaged_by_merging():
     torch.testing.assert_close(merged.drift(change), expected)
 
 
-def test_it_is_compressed_and_reported(tmp_path):
+def test_it_is_compressed_and_reported(tmp_path: Path) -> None:
     save_artifact(scaled(), tmp_path / "own")
     save_artifact(scaled(), tmp_path / "small", recipe="bfloat16")
     before, after = (load_artifact(tmp_path / name) for name in ("own", "small"))
@@ -156,7 +159,7 @@ def test_it_is_compressed_and_reported(tmp_path):
     assert about.trace == pytest.approx(1)
 
 
-def test_the_command_shows_it(tmp_path):
+def test_the_command_shows_it(tmp_path: Path) -> None:
     save_artifact(scaled(), tmp_path / "own")
     done = kfac("inspect", tmp_path / "own")
     assert done.exit_code == 0

@@ -3,6 +3,8 @@
 import json
 import logging
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -17,7 +19,7 @@ from kfac_artifacts.train import train
 from tests.artifacts import artifact, renamed
 from tests.commands import kfac
 from tests.computed import COMPUTE
-from tests.models import WORDS
+from tests.models import WORDS, SavedModel
 from tests.tiny_task import (
     SETTINGS,
     tiny_curvature,
@@ -36,7 +38,7 @@ def done(*words: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def owners(tmp_path_factory, saved_model):
+def owners(tmp_path_factory: pytest.TempPathFactory, saved_model: SavedModel) -> Path:
     """Three owners with a ``train.csv`` each, and the artifacts of two of them."""
     root = tmp_path_factory.mktemp("owners")
     for number, name in enumerate(OWNERS):
@@ -51,7 +53,7 @@ def owners(tmp_path_factory, saved_model):
     return root
 
 
-def test_owners_are_told_apart_by_their_folders(owners):
+def test_owners_are_told_apart_by_their_folders(owners: Path) -> None:
     parts = [owners / f"k-{name}" for name in OWNERS[:2]]
     said = done("merge", *parts, "-o", owners / "again")
     for name in ("acme/train.csv", "bolt/train.csv"):
@@ -65,7 +67,7 @@ def test_owners_are_told_apart_by_their_folders(owners):
     assert wanted in refused.stderr
 
 
-def test_tasks_of_one_name_are_shown_with_digests(tmp_path):
+def test_tasks_of_one_name_are_shown_with_digests(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         same = renamed(artifact(number), "train.csv")
         save_artifact(same, tmp_path / f"{number}")
@@ -87,14 +89,14 @@ def test_tasks_of_one_name_are_shown_with_digests(tmp_path):
     ]
 
 
-def trained(owners, saved_model, *options):
+def trained(owners: Path, saved_model: SavedModel, *options: object) -> Result:
     table, output = owners / "acme" / "train.csv", owners / "tau"
     words = ("--head", "prototypes", "--steps", 1, "--json", "--force")
     start = ("train", saved_model("bert"), table, "-o", output, *words)
     return done(*start, "--curvature", owners / "total", *options)
 
 
-def test_a_forgotten_exclude_own_is_told(owners, saved_model):
+def test_a_forgotten_exclude_own_is_told(owners: Path, saved_model: SavedModel) -> None:
     same = ("--max-length", 8)
     forgotten = trained(owners, saved_model, *same)
     (warning,) = json.loads(forgotten.stdout)["warnings"]
@@ -109,7 +111,7 @@ def test_a_forgotten_exclude_own_is_told(owners, saved_model):
     assert json.loads(off.stdout)["warnings"] == []
 
 
-def test_another_length_of_texts_is_told(owners, saved_model):
+def test_another_length_of_texts_is_told(owners: Path, saved_model: SavedModel) -> None:
     own = ("--exclude-own", owners / "k-acme")
     said = trained(owners, saved_model, "--max-length", 5, *own)
     (warning,) = json.loads(said.stdout)["warnings"]
@@ -121,7 +123,7 @@ def test_another_length_of_texts_is_told(owners, saved_model):
     assert "Warning" not in done(*words, "--max-length", 5).stderr
 
 
-def test_training_in_python_warns_as_well(caplog):
+def test_training_in_python_warns_as_well(caplog: pytest.LogCaptureFixture) -> None:
     network = tiny_network()
     curvature = tiny_curvature(network, tiny_points(1))
     task = tiny_task(network, 1, network.dtype)
@@ -147,7 +149,9 @@ def test_training_in_python_warns_as_well(caplog):
     assert not caplog.text
 
 
-def test_merging_tasks_of_other_inputs_is_told(caplog):
+def test_merging_tasks_of_other_inputs_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     parts = []
     for number, length in ((1, 512), (2, 24)):
         part = artifact(number)
@@ -182,7 +186,9 @@ def test_merging_tasks_of_other_inputs_is_told(caplog):
         (("tensors", {}), ("text", {"max_length": 3}), []),
     ],
 )
-def test_what_differs_in_the_inputs_is_said(theirs, ours, differences):
+def test_what_differs_in_the_inputs_is_said(
+    theirs: tuple[Any, ...], ours: tuple[Any, ...], differences: list[Any]
+) -> None:
     assert (
         preprocessing_differences(NamedConfig(*theirs), NamedConfig(*ours))
         == differences

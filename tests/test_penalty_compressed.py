@@ -74,7 +74,7 @@ class Largest(TorchDispatchMode):
     """Remember the most numbers that any operation has given."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.size = 0
 
     def __torch_dispatch__(

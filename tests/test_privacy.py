@@ -2,10 +2,14 @@
 
 import json
 import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import Module
 
 from kfac_artifacts.artifact import (
     ENOUGH_EXAMPLES,
@@ -23,6 +27,7 @@ from kfac_artifacts.merge import merge
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
 from tests.commands import kfac
+from tests.models import SavedModel
 
 ENGINES = [compute, compute_with_curvlinops]
 WORD, PLACE = (
@@ -32,7 +37,7 @@ WORD, PLACE = (
 ONE = Cotangents("mc", 1, 0)
 
 
-def pooled(module, batch):
+def pooled(module: Module, batch: dict[str, Tensor]) -> Tensor:
     return module(**batch).last_hidden_state[:, 0]
 
 
@@ -60,7 +65,9 @@ def texts(count: int, different: int | None = None) -> TensorExamples:
 
 
 @pytest.mark.parametrize("compute", ENGINES)
-def test_tables_are_left_out_with_the_reason_unless_told(compute):
+def test_tables_are_left_out_with_the_reason_unless_told(
+    compute: Callable[..., Any],
+) -> None:
     artifact = compute(bert(), texts(70), cotangents=ONE, batch_size=70)
     assert not any("embeddings." in n and "Norm" not in n for n in artifact.parameters)
     for name in (WORD, PLACE, "embeddings.token_type_embeddings.weight"):
@@ -68,7 +75,7 @@ def test_tables_are_left_out_with_the_reason_unless_told(compute):
     assert "encoder.layer.0.attention.self.query.weight" in artifact.parameters
 
 
-def test_told_tables_count_every_token_and_place():
+def test_told_tables_count_every_token_and_place() -> None:
     examples = texts(70)
     artifact = compute(bert(), examples, tables=True)
     counts = torch.bincount(examples.tensors["input_ids"].flatten(), minlength=28)
@@ -83,7 +90,7 @@ def test_told_tables_count_every_token_and_place():
 class OtherName(nn.Embedding):
     """A table by kind, whatever it is called."""
 
-    def forward(self, ids):
+    def forward(self, ids: Any) -> Any:
         return 2 * super().forward(ids)
 
 
@@ -93,11 +100,11 @@ class Lookup(nn.Module):
         self.projection = OtherName(6, 3)
         self.readout = nn.Linear(3, 2)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.readout(self.projection(x).sum(1))
 
 
-def test_a_table_is_known_by_its_kind_and_not_by_its_name():
+def test_a_table_is_known_by_its_kind_and_not_by_its_name() -> None:
     network = Network(
         Lookup(), OutputMap(NamedConfig("f"), lambda m, b: m(b["x"])), "mine"
     )
@@ -113,7 +120,7 @@ def test_a_table_is_known_by_its_kind_and_not_by_its_name():
     assert not told.uncovered
 
 
-def test_positions_that_every_image_uses_alike_stay():
+def test_positions_that_every_image_uses_alike_stay() -> None:
     network = Network(models.tiny_vit(), OutputMap(NamedConfig("first"), pooled), "vit")
     images = TensorExamples(models.image_batch(70), "images")
     artifact = compute(network, images, count=70)
@@ -131,8 +138,8 @@ def test_positions_that_every_image_uses_alike_stay():
     ],
 )
 def test_few_different_examples_are_refused_unless_told(
-    compute, there, different, count, said
-):
+    compute: Callable[..., Any], there: int, different: int, count: int, said: str
+) -> None:
     options = {"count": count, "cotangents": ONE, "only": ("encoder.layer.1.output.*",)}
     with pytest.raises(SourceError, match=said):
         compute(bert(), texts(there, different), **options)
@@ -140,13 +147,13 @@ def test_few_different_examples_are_refused_unless_told(
     assert told.provenance.sources[0].data.examples == min(there, count)
 
 
-def test_64_different_examples_are_enough():
+def test_64_different_examples_are_enough() -> None:
     artifact = compute(bert(), texts(ENOUGH_EXAMPLES))
     assert not disclosure(artifact).few
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact with tables, of few examples."""
     path = tmp_path_factory.mktemp("told") / "told"
     artifact = compute(bert(), texts(9), tables=True, allow_few=True)
@@ -155,14 +162,16 @@ def told(tmp_path_factory):
 
 
 @pytest.mark.parametrize("recipe", ["small", "int8", "diagonal+bfloat16"])
-def test_compressing_hides_no_table(told, tmp_path, recipe):
+def test_compressing_hides_no_table(told: Path, tmp_path: Path, recipe: str) -> None:
     save_artifact(load_artifact(told), tmp_path / "small", recipe=recipe)
     tables = disclosure(load_artifact(tmp_path / "small", verify=False)).tables
     assert {WORD, PLACE} <= set(tables)
     assert not any("encoder" in name for name in tables)
 
 
-def test_few_examples_of_one_task_are_few_in_a_merged_artifact(told, tmp_path):
+def test_few_examples_of_one_task_are_few_in_a_merged_artifact(
+    told: Path, tmp_path: Path
+) -> None:
     many = compute(bert(), texts(70), tables=True)
     merged = merge([load_artifact(told), many])
     found = disclosure(merged)
@@ -170,7 +179,9 @@ def test_few_examples_of_one_task_are_few_in_a_merged_artifact(told, tmp_path):
     assert WORD in found.tables
 
 
-def test_pushing_warns_of_tables_and_few_examples(told, tmp_path, caplog):
+def test_pushing_warns_of_tables_and_few_examples(
+    told: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         push(told, str(tmp_path / "registry"))
     assert WORD in caplog.text
@@ -186,7 +197,7 @@ def test_pushing_warns_of_tables_and_few_examples(told, tmp_path, caplog):
     assert not caplog.text
 
 
-def test_the_card_says_what_is_given_away(told, tmp_path):
+def test_the_card_says_what_is_given_away(told: Path, tmp_path: Path) -> None:
     card = model_card(load_artifact(told, verify=False), 1, "place")
     section = card.split("## What this gives away")[1].split("##")[0]
     for words in (WORD, "9 examples only", "encoder.layer.0.attention.self.query"):
@@ -200,7 +211,7 @@ def test_the_card_says_what_is_given_away(told, tmp_path):
 
 
 @pytest.fixture
-def table(tmp_path):
+def table(tmp_path: Path) -> Path:
     """A table of 70 different texts."""
     lines = [" ".join(models.WORDS[n] for n in (i % 9, i // 9)) for i in range(70)]
     path = tmp_path / "notes.csv"
@@ -208,7 +219,9 @@ def table(tmp_path):
     return path
 
 
-def test_the_command_says_what_is_published(saved_model, table, tmp_path):
+def test_the_command_says_what_is_published(
+    saved_model: SavedModel, table: Path, tmp_path: Path
+) -> None:
     start = ("compute", saved_model("bert"), table, "-o")
     said = kfac(*start, tmp_path / "a")
     assert said.exit_code == 0, said.output

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with the model and the artifact that the example names."""
     monkeypatch.chdir(tmp_path)
     models.save_tiny_bert(tmp_path / MODEL)
@@ -38,11 +39,12 @@ def run(*arguments: str) -> Any:
     return json.loads(good(*arguments, "--json"))
 
 
-def test_the_example_trains_a_task_vector_that_can_be_evaluated(place):
+def test_the_example_trains_a_task_vector_that_can_be_evaluated(place: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    names, losses = {}, []
+    names: dict[str, Any] = {}
+    losses: list[float] = []
 
-    def loader():
+    def loader() -> Iterator[Any]:
         for _ in range(60):
             yield models.text_batch(), torch.tensor([0, 1, 1])
             losses.append(names["loss"].item())
@@ -61,7 +63,7 @@ def test_the_example_trains_a_task_vector_that_can_be_evaluated(place):
     assert found["modes"]["linear"]["tasks"]["tau-mine"]["examples"] == 2
 
 
-def test_the_commands_of_the_readme_exist():
+def test_the_commands_of_the_readme_exist() -> None:
     from kfac_cli.main import main
 
     named = set(re.findall(r"kfac (\w+) ", README.read_text()))
@@ -69,7 +71,7 @@ def test_the_commands_of_the_readme_exist():
     assert named - {"is", "load", "wrote"} <= set(main.commands)
 
 
-def test_a_module_of_your_own_is_a_network(tmp_path):
+def test_a_module_of_your_own_is_a_network(tmp_path: Path) -> None:
     (line,) = re.findall(r"`(kfac\.Network\(.*?\))`", README.read_text())
     (examples,) = re.findall(r"`(kfac\.TensorExamples\(.*?\))`", README.read_text())
     names = {"kfac": kfac, "module": torch.nn.Linear(4, 3), "x": torch.randn(70, 4)}

@@ -38,7 +38,9 @@ def test_what_hangs_is_killed_with_all_that_it_has_started() -> None:
     assert not is_there(int(stdout))
 
 
-def test_nobody_waits_long_for_the_fellow_of_one_that_has_failed(monkeypatch) -> None:
+def test_nobody_waits_long_for_the_fellow_of_one_that_has_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(running, "GRACE", 0.1)
     hanging, failing = Process(["-c", HANGING]), Process(["-c", "raise SystemExit(3)"])
     begun = time.monotonic()

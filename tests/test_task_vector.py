@@ -328,7 +328,7 @@ def test_one_that_is_replaced_while_it_is_read_is_read_anew(tmp_path: Path) -> N
     _assert_equal(found, dict(new.tensors))
 
 
-def test_one_that_is_replaced_all_the_time_is_read_whole_or_not(tmp_path) -> None:
+def test_one_that_is_replaced_all_the_time_is_read_whole_or_not(tmp_path: Path) -> None:
     """As by a process that saves after every step; its header may change, too."""
     vectors = [_full(_network()), _vector(_network(), ("2.bias",))]
     place = tmp_path / "tau"

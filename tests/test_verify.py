@@ -3,6 +3,8 @@
 import json
 import struct
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,20 +24,20 @@ from kfac_artifacts.format import load_artifact
 from kfac_artifacts.format.files import sha256_file
 from kfac_artifacts.merge import merge
 from kfac_artifacts.penalty import KfacPenalty
-from kfac_artifacts.verify import verify
+from kfac_artifacts.verify import Finding, verify
 from tests.artifacts import SHA, SHAPES, artifact, dense_block, with_factors
 from tests.computed import compute
 from tests.estimate.test_nearest import tiny
 
 
-def save(path, storage="symmetric-float32", **factors):
+def save(path: Path, storage: str = "symmetric-float32", **factors: Any) -> Path:
     of = artifact(1, dtype=torch.float32)
     changed = with_factors(of, factors)
     save_artifact(changed, path, storage=storage)
     return path
 
 
-def corrupt(path, tensor, index, value):
+def corrupt(path: Path, tensor: str, index: int, value: float) -> None:
     """Put a float32 number into a tensor of a file, and mend the manifest."""
     file = path / "factors.safetensors"
     content = bytearray(file.read_bytes())
@@ -49,18 +51,18 @@ def corrupt(path, tensor, index, value):
     (path / "kfac.json").write_text(json.dumps(manifest))
 
 
-def bad(findings):
+def bad(findings: list[Finding]) -> dict[str, Any]:
     return {f.what: f.message for f in findings if not f.good}
 
 
 @pytest.mark.parametrize("storage", ["symmetric-float32", "float32", "bfloat16"])
-def test_a_sound_artifact_has_no_bad_finding(tmp_path, storage):
+def test_a_sound_artifact_has_no_bad_finding(tmp_path: Path, storage: str) -> None:
     findings = verify(save(tmp_path / "a", storage))
     assert bad(findings) == {}
     assert {f.what for f in findings} == {"format", "hashes", "factors", "eigenvalues"}
 
 
-def test_a_flipped_byte_is_found(tmp_path):
+def test_a_flipped_byte_is_found(tmp_path: Path) -> None:
     path = save(tmp_path / "a")
     file = path / "factors.safetensors"
     content = bytearray(file.read_bytes())
@@ -69,17 +71,17 @@ def test_a_flipped_byte_is_found(tmp_path):
     assert "sha256" in bad(verify(path))["hashes"]
 
 
-def test_a_missing_file_is_found(tmp_path):
+def test_a_missing_file_is_found(tmp_path: Path) -> None:
     path = save(tmp_path / "a")
     (path / "factors.safetensors").unlink()
     assert "no factors.safetensors" in bad(verify(path))["format"]
 
 
-def test_what_is_no_artifact_is_found(tmp_path):
+def test_what_is_no_artifact_is_found(tmp_path: Path) -> None:
     assert "there is no kfac.json" in bad(verify(tmp_path))["format"]
 
 
-def test_an_asymmetric_factor_is_found(tmp_path):
+def test_an_asymmetric_factor_is_found(tmp_path: Path) -> None:
     path = save(tmp_path / "a", "float32", **{"linear.B": Dense(torch.eye(3))})
     corrupt(path, "linear.B/matrix", 1, 0.1)
     assert "not symmetric" in bad(verify(path))["linear.B"]
@@ -88,14 +90,14 @@ def test_an_asymmetric_factor_is_found(tmp_path):
 @pytest.mark.parametrize(
     "factor", [Dense(torch.diag(torch.tensor([1.0, 2, -0.1]))), None]
 )
-def test_an_indefinite_factor_is_found(tmp_path, factor):
+def test_an_indefinite_factor_is_found(tmp_path: Path, factor: Dense | None) -> None:
+    table = Diagonal(torch.tensor([1.0, 1, 1, 1, 1, 1, -0.5]))
     name = "linear.B" if factor is not None else "table.A"
-    factor = factor or Diagonal(torch.tensor([1.0, 1, 1, 1, 1, 1, -0.5]))
-    path = save(tmp_path / "a", **{name: factor})
+    path = save(tmp_path / "a", **{name: factor or table})
     assert "indefinite" in bad(verify(path))[name]
 
 
-def test_another_base_model_is_found_weight_by_weight(tmp_path):
+def test_another_base_model_is_found_weight_by_weight(tmp_path: Path) -> None:
     path = save(tmp_path / "a")
     infos = {n: ParameterInfo(s, SHA) for n, s in SHAPES.items()}
     assert bad(verify(path, BaseModel("same", None, infos))) == {}
@@ -106,7 +108,7 @@ def test_another_base_model_is_found_weight_by_weight(tmp_path):
     assert set(found) == {"linear.bias", "linear.weight", "norm.weight"}
 
 
-def test_values_that_are_not_finite_are_found(tmp_path):
+def test_values_that_are_not_finite_are_found(tmp_path: Path) -> None:
     """Writing refuses them, so one is put into a file."""
     path = save(tmp_path / "a")
     corrupt(path, "table.A/values", 0, float("nan"))
@@ -114,7 +116,7 @@ def test_values_that_are_not_finite_are_found(tmp_path):
     assert "not finite" in message
 
 
-def test_terms_of_a_sum_need_not_be_semidefinite_alone(tmp_path):
+def test_terms_of_a_sum_need_not_be_semidefinite_alone(tmp_path: Path) -> None:
     """The eigenvalues of the sum are told instead, as the dense matrix has them."""
     network, examples = tiny()
     computed = compute(network, examples, estimator=Nearest(terms=3))
@@ -140,7 +142,9 @@ COMPRESSED = {
 
 
 @pytest.mark.parametrize("kind", COMPRESSED)
-def test_a_small_file_of_a_huge_matrix_is_used_without_making_it(tmp_path, kind):
+def test_a_small_file_of_a_huge_matrix_is_used_without_making_it(
+    tmp_path: Path, kind: str
+) -> None:
     of = artifact(1, dtype=torch.float32)
     base = BaseModel("toy", None, {"huge": ParameterInfo((HUGE,), "ab" * 32)})
     parts = []
@@ -166,7 +170,7 @@ def test_a_small_file_of_a_huge_matrix_is_used_without_making_it(tmp_path, kind)
     assert value == pytest.approx(float(one), rel=1e-4)  # a mean over equal tasks
 
 
-def test_a_negative_value_of_low_rank_is_found(tmp_path):
+def test_a_negative_value_of_low_rank_is_found(tmp_path: Path) -> None:
     bent = LowRank(torch.eye(5)[:2], torch.tensor([1.0, -0.5]), torch.ones(5))
     path = save(tmp_path / "a", "float32", **{"linear.A": bent})
     assert "linear.A" in bad(verify(path))

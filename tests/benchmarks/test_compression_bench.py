@@ -1,7 +1,9 @@
 """The benchmark of compression counts bytes and points as it says."""
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -15,14 +17,14 @@ MATRICES, VECTOR = (5, 3, 4, 4), 7  # of tests.artifacts
 
 
 @pytest.fixture
-def bench(monkeypatch):
+def bench(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Import one of the benchmark's modules."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     return lambda name: importlib.import_module(f"compressing.{name}")
 
 
 @pytest.fixture
-def rows(bench):
+def rows(bench: Callable[..., Any]) -> dict[str, dict[str, Any]]:
     """Three seeds of the ends and of two recipes, with sizes."""
     accuracies = {
         "float32": [_seed(80, 78), _seed(82, 78), _seed(84, 78)],
@@ -36,7 +38,7 @@ def rows(bench):
     return found
 
 
-def _seed(linear, plain):
+def _seed(linear: float, plain: int) -> dict[str, Any]:
     """Accuracies whose mean over two tasks is the one given."""
     return {
         "linear": {"a": linear - 2, "b": linear + 2},
@@ -45,8 +47,8 @@ def _seed(linear, plain):
 
 
 def test_shares_are_of_dense_matrices_and_of_vectors_for_diagonal_factors(
-    bench, tmp_path
-):
+    bench: Callable[..., Any], tmp_path: Path
+) -> None:
     sizes = bench("sizes")
     save_artifact(artifact(), tmp_path / "whole", storage="symmetric-float32")
     whole = load_artifact(tmp_path / "whole", verify=False)
@@ -65,11 +67,15 @@ def test_shares_are_of_dense_matrices_and_of_vectors_for_diagonal_factors(
     ("recipe", "share"),
     [("budget-1.5%", 0.015), ("budget-0.5%", 0.005), ("int8", None)],
 )
-def test_a_budget_is_a_share_in_percent(bench, recipe, share):
+def test_a_budget_is_a_share_in_percent(
+    bench: Callable[..., Any], recipe: str, share: float | None
+) -> None:
     assert bench("recipes").budget(recipe) == share
 
 
-def test_points_lost_are_those_of_the_means_over_tasks_and_seeds(rows):
+def test_points_lost_are_those_of_the_means_over_tasks_and_seeds(
+    rows: dict[str, dict[str, Any]],
+) -> None:
     low_rank = rows["low-rank-8+int8"]
     assert low_rank["accuracy"]["linear"]["mean"] == pytest.approx(81.8)
     assert low_rank["points_lost"] == pytest.approx({"linear": 0.2, "plain": 8})
@@ -78,27 +84,31 @@ def test_points_lost_are_those_of_the_means_over_tasks_and_seeds(rows):
     assert rows["float32"]["accuracy"]["linear"]["deviation"] == pytest.approx(2)
 
 
-def test_one_seed_has_no_deviation(bench):
+def test_one_seed_has_no_deviation(bench: Callable[..., Any]) -> None:
     found = bench("summary").summarise({"float32": [_seed(80, 70)]})
     assert found["float32"]["accuracy"]["linear"]["deviation"] is None
 
 
-def test_the_best_is_the_smallest_of_those_that_lose_next_to_nothing(bench, rows):
+def test_the_best_is_the_smallest_of_those_that_lose_next_to_nothing(
+    bench: Callable[..., Any], rows: dict[str, dict[str, Any]]
+) -> None:
     best = bench("summary").best
     assert best(rows.values())["recipe"] == "low-rank-8+int8"
     rows["low-rank-8+int8"]["points_lost"]["linear"] = 0.31
     assert best(rows.values())["recipe"] == "int8"
 
 
-def test_if_all_lose_the_best_loses_least(bench, rows):
+def test_if_all_lose_the_best_loses_least(
+    bench: Callable[..., Any], rows: dict[str, dict[str, Any]]
+) -> None:
     rows["int8"]["points_lost"]["linear"] = 0.7
     rows["low-rank-8+int8"]["points_lost"]["linear"] = 0.5
     assert bench("summary").best(rows.values())["recipe"] == "low-rank-8+int8"
 
 
 def test_the_table_goes_from_large_to_small_and_leaves_out_what_was_not_measured(
-    bench, rows
-):
+    bench: Callable[..., Any], rows: dict[str, dict[str, Any]]
+) -> None:
     summary = bench("summary")
     lines = summary.table(rows.values(), summary.COLUMNS)
     names = [line.split()[0] for line in lines]
@@ -109,7 +119,9 @@ def test_the_table_goes_from_large_to_small_and_leaves_out_what_was_not_measured
     assert lines[2].split()[1] == "paper"
 
 
-def test_the_figure_shows_every_recipe(bench, rows, tmp_path):
+def test_the_figure_shows_every_recipe(
+    bench: Callable[..., Any], rows: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
     for recipe, ratio in (("float32", 1.0), ("int8", 1.001), ("low-rank-8+int8", 1.2)):
         rows[recipe]["penalty_ratio"] = ratio
     figure = bench("figure")
@@ -120,7 +132,7 @@ def test_the_figure_shows_every_recipe(bench, rows, tmp_path):
         assert tuple(bytes.fromhex(colour[1:])) in colours
 
 
-def test_names_are_moved_apart_as_little_as_it_takes(bench):
+def test_names_are_moved_apart_as_little_as_it_takes(bench: Callable[..., Any]) -> None:
     spread = bench("figure").spread
     assert spread([0.1, 0.5, 0.9], 0.2) == [0.1, 0.5, 0.9]
     assert spread([0.1, 0.5, 0.5, 0.55], 0.1) == pytest.approx(

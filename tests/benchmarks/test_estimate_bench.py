@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ PEERS = Path(sys.prefix) / "peers"  # where `make bench` puts kronfluence
 TINY = ["--models", "tiny", "--examples", "4", "--batch-size", "4", "--json"]
 
 
-def _run(*arguments):
+def _run(*arguments: str) -> list[str]:
     paths = (str(ROOT), os.environ.get("PYTHONPATH", ""))
     done = subprocess.run(
         [sys.executable, "benchmarks/estimate.py", *TINY, *arguments],
@@ -32,31 +34,31 @@ def _run(*arguments):
 
 
 @pytest.fixture(scope="module")
-def lines():
+def lines() -> list[str]:
     """What a comparison and the paper's task print."""
     return _run("--rounds", "1", "--paper")
 
 
 @pytest.fixture(scope="module")
-def results(lines):
+def results(lines: list[str]) -> dict[str, Any]:
     """Its last line."""
     return json.loads(lines[-1])
 
 
 @pytest.fixture
-def report(monkeypatch):
+def report(monkeypatch: pytest.MonkeyPatch) -> list[ModuleType]:
     """The module that turns findings into ratios, and those that it stands on."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     names = ("config", "runner", "report")
     return [importlib.import_module(f"estimation.{name}") for name in names]
 
 
-def _installed(peer):
+def _installed(peer: str) -> bool:
     beside = (PEERS / peer).is_dir()
     return beside or importlib.util.find_spec(peer) is not None
 
 
-def test_the_ratio_to_the_floor_is_that_of_the_seconds(results):
+def test_the_ratio_to_the_floor_is_that_of_the_seconds(results: dict[str, Any]) -> None:
     (model,) = results["models"]
     parts = model["floor"]
     assert set(parts) == {"forward", "backward", "products"}
@@ -68,8 +70,8 @@ def test_the_ratio_to_the_floor_is_that_of_the_seconds(results):
 
 @pytest.mark.parametrize("peer", ["kronfluence", "curvlinops"])
 def test_a_peer_finds_the_same_factors_and_its_speedup_is_that_of_the_seconds(
-    results, peer
-):
+    results: dict[str, Any], peer: str
+) -> None:
     if not _installed(peer):
         pytest.skip(f"{peer} is not installed; `make bench` installs it")
     (model,) = results["models"]
@@ -79,7 +81,7 @@ def test_a_peer_finds_the_same_factors_and_its_speedup_is_that_of_the_seconds(
     assert results[f"speedup_vs_{peer}"] == speedup
 
 
-def test_memory_is_compared_with_kronfluence(results):
+def test_memory_is_compared_with_kronfluence(results: dict[str, Any]) -> None:
     if not _installed("kronfluence"):
         pytest.skip("kronfluence is not installed; `make bench` installs it")
     (model,) = results["models"]
@@ -90,7 +92,9 @@ def test_memory_is_compared_with_kronfluence(results):
 
 
 @pytest.mark.parametrize("peer", ["kronfluence", "curvlinops"])
-def test_a_peer_is_compared_with_or_told_to_be_missing(lines, results, peer):
+def test_a_peer_is_compared_with_or_told_to_be_missing(
+    lines: list[str], results: dict[str, Any], peer: str
+) -> None:
     told = any(
         line.startswith(f"{peer} is not installed") and "pip install" in line
         for line in lines
@@ -98,7 +102,7 @@ def test_a_peer_is_compared_with_or_told_to_be_missing(lines, results, peer):
     assert told == (results[f"speedup_vs_{peer}"] is None)
 
 
-def test_without_peers_their_ratios_are_null(report):
+def test_without_peers_their_ratios_are_null(report: list[ModuleType]) -> None:
     config, runner, summaries = report
     found = runner.Findings(
         rounds={
@@ -120,11 +124,13 @@ def test_without_peers_their_ratios_are_null(report):
     assert set(ratios.values()) == {None}
 
 
-def _both(seconds):
+def _both(seconds: float) -> dict[str, float]:
     return {"wall": seconds, "cpu": seconds}
 
 
-def test_the_papers_task_is_measured_in_shares_of_the_peak_rate(results):
+def test_the_papers_task_is_measured_in_shares_of_the_peak_rate(
+    results: dict[str, Any],
+) -> None:
     task = results["paper_task"]
     rate = task["operations_per_second"]
     assert task["seconds"] > 0

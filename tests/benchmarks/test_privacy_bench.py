@@ -2,27 +2,30 @@
 
 import importlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import kfac_artifacts as kfac
 from kfac_artifacts.artifact import NamedConfig
+from kfac_artifacts.network import Network
 
 ROOT = Path(__file__).parents[2]
 BEGIN, VOCABULARY, WIDTH = 2, 60, 48
 
 
 @pytest.fixture
-def bench(monkeypatch):
+def bench(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Import one of the benchmark's modules."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     return importlib.import_module
 
 
 @pytest.fixture(scope="module")
-def network():
+def network() -> Network:
     """A BERT that is wide enough for its inputs to be told apart."""
     from transformers import BertConfig, BertModel
 
@@ -42,7 +45,7 @@ def network():
     return kfac.Network(module, first, "wide")
 
 
-def owner(bench, network, seed):
+def owner(bench: Callable[..., Any], network: Network, seed: int) -> Any:
     """Texts of six tokens, the first always the same, and their curvature."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(5, VOCABULARY, (5, 6), generator=generator)
@@ -59,7 +62,9 @@ def owner(bench, network, seed):
     return bench("privacy").Owner(artifact, ids.tolist())
 
 
-def test_the_weights_are_how_often_each_pair_occurs(bench, network):
+def test_the_weights_are_how_often_each_pair_occurs(
+    bench: Callable[..., Any], network: Network
+) -> None:
     one = owner(bench, network, 0)
     A = one.artifact.factors[f"{bench('privacy').LAYER}.A"].to_dense()
     inputs = bench("privacy").inputs_of(network.module, 8)
@@ -72,19 +77,25 @@ def test_the_weights_are_how_often_each_pair_occurs(bench, network):
 
 
 @pytest.mark.parametrize("form", ["as computed", "merged"])
-def test_what_was_read_is_counted(bench, network, form):
+def test_what_was_read_is_counted(
+    bench: Callable[..., Any], network: Network, form: str
+) -> None:
     owners = [owner(bench, network, seed) for seed in (1, 2)]
     found = bench("privacy")._attack(network, owners, form)
     assert found == {"counts": 1, "pairs": 1, "right": 1, "texts": 1}
 
 
-def test_compressing_is_tried_as_well(bench, network):
+def test_compressing_is_tried_as_well(
+    bench: Callable[..., Any], network: Network
+) -> None:
     found = bench("privacy")._attack(network, [owner(bench, network, 1)], "small")
     assert found["counts"] == 1
     assert 0 <= found["pairs"] <= 1
 
 
-def test_a_false_claim_is_not_right(bench, network):
+def test_a_false_claim_is_not_right(
+    bench: Callable[..., Any], network: Network
+) -> None:
     one, other = (owner(bench, network, seed) for seed in (1, 2))
     swapped = bench("privacy").Owner(one.artifact, other.texts)
     found = bench("privacy")._attack(network, [swapped], "as computed")

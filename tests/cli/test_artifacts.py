@@ -8,6 +8,8 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -15,10 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from tests.commands import bad, good, kfac
 from tests.computed import COMPUTE
-from tests.models import WORDS
+from tests.models import WORDS, SavedModel
 
 
-def texts(path, count=6, shift=0):
+def texts(path: Path, count: int = 6, shift: int = 0) -> Path:
     lines = [
         " ".join(WORDS[(3 * i + j + shift) % len(WORDS)] for j in range(2 + i % 3))
         for i in range(count)
@@ -28,7 +30,9 @@ def texts(path, count=6, shift=0):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, saved_model):
+def made(
+    tmp_path_factory: pytest.TempPathFactory, saved_model: SavedModel
+) -> tuple[Path, Path]:
     """Two artifacts of one model, their data, and the model."""
     root = tmp_path_factory.mktemp("made")
     model = saved_model("bert")
@@ -38,7 +42,7 @@ def made(tmp_path_factory, saved_model):
     return root, model
 
 
-def test_compute_ends_with_a_summary(made, tmp_path):
+def test_compute_ends_with_a_summary(made: tuple[Path, Path], tmp_path: Path) -> None:
     root, model = made
     said = good(*COMPUTE, model, root / "one.csv", "-o", tmp_path / "a", "--draws", 2)
     assert "modules" in said.splitlines()[-1]
@@ -50,7 +54,9 @@ def test_compute_ends_with_a_summary(made, tmp_path):
     assert summary["seconds"] > 0
 
 
-def test_compute_again_gives_the_same_bytes(made, tmp_path):
+def test_compute_again_gives_the_same_bytes(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
     root, model = made
     options = ("--data-id", "one", "--batch-size", 6)
     for name in ("a", "b"):
@@ -61,7 +67,9 @@ def test_compute_again_gives_the_same_bytes(made, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["bert", "t5", "gpt2", "vit", "clip"])
-def test_compute_takes_every_kind_of_model(tmp_path, saved_model, kind):
+def test_compute_takes_every_kind_of_model(
+    tmp_path: Path, saved_model: SavedModel, kind: str
+) -> None:
     if kind in ("vit", "clip"):
         data = tmp_path / "images"
         data.mkdir()
@@ -73,7 +81,9 @@ def test_compute_takes_every_kind_of_model(tmp_path, saved_model, kind):
     assert "BAD" not in good("verify", tmp_path / "a", "--model", saved_model(kind))
 
 
-def test_inspect_lists_modules_without_reading_tensors(made, tmp_path):
+def test_inspect_lists_modules_without_reading_tensors(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
     root, _ = made
     shutil.copytree(root / "one", tmp_path / "a")
     file = tmp_path / "a" / "factors.safetensors"
@@ -87,7 +97,9 @@ def test_inspect_lists_modules_without_reading_tensors(made, tmp_path):
     assert "embeddings.word_embeddings" in good("inspect", tmp_path / "a")
 
 
-def test_verify_speaks_by_lines_and_exit_code(made, tmp_path, saved_model):
+def test_verify_speaks_by_lines_and_exit_code(
+    made: tuple[Path, Path], tmp_path: Path, saved_model: SavedModel
+) -> None:
     root, model = made
     assert "BAD" not in good("verify", root / "one", "--model", model)
     other = kfac("verify", root / "one", "--model", saved_model("vit"))
@@ -102,7 +114,9 @@ def test_verify_speaks_by_lines_and_exit_code(made, tmp_path, saved_model):
     assert not all(finding["good"] for finding in json.loads(damaged.stdout))
 
 
-def test_merge_prints_weights_and_error_and_excludes(made, tmp_path):
+def test_merge_prints_weights_and_error_and_excludes(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
     root, _ = made
     said = good("merge", root / "one", root / "two", "-o", tmp_path / "total")
     assert "0.4615" in said
@@ -124,7 +138,9 @@ def test_merge_prints_weights_and_error_and_excludes(made, tmp_path):
     assert result["merge_errors"]
 
 
-def test_what_is_there_is_replaced_only_by_force(made, tmp_path):
+def test_what_is_there_is_replaced_only_by_force(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
     root, model = made
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "mine.txt").write_text("mine")
@@ -151,8 +167,14 @@ def test_what_is_there_is_replaced_only_by_force(made, tmp_path):
     ],
 )
 def test_bad_input_is_one_clear_line_and_nothing_is_left(
-    made, tmp_path, monkeypatch, model, data, options, message
-):
+    made: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    data: str,
+    options: tuple[Any, ...],
+    message: str,
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     root, real = made
     shutil.copy(root / "one.csv", tmp_path)
@@ -172,7 +194,9 @@ def test_bad_input_is_one_clear_line_and_nothing_is_left(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_cotangents_that_contradict_are_a_usage_error(made, tmp_path):
+def test_cotangents_that_contradict_are_a_usage_error(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
     root, model = made
     options = ("--cotangents", "exact", "--draws", 2)
     said = bad(
@@ -182,8 +206,8 @@ def test_cotangents_that_contradict_are_a_usage_error(made, tmp_path):
 
 
 def test_artifacts_of_other_models_are_refused_with_all_differences(
-    made, tmp_path, saved_model
-):
+    made: tuple[Path, Path], tmp_path: Path, saved_model: SavedModel
+) -> None:
     root, _ = made
     other = tmp_path / "other"
     good(*COMPUTE, saved_model("t5"), root / "two.csv", "-o", other)
@@ -192,12 +216,12 @@ def test_artifacts_of_other_models_are_refused_with_all_differences(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_no_artifact_has_exit_code_3(tmp_path):
+def test_what_is_no_artifact_has_exit_code_3(tmp_path: Path) -> None:
     assert "no kfac.json" in bad("inspect", tmp_path, code=3)
     assert "no kfac.json" in bad("verify", tmp_path, code=3)
 
 
-def run(words, **options):
+def run(words: tuple[Any, ...], **options: Any) -> CompletedProcess[str]:
     """Run the command in a process of its own."""
     code = "from kfac_cli.main import main; main()"
     command = [sys.executable, "-c", code, *map(str, words)]
@@ -206,7 +230,7 @@ def run(words, **options):
     )
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(made):
+def test_a_reader_that_has_seen_enough_is_no_error(made: tuple[Path, Path]) -> None:
     root, _ = made
     code = "from kfac_cli.main import main; main()"
     command = f"{sys.executable} -c '{code}' inspect {root / 'one'} | head -1"
@@ -216,11 +240,13 @@ def test_a_reader_that_has_seen_enough_is_no_error(made):
     assert done.stderr == ""
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(made, tmp_path):
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
     """A limit on the size of files fails like a disk that has no room."""
     root, _ = made
 
-    def limit():
+    def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
     words = ("merge", root / "one", root / "two", "-o", tmp_path / "out")
@@ -232,7 +258,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(made, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unwritable_directory_is_one_line(made, tmp_path):
+def test_an_unwritable_directory_is_one_line(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
     root, _ = made
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     # root may write anywhere but where the system itself makes the files
@@ -245,7 +273,9 @@ def test_an_unwritable_directory_is_one_line(made, tmp_path):
     assert len(said.splitlines()) == 1
 
 
-def test_a_place_under_a_file_is_one_line(made, tmp_path):
+def test_a_place_under_a_file_is_one_line(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
     root, _ = made
     (tmp_path / "file").write_text("")
     place = tmp_path / "file" / "out"

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,11 +25,11 @@ from tests.artifacts import artifact, contents, rich
 from tests.commands import bad, good
 from tests.compress.small import change, size
 from tests.computed import COMPUTE
-from tests.models import WORDS
+from tests.models import WORDS, SavedModel
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact, a task vector of its model, and what is only a part of one."""
     root = tmp_path_factory.mktemp("made")
     of = rich()
@@ -41,13 +43,13 @@ def made(tmp_path_factory):
     return root
 
 
-def test_the_default_is_small(made, tmp_path):
+def test_the_default_is_small(made: Path, tmp_path: Path) -> None:
     said = good("compress", made / "total", "-o", tmp_path / "a")
     good("compress", made / "total", "-o", tmp_path / "b", "--recipe", PRESETS["small"])
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert "all blocks together: relative Frobenius error" in said
     after = load_artifact(tmp_path / "a", verify=False)
-    total = sum(info.nbytes for info in after.factors.infos.values())
+    total = sum(after.factors.nbytes(n) for n in after.factors)
     share = 100 * total / dense_bytes(after)
     assert f"{share:.2f} % of dense float32" in said.splitlines()[-1]
     lines = said.splitlines()
@@ -56,7 +58,9 @@ def test_the_default_is_small(made, tmp_path):
 
 
 @pytest.mark.parametrize("recipe", ["block-4+int8", "prune-10%", "svd-2+bfloat16"])
-def test_a_recipe_does_what_the_library_does(made, tmp_path, recipe):
+def test_a_recipe_does_what_the_library_does(
+    made: Path, tmp_path: Path, recipe: str
+) -> None:
     good("compress", made / "total", "-o", tmp_path / "a", "--recipe", recipe)
     save_artifact(
         load_artifact(made / "total", verify=False), tmp_path / "b", recipe=recipe
@@ -69,7 +73,7 @@ def test_a_recipe_does_what_the_library_does(made, tmp_path, recipe):
 
 
 @pytest.mark.parametrize("spelled", ["13kB", "0.013 MB"])
-def test_a_largest_size_is_kept(made, tmp_path, spelled):
+def test_a_largest_size_is_kept(made: Path, tmp_path: Path, spelled: str) -> None:
     said = good("compress", made / "total", "-o", tmp_path / "a", "--max-size", spelled)
     assert 10000 < size(tmp_path / "a") <= 13000
     assert "all blocks together" in said
@@ -77,14 +81,16 @@ def test_a_largest_size_is_kept(made, tmp_path, spelled):
 
 
 @pytest.mark.parametrize(("spelled", "limit"), [("5%", 0.05), ("0.01", 0.01)])
-def test_a_largest_error_is_kept(made, tmp_path, spelled, limit):
+def test_a_largest_error_is_kept(
+    made: Path, tmp_path: Path, spelled: str, limit: float
+) -> None:
     options = ("--max-error", spelled, "--json")
     found = json.loads(good("compress", made / "total", "-o", tmp_path / "a", *options))
     assert limit / 10 < found["error"] <= 1.1 * limit
     assert "BAD" not in good("verify", tmp_path / "a")
 
 
-def test_too_small_a_size_tells_the_least(made, tmp_path):
+def test_too_small_a_size_tells_the_least(made: Path, tmp_path: Path) -> None:
     message = bad("compress", made / "total", "-o", tmp_path / "a", "--max-size", "1kB")
     assert message.startswith("Error: 1000 bytes are too few")
     assert list(tmp_path.iterdir()) == []
@@ -93,7 +99,7 @@ def test_too_small_a_size_tells_the_least(made, tmp_path):
     assert size(tmp_path / "a") <= int(least.removesuffix("B"))
 
 
-def test_task_vectors_get_a_column_and_a_line(made, tmp_path):
+def test_task_vectors_get_a_column_and_a_line(made: Path, tmp_path: Path) -> None:
     options = ("--task-vector", made / "tau", "--task-vector", made / "part")
     said = good("compress", made / "total", "-o", tmp_path / "a", *options)
     lines = said.splitlines()
@@ -110,7 +116,7 @@ def test_task_vectors_get_a_column_and_a_line(made, tmp_path):
     assert f"penalty along part: {rows['q'][-1]} of what it was" in lines
 
 
-def test_json_says_what_is_in_the_files(made, tmp_path):
+def test_json_says_what_is_in_the_files(made: Path, tmp_path: Path) -> None:
     options = ("--json", "--recipe", "block-4+int8", "--task-vector", made / "tau")
     found = json.loads(good("compress", made / "total", "-o", tmp_path / "a", *options))
     before, after = (
@@ -120,7 +126,7 @@ def test_json_says_what_is_in_the_files(made, tmp_path):
     assert found["output"] == str(tmp_path / "a")
     assert found["task_vectors"] == [str(made / "tau")]
     for side, of in (("before", before), ("after", after)):
-        nbytes = sum(info.nbytes for info in of.factors.infos.values())
+        nbytes = sum(of.factors.nbytes(n) for n in of.factors)
         assert found[f"bytes_{side}"] == nbytes
         assert sum(module[side] for module in found["modules"]) == nbytes
     assert found["bytes_dense_float32"] == dense_bytes(before)
@@ -142,7 +148,7 @@ def test_json_says_what_is_in_the_files(made, tmp_path):
         assert module == expected_json
 
 
-def test_without_a_report_nothing_is_compared(made, tmp_path):
+def test_without_a_report_nothing_is_compared(made: Path, tmp_path: Path) -> None:
     said = good("compress", made / "total", "-o", tmp_path / "a", "--no-report")
     assert len(said.splitlines()) == 1
     assert "% of dense float32" in said
@@ -154,7 +160,7 @@ def test_without_a_report_nothing_is_compared(made, tmp_path):
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_what_is_there_is_replaced_only_by_force(made, tmp_path):
+def test_what_is_there_is_replaced_only_by_force(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "total", tmp_path / "a")
     command_line = ("compress", made / "total", "-o", tmp_path / "a")
     assert "exists already" in bad(*command_line)
@@ -164,7 +170,9 @@ def test_what_is_there_is_replaced_only_by_force(made, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_an_artifact_is_not_replaced_by_what_is_left_of_it(made, tmp_path):
+def test_an_artifact_is_not_replaced_by_what_is_left_of_it(
+    made: Path, tmp_path: Path
+) -> None:
     shutil.copytree(made / "total", tmp_path / "a")
     before = contents(tmp_path / "a")
     message = bad("compress", tmp_path / "a", "-o", tmp_path / "a", "--force")
@@ -172,7 +180,7 @@ def test_an_artifact_is_not_replaced_by_what_is_left_of_it(made, tmp_path):
     assert contents(tmp_path / "a") == before
 
 
-def test_shards_are_as_small_as_is_asked(made, tmp_path):
+def test_shards_are_as_small_as_is_asked(made: Path, tmp_path: Path) -> None:
     options = ("--max-shard-size", "300B", "--recipe", "int8")
     good("compress", made / "total", "-o", tmp_path / "a", *options)
     assert len(list((tmp_path / "a").glob("factors-*.safetensors"))) > 3
@@ -196,14 +204,16 @@ def test_shards_are_as_small_as_is_asked(made, tmp_path):
         ("--max-shard-size", "0"),
     ],
 )
-def test_wrong_usage_is_told_before_any_work(made, tmp_path, options):
+def test_wrong_usage_is_told_before_any_work(
+    made: Path, tmp_path: Path, options: tuple[Any, ...]
+) -> None:
     message = bad("compress", made / "total", "-o", tmp_path / "a", *options, code=2)
     assert options[0] in message
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("recipe", ["large", "block-0", "svd-101%", "block-8+int4"])
-def test_an_unknown_recipe_is_one_line(made, tmp_path, recipe):
+def test_an_unknown_recipe_is_one_line(made: Path, tmp_path: Path, recipe: str) -> None:
     for words in (
         ("compress", made / "total"),
         ("merge", made / "total", made / "total"),
@@ -215,7 +225,7 @@ def test_an_unknown_recipe_is_one_line(made, tmp_path, recipe):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_artifact_is_refused(made, tmp_path):
+def test_a_damaged_artifact_is_refused(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "total", tmp_path / "bad")
     file = tmp_path / "bad" / "factors.safetensors"
     content = bytearray(file.read_bytes())
@@ -235,7 +245,9 @@ def test_a_damaged_artifact_is_refused(made, tmp_path):
 @pytest.mark.parametrize(
     ("name", "told"), [("q.bias", "q.bias"), ("else", "share no parameter")]
 )
-def test_a_task_vector_of_another_model_is_refused(made, tmp_path, name, told):
+def test_a_task_vector_of_another_model_is_refused(
+    made: Path, tmp_path: Path, name: str, told: str
+) -> None:
     other = BaseModel("other", None, {name: ParameterInfo((16,), "ab" * 32)})
     TaskVector({name: torch.ones(16)}, other).save(tmp_path / "tau")
     options = ("--task-vector", tmp_path / "tau")
@@ -245,7 +257,7 @@ def test_a_task_vector_of_another_model_is_refused(made, tmp_path, name, told):
     assert not (tmp_path / "a").exists()
 
 
-def test_merge_takes_a_recipe(tmp_path):
+def test_merge_takes_a_recipe(tmp_path: Path) -> None:
     for seed in (1, 2):
         save_artifact(artifact(seed, dtype=torch.float32), tmp_path / f"{seed}")
     words = ("merge", tmp_path / "1", tmp_path / "2", "-o")
@@ -274,7 +286,7 @@ def test_merge_takes_a_recipe(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_compute_takes_a_recipe(saved_model, tmp_path):
+def test_compute_takes_a_recipe(saved_model: SavedModel, tmp_path: Path) -> None:
     lines = [f"{WORDS[i]} {WORDS[2 * i + 1]}" for i in range(4)]
     (tmp_path / "data.csv").write_text("\n".join(["text", *lines]) + "\n")
     words = (*COMPUTE, saved_model("bert"), tmp_path / "data.csv", "--data-id", "d")
@@ -312,7 +324,7 @@ LISTED = {
 }
 
 
-def test_the_help_lists_every_kind_of_recipe():
+def test_the_help_lists_every_kind_of_recipe() -> None:
     text = command.help
     names = [name for place in LISTED if place in text for name in LISTED[place]]
     assert names == [name for several in LISTED.values() for name in several]

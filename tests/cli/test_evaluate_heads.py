@@ -3,19 +3,23 @@
 import csv
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from click.testing import Result
 
 from kfac_artifacts.sources import load_network
 from kfac_artifacts.task_vector import ClassifierHead, TaskVector
 from tests.commands import kfac
+from tests.models import SavedModel
 
 TEXTS = [("the dog runs", "dog"), ("a cat sits", "cat"), ("a white bird", "bird")] * 2
 
 
 @pytest.fixture
-def place(tmp_path, saved_model):
+def place(tmp_path: Path, saved_model: SavedModel) -> Path:
     """A model, a task vector of it with a head and one without, and data."""
     network = load_network(str(saved_model("bert")), device="cpu")
     name = "encoder.layer.1.output.dense.weight"
@@ -29,7 +33,9 @@ def place(tmp_path, saved_model):
     return tmp_path
 
 
-def evaluate(saved_model, place, vector, *options):
+def evaluate(
+    saved_model: SavedModel, place: Path, vector: str, *options: Path | str
+) -> Result:
     arguments = [
         "evaluate",
         str(saved_model("bert")),
@@ -48,12 +54,14 @@ def evaluate(saved_model, place, vector, *options):
     ],
     ids=["names", "template", "prototypes", "texts"],
 )
-def test_a_vector_without_head_is_given_one(saved_model, place, options):
+def test_a_vector_without_head_is_given_one(
+    saved_model: SavedModel, place: Path, options: tuple[Any, ...]
+) -> None:
     (place / "t.json").write_text(
         json.dumps({"dog": "a dog", "cat": "a cat", "bird": "it"})
     )
-    options = [place / o if o == "t.json" else o for o in options]
-    result = evaluate(saved_model, place, "without", *options, "--json")
+    words = [place / o if o == "t.json" else o for o in options]
+    result = evaluate(saved_model, place, "without", *words, "--json")
     assert result.exit_code == 0, result.output
     assert "without has no head; made of " in result.stderr
     assert ("scored" in result.stderr) == ("prototypes" in options)
@@ -63,14 +71,18 @@ def test_a_vector_without_head_is_given_one(saved_model, place, options):
         assert tasks["without"]["pretrained"] == 1.0
 
 
-def test_options_of_a_head_that_is_not_needed_are_refused(saved_model, place):
+def test_options_of_a_head_that_is_not_needed_are_refused(
+    saved_model: SavedModel, place: Path
+) -> None:
     assert evaluate(saved_model, place, "with").exit_code == 0
     result = evaluate(saved_model, place, "with", "--head", "prototypes")
     assert result.exit_code == 2
     assert "--head is for task vectors without a head" in result.output
 
 
-def test_classes_that_are_numbers_are_no_texts_unless_asked(saved_model, place):
+def test_classes_that_are_numbers_are_no_texts_unless_asked(
+    saved_model: SavedModel, place: Path
+) -> None:
     rows = [
         ("text", "label"),
         *((text, str(i % 3)) for i, (text, _) in enumerate(TEXTS)),
@@ -84,7 +96,9 @@ def test_classes_that_are_numbers_are_no_texts_unless_asked(saved_model, place):
     assert done.exit_code == 0, done.output
 
 
-def test_apply_says_what_it_wrote_and_what_it_left_out(saved_model, place):
+def test_apply_says_what_it_wrote_and_what_it_left_out(
+    saved_model: SavedModel, place: Path
+) -> None:
     import shutil
 
     source = place / "source"

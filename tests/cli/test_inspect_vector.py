@@ -1,6 +1,7 @@
 """``kfac inspect`` opens task vectors."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,15 +16,15 @@ def vector() -> TaskVector:
     return train_tiny(steps=3)
 
 
-def inspect(path, *options):
+def inspect(path: Path, *options: str) -> str:
     result = kfac("inspect", path, *options)
     assert result.exit_code == 0, result.output
     return result.output
 
 
 def test_a_trained_task_vector_is_shown_with_base_head_training_and_norms(
-    tmp_path, vector
-):
+    tmp_path: Path, vector: TaskVector
+) -> None:
     vector.save(tmp_path / "tau")
     shown = inspect(tmp_path / "tau")
     assert "tau: a task vector of tiny" in shown
@@ -44,7 +45,9 @@ def test_a_trained_task_vector_is_shown_with_base_head_training_and_norms(
     assert found["norm"] == pytest.approx(float(every.norm()), rel=1e-6)
 
 
-def test_a_sum_without_head_is_shown_and_no_escape_sequence(tmp_path, vector):
+def test_a_sum_without_head_is_shown_and_no_escape_sequence(
+    tmp_path: Path, vector: TaskVector
+) -> None:
     bare = TaskVector(vector.tensors, vector.base, settings={"\x1b[2J": "\x1b]0;x"})
     bare.save(tmp_path / "sum")
     shown = inspect(tmp_path / "sum")
@@ -53,7 +56,7 @@ def test_a_sum_without_head_is_shown_and_no_escape_sequence(tmp_path, vector):
     assert "\x1b" not in shown
 
 
-def test_a_damaged_task_vector_is_refused(tmp_path, vector):
+def test_a_damaged_task_vector_is_refused(tmp_path: Path, vector: TaskVector) -> None:
     vector.save(tmp_path / "tau")
     file = tmp_path / "tau" / "task_vector.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.commands import bad, good
 from tests.computed import COMPUTE
+from tests.models import SavedModel
 
 LAYER = "encoder.layer.0.*"
 
@@ -26,7 +28,9 @@ def texts(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("estimator", ["kfac", "nearest"])
-def test_parts_computed_apart_are_joined(saved_model, tmp_path, texts, estimator):
+def test_parts_computed_apart_are_joined(
+    saved_model: SavedModel, tmp_path: Path, texts: Path, estimator: str
+) -> None:
     start = (*COMPUTE, saved_model("bert"), texts, "--estimator", estimator, "-o")
     low, high, whole = (tmp_path / name for name in ("low", "high", "whole"))
     good(*start, low, "--modules", LAYER)
@@ -39,8 +43,8 @@ def test_parts_computed_apart_are_joined(saved_model, tmp_path, texts, estimator
 
 
 def test_what_does_not_belong_together_is_one_line_and_leaves_nothing(
-    saved_model, tmp_path, texts
-):
+    saved_model: SavedModel, tmp_path: Path, texts: Path
+) -> None:
     start = (*COMPUTE, saved_model("bert"), texts, "-o")
     good(*start, tmp_path / "one")
     good(*start, tmp_path / "two", "--seed", 1)
@@ -61,8 +65,13 @@ def test_what_does_not_belong_together_is_one_line_and_leaves_nothing(
     ],
 )
 def test_choices_that_cannot_work_are_refused(
-    saved_model, tmp_path, texts, words, code, message
-):
+    saved_model: SavedModel,
+    tmp_path: Path,
+    texts: Path,
+    words: tuple[Any, ...],
+    code: int,
+    message: str,
+) -> None:
     start = (*COMPUTE, saved_model("bert"), texts, "-o", tmp_path / "x")
     assert message in bad(*start, *words, code=code)
     assert not (tmp_path / "x").exists()

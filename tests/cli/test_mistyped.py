@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,7 +115,9 @@ def said(place: Path) -> dict[str, tuple[int, str, str, list[str]]]:
 
 
 @pytest.mark.parametrize("words", MISTYPED)
-def test_what_is_mistyped_is_refused_at_once(said: dict, words: str) -> None:
+def test_what_is_mistyped_is_refused_at_once(
+    said: dict[str, list[Any]], words: str
+) -> None:
     code, output, exception, slow = said[words]
     expected, message = MISTYPED[words]
     assert (code, exception) == (expected, f"SystemExit({expected})")

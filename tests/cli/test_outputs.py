@@ -14,12 +14,13 @@ from kfac_artifacts.errors import PlaceError
 from kfac_artifacts.places import hold
 from tests.cli.test_artifacts import bad, good, texts
 from tests.computed import COMPUTE
+from tests.models import SavedModel
 from tests.places.made import tree
 from tests.places.surroundings import mounted
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, saved_model):
+def made(tmp_path_factory: pytest.TempPathFactory, saved_model: SavedModel) -> Path:
     """A model, two artifacts of it with their data, and a task vector."""
     root = tmp_path_factory.mktemp("made")
     shutil.copytree(saved_model("bert"), root / "model")
@@ -41,7 +42,7 @@ def made(tmp_path_factory, saved_model):
 
 
 @pytest.fixture
-def copy(made, tmp_path, monkeypatch):
+def copy(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """All of that, to be put at risk, as the working directory."""
     shutil.copytree(made, tmp_path / "w")
     monkeypatch.chdir(tmp_path / "w")
@@ -64,7 +65,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_no_command_writes_over_into_or_around_an_input(copy, name) -> None:
+def test_no_command_writes_over_into_or_around_an_input(copy: Path, name: str) -> None:
     words, inputs = COMMANDS[name]
     before = tree(copy)
     for given in inputs:
@@ -81,7 +82,7 @@ def test_no_command_writes_over_into_or_around_an_input(copy, name) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_no_command_removes_what_others_wrote(copy, name) -> None:
+def test_no_command_removes_what_others_wrote(copy: Path, name: str) -> None:
     words, _ = COMMANDS[name]
     (copy / "notes").mkdir()
     (copy / "notes" / "thesis.tex").write_text("years of work")
@@ -93,7 +94,7 @@ def test_no_command_removes_what_others_wrote(copy, name) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_replaces_what_it_wrote_itself(copy, name) -> None:
+def test_every_command_replaces_what_it_wrote_itself(copy: Path, name: str) -> None:
     words, _ = COMMANDS[name]
     good(*words, "-o", "new/out")
     first = tree(copy / "new")
@@ -111,7 +112,9 @@ def test_every_command_replaces_what_it_wrote_itself(copy, name) -> None:
         (("--class-texts", "texts/classes.txt"), "texts"),
     ],
 )
-def test_train_keeps_away_from_all_that_it_reads(copy, options, given) -> None:
+def test_train_keeps_away_from_all_that_it_reads(
+    copy: Path, options: tuple[str, str], given: str
+) -> None:
     (copy / given).mkdir()
     shutil.copy(copy / "labelled.csv", copy / given / "data.csv")
     shutil.copy(copy / "classes.txt", copy / given / "classes.txt")
@@ -119,7 +122,7 @@ def test_train_keeps_away_from_all_that_it_reads(copy, options, given) -> None:
     assert len(list((copy / given).iterdir())) == 2
 
 
-def test_photos_that_are_given_stay(copy) -> None:
+def test_photos_that_are_given_stay(copy: Path) -> None:
     (copy / "photos").mkdir()
     (copy / "photos" / "1.png").touch()
     for output in ("photos", "photos/out"):
@@ -127,7 +130,7 @@ def test_photos_that_are_given_stay(copy) -> None:
     assert [p.name for p in (copy / "photos").iterdir()] == ["1.png"]
 
 
-def test_pull_and_push_follow_the_same_rule(copy) -> None:
+def test_pull_and_push_follow_the_same_rule(copy: Path) -> None:
     before = tree(copy)
     assert "is the input" in refused("push", "one", "./one")
     assert "lies in the input" in refused("push", "one", "./one/copy")
@@ -137,7 +140,7 @@ def test_pull_and_push_follow_the_same_rule(copy) -> None:
     assert tree(copy) == before
 
 
-def test_a_plot_is_written_over_no_input_and_no_picture_of_others(copy) -> None:
+def test_a_plot_is_written_over_no_input_and_no_picture_of_others(copy: Path) -> None:
     good(*TRAIN, "-o", "tau-a")
     words = ("evaluate", "model", "tau-a=labelled.csv", "--plot")
     shutil.copy(copy / "labelled.csv", copy / "data.png")
@@ -155,7 +158,9 @@ def test_a_plot_is_written_over_no_input_and_no_picture_of_others(copy) -> None:
             good(*words, f"plot.{suffix}")
 
 
-def test_the_working_directory_and_mount_points_are_written(copy, monkeypatch) -> None:
+def test_the_working_directory_and_mount_points_are_written(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (copy / "here").mkdir()
     monkeypatch.chdir(copy / "here")
     good(*COMPUTE, "../model", "../one.csv", "-o", ".")
@@ -168,7 +173,7 @@ def test_the_working_directory_and_mount_points_are_written(copy, monkeypatch) -
     assert sorted(p.name for p in copy.parent.iterdir()) == ["w"]
 
 
-def test_a_second_run_with_the_same_output_fails_at_once(copy) -> None:
+def test_a_second_run_with_the_same_output_fails_at_once(copy: Path) -> None:
     script = """
 import sys
 from kfac_artifacts.places import hold
@@ -193,7 +198,7 @@ with hold("out.checkpoint"):
     assert not (copy / "out.checkpoint").exists()
 
 
-def test_python_gets_the_same_refusals(copy) -> None:
+def test_python_gets_the_same_refusals(copy: Path) -> None:
     network = kfac.load_network("model", device="cpu")
     examples = kfac.load_examples("one.csv", network)
     with pytest.raises(PlaceError, match="exists already"):
@@ -208,7 +213,7 @@ def test_python_gets_the_same_refusals(copy) -> None:
     assert [p.name for p in Path("c").iterdir()] != [".lock"]
 
 
-def test_every_function_takes_a_path_for_a_name(copy) -> None:
+def test_every_function_takes_a_path_for_a_name(copy: Path) -> None:
     network = kfac.load_network(Path("model"), device="cpu")
     assert network.base.id == "model"
     examples = kfac.load_examples(Path("one.csv"), network)
@@ -217,7 +222,7 @@ def test_every_function_takes_a_path_for_a_name(copy) -> None:
     kfac.pull(Path("registry/one"), Path("pulled"))
 
 
-def test_every_function_takes_a_name_for_a_path(copy) -> None:
+def test_every_function_takes_a_name_for_a_path(copy: Path) -> None:
     artifact = kfac.load_artifact("one", verify=False)
     kfac.save_artifact(artifact, "saved")
     kfac.save_artifact(artifact, "small", recipe="tiny")
@@ -230,7 +235,7 @@ def test_every_function_takes_a_name_for_a_path(copy) -> None:
     assert kfac.ComputeOptions(checkpoint="c").directory == Path("c")
 
 
-def test_a_push_says_where_it_went_and_what_it_replaced(copy) -> None:
+def test_a_push_says_where_it_went_and_what_it_replaced(copy: Path) -> None:
     said = good_err("push", "one", "./registry/a")
     assert "into the local directory registry/a, as kfac-" in said
     assert "tagged" not in said
@@ -243,7 +248,9 @@ def test_a_push_says_where_it_went_and_what_it_replaced(copy) -> None:
     good("push", "two", "./registry/a", "--force")
 
 
-def test_what_looks_like_a_name_on_the_hub_is_said_to_be_a_directory(copy) -> None:
+def test_what_looks_like_a_name_on_the_hub_is_said_to_be_a_directory(
+    copy: Path,
+) -> None:
     said = good_err("push", "one", "owner/name")
     assert "owner/name is written as a local directory" in said
     assert "for the Hub write hf://owner/name" in said
@@ -251,7 +258,7 @@ def test_what_looks_like_a_name_on_the_hub_is_said_to_be_a_directory(copy) -> No
     assert "hf://" not in good_err("push", "two", "./another/name")
 
 
-def refused(*words, code=1):
+def refused(*words: str, code: int = 1) -> str:
     """The error of a push, behind what is said of the artifact."""
     from tests.cli.test_artifacts import kfac as run
 
@@ -260,7 +267,7 @@ def refused(*words, code=1):
     return result.stderr.strip().splitlines()[-1]
 
 
-def good_err(*words):
+def good_err(*words: str) -> str:
     from tests.cli.test_artifacts import kfac as run
 
     result = run(*words)

@@ -1,13 +1,16 @@
 """Budgets: what is promised is kept, and nothing better could be had."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from kfac_artifacts.artifact import HeldFactors
+from kfac_artifacts.artifact import Artifact, HeldFactors
 from kfac_artifacts.compress import Budget, Recipe, save_artifact
 from kfac_artifacts.compress.budget import CANDIDATES, choose_recipes
 from kfac_artifacts.compress.compress_factor import compress_factor
@@ -25,14 +28,14 @@ SLACK = 1.1
 ERRORS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.003, 0.0003)
 
 
-def least(artifact):
+def least(artifact: Artifact) -> int:
     """The smallest size, by what the refusal tells."""
     with pytest.raises(SettingsError) as caught:
         choose_recipes(artifact, Budget(max_bytes=1))
     return int(str(caught.value).split()[-1].rstrip("B"))
 
 
-def table(artifact):
+def table(artifact: Artifact) -> dict[str, list[tuple[int, float]]]:
     """Bytes, squared error and recipe of every candidate for every factor."""
     found = {}
     for name, original in originals(artifact):
@@ -49,9 +52,9 @@ def table(artifact):
     return found
 
 
-def shares(artifact):
+def shares(artifact: Artifact) -> dict[str, Any]:
     """The share of the squared norm of all blocks that every factor is part of."""
-    size_of = {}
+    size_of: dict[str, Any] = {}
     for block in artifact.blocks.values():
         for term in block.terms:
             norms = [float(artifact.factors[f].to_dense().norm()) for f in term]
@@ -68,7 +71,7 @@ def shares(artifact):
     return {name: value / total for name, value in size_of.items()}
 
 
-def predicted(artifact, recipes):
+def predicted(artifact: Artifact, recipes: dict[str, Recipe]) -> tuple[int, Any]:
     """Bytes and squared error of a choice, to first order."""
     weights, nbytes, lost = shares(artifact), overhead(artifact), 0.0
     for name, original in originals(artifact):
@@ -79,7 +82,9 @@ def predicted(artifact, recipes):
 
 
 @pytest.mark.parametrize("make", [plain, rich])
-def test_the_size_on_disk_is_within_the_budget(tmp_path, make):
+def test_the_size_on_disk_is_within_the_budget(
+    tmp_path: Path, make: Callable[..., Any]
+) -> None:
     before = on_disk(make(), tmp_path / "before")
     smallest = least(before)
     largest = 3 * size(tmp_path / "before")
@@ -92,7 +97,7 @@ def test_the_size_on_disk_is_within_the_budget(tmp_path, make):
     assert total_error(before, exact) == 0
 
 
-def test_names_of_many_bytes_are_counted(tmp_path):
+def test_names_of_many_bytes_are_counted(tmp_path: Path) -> None:
     of = plain()
     names = {n: 'é"\\ü' * 40 + n for n in of.factors}
     blocks = {
@@ -105,7 +110,7 @@ def test_names_of_many_bytes_are_counted(tmp_path):
     assert size(tmp_path / "a") <= limit
 
 
-def test_too_small_a_budget_tells_the_least_that_works(tmp_path):
+def test_too_small_a_budget_tells_the_least_that_works(tmp_path: Path) -> None:
     of = plain()
     limit = least(of)
     with pytest.raises(SettingsError, match=f"{limit - 1} bytes are too few"):
@@ -117,7 +122,9 @@ def test_too_small_a_budget_tells_the_least_that_works(tmp_path):
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("make", [plain, rich])
-def test_the_error_is_within_the_budget(tmp_path, make, seed):
+def test_the_error_is_within_the_budget(
+    tmp_path: Path, make: Callable[..., Any], seed: int
+) -> None:
     before = on_disk(make(seed), tmp_path / "before")
     sizes = []
     errors = ERRORS if make is plain else ERRORS[seed::4]
@@ -129,7 +136,7 @@ def test_the_error_is_within_the_budget(tmp_path, make, seed):
     assert sizes == sorted(sizes)
 
 
-def test_no_error_at_all_is_kept_to_the_last_bit(tmp_path):
+def test_no_error_at_all_is_kept_to_the_last_bit(tmp_path: Path) -> None:
     of = plain()
     small = {"norm/G": Dense(1e-12 * covariance(12, 2))}
     before = on_disk(with_factors(of, small), tmp_path / "before")
@@ -143,7 +150,9 @@ def test_no_error_at_all_is_kept_to_the_last_bit(tmp_path):
 
 
 @pytest.mark.parametrize("make", [plain, rich])
-def test_what_is_told_early_is_what_is_found_by_trying(make):
+def test_what_is_told_early_is_what_is_found_by_trying(
+    make: Callable[..., Any],
+) -> None:
     of = make()
     told = least(of)
     choose_recipes(of, Budget(max_bytes=told))
@@ -151,7 +160,9 @@ def test_what_is_told_early_is_what_is_found_by_trying(make):
         choose_recipes(of, Budget(max_bytes=told - 1))
 
 
-def test_a_budget_that_no_numbers_could_fit_is_refused_before_they_are_read(tmp_path):
+def test_a_budget_that_no_numbers_could_fit_is_refused_before_they_are_read(
+    tmp_path: Path,
+) -> None:
     save_artifact(plain(), tmp_path / "a")
     of = load_artifact(tmp_path / "a", verify=False)
     (tmp_path / "a" / "factors.safetensors").unlink()
@@ -159,7 +170,7 @@ def test_a_budget_that_no_numbers_could_fit_is_refused_before_they_are_read(tmp_
         choose_recipes(of, Budget(max_bytes=20))
 
 
-def test_all_the_error_there_may_be_is_the_smallest(tmp_path):
+def test_all_the_error_there_may_be_is_the_smallest(tmp_path: Path) -> None:
     of = plain()
     save_artifact(of, tmp_path / "small", recipe=Budget(max_bytes=least(of)))
     save_artifact(of, tmp_path / "a", recipe=Budget(max_error=10.0))
@@ -167,7 +178,7 @@ def test_all_the_error_there_may_be_is_the_smallest(tmp_path):
 
 
 @pytest.mark.parametrize("make", [plain, rich])
-def test_more_bytes_never_lose_more(make):
+def test_more_bytes_never_lose_more(make: Callable[..., Any]) -> None:
     of = make()
     smallest = least(of)
     last = np.inf
@@ -181,7 +192,7 @@ def test_more_bytes_never_lose_more(make):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_no_combination_is_as_small_and_loses_less(seed):
+def test_no_combination_is_as_small_and_loses_less(seed: int) -> None:
     of = plain(seed)
     found, weights = table(of), shares(of)
     combinations = [
@@ -201,7 +212,7 @@ def test_no_combination_is_as_small_and_loses_less(seed):
         assert predicted(of, by_size) == pytest.approx((nbytes, lost))
 
 
-def test_what_nothing_depends_on_takes_the_smallest(tmp_path):
+def test_what_nothing_depends_on_takes_the_smallest(tmp_path: Path) -> None:
     of = plain()
     nothing = {"l/A": Dense(torch.zeros(24, 24)), "l/B": Dense(covariance(16, 1))}
     of = with_factors(of, nothing)
@@ -213,11 +224,11 @@ def test_what_nothing_depends_on_takes_the_smallest(tmp_path):
     assert total_zero(load_artifact(tmp_path / "a", verify=False))
 
 
-def total_zero(artifact):
+def total_zero(artifact: Artifact) -> bool:
     return all(not f.to_dense().any() for f in artifact.factors.values())
 
 
-def test_a_shared_factor_counts_for_every_block():
+def test_a_shared_factor_counts_for_every_block() -> None:
     of = rich()
     alone = {n: b for n, b in of.blocks.items() if n != "k"}
     weights, fewer = shares(of), shares(replace(of, blocks=alone))
@@ -225,7 +236,7 @@ def test_a_shared_factor_counts_for_every_block():
     assert fewer["A"] == pytest.approx(fewer["q.B"])
 
 
-def test_both_limits_or_none_are_refused():
+def test_both_limits_or_none_are_refused() -> None:
     with pytest.raises(SettingsError, match="either"):
         Budget()
     with pytest.raises(SettingsError, match="either"):

@@ -4,6 +4,8 @@ import gc
 import weakref
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,13 +40,13 @@ HOW = ["small", "block-4+int8", "prune-10%", "low-rank-4", Budget(max_error=0.05
 class Counting(Factors):
     """Factors read afresh, with a count of how many are held by others."""
 
-    def __init__(self, artifact):
+    def __init__(self, artifact: Any) -> None:
         self.of = artifact.factors
-        self.asked = Counter()
-        self.alive = weakref.WeakSet()
+        self.asked: Counter[str] = Counter()
+        self.alive: weakref.WeakSet[Any] = weakref.WeakSet()
         self.most = 0
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: Any) -> Any:
         gc.collect()
         self.most = max(self.most, len(self.alive))
         self.asked[name] += 1
@@ -52,18 +54,20 @@ class Counting(Factors):
         self.alive.add(factor)
         return factor
 
-    def structure(self, name):
+    def structure(self, name: Any) -> Any:
         return self.of.structure(name)
 
-    def __iter__(self):
+    def __iter__(self) -> Any:
         return iter(self.of)
 
-    def __len__(self):
+    def __len__(self) -> Any:
         return len(self.of)
 
 
 @pytest.mark.parametrize(("how", "passes"), [("small", 1), (Budget(max_error=0.1), 2)])
-def test_factors_are_asked_for_one_by_one(tmp_path, how, passes):
+def test_factors_are_asked_for_one_by_one(
+    tmp_path: Path, how: Budget | str, passes: int
+) -> None:
     before = on_disk(plain(), tmp_path / "before")
     counting = Counting(before)
     save_artifact(replace(before, factors=counting), tmp_path / "after", recipe=how)
@@ -72,14 +76,18 @@ def test_factors_are_asked_for_one_by_one(tmp_path, how, passes):
 
 
 @pytest.mark.parametrize(("how", "passes"), [("tiny", 1), (Budget(max_error=0.1), 2)])
-def test_progress_is_told_after_every_factor(tmp_path, how, passes):
-    told = []
+def test_progress_is_told_after_every_factor(
+    tmp_path: Path, how: Budget | str, passes: int
+) -> None:
+    told: list[int] = []
     save_artifact(plain(), tmp_path / "a", recipe=how, progress=told.append)
     assert told == [1] * passes * len(plain().factors)
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_the_same_input_gives_the_same_bytes_and_nothing_is_left(tmp_path, how):
+def test_the_same_input_gives_the_same_bytes_and_nothing_is_left(
+    tmp_path: Path, how: Budget | str
+) -> None:
     before = on_disk(plain(), tmp_path / "before")
     for name in ("one", "two"):
         save_artifact(before, tmp_path / name, recipe=how)
@@ -88,7 +96,9 @@ def test_the_same_input_gives_the_same_bytes_and_nothing_is_left(tmp_path, how):
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_everything_but_the_factors_stays_and_verifies(tmp_path, how):
+def test_everything_but_the_factors_stays_and_verifies(
+    tmp_path: Path, how: Budget | str
+) -> None:
     before = on_disk(rich(), tmp_path / "before")
     save_artifact(before, tmp_path / "after", recipe=how)
     after = load_artifact(tmp_path / "after", verify=False)
@@ -99,7 +109,7 @@ def test_everything_but_the_factors_stays_and_verifies(tmp_path, how):
     assert [f.message for f in verify(tmp_path / "after") if not f.good] == []
 
 
-def test_several_shards_hold_the_same(tmp_path):
+def test_several_shards_hold_the_same(tmp_path: Path) -> None:
     before = on_disk(rich(), tmp_path / "before")
     save_artifact(before, tmp_path / "one", recipe="block-2+int8")
     save_artifact(before, tmp_path / "many", recipe="block-2+int8", max_shard_bytes=500)
@@ -127,14 +137,16 @@ class StopError(Exception):
 @pytest.mark.parametrize("error", [StopError, KeyboardInterrupt])
 @pytest.mark.parametrize("how", ["small", Budget(max_error=0.1)])
 @pytest.mark.parametrize("replaced", [False, True])
-def test_nothing_is_left_of_what_was_stopped(tmp_path, error, how, replaced):
+def test_nothing_is_left_of_what_was_stopped(
+    tmp_path: Path, error: type[Any], how: Budget | str, replaced: bool
+) -> None:
     total = 3 if isinstance(how, str) else 6
     for after in (0, total - 1):
         if replaced:
             save_artifact(plain(), tmp_path / "a", replace=True)
-        told = []
+        told: list[int] = []
 
-        def stop(_, told=told, after=after):
+        def stop(_: Any, told: Any = told, after: Any = after) -> None:
             told.append(1)
             if len(told) > after:
                 raise error
@@ -148,7 +160,7 @@ def test_nothing_is_left_of_what_was_stopped(tmp_path, error, how, replaced):
             assert set(load_artifact(tmp_path / "a").factors) == set(plain().factors)
 
 
-def test_a_value_that_does_not_fit_is_named_and_nothing_is_left(tmp_path):
+def test_a_value_that_does_not_fit_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     large = with_factors(plain(), {"l/B": Dense(1e6 * torch.eye(16))})
     with pytest.raises(FormatError, match="l/B: float16 cannot hold"):
         save_artifact(large, tmp_path / "a", recipe="float16")
@@ -156,7 +168,9 @@ def test_a_value_that_does_not_fit_is_named_and_nothing_is_left(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["small", Budget(max_error=0.1), "no such recipe"])
-def test_a_place_that_is_taken_is_refused_before_any_work(tmp_path, how):
+def test_a_place_that_is_taken_is_refused_before_any_work(
+    tmp_path: Path, how: Budget | str
+) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "mine.txt").write_text("mine")
     before = on_disk(plain(), tmp_path / "before")
@@ -168,7 +182,7 @@ def test_a_place_that_is_taken_is_refused_before_any_work(tmp_path, how):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_an_unknown_recipe_is_refused_before_any_work(tmp_path):
+def test_an_unknown_recipe_is_refused_before_any_work(tmp_path: Path) -> None:
     before = on_disk(plain(), tmp_path / "before")
     counting = Counting(before)
     with pytest.raises(SettingsError, match="there is no recipe 'large'"):
@@ -177,14 +191,14 @@ def test_an_unknown_recipe_is_refused_before_any_work(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-def test_what_is_there_is_replaced_if_asked_even_the_source(tmp_path):
+def test_what_is_there_is_replaced_if_asked_even_the_source(tmp_path: Path) -> None:
     before = on_disk(plain(), tmp_path / "a")
     save_artifact(before, tmp_path / "b", recipe="block-2+int8")
     save_artifact(before, tmp_path / "a", recipe="block-2+int8", replace=True)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_every_factor_may_have_a_recipe_of_its_own(tmp_path):
+def test_every_factor_may_have_a_recipe_of_its_own(tmp_path: Path) -> None:
     recipes = {"l/A": "svd-2", "l/B": "int8", "norm/G": "float32"}
     found = compress(
         plain(), {n: Recipe.parse(r) for n, r in recipes.items()}, tmp_path
@@ -202,7 +216,7 @@ def test_every_factor_may_have_a_recipe_of_its_own(tmp_path):
     assert found.digest is None
 
 
-def test_an_artifact_is_known_by_its_blocks():
+def test_an_artifact_is_known_by_its_blocks() -> None:
     found = dict(originals(rich()))
     assert list(found) == list(rich().factors)
     biased = {name for name, original in found.items() if original.bias}
@@ -211,7 +225,7 @@ def test_an_artifact_is_known_by_its_blocks():
     assert indefinite == {"sA", "sB", "sA1", "sB1"}
 
 
-def test_one_block_of_one_term_makes_a_shared_factor_definite(tmp_path):
+def test_one_block_of_one_term_makes_a_shared_factor_definite(tmp_path: Path) -> None:
     """Whichever block comes first: the penalty of the other must not reward drift."""
     shapes = {"sum": (3, 12), "own": (3, 12)}
     sum_block = KroneckerBlock("sum", None, Layout.ROWS, (("A", "B"), ("A1", "B1")))
@@ -228,7 +242,7 @@ def test_one_block_of_one_term_makes_a_shared_factor_definite(tmp_path):
         assert [f.message for f in verify(path) if not f.good] == []
 
 
-def test_every_term_of_a_gramian_stays_semidefinite(tmp_path):
+def test_every_term_of_a_gramian_stays_semidefinite(tmp_path: Path) -> None:
     shapes = {"norm": (12,)}
     matrix = torch.full((12, 12), 0.9) + 0.1 * torch.eye(12) + 0.01 * covariance(12, 1)
     factors = {"G0": Dense(matrix), "G1": Dense(covariance(12, 0))}
@@ -240,7 +254,7 @@ def test_every_term_of_a_gramian_stays_semidefinite(tmp_path):
     assert [f.message for f in verify(tmp_path / "a") if not f.good] == []
 
 
-def test_a_table_is_never_made_dense(tmp_path):
+def test_a_table_is_never_made_dense(tmp_path: Path) -> None:
     """A matrix of its size would not fit anywhere."""
     rows = 10**7
     shapes = {"table": (rows, 3)}
@@ -252,7 +266,7 @@ def test_a_table_is_never_made_dense(tmp_path):
     assert load_artifact(tmp_path / "a", verify=False).factors["A"].dim == rows
 
 
-def test_an_artifact_in_memory_and_on_disk_compress_alike(tmp_path):
+def test_an_artifact_in_memory_and_on_disk_compress_alike(tmp_path: Path) -> None:
     save_artifact(rich(), tmp_path / "memory", recipe="block-4+int8")
     before = on_disk(rich(), tmp_path / "before")
     save_artifact(before, tmp_path / "disk", recipe="block-4+int8")

@@ -1,8 +1,12 @@
 """Compressing one factor: small, semidefinite, and truthful about what was lost."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, reject, settings, strategies as st
+from torch import Tensor
 
 from kfac_artifacts.artifact import Loss, NamedConfig
 from kfac_artifacts.choices import STORAGES
@@ -15,6 +19,7 @@ from kfac_artifacts.factors import (
     BlockDiagonal,
     Dense,
     Diagonal,
+    Factor,
     Int8Entries,
     Int8Matrix,
     LowRank,
@@ -42,7 +47,7 @@ MATRICES = {
 }
 
 
-def type_of(factor):
+def type_of(factor: Factor) -> NamedConfig:
     return NamedConfig(factor.name, factor.configuration)
 
 
@@ -50,8 +55,8 @@ def type_of(factor):
 @given(**MATRICES)
 @settings(deadline=None, max_examples=8)
 def test_what_is_compressed_is_small_semidefinite_and_told(
-    name, dim, samples, seed, bias
-):
+    name: str, dim: Any, samples: Any, seed: Any, bias: Any
+) -> None:
     recipe, matrix = Recipe.parse(name), covariance(dim, seed, samples)
     try:
         made = compress_factor(original(matrix, bias=bias), recipe)
@@ -71,7 +76,9 @@ def test_what_is_compressed_is_small_semidefinite_and_told(
     assert made.info == factor_info(type_of(made.factor), dim, codec)
 
 
-def _check_told(loss, exact, found, recipe):
+def _check_told(
+    loss: Loss | None, exact: Tensor, found: Tensor, recipe: Recipe
+) -> None:
     if loss is None:
         assert torch.equal(found, exact)
         return
@@ -93,8 +100,8 @@ def _check_told(loss, exact, found, recipe):
 @given(**MATRICES)
 @settings(deadline=None, max_examples=15)
 def test_the_smallest_eigenvalue_is_told_as_it_was_before_the_lift(
-    name, dim, samples, seed, bias
-):
+    name: str, dim: Any, samples: Any, seed: Any, bias: Any
+) -> None:
     recipe, matrix = Recipe.parse(name), covariance(dim, seed, samples)
     loss = compress_factor(original(matrix, bias=bias), recipe).loss
     terms = original(matrix, bias=bias, definite=False)  # the same, never lifted
@@ -113,7 +120,9 @@ def test_the_smallest_eigenvalue_is_told_as_it_was_before_the_lift(
 @pytest.mark.parametrize("name", ["prune-20%", "block-3+int8", "int8", "low-rank-2"])
 @given(dim=st.integers(4, 20), seed=st.integers(0, 10**6))
 @settings(deadline=None, max_examples=15)
-def test_terms_of_sums_may_be_indefinite_and_are_not_lifted(name, dim, seed):
+def test_terms_of_sums_may_be_indefinite_and_are_not_lifted(
+    name: str, dim: Any, seed: Any
+) -> None:
     matrix = symmetric(dim, seed)
     made = compress_factor(original(matrix, definite=False), Recipe.parse(name))
     found = made.factor.to_dense().double()
@@ -131,7 +140,7 @@ def test_terms_of_sums_may_be_indefinite_and_are_not_lifted(name, dim, seed):
     assert made.loss.error == pytest.approx(error, rel=1e-4, abs=1e-6)
 
 
-def test_a_term_that_is_negative_stays_so():
+def test_a_term_that_is_negative_stays_so() -> None:
     matrix = torch.diag(torch.tensor([-5.0, 2.0, 1.0, 0.5])) + 0.01
     made = compress_factor(original(matrix, definite=False), Recipe.parse("svd-1"))
     assert made.factor.to_dense()[0, 0] == pytest.approx(-5, abs=0.02)
@@ -139,7 +148,7 @@ def test_a_term_that_is_negative_stays_so():
     assert made.loss.min_eigenvalue == pytest.approx(-1)  # of the largest in magnitude
 
 
-def test_pruning_is_repaired():
+def test_pruning_is_repaired() -> None:
     matrix = torch.full((12, 12), 0.9) + 0.1 * torch.eye(12)
     matrix += 1e-3 * covariance(12, 0)
     pruned = compress_factor(
@@ -154,7 +163,9 @@ def test_pruning_is_repaired():
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("storage", DTYPES)
-def test_the_diagonal_is_lifted_by_little_more_than_it_takes(storage, seed):
+def test_the_diagonal_is_lifted_by_little_more_than_it_takes(
+    storage: str, seed: int
+) -> None:
     matrix = covariance(12, seed, 3)
     matrix = matrix / matrix.diagonal().max()
     recipe = Recipe.parse(f"prune-20%+{storage}")
@@ -167,7 +178,7 @@ def test_the_diagonal_is_lifted_by_little_more_than_it_takes(storage, seed):
 
 @given(**MATRICES)
 @settings(deadline=None, max_examples=20)
-def test_float32_loses_nothing(dim, samples, seed, bias):
+def test_float32_loses_nothing(dim: Any, samples: Any, seed: Any, bias: Any) -> None:
     matrix = covariance(dim, seed, samples)
     given_one = original(matrix, bias=bias)
     made = compress_factor(given_one, Recipe.parse("float32"))
@@ -175,7 +186,7 @@ def test_float32_loses_nothing(dim, samples, seed, bias):
     assert made.factor is given_one.factor
 
 
-def test_float64_is_rounded_and_that_is_told():
+def test_float64_is_rounded_and_that_is_told() -> None:
     matrix = covariance(6, 0).double() * (1 + 2.0**-30)
     made = compress_factor(original(matrix), Recipe.parse("float32"))
     assert 0 < made.loss.error < 1e-7
@@ -184,7 +195,7 @@ def test_float64_is_rounded_and_that_is_told():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_what_would_not_get_smaller_keeps_its_structure(name):
+def test_what_would_not_get_smaller_keeps_its_structure(name: str) -> None:
     for dim in (1, 2, 3):
         recipe = Recipe.parse(name)
         made = compress_factor(original(covariance(dim, dim)), recipe)
@@ -199,7 +210,7 @@ def test_what_would_not_get_smaller_keeps_its_structure(name):
 
 
 @pytest.mark.parametrize("name", ["low-rank-30", "block-1", "svd-100%", "prune-100%"])
-def test_a_form_that_keeps_all_is_left_out(name):
+def test_a_form_that_keeps_all_is_left_out(name: str) -> None:
     made = compress_factor(original(covariance(30, 1)), Recipe.parse(name))
     assert isinstance(made.factor, Dense)
     assert made.loss is None
@@ -215,7 +226,9 @@ def test_a_form_that_keeps_all_is_left_out(name):
         ("prune-10%+int8", Pruned, Int8Entries, 98 + 78 + 2 * 4 + 4 * 40),
     ],
 )
-def test_int8_stays_int8_in_memory(name, kind, leaf, nbytes):
+def test_int8_stays_int8_in_memory(
+    name: str, kind: type[Any], leaf: type[Any], nbytes: int
+) -> None:
     made = compress_factor(original(covariance(40, 3)), Recipe.parse(name))
     assert type(made.factor) is kind
     assert any(type(found) is leaf for found in made.factor.fields().values())
@@ -224,7 +237,7 @@ def test_int8_stays_int8_in_memory(name, kind, leaf, nbytes):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_table_keeps_its_structure(name):
+def test_a_table_keeps_its_structure(name: str) -> None:
     for dim in (1, 3, 200):
         generator = torch.Generator().manual_seed(dim)
         values = torch.rand(dim, generator=generator)
@@ -242,13 +255,13 @@ def test_a_table_keeps_its_structure(name):
         assert (made.loss is None) == (Recipe.parse(name).dtype == "float32")
 
 
-def test_values_that_a_storage_cannot_hold_are_refused():
+def test_values_that_a_storage_cannot_hold_are_refused() -> None:
     with pytest.raises(FormatError, match="float16 cannot hold"):
         compress_factor(original(1e6 * torch.eye(3)), Recipe.parse("float16"))
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_what_is_read_again_is_what_was_made(name, tmp_path):
+def test_what_is_read_again_is_what_was_made(name: str, tmp_path: Path) -> None:
     before = on_disk(plain(), tmp_path / "before")
     save_artifact(before, tmp_path / "after", recipe=name)
     after = load_artifact(tmp_path / "after", verify=False)
@@ -256,14 +269,16 @@ def test_what_is_read_again_is_what_was_made(name, tmp_path):
         given_one = Original(before.factors[factor], False, True)
         made = compress_factor(given_one, Recipe.parse(name))
         assert same_tensors(after.factors[factor], made.factor)
-        assert after.factors.infos[factor] == made.info
+        assert vars(after.factors)["infos"][factor] == made.info
         assert after.provenance.losses.get(factor) == made.loss
     save_artifact(after, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(tmp_path / "after")
 
 
 @pytest.mark.parametrize(("first", "then"), PAIRS)
-def test_losses_of_two_compressions_bound_what_was_lost(first, then, tmp_path):
+def test_losses_of_two_compressions_bound_what_was_lost(
+    first: str, then: str, tmp_path: Path
+) -> None:
     exact = plain()
     once = compress(exact, Recipe.parse(first), _folder(tmp_path / "1"))
     twice = compress(once, Recipe.parse(then), _folder(tmp_path / "2"))
@@ -276,7 +291,7 @@ def test_losses_of_two_compressions_bound_what_was_lost(first, then, tmp_path):
         assert loss.error >= own.error
 
 
-def test_compressing_again_alike_changes_nothing(tmp_path):
+def test_compressing_again_alike_changes_nothing(tmp_path: Path) -> None:
     exact = plain()
     for name in ("int8", "block-4+int8", "bfloat16", "prune-10%+bfloat16"):
         once = compress(exact, Recipe.parse(name), _folder(tmp_path / name))
@@ -287,6 +302,6 @@ def test_compressing_again_alike_changes_nothing(tmp_path):
         assert once.provenance.losses == twice.provenance.losses
 
 
-def _folder(path):
+def _folder(path: Path) -> Path:
     path.mkdir()
     return path

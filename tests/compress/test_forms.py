@@ -1,10 +1,12 @@
 """Forms: what each keeps of a matrix, against its definition."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from torch import Tensor
 
 from kfac_artifacts.compress import Recipe
 from kfac_artifacts.compress.grouping import by_correlation, even_sizes
@@ -17,11 +19,11 @@ DIMS = st.integers(1, 14)
 SEEDS = st.integers(0, 10**6)
 
 
-def applied(name, matrix, **options):
+def applied(name: str, matrix: Tensor, **options: Any) -> Any:
     return Recipe.parse(name).form.apply(original(matrix, **options))
 
 
-def test_the_bias_joins_the_last_block():
+def test_the_bias_joins_the_last_block() -> None:
     assert even_sizes(769, 8, bias=True) == [96] * 7 + [97]
     assert even_sizes(768, 8, bias=False) == [96] * 8
     assert even_sizes(769, 8, bias=False) == [97] + [96] * 7
@@ -31,7 +33,9 @@ def test_the_bias_joins_the_last_block():
 
 
 @given(dim=st.integers(1, 2000), count=st.integers(1, 3000), bias=st.booleans())
-def test_blocks_are_even_for_any_number_of_coordinates(dim, count, bias):
+def test_blocks_are_even_for_any_number_of_coordinates(
+    dim: Any, count: Any, bias: Any
+) -> None:
     sizes = even_sizes(dim, count, bias=bias)
     assert sum(sizes) == dim
     own = dim - (bias and dim > 1)
@@ -42,14 +46,16 @@ def test_blocks_are_even_for_any_number_of_coordinates(dim, count, bias):
     assert without == sorted(without, reverse=True)
 
 
-def test_no_blocks_are_refused():
+def test_no_blocks_are_refused() -> None:
     with pytest.raises(SettingsError, match="at least 1, not 0"):
         even_sizes(5, 0, bias=False)
 
 
 @given(dim=DIMS, count=st.integers(1, 16), seed=SEEDS, bias=st.booleans())
 @settings(deadline=None)
-def test_blocks_keep_their_entries_and_nothing_else(dim, count, seed, bias):
+def test_blocks_keep_their_entries_and_nothing_else(
+    dim: Any, count: Any, seed: Any, bias: Any
+) -> None:
     matrix = covariance(dim, seed)
     found = applied(f"block-{count}", matrix, bias=bias)
     assert isinstance(found, BlockDiagonal)
@@ -61,7 +67,9 @@ def test_blocks_keep_their_entries_and_nothing_else(dim, count, seed, bias):
 
 @given(groups=st.integers(2, 5), each=st.integers(2, 6), seed=SEEDS)
 @settings(deadline=None, max_examples=40)
-def test_correlation_finds_groups_that_were_shuffled(groups, each, seed):
+def test_correlation_finds_groups_that_were_shuffled(
+    groups: Any, each: Any, seed: Any
+) -> None:
     dim = groups * each
     blocks = [covariance(each, seed + i) for i in range(groups)]
     order = torch.randperm(dim, generator=torch.Generator().manual_seed(seed))
@@ -74,7 +82,7 @@ def test_correlation_finds_groups_that_were_shuffled(groups, each, seed):
         assert torch.equal(found.permutation, ordered)
 
 
-def test_the_order_is_stored_only_where_it_is_another():
+def test_the_order_is_stored_only_where_it_is_another() -> None:
     shuffled = torch.eye(4) + 0.5 * torch.eye(4)[[2, 3, 0, 1]]
     assert applied("block-2-correlated", shuffled).permutation is not None
     matrix = torch.eye(4)
@@ -85,7 +93,9 @@ def test_the_order_is_stored_only_where_it_is_another():
 
 @given(dim=DIMS, count=st.integers(1, 6), seed=SEEDS, samples=st.integers(0, 3))
 @settings(deadline=None)
-def test_correlated_blocks_are_blocks_of_any_covariance(dim, count, seed, samples):
+def test_correlated_blocks_are_blocks_of_any_covariance(
+    dim: Any, count: Any, seed: Any, samples: Any
+) -> None:
     matrix = covariance(dim, seed, samples)
     found = applied(f"block-{count}-correlated", matrix, bias=True)
     sizes = even_sizes(dim, count, bias=True)
@@ -102,7 +112,9 @@ def test_correlated_blocks_are_blocks_of_any_covariance(dim, count, seed, sample
 
 @given(dim=DIMS, rank=st.integers(1, 16), seed=SEEDS, definite=st.booleans())
 @settings(deadline=None)
-def test_svd_is_the_best_of_its_rank(dim, rank, seed, definite):
+def test_svd_is_the_best_of_its_rank(
+    dim: Any, rank: Any, seed: Any, definite: Any
+) -> None:
     matrix = covariance(dim, seed)
     if not definite:
         matrix = matrix - matrix.trace() / (2 * dim) * torch.eye(dim)
@@ -118,7 +130,9 @@ def test_svd_is_the_best_of_its_rank(dim, rank, seed, definite):
 
 @given(dim=DIMS, rank=st.integers(1, 16), seed=SEEDS, samples=st.integers(0, 20))
 @settings(deadline=None)
-def test_low_rank_keeps_the_diagonal_and_stays_semidefinite(dim, rank, seed, samples):
+def test_low_rank_keeps_the_diagonal_and_stays_semidefinite(
+    dim: Any, rank: Any, seed: Any, samples: Any
+) -> None:
     matrix = covariance(dim, seed, samples)
     found = applied(f"low-rank-{rank}", matrix)
     scale = float(matrix.diagonal().max())
@@ -135,7 +149,9 @@ def test_low_rank_keeps_the_diagonal_and_stays_semidefinite(dim, rank, seed, sam
 
 @given(dim=DIMS, seed=SEEDS, percent=st.integers(1, 100))
 @settings(deadline=None)
-def test_a_share_of_the_trace_is_kept_by_the_fewest_vectors(dim, seed, percent):
+def test_a_share_of_the_trace_is_kept_by_the_fewest_vectors(
+    dim: Any, seed: Any, percent: Any
+) -> None:
     matrix = covariance(dim, seed)
     values = torch.linalg.eigvalsh(matrix).double().flip(0)
     for kind in ("svd", "low-rank"):
@@ -147,14 +163,18 @@ def test_a_share_of_the_trace_is_kept_by_the_fewest_vectors(dim, seed, percent):
 
 
 @pytest.mark.parametrize(("percent", "rank"), [(1, 1), (25, 3), (50, 5), (100, 10)])
-def test_a_share_of_the_rank_is_rounded_but_never_to_none(percent, rank):
+def test_a_share_of_the_rank_is_rounded_but_never_to_none(
+    percent: int, rank: int
+) -> None:
     share = {25: 30}.get(percent, percent)
     assert len(applied(f"svd-{share}%", covariance(10, 1)).values) == rank
 
 
 @given(dim=DIMS, seed=SEEDS, percent=st.floats(0.1, 100).map(lambda p: f"{p:.1f}"))
 @settings(deadline=None)
-def test_pruning_keeps_the_largest_and_the_diagonal(dim, seed, percent):
+def test_pruning_keeps_the_largest_and_the_diagonal(
+    dim: Any, seed: Any, percent: Any
+) -> None:
     matrix = covariance(dim, seed)
     found = applied(f"prune-{percent}%", matrix)
     assert isinstance(found, Pruned)
@@ -172,7 +192,7 @@ def test_pruning_keeps_the_largest_and_the_diagonal(dim, seed, percent):
 
 @given(dim=DIMS, seed=SEEDS)
 @settings(deadline=None)
-def test_diagonal_is_the_diagonal(dim, seed):
+def test_diagonal_is_the_diagonal(dim: Any, seed: Any) -> None:
     matrix = covariance(dim, seed)
     found = applied("diagonal", matrix)
     assert isinstance(found, Diagonal)

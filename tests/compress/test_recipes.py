@@ -1,6 +1,7 @@
 """Recipes by name: what is written is what is read."""
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
@@ -35,8 +36,8 @@ PERCENTS = st.one_of(
     storage=st.sampled_from(["", *(f"+{name}" for name in storages())]),
 )
 def test_every_form_of_the_help_is_read_with_every_storage(
-    form, count, percent, storage
-):
+    form: Any, count: Any, percent: Any, storage: Any
+) -> None:
     name = form.replace("P%", f"{percent}%")
     name = re.sub(r"-[KR](?=-|$)", f"-{count}", name) + storage
     recipe = Recipe.parse(name)
@@ -44,14 +45,14 @@ def test_every_form_of_the_help_is_read_with_every_storage(
     assert Recipe.parse(recipe.name) == recipe
 
 
-def test_the_help_names_all_kinds_of_forms():
+def test_the_help_names_all_kinds_of_forms() -> None:
     assert len(FORMS) == 10
     kinds = {type(Recipe.parse(re.sub("[KRP]", "7", form)).form) for form in FORMS}
     assert kinds == {Blocks, Leading, Prune, OnlyDiagonal}
 
 
 @pytest.mark.parametrize("storage", storages())
-def test_a_storage_alone_keeps_the_structure(storage):
+def test_a_storage_alone_keeps_the_structure(storage: str) -> None:
     recipe = Recipe.parse(storage)
     assert recipe == Recipe(Keep(), storage)
     assert recipe.name == storage
@@ -59,12 +60,12 @@ def test_a_storage_alone_keeps_the_structure(storage):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_other_names_of_recipes(name):
+def test_presets_are_other_names_of_recipes(name: str) -> None:
     assert Recipe.parse(name) == Recipe.parse(PRESETS[name])
     assert name in HELP
 
 
-def test_numbers_mean_what_they_say():
+def test_numbers_mean_what_they_say() -> None:
     assert Recipe.parse("low-rank-32").form == Leading(32.0, "rank", True)
     assert Recipe.parse("low-rank-32%").form == Leading(0.32, "share", True)
     assert Recipe.parse("svd-trace-99.5%").form == Leading(0.995, "trace", False)
@@ -72,7 +73,7 @@ def test_numbers_mean_what_they_say():
     assert Recipe.parse("block-4-correlated").form == Blocks(4, correlated=True)
 
 
-def test_only_float32_goes_without_saying():
+def test_only_float32_goes_without_saying() -> None:
     assert Recipe.parse("block-4+float32").name == "block-4"
     assert Recipe.parse("block-4+int8").name == "block-4+int8"
     assert Recipe.parse("block-4").storage == "symmetric-float32"
@@ -81,7 +82,7 @@ def test_only_float32_goes_without_saying():
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_names_are_refused_with_those_there_are(name):
+def test_other_names_are_refused_with_those_there_are(name: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Recipe.parse(name)
     assert repr(name) in str(caught.value)
@@ -89,7 +90,7 @@ def test_other_names_are_refused_with_those_there_are(name):
 
 
 @pytest.mark.parametrize("name", ["block-8+int4", "svd-3+", "block-8+int8+int8"])
-def test_other_storages_are_refused_with_those_there_are(name):
+def test_other_storages_are_refused_with_those_there_are(name: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Recipe.parse(name)
     assert all(storage in str(caught.value) for storage in storages())
@@ -98,13 +99,13 @@ def test_other_storages_are_refused_with_those_there_are(name):
 @pytest.mark.parametrize(
     "name", ["block-0", "block-0-correlated", "low-rank-0", "svd-0"]
 )
-def test_nothing_cannot_be_kept(name):
+def test_nothing_cannot_be_kept(name: str) -> None:
     with pytest.raises(SettingsError, match="at least 1, not 0"):
         Recipe.parse(name)
 
 
 @pytest.mark.parametrize("percent", ["0", "0.0", "100.1", "101"])
 @pytest.mark.parametrize("kind", [form for form in FORMS if "P%" in form])
-def test_percentages_are_above_0_and_at_most_100(kind, percent):
+def test_percentages_are_above_0_and_at_most_100(kind: str, percent: str) -> None:
     with pytest.raises(SettingsError, match=f"at most 100 %, not {percent}"):
         Recipe.parse(kind.replace("P", percent))

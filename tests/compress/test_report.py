@@ -2,12 +2,14 @@
 
 import zlib
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from kfac_artifacts.artifact import HeldFactors
+from kfac_artifacts.artifact import Artifact, GramianBlock, HeldFactors, KroneckerBlock
 from kfac_artifacts.compress import compression_report, save_artifact
 from kfac_artifacts.compress.report import DIRECTIONS
 from kfac_artifacts.errors import MismatchError
@@ -21,7 +23,9 @@ RECIPES = ["float32", "small", "block-3+int8", "prune-10%+bfloat16", "svd-2"]
 
 
 @pytest.fixture(scope="module", params=RECIPES)
-def pair(request, tmp_path_factory):
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Artifact, Artifact]:
     """An artifact of three tasks and what was made of it."""
     root = tmp_path_factory.mktemp("pair")
     before = on_disk(rich(tasks=3), root / "before")
@@ -29,7 +33,7 @@ def pair(request, tmp_path_factory):
     return before, load_artifact(root / "after", verify=False)
 
 
-def vectors(block, tau):
+def vectors(block: GramianBlock | KroneckerBlock, tau: dict[str, Tensor]) -> Tensor:
     """A block's part of a task vector, flattened as the block is, by hand."""
     own = [tau[name] for name in block.parameters]
     if block.kind == "gramian":
@@ -42,12 +46,14 @@ def vectors(block, tau):
     return W.reshape(-1).double()
 
 
-def penalty(artifact, name, tau):
+def penalty(artifact: Artifact, name: str, tau: dict[str, Tensor]) -> float:
     vec = vectors(artifact.blocks[name], tau)
     return float(vec @ block_matrix(artifact, name) @ vec)
 
 
-def test_error_norm_and_trace_are_those_of_the_blocks(pair):
+def test_error_norm_and_trace_are_those_of_the_blocks(
+    pair: tuple[Artifact, Artifact],
+) -> None:
     before, after = pair
     report = compression_report(before, after)
     assert [module.name for module in report.modules] == list(RICH_BLOCKS)
@@ -61,7 +67,9 @@ def test_error_norm_and_trace_are_those_of_the_blocks(pair):
     assert report.error == pytest.approx(total_error(before, after), rel=1e-6, abs=1e-7)
 
 
-def test_the_smallest_eigenvalue_is_one_or_a_bound(pair):
+def test_the_smallest_eigenvalue_is_one_or_a_bound(
+    pair: tuple[Artifact, Artifact],
+) -> None:
     before, after = pair
     for module in compression_report(before, after).modules:
         names = after.blocks[module.name].factors
@@ -74,7 +82,9 @@ def test_the_smallest_eigenvalue_is_one_or_a_bound(pair):
             assert module.min_eigenvalue == pytest.approx(min(lowest), abs=1e-7)
 
 
-def test_random_directions_are_products_of_vectors(pair):
+def test_random_directions_are_products_of_vectors(
+    pair: tuple[Artifact, Artifact],
+) -> None:
     before, after = pair
     for module in compression_report(before, after).modules:
         generator = torch.Generator().manual_seed(zlib.crc32(module.name.encode()))
@@ -95,7 +105,9 @@ def test_random_directions_are_products_of_vectors(pair):
         assert module.random == pytest.approx(expected, rel=1e-6, abs=1e-7)
 
 
-def test_penalties_along_task_vectors_are_compared(pair):
+def test_penalties_along_task_vectors_are_compared(
+    pair: tuple[Artifact, Artifact],
+) -> None:
     before, after = pair
     taus = [change(seed=1), change(seed=2)]
     report = compression_report(before, after, taus)
@@ -110,7 +122,9 @@ def test_penalties_along_task_vectors_are_compared(pair):
 @pytest.mark.parametrize(
     "lacking", ["q.weight", "q.bias", "experts.bias", "norm.weight"]
 )
-def test_parameters_that_are_lacking_count_as_unchanged(pair, lacking):
+def test_parameters_that_are_lacking_count_as_unchanged(
+    pair: tuple[Artifact, Artifact], lacking: str
+) -> None:
     before, after = pair
     tau = change(seed=3)
     zeros = {**tau, lacking: torch.zeros(RICH_SHAPES[lacking])}
@@ -122,23 +136,28 @@ def test_parameters_that_are_lacking_count_as_unchanged(pair, lacking):
     assert directions["q"] is not None
 
 
-def test_a_task_vector_of_other_parameters_has_no_ratio(pair):
+def test_a_task_vector_of_other_parameters_has_no_ratio(
+    pair: tuple[Artifact, Artifact],
+) -> None:
     before, after = pair
     report = compression_report(before, after, [{"other": torch.ones(3)}])
     assert report.directions == (None,)
     assert {module.directions for module in report.modules} == {(None,)}
 
 
-def test_without_task_vectors_there_are_no_ratios(pair):
+def test_without_task_vectors_there_are_no_ratios(
+    pair: tuple[Artifact, Artifact],
+) -> None:
     report = compression_report(*pair)
     assert report.directions == ()
     assert {module.directions for module in report.modules} == {()}
 
 
-def test_bytes_are_those_in_the_files(pair):
+def test_bytes_are_those_in_the_files(pair: tuple[Artifact, Artifact]) -> None:
     report = compression_report(*pair)
     for artifact, side in zip(pair, ("before", "after"), strict=True):
-        directory = artifact.factors._directory
+        held: Any = artifact.factors
+        directory = held._directory
         stored = open_tensors(directory / "factors.safetensors")
         nbytes = {key: stored.get_tensor(key).nbytes for key in stored.keys()}  # noqa: SIM118
         sizes = {module.name: getattr(module, side) for module in report.modules}
@@ -149,7 +168,7 @@ def test_bytes_are_those_in_the_files(pair):
             assert sizes[name] == own
 
 
-def test_nothing_lost_is_zero_to_the_last_bit(tmp_path):
+def test_nothing_lost_is_zero_to_the_last_bit(tmp_path: Path) -> None:
     before = on_disk(rich(), tmp_path / "before")
     save_artifact(before, tmp_path / "after", recipe="float32")
     report = compression_report(
@@ -162,7 +181,7 @@ def test_nothing_lost_is_zero_to_the_last_bit(tmp_path):
         assert module.before == module.after
 
 
-def test_blocks_that_are_zero_have_lost_nothing(tmp_path):
+def test_blocks_that_are_zero_have_lost_nothing(tmp_path: Path) -> None:
     of = plain()
     zero = {n: Dense(torch.zeros(f.dim, f.dim)) for n, f in of.factors.items()}
     before = on_disk(replace(of, factors=HeldFactors(zero)), tmp_path / "before")
@@ -174,7 +193,7 @@ def test_blocks_that_are_zero_have_lost_nothing(tmp_path):
         assert module.min_eigenvalue == 0
 
 
-def test_an_artifact_in_memory_has_its_sizes_there():
+def test_an_artifact_in_memory_has_its_sizes_there() -> None:
     one = rich()
     modules = compression_report(one, rich()).modules
     sizes = sum(factor.nbytes for factor in one.factors.values())
@@ -182,13 +201,13 @@ def test_an_artifact_in_memory_has_its_sizes_there():
     assert all(m.error == 0 for m in modules)
 
 
-def test_other_artifacts_are_refused(tmp_path):
+def test_other_artifacts_are_refused(tmp_path: Path) -> None:
     one, other = on_disk(rich(), tmp_path / "a"), on_disk(plain(), tmp_path / "b")
     with pytest.raises(MismatchError, match="same blocks"):
         compression_report(one, other)
 
 
-def test_progress_is_told_after_every_module(pair):
-    told = []
+def test_progress_is_told_after_every_module(pair: tuple[Artifact, Artifact]) -> None:
+    told: list[int] = []
     compression_report(*pair, (), told.append)
     assert told == [1] * len(RICH_BLOCKS)

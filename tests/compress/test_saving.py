@@ -1,6 +1,7 @@
 """One door for saving: what the command does is what the library does."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def frail() -> Artifact:
     return replace(artifact, factors=HeldFactors(factors))
 
 
-def test_storing_as_int8_lifts_and_tells_its_loss(tmp_path):
+def test_storing_as_int8_lifts_and_tells_its_loss(tmp_path: Path) -> None:
     write_artifact(frail(), tmp_path / "raw", storage="int8")
     save_artifact(frail(), tmp_path / "a", storage="int8")
     raw, found = load_artifact(tmp_path / "raw"), load_artifact(tmp_path / "a")
@@ -45,13 +46,13 @@ def test_storing_as_int8_lifts_and_tells_its_loss(tmp_path):
     assert all(finding.good for finding in verify(tmp_path / "a"))
 
 
-def test_storage_and_recipe_int8_are_one_room(tmp_path):
+def test_storage_and_recipe_int8_are_one_room(tmp_path: Path) -> None:
     save_artifact(rich(), tmp_path / "a", storage="int8")
     save_artifact(rich(), tmp_path / "b", recipe="int8")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_what_is_int8_already_is_written_again_as_it_is(tmp_path):
+def test_what_is_int8_already_is_written_again_as_it_is(tmp_path: Path) -> None:
     save_artifact(frail(), tmp_path / "a", storage="int8")
     save_artifact(load_artifact(tmp_path / "a"), tmp_path / "b")
     one, two = load_artifact(tmp_path / "a"), load_artifact(tmp_path / "b")
@@ -61,24 +62,26 @@ def test_what_is_int8_already_is_written_again_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("storage", [None, "float32", "symmetric-bfloat16"])
-def test_other_storages_are_no_compression(tmp_path, storage):
+def test_other_storages_are_no_compression(tmp_path: Path, storage: str | None) -> None:
     save_artifact(rich(), tmp_path / "a", storage=storage)
     write_artifact(rich(), tmp_path / "b", storage=storage)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_a_recipe_takes_no_storage(tmp_path):
+def test_a_recipe_takes_no_storage(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="give no storage"):
         save_artifact(rich(), tmp_path / "a", storage="int8", recipe="small")
     assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize("how", [{"storage": "int4"}, {"recipe": "int4"}])
-def test_what_there_is_not_is_refused_before_anything_is_written(tmp_path, how):
+def test_what_there_is_not_is_refused_before_anything_is_written(
+    tmp_path: Path, how: dict[str, str]
+) -> None:
     with pytest.raises(SettingsError, match="there is no"):
         save_artifact(rich(), tmp_path / "a", **how)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_default_is_a_recipe():
+def test_the_default_is_a_recipe() -> None:
     assert Recipe.parse(DEFAULT_RECIPE)

@@ -1,21 +1,32 @@
 """Fidelity in float64, against brute force with ``torch.func``."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.func import jvp
+from torch.nn import Module
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kfac_artifacts.artifact import HeldFactors, KroneckerBlock, Layout, NamedConfig
+from kfac_artifacts.artifact import (
+    Artifact,
+    GramianBlock,
+    HeldFactors,
+    KroneckerBlock,
+    Layout,
+    NamedConfig,
+)
 from kfac_artifacts.chosen import choose_examples
 from kfac_artifacts.errors import CoverageError, MismatchError, SettingsError
 from kfac_artifacts.estimate import Nearest
 from kfac_artifacts.factors import Dense
-from kfac_artifacts.fidelity import fidelity
+from kfac_artifacts.fidelity import Comparison, Fidelity, fidelity
 from kfac_artifacts.fidelity.directions import Random, gradients
 from kfac_artifacts.merge import merge
-from kfac_artifacts.network import Network, OutputMap, TensorExamples
+from kfac_artifacts.network import Batch, Network, OutputMap, TensorExamples
 from kfac_artifacts.task_vector import TaskVector
 from tests import models
 from tests.artifacts import dense_block
@@ -26,25 +37,25 @@ F64 = torch.float64
 
 
 @pytest.fixture(autouse=True)
-def _kernel_with_forward_mode():
+def _kernel_with_forward_mode() -> Iterator[None]:
     """``jvp`` has no rule for fused attention."""
     with sdpa_kernel(SDPBackend.MATH):
         yield
 
 
-def _mean_pool(module, batch):
+def _mean_pool(module: Module, batch: dict[str, Tensor]) -> Tensor:
     hidden = module(**batch).last_hidden_state
     mask = batch["attention_mask"][..., None].to(hidden.dtype)
     pooled = (hidden * mask).sum(1) / mask.sum(1)
     return pooled / pooled.norm(dim=-1, keepdim=True)
 
 
-def bert(seed=0):
+def bert(seed: int = 0) -> Network:
     module = models.tiny_bert(seed, dtype=F64)
     return Network(module, OutputMap(NamedConfig("mean"), _mean_pool), "bert")
 
 
-def texts(count, seed, name="texts"):
+def texts(count: int, seed: int, name: str = "texts") -> TensorExamples:
     """Texts of two to five tokens, of few words."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(4, 12, (count, 5), generator=generator)
@@ -53,7 +64,7 @@ def texts(count, seed, name="texts"):
     return TensorExamples({"input_ids": ids * mask, "attention_mask": mask}, name)
 
 
-def of_block(J, block):
+def of_block(J: dict[str, Tensor], block: GramianBlock | KroneckerBlock) -> Tensor:
     """``[N, C, D]`` of one block, its columns as ``vec W`` has them."""
     n, c = J[block.parameters[0]].shape[:2]
     rows = [
@@ -64,9 +75,11 @@ def of_block(J, block):
     return torch.stack(rows).reshape(n, c, -1)
 
 
-def brute_force(network, artifact, batch):
+def brute_force(
+    network: Network, artifact: Artifact, batch: dict[str, Tensor]
+) -> dict[str, tuple[Tensor, ...]]:
     """``‖K‖²``, ``⟨G, K⟩`` and ``‖G‖²`` of every block, pairs of different examples."""
-    found = {}
+    found: dict[str, tuple[Tensor, ...]] = {}
     jacobian = jacobians(network, batch)
     for name, block in artifact.blocks.items():
         J = of_block(jacobian, block)
@@ -80,7 +93,7 @@ def brute_force(network, artifact, batch):
 
 
 @pytest.fixture(scope="module")
-def artifacts():
+def artifacts() -> dict[str, Artifact]:
     network = bert()
     one, two = (
         compute(network, texts(6, seed, name), cotangents=EXACT)
@@ -96,8 +109,8 @@ def artifacts():
 
 @pytest.mark.parametrize("which", ["kfac", "merged", "two terms"])
 def test_the_error_is_that_of_the_gramians_over_pairs_of_different_examples(
-    artifacts, which
-):
+    artifacts: dict[str, Artifact], which: str
+) -> None:
     network, data, artifact = bert(), texts(5, 7), artifacts[which]
     found = fidelity(artifact, network, data, draws=None, directions=0, batch_size=2)
     expected = brute_force(network, artifact, data.batch(range(5)))
@@ -120,7 +133,9 @@ def test_the_error_is_that_of_the_gramians_over_pairs_of_different_examples(
     assert shares[0] == pytest.approx(next(iter(lost.values())) / sum(lost.values()))
 
 
-def _assert_compares(comparison, square, inner, pairs):
+def _assert_compares(
+    comparison: Comparison, square: Tensor, inner: Tensor, pairs: Tensor
+) -> None:
     assert comparison.norm**2 == pytest.approx(float(pairs))
     assert comparison.predicted_norm**2 == pytest.approx(float(square))
     error = float((square - 2 * inner + pairs) / pairs)
@@ -130,7 +145,9 @@ def _assert_compares(comparison, square, inner, pairs):
     assert comparison.best_scale == pytest.approx(float(inner / square))
 
 
-def test_the_standard_error_is_that_of_leaving_each_example_out(artifacts):
+def test_the_standard_error_is_that_of_leaving_each_example_out(
+    artifacts: dict[str, Artifact],
+) -> None:
     network, data, artifact = bert(), texts(5, 7), artifacts["kfac"]
     found = fidelity(artifact, network, data, draws=None, directions=0)
     expected = brute_force(network, artifact, data.batch(range(5)))
@@ -145,7 +162,7 @@ def test_the_standard_error_is_that_of_leaving_each_example_out(artifacts):
     assert found.modules[0].comparison.standard_error == pytest.approx(float(error))
 
 
-def test_drifts_are_those_of_the_jacobian(artifacts):
+def test_drifts_are_those_of_the_jacobian(artifacts: dict[str, Artifact]) -> None:
     network, artifact = bert(), artifacts["merged"]
     data = texts(5, 7)
     found = fidelity(
@@ -176,15 +193,23 @@ def test_drifts_are_those_of_the_jacobian(artifacts):
             _assert_parts(found, artifact, network, batch, (kind, number, tau))
 
 
-def _moved(network, batch, tau):
+def _moved(
+    network: Network, batch: dict[str, Tensor], tau: dict[str, Tensor]
+) -> Tensor:
     values = {n: network.parameters()[n].detach() for n in tau}
-    _, change = jvp(
-        lambda p: network.functional_call(p, batch), (values,), (dict(tau),)
-    )
+    change = jvp(lambda p: network.functional_call(p, batch), (values,), (dict(tau),))[
+        1
+    ]
     return change.detach()
 
 
-def _assert_parts(found, artifact, network, batch, direction):
+def _assert_parts(
+    found: Fidelity,
+    artifact: Artifact,
+    network: Network,
+    batch: dict[str, Tensor],
+    direction: tuple[str, int, dict[str, Tensor]],
+) -> None:
     kind, number, tau = direction
     for module in found.modules:
         block = artifact.blocks[module.name]
@@ -199,12 +224,12 @@ def _assert_parts(found, artifact, network, batch, direction):
         )
 
 
-def _image(module, batch):
+def _image(module: Module, batch: Batch) -> Any:
     pooled = module.vision_model(**batch).pooler_output
     return module.visual_projection(pooled)
 
 
-def _cls(module, batch):
+def _cls(module: Module, batch: Batch) -> Any:
     return module(**batch).last_hidden_state[:, 0]
 
 
@@ -212,7 +237,9 @@ def _cls(module, batch):
     ("kind", "f"),
     [("t5", _mean_pool), ("gpt2", _mean_pool), ("vit", _cls), ("clip", _image)],
 )
-def test_drifts_of_every_kind_of_model_are_those_of_the_jacobian(kind, f):
+def test_drifts_of_every_kind_of_model_are_those_of_the_jacobian(
+    kind: str, f: Callable[..., Any]
+) -> None:
     network = Network(
         models.MODELS[kind](dtype=F64), OutputMap(NamedConfig(kind), f), kind
     )
@@ -229,7 +256,7 @@ def test_drifts_of_every_kind_of_model_are_those_of_the_jacobian(kind, f):
     _assert_parts(found, artifact, network, batch, ("random", 0, tau))
 
 
-def test_a_gradient_direction_is_the_mean_gradient_along_signs():
+def test_a_gradient_direction_is_the_mean_gradient_along_signs() -> None:
     network, data = bert(), texts(5, 7)
     (direction,) = gradients(network, data, [0, 2, 3], seed=1)
     names = ["encoder.layer.1.output.dense.weight", "encoder.layer.0.output.dense.bias"]
@@ -245,14 +272,14 @@ def test_a_gradient_direction_is_the_mean_gradient_along_signs():
     assert matching.sum() == 1
 
 
-def linear_network(d_in=3, d_out=2):
+def linear_network(d_in: int = 3, d_out: int = 2) -> Network:
     module = torch.nn.Linear(d_in, d_out, bias=False, dtype=F64)
     return Network(
         module, OutputMap(NamedConfig("z"), lambda m, b: m(b["x"])), "linear"
     )
 
 
-def scaled(artifact, factor):
+def scaled(artifact: Artifact, factor: float) -> Artifact:
     factors = {
         name: Dense(factor * f.to_dense()) if name.endswith(".B") else f
         for name, f in artifact.factors.items()
@@ -260,7 +287,7 @@ def scaled(artifact, factor):
     return replace(artifact, factors=HeldFactors(factors))
 
 
-def test_where_kfac_is_exact_there_is_no_error_and_twice_the_scale_is_seen():
+def test_where_kfac_is_exact_there_is_no_error_and_twice_the_scale_is_seen() -> None:
     network = linear_network()
     x = torch.tensor([[1.0, 2.0, -1.0]], dtype=F64)
     artifact = compute(network, TensorExamples({"x": x}, "one"), cotangents=EXACT)
@@ -282,7 +309,7 @@ def test_where_kfac_is_exact_there_is_no_error_and_twice_the_scale_is_seen():
     assert twice.total.cosine == pytest.approx(1)
 
 
-def test_the_estimates_are_unbiased_over_many_samples():
+def test_the_estimates_are_unbiased_over_many_samples() -> None:
     """For ``z = W x`` with x ~ N(0, S) the Gramian is the identity times S."""
     network = linear_network()
     generator = torch.Generator().manual_seed(0)
@@ -307,7 +334,9 @@ def test_the_estimates_are_unbiased_over_many_samples():
         assert (found.mean() - expected).abs() < 3 * noise
 
 
-def test_random_cotangents_approach_the_unit_vectors(artifacts):
+def test_random_cotangents_approach_the_unit_vectors(
+    artifacts: dict[str, Artifact],
+) -> None:
     network, data, artifact = bert(), texts(5, 7), artifacts["kfac"]
     exact = fidelity(artifact, network, data, draws=None, directions=0)
     drawn = fidelity(artifact, network, data, draws=300, directions=0)
@@ -318,7 +347,9 @@ def test_random_cotangents_approach_the_unit_vectors(artifacts):
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": 2}, {"memory": 6000}])
-def test_neither_batches_nor_memory_change_what_is_found(artifacts, settings):
+def test_neither_batches_nor_memory_change_what_is_found(
+    artifacts: dict[str, Artifact], settings: dict[str, int]
+) -> None:
     network, data, artifact = bert(), texts(12, 7), artifacts["kfac"]
     one = fidelity(artifact, network, data, count=6, directions=1)
     other = fidelity(artifact, network, data, count=6, directions=1, **settings)
@@ -329,12 +360,14 @@ def test_neither_batches_nor_memory_change_what_is_found(artifacts, settings):
             assert a.drifts[kind][0].true == pytest.approx(b.drifts[kind][0].true)
 
 
-def test_a_module_that_does_not_fit_into_memory_is_refused(artifacts):
+def test_a_module_that_does_not_fit_into_memory_is_refused(
+    artifacts: dict[str, Artifact],
+) -> None:
     with pytest.raises(SettingsError, match="does not fit"):
         fidelity(artifacts["kfac"], bert(), texts(5, 7), memory=100)
 
 
-def test_examples_that_the_artifact_was_computed_from_are_left_out():
+def test_examples_that_the_artifact_was_computed_from_are_left_out() -> None:
     network, data = bert(), texts(12, 1)
     artifact = compute(network, data, count=5)
     found = fidelity(artifact, network, data, count=100, directions=0)
@@ -348,20 +381,24 @@ def test_examples_that_the_artifact_was_computed_from_are_left_out():
         fidelity(compute(network, data), network, data)
 
 
-def test_data_of_the_same_name_that_differ_raise_a_doubt(artifacts):
+def test_data_of_the_same_name_that_differ_raise_a_doubt(
+    artifacts: dict[str, Artifact],
+) -> None:
     found = fidelity(artifacts["kfac"], bert(), texts(8, 9, "one"), directions=0)
     assert found.held_out.known == 0
     assert "cannot be told" in found.held_out.doubt
 
 
-def test_no_cotangent_is_one_of_the_artifact(artifacts):
+def test_no_cotangent_is_one_of_the_artifact(artifacts: dict[str, Artifact]) -> None:
     found = fidelity(artifacts["kfac"], bert(), texts(5, 7), directions=0)
     seeds = {s.cotangents.seed for s in artifacts["kfac"].provenance.sources}
     assert found.cotangents.seed not in seeds
     assert found.cotangents.name == "mc"  # pairs need independent ones
 
 
-def test_another_model_and_other_blocks_are_refused(artifacts):
+def test_another_model_and_other_blocks_are_refused(
+    artifacts: dict[str, Artifact],
+) -> None:
     artifact, data = artifacts["kfac"], texts(5, 7)
     with pytest.raises(MismatchError, match="other values"):
         fidelity(artifact, bert(seed=1), data)
@@ -375,12 +412,16 @@ def test_another_model_and_other_blocks_are_refused(artifacts):
 
 
 @pytest.mark.parametrize("settings", [{"count": 0}, {"draws": 0}, {"directions": -1}])
-def test_impossible_numbers_are_refused(artifacts, settings):
+def test_impossible_numbers_are_refused(
+    artifacts: dict[str, Artifact], settings: dict[str, int]
+) -> None:
     with pytest.raises(SettingsError, match="at least"):
         fidelity(artifacts["kfac"], bert(), texts(5, 7), **settings)
 
 
-def test_a_task_vector_counts_as_far_as_it_is_covered(artifacts):
+def test_a_task_vector_counts_as_far_as_it_is_covered(
+    artifacts: dict[str, Artifact],
+) -> None:
     network, data = bert(), texts(5, 7)
     part = compute(network, texts(6, 1, "one"), only=["encoder.layer.1.*"])
     moved = ["encoder.layer.1.output.dense.bias", "encoder.layer.0.output.dense.bias"]
@@ -401,7 +442,7 @@ def test_a_task_vector_counts_as_far_as_it_is_covered(artifacts):
         fidelity(part, network, data, task_vectors={"t": outside})
 
 
-def test_the_model_is_left_as_it_was_found(artifacts):
+def test_the_model_is_left_as_it_was_found(artifacts: dict[str, Artifact]) -> None:
     network = bert()
     network.module.train()
     before = {n: p.clone() for n, p in network.parameters().items()}

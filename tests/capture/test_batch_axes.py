@@ -1,5 +1,7 @@
 """Where the examples are in a tensor is proved, and never guessed from its shape."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -13,30 +15,30 @@ from tests.brute_force import EXACT, Recorder, assert_exact, randomised
 from tests.computed import compute
 
 
-def numbers(*shape):
+def numbers(*shape: Any) -> Any:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0)).double()
 
 
-def positions_first(x):
+def positions_first(x: Any) -> Any:
     return x.transpose(0, 1)
 
 
-def folded(x):
+def folded(x: Any) -> Any:
     return x.flatten(0, 1)
 
 
-def windows(x):
+def windows(x: Any) -> Any:
     return x.unflatten(1, (-1, 2)).flatten(0, 1)
 
 
-def strided(x):
+def strided(x: Any) -> Any:
     return x.transpose(0, 1).flatten(0, 1)
 
 
 class _Mixed(nn.Module):
     """Linear maps and a norm on tensors whose examples are where ``move`` puts them."""
 
-    def __init__(self, move, back, pool=None):
+    def __init__(self, move: Any, back: Any, pool: Any = None) -> None:
         super().__init__()
         self.layer = nn.Linear(4, 4)
         self.norm = nn.LayerNorm(4)
@@ -44,7 +46,7 @@ class _Mixed(nn.Module):
         self.move, self.back = move, back
         self.pool = pool or (lambda z: z.sum(1))
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         z = self.head(torch.tanh(self.norm(self.layer(self.move(x)))))
         return self.pool(self.back(z, x))
 
@@ -67,7 +69,9 @@ MOVES = {
 
 @pytest.mark.parametrize("kind", MOVES)
 @pytest.mark.parametrize(("count", "positions"), [(2, 2), (3, 4), (5, 6), (4, 4)])
-def test_every_order_is_exact_even_where_shapes_agree(kind, count, positions):
+def test_every_order_is_exact_even_where_shapes_agree(
+    kind: str, count: int, positions: Any
+) -> None:
     move, back, _ = MOVES[kind]
     module = randomised(_Mixed(move, back))
     batch = {"x": numbers(count, positions, 4)}
@@ -76,7 +80,7 @@ def test_every_order_is_exact_even_where_shapes_agree(kind, count, positions):
 
 @pytest.mark.parametrize("kind", MOVES)
 @pytest.mark.parametrize("pool", ["sum", "first"])
-def test_the_order_that_is_proved_is_the_true_one(kind, pool):
+def test_the_order_that_is_proved_is_the_true_one(kind: str, pool: Any) -> None:
     """Two examples, two windows of two: only the cotangents tell, or one position."""
     move, back, order = MOVES[kind]
     first = (lambda z: z[:, 0]) if pool == "first" else None
@@ -90,14 +94,14 @@ def test_the_order_that_is_proved_is_the_true_one(kind, pool):
     }
 
 
-def run(module, x, **options):
+def run(module: nn.Module, x: Any, **options: Any) -> Any:
     network = Network(
         module.double(), OutputMap(NamedConfig("f"), lambda m, b: m(b["x"])), "toy"
     )
     return compute(network, TensorExamples({"x": x}, "x"), cotangents=EXACT, **options)
 
 
-def proved(module, x):
+def proved(module: nn.Module, x: Any) -> Any:
     """What the proof finds covered, and why not the rest, whatever else is asked."""
     network = Network(
         module.double(), OutputMap(NamedConfig("f"), lambda m, b: m(b["x"])), "toy"
@@ -108,34 +112,34 @@ def proved(module, x):
 
 
 @pytest.mark.parametrize("positions", [2, 5])
-def test_examples_on_the_third_axis_are_found(positions):
+def test_examples_on_the_third_axis_are_found(positions: Any) -> None:
     module = _Third()
     with pytest.raises(CoverageError, match=r"cannot be told apart|is nowhere"):
         run(module, numbers(3, positions, 4))
 
 
 class _Third(nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(4, 3)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         moved = x.transpose(0, 1)[None].expand(3, -1, -1, -1)  # [3, T, N, d]
         return self.layer(torch.tanh(moved)).sum((0, 1))
 
 
 class _Mixing(nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(4, 4)
         self.head = nn.Linear(4, 3)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         z = self.layer(x)
         return self.head(torch.tanh(z - z.mean(0)))
 
 
-def test_examples_that_depend_on_one_another_are_found():
+def test_examples_that_depend_on_one_another_are_found() -> None:
     coverage, reasons = proved(_Mixing(), numbers(3, 4))
     assert coverage == {"head"}
     assert "cannot be told apart" in reasons["layer.weight"]
@@ -143,16 +147,16 @@ def test_examples_that_depend_on_one_another_are_found():
         run(_Mixing(), numbers(3, 4))
 
 
-def test_an_order_that_could_be_either_is_refused():
+def test_an_order_that_could_be_either_is_refused() -> None:
     """Example 0 is read at position 0 and example 1 at 1: rows and columns agree."""
 
     class Diagonal(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.layer = nn.Linear(4, 3)
             self.head = nn.Linear(3, 3)
 
-        def forward(self, x):
+        def forward(self, x: Any) -> Any:
             numbers = torch.arange(len(x))
             return self.head(torch.tanh(self.layer(x))[numbers, numbers])
 
@@ -161,13 +165,13 @@ def test_an_order_that_could_be_either_is_refused():
     assert "two axes" in reasons["layer.weight"]
 
 
-def test_a_batch_that_moves_after_the_proof_is_an_error():
+def test_a_batch_that_moves_after_the_proof_is_an_error() -> None:
     class Moving(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.layer = nn.Linear(4, 3)
 
-        def forward(self, x):
+        def forward(self, x: Any) -> Any:
             first = len(x) == 2
             z = self.layer(x if first else x.transpose(0, 1))
             return z.sum(1 if first else 0)
@@ -177,14 +181,14 @@ def test_a_batch_that_moves_after_the_proof_is_an_error():
 
 
 class _Tokens(nn.Module):
-    def __init__(self, *, heeds_mask):
+    def __init__(self, *, heeds_mask: Any) -> None:
         super().__init__()
         self.table = nn.Embedding(9, 4)
         self.layer = nn.Linear(4, 4)
         self.head = nn.Linear(4, 3)
         self.heeds_mask = heeds_mask
 
-    def forward(self, ids, attention_mask):
+    def forward(self, ids: Any, attention_mask: Any) -> Any:
         z = torch.tanh(self.layer(self.table(ids).flatten(0, 1))).view(*ids.shape, 4)
         z = z * attention_mask[..., None] if self.heeds_mask else z
         return self.head(z.sum(1))
@@ -196,18 +200,18 @@ TEXTS = {
 }
 
 
-def test_rows_are_the_real_tokens_and_found_once():
+def test_rows_are_the_real_tokens_and_found_once() -> None:
     module = randomised(_Tokens(heeds_mask=True)).double()
     assert assert_exact(module, lambda m, b: m(**b), TEXTS) == {}
     network = Network(module, OutputMap(NamedConfig("f"), lambda m, b: m(**b)), "toy")
     coverage = prove(network, take_inventory(module), TEXTS)
 
     class Rows(Recorder):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
-            self.rows = []
+            self.rows: list[Any] = []
 
-        def on_input(self, call):
+        def on_input(self, call: Any) -> None:
             self.rows.append(call.rows)
 
     listener = Rows()
@@ -218,7 +222,7 @@ def test_rows_are_the_real_tokens_and_found_once():
     assert head is None
 
 
-def test_a_model_that_reads_what_the_mask_hides_is_found():
+def test_a_model_that_reads_what_the_mask_hides_is_found() -> None:
     module = randomised(_Tokens(heeds_mask=False)).double()
     network = Network(module, OutputMap(NamedConfig("f"), lambda m, b: m(**b)), "toy")
     artifact = compute(network, TensorExamples(TEXTS, "x"), cotangents=EXACT)
@@ -227,7 +231,7 @@ def test_a_model_that_reads_what_the_mask_hides_is_found():
     assert reasons == {"f depends on positions that the attention mask hides"}
 
 
-def test_the_proof_is_four_passes_and_differentiates_what_is_asked_for():
+def test_the_proof_is_four_passes_and_differentiates_what_is_asked_for() -> None:
     module = randomised(_Tokens(heeds_mask=True)).double()
     module.scale = nn.Parameter(torch.ones(4).double())
     network = Network(

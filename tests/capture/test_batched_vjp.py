@@ -1,5 +1,7 @@
 """Several cotangents pulled back at once give what they give one by one."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -19,7 +21,7 @@ ONE_BY_ONE = 1  # room for a single cotangent
 class Twice(nn.Module):
     """A convolution, a norm over channels, attention, and a map that is used twice."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2, 4, 2, stride=2)
         self.norm = nn.GroupNorm(2, 4)
@@ -28,7 +30,7 @@ class Twice(nn.Module):
         self.twice = nn.Linear(4, 4)
         self.scale = nn.Parameter(torch.ones(4))
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         x = torch.relu_(self.norm(self.conv(x)))
         x = self.depthwise(x).flatten(2).mT
         x = x + self.attention(x, x, x, need_weights=False)[0] * self.scale
@@ -39,29 +41,29 @@ class ThroughNumpy(torch.autograd.Function):
     """Doubles; its way back leaves PyTorch, where nothing is batched."""
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any) -> Any:
         return 2 * x
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Any) -> Any:
         return torch.from_numpy(2 * g.numpy())
 
 
-def state(module, batch):
+def state(module: nn.Module, batch: Any) -> Any:
     return module(**batch).last_hidden_state.mean(1)
 
 
-def texts():
+def texts() -> Any:
     torch.manual_seed(0)
     ids = torch.randint(1, 20, (3, 5))
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def images():
+def images() -> Any:
     return {"pixel_values": torch.randn(3, 3, 8, 8, dtype=torch.float64)}
 
 
-def squares():
+def squares() -> Any:
     return {"x": torch.randn(3, 2, 6, 6, dtype=torch.float64)}
 
 
@@ -75,16 +77,16 @@ CASES = {
 
 
 @pytest.fixture
-def backward_passes(monkeypatch):
+def backward_passes(monkeypatch: pytest.MonkeyPatch) -> Any:
     """How many cotangents of each example came back in every backward pass."""
     counts = []
     one, several = Pass.backward, Pass.backward_several
 
-    def noted_one(self, s, **options):
+    def noted_one(self: Any, s: Any, **options: Any) -> None:
         counts.append(1)
         one(self, s, **options)
 
-    def noted_several(self, S, **options):
+    def noted_several(self: Any, S: Any, **options: Any) -> None:
         counts.append(len(S))
         several(self, S, **options)
 
@@ -93,7 +95,7 @@ def backward_passes(monkeypatch):
     return counts
 
 
-def factors(network, batch, cotangents, name="kfac"):
+def factors(network: Network, batch: Any, cotangents: Any, name: str = "kfac") -> Any:
     examples = TensorExamples(batch, "x")
     estimator = ESTIMATORS[name]()
     artifact = compute(
@@ -102,7 +104,7 @@ def factors(network, batch, cotangents, name="kfac"):
     return {n: f.to_dense() for n, f in artifact.factors.items()}
 
 
-def network_of(module, f):
+def network_of(module: nn.Module, f: Any) -> Any:
     return Network(module.double().eval(), OutputMap(NamedConfig("f"), f), "toy")
 
 
@@ -110,11 +112,15 @@ def network_of(module, f):
 @pytest.mark.parametrize("estimator", ["kfac", "kfac-reduce"])
 @pytest.mark.parametrize("cotangents", [EXACT, Cotangents("mc", 3, 0)])
 def test_at_once_and_one_by_one_give_the_same_factors(
-    name, estimator, cotangents, backward_passes, monkeypatch
-):
+    name: str,
+    estimator: Any,
+    cotangents: Any,
+    backward_passes: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.manual_seed(0)
     make, f, batch = CASES[name]
-    network, data = network_of(make(), f), batch()
+    network, data = network_of(make(), f), batch()  # type: ignore[no-untyped-call]
     at_once = factors(network, data, cotangents, estimator)
     assert max(backward_passes) > 1
     backward_passes.clear()
@@ -128,7 +134,9 @@ def test_at_once_and_one_by_one_give_the_same_factors(
         )
 
 
-def test_what_has_no_batching_rule_is_pulled_back_one_by_one(backward_passes):
+def test_what_has_no_batching_rule_is_pulled_back_one_by_one(
+    backward_passes: Any,
+) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
     data = {"x": torch.randn(4, 3, dtype=torch.float64)}
@@ -136,7 +144,7 @@ def test_what_has_no_batching_rule_is_pulled_back_one_by_one(backward_passes):
     expected = factors(plain, data, EXACT)
     assert max(backward_passes) == 3
     backward_passes.clear()
-    network = network_of(module, lambda m, b: ThroughNumpy.apply(m(b["x"])))
+    network = network_of(module, lambda m, b: ThroughNumpy.apply(m(b["x"])))  # type: ignore[no-untyped-call]
     found = factors(network, data, EXACT)
     assert max(backward_passes) == 1
     for name, factor in expected.items():

@@ -1,5 +1,8 @@
 """Experts in stacked parameters: every one is a block in which routed tokens count."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -21,7 +24,7 @@ from tests.computed import compute
 FIRST = "layers.0.mlp"
 
 
-def chosen_by(router, network, batch):
+def chosen_by(router: Any, network: Network, batch: Any) -> Any:
     """Which experts a router sends tokens to."""
     seen = []
     hook = router.register_forward_hook(lambda _m, _args, z: seen.append(z[2]))
@@ -34,24 +37,24 @@ def chosen_by(router, network, batch):
 class _Dense:
     """A mixture in which every expert sees every token; what it puts out is shifted."""
 
-    def __init__(self, experts):
+    def __init__(self, experts: Any) -> None:
         self.experts = experts
         self.tokens, self.hidden, self.chosen = None, None, None
         self.shifts = None
 
-    def __call__(self, tokens, chosen, weights):
+    def __call__(self, tokens: Any, chosen: Any, weights: Any) -> Any:
         up, down = self.experts.gate_up_proj, self.experts.down_proj
-        d_up, d_down = self.shifts
-        both = torch.einsum("td,eid->eti", tokens, up) + d_up
+        d_up, d_down = self.shifts  # type: ignore[misc]
+        both = torch.einsum("td,eid->eti", tokens, up) + d_up  # type: ignore[has-type]
         gate, value = both.chunk(2, dim=-1)
         hidden = self.experts.act_fn(gate) * value
-        out = torch.einsum("eti,edi->etd", hidden, down) + d_down
+        out = torch.einsum("eti,edi->etd", hidden, down) + d_down  # type: ignore[has-type]
         share = nn.functional.one_hot(chosen, len(up)) * weights[..., None].to(out)
         self.tokens, self.hidden, self.chosen = tokens, hidden, chosen
         return torch.einsum("tke,etd->td", share, out)
 
 
-def test_the_factors_of_an_expert_are_those_of_the_tokens_routed_to_it():
+def test_the_factors_of_an_expert_are_those_of_the_tokens_routed_to_it() -> None:
     network = network_of("mixtral")
     artifact = compute(network, texts(), cotangents=EXACT)
     batch = texts().batch(range(3))
@@ -61,14 +64,14 @@ def test_the_factors_of_an_expert_are_those_of_the_tokens_routed_to_it():
     experts = network.module.get_submodule(f"{FIRST}.experts")
     dense = _Dense(experts)
     shapes = (4, len(real), 2 * 12), (4, len(real), 8)
-    dense.shifts = [torch.zeros(s, dtype=torch.float64) for s in shapes]
-    for shift in dense.shifts:
+    dense.shifts = [torch.zeros(s, dtype=torch.float64) for s in shapes]  # type: ignore[assignment]
+    for shift in dense.shifts:  # type: ignore[attr-defined]
         shift.requires_grad_()
     experts.forward = dense
     f = network(batch)
     torch.testing.assert_close(f, expected)
     rows = [
-        torch.autograd.grad(f[n, c], dense.shifts, retain_graph=True)
+        torch.autograd.grad(f[n, c], dense.shifts, retain_graph=True)  # type: ignore[call-overload]
         for n in range(3)
         for c in range(8)
     ]
@@ -79,7 +82,7 @@ def test_the_factors_of_an_expert_are_those_of_the_tokens_routed_to_it():
             block = artifact.blocks[f"{FIRST}.experts.{stack}.{e}"]
             assert block.part == e
             A, B = (artifact.factors[name].to_dense() for name in block.factors)
-            mine = real & (dense.chosen == e).any(1)
+            mine = real & (dense.chosen == e).any(1)  # type: ignore[attr-defined]
             a = (dense.tokens if k == 0 else dense.hidden[e])[mine].detach()
             torch.testing.assert_close(A, a.mT @ a / max(len(a), 1))
             torch.testing.assert_close(
@@ -90,7 +93,7 @@ def test_the_factors_of_an_expert_are_those_of_the_tokens_routed_to_it():
 
 
 @pytest.mark.parametrize("kind", models.EXPERTS)
-def test_one_token_gives_every_expert_the_gramian_itself(kind):
+def test_one_token_gives_every_expert_the_gramian_itself(kind: str) -> None:
     """With one example of one token, experts have one position or none."""
     network = network_of(kind)
     batch = {
@@ -116,7 +119,7 @@ def test_one_token_gives_every_expert_the_gramian_itself(kind):
     assert reached == per_layer * network.module.config.num_hidden_layers
 
 
-def test_an_expert_that_no_token_has_reached_has_a_block_of_zeros():
+def test_an_expert_that_no_token_has_reached_has_a_block_of_zeros() -> None:
     network = network_of("gpt-oss")
     router = network.module.get_submodule(f"{FIRST}.router")
     with torch.no_grad():
@@ -133,8 +136,8 @@ def test_an_expert_that_no_token_has_reached_has_a_block_of_zeros():
 
 @pytest.mark.parametrize("terms", [1, 2])
 def test_the_nearest_products_of_an_unreached_expert_are_saved_on_the_way(
-    tmp_path, monkeypatch, terms
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terms: Any
+) -> None:
     monkeypatch.setattr(checkpointing, "SHARE", float("inf"))  # save at every chance
     network = network_of("gpt-oss")
     with torch.no_grad():
@@ -151,7 +154,7 @@ def test_the_nearest_products_of_an_unreached_expert_are_saved_on_the_way(
     assert load_artifact(tmp_path / "saved").blocks == artifact.blocks
 
 
-def test_a_batch_may_leave_an_expert_out_that_another_batch_reaches():
+def test_a_batch_may_leave_an_expert_out_that_another_batch_reaches() -> None:
     network = network_of("qwen3-moe")
     whole = compute(network, texts(), cotangents=EXACT)
     parts = compute(network, texts(), cotangents=EXACT, batch_size=1)
@@ -161,8 +164,8 @@ def test_a_batch_may_leave_an_expert_out_that_another_batch_reaches():
 
 @pytest.mark.parametrize("implementation", ["eager", "batched_mm", "grouped_mm"])
 def test_the_implementation_of_experts_changes_nothing_and_is_left_alone(
-    implementation,
-):
+    implementation: Any,
+) -> None:
     module = models.tiny("mixtral", dtype=torch.float32)
     module.config._experts_implementation = implementation
     network = Network(module, OutputMap(NamedConfig("f"), mean_pool), "mixtral")
@@ -176,11 +179,11 @@ def test_the_implementation_of_experts_changes_nothing_and_is_left_alone(
         assert (found - factor.to_dense()).norm() <= 1e-3 * factor.to_dense().norm()
 
 
-def test_a_stack_that_is_used_beside_its_experts_is_reported_whole():
+def test_a_stack_that_is_used_beside_its_experts_is_reported_whole() -> None:
     network = network_of("mixtral")
     stack = network.module.get_submodule(f"{FIRST}.experts").gate_up_proj
 
-    def beside(module, batch):
+    def beside(module: nn.Module, batch: Any) -> Any:
         return mean_pool(module, batch) + stack[1].sum()
 
     network = Network(network.module, OutputMap(NamedConfig("f"), beside), "mixtral")
@@ -193,20 +196,20 @@ def test_a_stack_that_is_used_beside_its_experts_is_reported_whole():
 class _Scaled(nn.Linear):
     """A linear map with a forward of its own."""
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return 2 * nn.functional.linear(x, self.weight, self.bias)
 
 
 class _Normed(nn.Linear):
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return nn.functional.linear(x, self.weight / self.weight.norm(), self.bias)
 
 
 @pytest.mark.parametrize("folded", [True, False])
-def test_a_linear_map_applied_by_function_is_covered(folded):
+def test_a_linear_map_applied_by_function_is_covered(folded: Any) -> None:
     module = _Scaled(4, 3).double()
 
-    def f(m, batch):
+    def f(m: Any, batch: Any) -> Any:
         x = batch["x"]
         return m(x.flatten(0, 1)).view(-1, 2, 3).sum(1) if folded else m(x).sum(1)
 
@@ -219,7 +222,7 @@ def test_a_linear_map_applied_by_function_is_covered(folded):
     torch.testing.assert_close(B, 2 * 4 * torch.eye(3, dtype=x.dtype))
 
 
-def test_a_weight_that_is_changed_before_it_is_applied_is_reported():
+def test_a_weight_that_is_changed_before_it_is_applied_is_reported() -> None:
     module = nn.Sequential(_Normed(4, 3), nn.Linear(3, 2)).double()
     network = Network(
         module, OutputMap(NamedConfig("f"), lambda m, b: m(b["x"])), "toy"
@@ -229,7 +232,7 @@ def test_a_weight_that_is_changed_before_it_is_applied_is_reported():
     assert set(artifact.provenance.uncovered) == {"0.weight", "0.bias"}
 
 
-def test_stacks_are_saved_merged_and_penalised(tmp_path):
+def test_stacks_are_saved_merged_and_penalised(tmp_path: Path) -> None:
     network = network_of("gpt-oss")
     one = compute(network, texts(), cotangents=EXACT)
     save_artifact(one, tmp_path / "one")
@@ -253,11 +256,11 @@ def test_stacks_are_saved_merged_and_penalised(tmp_path):
         value_of,
     ) in tau.items():  # d⟨τ, Gτ⟩ = 2 Gτ, so ⟨τ, gradient⟩ over all is twice the value
         assert value_of.grad is not None, name
-    twice = sum((t * t.grad).sum() for t in tau.values())
-    torch.testing.assert_close(twice.float(), 2 * value, rtol=1e-5, atol=0)
+    twice = sum((t * t.grad).sum() for t in tau.values())  # type: ignore[misc]
+    torch.testing.assert_close(twice.float(), 2 * value, rtol=1e-5, atol=0)  # type: ignore[attr-defined]
 
 
-def test_rows_find_their_places_and_come_back():
+def test_rows_find_their_places_and_come_back() -> None:
     rows = torch.tensor([7, 0, 5, 1, 4])  # of 3 examples with 3 positions each
     places = Places.of(rows, 3, 3)
     values = torch.arange(5.0)[:, None] + 1
@@ -269,7 +272,7 @@ def test_rows_find_their_places_and_come_back():
     assert empty.put(values[:0]).shape == (3, 1, 1)
 
 
-def test_rows_that_are_not_those_of_the_examples_are_told():
+def test_rows_that_are_not_those_of_the_examples_are_told() -> None:
     tokens = Tokens(2, torch.ones(2, 3, dtype=torch.bool))
     assert tokens.fault(torch.zeros(6, 4)) is None
     assert tokens.fault(torch.zeros(2, 4)) is None

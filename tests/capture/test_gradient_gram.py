@@ -62,7 +62,7 @@ def test_joined_batches_have_the_gradients_of_both(
 
 
 def test_a_record_of_an_identity_joins_with_one_of_inputs() -> None:
-    compact, plain = linear(7).compact(), linear(2).compact()
+    compact, plain = linear(7).compact(), linear(2).compact()  # type: ignore[attr-defined]
     M = torch.cat([compact.matrices(), plain.matrices()])
     assert compact.g.shape[2] == D_IN + 1
     torch.testing.assert_close(

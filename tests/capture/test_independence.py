@@ -1,6 +1,7 @@
 """An f that depends on its batch is refused whole; one that does not is let through."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ def _last_position(module: nn.Module, batch: Batch) -> Tensor:
     return module(**batch).last_hidden_state[:, -1]
 
 
-def test_an_f_of_the_padding_is_refused_whole(tmp_path):
+def test_an_f_of_the_padding_is_refused_whole(tmp_path: Path) -> None:
     made = models.save_tiny_bert(tmp_path / "bert")
     (tmp_path / "t.csv").write_text("text\n" + "\n".join(TEXTS))
     loaded = load_network(str(made), device="cpu")
@@ -76,14 +77,14 @@ def test_an_f_of_the_padding_is_refused_whole(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_rounding_is_no_dependence(tmp_path, dtype):
+def test_rounding_is_no_dependence(tmp_path: Path, dtype: torch.dtype) -> None:
     made = models.save_tiny_bert(tmp_path / "bert")
     (tmp_path / "t.csv").write_text("text\n" + "\n".join(TEXTS))
     network = load_network(str(made), device="cpu", dtype=dtype)
     assert compute(network, load_examples(str(tmp_path / "t.csv"), network)).blocks
 
 
-def test_one_example_alone_has_nothing_to_depend_on():
+def test_one_example_alone_has_nothing_to_depend_on() -> None:
     network = _points(lambda m, b: m(b["x"]))
     assert compute(network, TensorExamples({"x": torch.randn(1, 3)}, "x")).blocks
 
@@ -112,7 +113,7 @@ WRONG_OUTPUTS = {
 
 
 @pytest.mark.parametrize("kind", WRONG_OUTPUTS)
-def test_an_output_map_that_gives_no_matrix_is_one_clear_error(kind):
+def test_an_output_map_that_gives_no_matrix_is_one_clear_error(kind: str) -> None:
     apply, message = WRONG_OUTPUTS[kind]
     network = Network(models.tiny_bert(), OutputMap(NamedConfig("mine"), apply), "bert")
     with pytest.raises(SettingsError, match=f"output map 'mine' {message}"):
@@ -123,7 +124,7 @@ def test_an_output_map_that_gives_no_matrix_is_one_clear_error(kind):
         compute(network, TensorExamples(text_batch(), "x"))
 
 
-def test_an_output_that_is_not_finite_is_told_as_that():
+def test_an_output_that_is_not_finite_is_told_as_that() -> None:
     f = OutputMap(NamedConfig("mine"), lambda m, b: m(**b)[0][:, 0] / 0)
     network = Network(models.tiny_bert(), f, "bert")
     with pytest.raises(KfacError, match="output is not finite"):
@@ -131,7 +132,7 @@ def test_an_output_that_is_not_finite_is_told_as_that():
 
 
 @pytest.mark.parametrize("name", ["last-token-raw", "mean-pool-raw", "cls-raw"])
-def test_a_batch_padded_on_the_left_is_pooled_at_its_own_tokens(name):
+def test_a_batch_padded_on_the_left_is_pooled_at_its_own_tokens(name: str) -> None:
     module = models.tiny("llama", dtype=torch.float64)  # its positions are relative
     network = Network(module, output_map(module, name), "llama")
     batch = text_batch()

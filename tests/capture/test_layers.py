@@ -1,5 +1,7 @@
 """Kinds of modules and loose parameters, each against brute force, or reported."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -10,23 +12,23 @@ from kfac_artifacts.errors import CoverageError
 from tests.brute_force import artifact_of, assert_exact, randomised
 
 
-def numbers(*shape):
+def numbers(*shape: Any) -> Any:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0)).double()
 
 
-def call(module, batch):
+def call(module: nn.Module, batch: Any) -> Any:
     return module(batch["x"])
 
 
 class _Pooled(nn.Module):
     """A layer, a nonlinearity, and the mean over all that is not channels."""
 
-    def __init__(self, layer, channels=None):
+    def __init__(self, layer: Any, channels: Any = None) -> None:
         super().__init__()
         self.layer = layer
         self.head = nn.Linear(channels, 2) if channels else nn.Identity()
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         z = torch.tanh(self.layer(x))
         return self.head(z.flatten(2).mean(2) if z.dim() > 2 else z)
 
@@ -50,25 +52,25 @@ CONVOLUTIONS = {
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
-def test_convolutions_are_exact(kind):
+def test_convolutions_are_exact(kind: str) -> None:
     layer, space = CONVOLUTIONS[kind]
     module = randomised(_Pooled(layer, layer.out_channels))
     assert assert_exact(module, call, {"x": numbers(3, 4, *space)}) == {}
 
 
-def test_a_grouped_convolution_too_large_for_its_gramian_is_reported():
+def test_a_grouped_convolution_too_large_for_its_gramian_is_reported() -> None:
     layer = nn.Conv2d(1024, 1024, 3, groups=1024)
     assert layer.weight.numel() > MAX_GRAMIAN
     uncovered = assert_exact_but(layer, 1024, numbers(2, 1024, 3, 3))
     assert uncovered == "a grouped convolution; its Gramian would be of size 9216"
 
 
-def test_a_transposed_convolution_is_reported():
+def test_a_transposed_convolution_is_reported() -> None:
     layer = nn.ConvTranspose2d(2, 3, 2)
     assert assert_exact_but(layer, 3, numbers(3, 2, 3, 3)) == "a transposed convolution"
 
 
-def assert_exact_but(layer, channels, x):
+def assert_exact_but(layer: Any, channels: Any, x: Any) -> Any:
     """The reason for a layer's weight and bias, when all else is covered."""
     artifact = artifact_of(_Pooled(layer, channels), call, {"x": x})
     assert set(artifact.parameters) == {"head.weight", "head.bias"}
@@ -78,14 +80,14 @@ def assert_exact_but(layer, channels, x):
     return reasons["layer.weight"]
 
 
-def test_branches_with_other_patches_of_one_input_do_not_share_a_factor():
+def test_branches_with_other_patches_of_one_input_do_not_share_a_factor() -> None:
     class Pyramid(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.near = nn.Conv2d(2, 3, 3, padding=1)
             self.far = nn.Conv2d(2, 3, 3, padding=2, dilation=2)
 
-        def forward(self, x):
+        def forward(self, x: Any) -> Any:
             return torch.tanh(self.near(x) + self.far(x)).mean((2, 3))
 
     assert assert_exact(Pyramid(), call, {"x": numbers(3, 2, 5, 5)}) == {}
@@ -94,17 +96,17 @@ def test_branches_with_other_patches_of_one_input_do_not_share_a_factor():
 class _GemmaNorm(nn.Module):
     """Its weight is kept less one, and multiplied in float32 as a rule."""
 
-    def __init__(self, width):
+    def __init__(self, width: Any) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
         return x * (1 + self.weight)
 
 
 class LayerNorm2d(nn.LayerNorm):
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -129,7 +131,7 @@ NORMS = {
 
 
 @pytest.mark.parametrize("kind", NORMS)
-def test_norms_are_exact(kind):
+def test_norms_are_exact(kind: str) -> None:
     norm, shape = NORMS[kind]
     module = randomised(_Pooled(norm))
     assert assert_exact(module, call, {"x": numbers(5, *shape)}) == {}
@@ -140,25 +142,25 @@ def test_norms_are_exact(kind):
     assert module.layer.training
 
 
-def test_a_batch_norm_without_running_statistics_is_reported():
+def test_a_batch_norm_without_running_statistics_is_reported() -> None:
     norm = nn.BatchNorm2d(4, track_running_stats=False)
     with pytest.raises(CoverageError, match="depends on the batch"):
         artifact_of(_Pooled(norm, 4), call, {"x": numbers(3, 4, 3, 3)})
 
 
 class _Loose(nn.Module):
-    def __init__(self, shape, use):
+    def __init__(self, shape: Any, use: Any) -> None:
         super().__init__()
         self.loose = nn.Parameter(torch.zeros(shape))
         self.head = nn.Linear(4, 2)
         self.use = use
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         z = torch.tanh(self.use(x, self.loose))
         return self.head(z.flatten(1, -2).mean(1) if z.dim() > 2 else z)
 
 
-def _windows(x, bias):
+def _windows(x: Any, bias: Any) -> Any:
     """Attention in windows of two, folded into the first axis."""
     rows = x.flatten(0, 1)
     return ((rows @ rows.mT + bias).softmax(-1) @ rows).view(x.shape)
@@ -214,22 +216,22 @@ LOOSE = {
 
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("kind", LOOSE)
-def test_loose_parameters_are_exact(kind, count):
+def test_loose_parameters_are_exact(kind: str, count: int) -> None:
     shape, space, use = LOOSE[kind]
     module = randomised(_Loose(shape, use))
     assert assert_exact(module, call, {"x": numbers(count, *space)}) == {}
 
 
-def test_a_loose_parameter_that_multiplies_as_a_matrix_is_reported():
+def test_a_loose_parameter_that_multiplies_as_a_matrix_is_reported() -> None:
     module = randomised(_Loose((4, 4), lambda x, p: x @ p))
     artifact = artifact_of(module, call, {"x": numbers(3, 2, 4)})
     assert set(artifact.provenance.uncovered) == {"loose"}
 
 
-def test_a_size_that_is_that_of_the_batch_by_chance_changes_nothing():
+def test_a_size_that_is_that_of_the_batch_by_chance_changes_nothing() -> None:
     """Three heads share a table; a batch of three must not take it for its own."""
 
-    def use(x, p):
+    def use(x: Any, p: Any) -> Any:
         return x + p.expand(3, 2, 4).sum(0)
 
     module = randomised(_Loose((1, 2, 4), use))
@@ -239,7 +241,7 @@ def test_a_size_that_is_that_of_the_batch_by_chance_changes_nothing():
     assert not isinstance(block, GramianBlock)
 
 
-def test_a_size_that_is_that_of_the_proof_by_chance_is_reported():
+def test_a_size_that_is_that_of_the_proof_by_chance_is_reported() -> None:
     module = randomised(_Loose((1, 2, 4), lambda x, p: x + p.expand(2, 2, 4).sum(0)))
     artifact = artifact_of(module, call, {"x": numbers(3, 2, 4)})
     assert set(artifact.provenance.uncovered) == {"loose"}
@@ -256,8 +258,10 @@ def test_a_size_that_is_that_of_the_proof_by_chance_is_reported():
     ],
     ids=["expanded", "left out"],
 )
-def test_a_parameter_that_is_used_otherwise_later_is_an_error(other, message):
-    def use(x, p):
+def test_a_parameter_that_is_used_otherwise_later_is_an_error(
+    other: Any, message: Any
+) -> None:
+    def use(x: Any, p: Any) -> Any:
         return x + p if len(x) == 2 else other(x, p)
 
     module = randomised(_Loose((1, 2, 4), use))

@@ -1,6 +1,7 @@
 """Tables of vectors: rows are heard where they are looked up, whatever is done then."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -29,22 +30,22 @@ IDS = torch.tensor([[1, 2, 2, 5, 0], [4, 4, 1, 0, 0], [3, 0, 5, 5, 5]])
 class Scaled(nn.Embedding):
     """As in Gemma and Bart: rows behind an offset, times a scale."""
 
-    def forward(self, ids):
+    def forward(self, ids: Any) -> Any:
         return super().forward(ids + 2) * math.sqrt(8)
 
 
 class ByFunction(nn.Embedding):
-    def forward(self, ids):
+    def forward(self, ids: Any) -> Any:
         return 3 * embedding(ids, self.weight, padding_idx=-8) - 1
 
 
 class ByIndex(nn.Embedding):
-    def forward(self, ids):
+    def forward(self, ids: Any) -> Any:
         return self.weight[-1 - ids].tanh()
 
 
 class BySelection(nn.Embedding):
-    def forward(self, ids):
+    def forward(self, ids: Any) -> Any:
         rows = torch.index_select(self.weight, 0, ids.flatten())
         return rows.view(*ids.shape, -1) / 2
 
@@ -52,48 +53,48 @@ class BySelection(nn.Embedding):
 class Normed(nn.Embedding):
     """As in models that normalise what they look up."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.norm = nn.LayerNorm(4)
 
-    def forward(self, ids):
+    def forward(self, ids: Any) -> Any:
         return self.norm(super().forward(ids))
 
 
 class FromMask(nn.Embedding):
     """As in OPT: its input is no number of a row."""
 
-    def forward(self, mask):
+    def forward(self, mask: Any) -> Any:
         return super().forward(mask.cumsum(1) * mask + 1)
 
 
 class Slice(nn.Embedding):
     """As in Whisper: the first rows, for all examples the same."""
 
-    def forward(self, ids):
+    def forward(self, ids: Any) -> Any:
         return self.weight[1 : 1 + ids.shape[1]]
 
 
 class Positions(nn.Embedding):
     """As in Pegasus: one row of numbers without an axis for examples."""
 
-    def forward(self, ids):
+    def forward(self, ids: Any) -> Any:
         return super().forward(torch.arange(ids.shape[1]) + 1)
 
 
 class Twice(nn.Embedding):
-    def forward(self, ids):
+    def forward(self, ids: Any) -> Any:
         return super().forward(ids) * super().forward(ids + 1)
 
 
-def toy(table):
+def toy(table: Any) -> Any:
     """A table, then something that is not linear, so that each position counts."""
     module = nn.Module()
     module.table, module.head = table, nn.Linear(4, 3)
     return randomised(module)
 
 
-def f(module, batch):
+def f(module: nn.Module, batch: Any) -> Any:
     z = module.table(batch["ids"]) + torch.sin(batch["ids"])[..., None]
     return module.head(z.pow(2).tanh()).sum(1)
 
@@ -105,19 +106,19 @@ TABLES = [
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_a_table_with_a_forward_of_its_own_is_exact(kind):
+def test_a_table_with_a_forward_of_its_own_is_exact(kind: Any) -> None:
     batch = {"ids": (IDS > 0).long() if kind is FromMask else IDS}
     assert not assert_exact(toy(kind(8, 4)), f, batch)
 
 
-def test_the_row_of_padding_has_no_gradient():
+def test_the_row_of_padding_has_no_gradient() -> None:
     module = toy(nn.Embedding(8, 4, padding_idx=5))
     assert not assert_exact(module, f, {"ids": IDS})
     artifact = artifact_of(module, f, {"ids": IDS})
     assert artifact.factors["table.A"].to_dense()[5, 5] == 0
 
 
-def test_a_table_with_sparse_gradients_is_a_table():
+def test_a_table_with_sparse_gradients_is_a_table() -> None:
     found = [
         artifact_of(toy(nn.Embedding(8, 4, sparse=sparse)), f, {"ids": IDS})
         for sparse in (True, False)
@@ -129,7 +130,7 @@ def test_a_table_with_sparse_gradients_is_a_table():
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_with_one_position_the_pair_is_the_gramian_itself(kind):
+def test_with_one_position_the_pair_is_the_gramian_itself(kind: Any) -> None:
     module = toy(kind(8, 4))
     if kind is Twice:  # two positions
         return
@@ -149,8 +150,8 @@ def test_with_one_position_the_pair_is_the_gramian_itself(kind):
         (nn.EmbeddingBag(8, 4, mode="sum"), "EmbeddingBag"),
     ],
 )
-def test_what_is_no_look_up_is_refused_by_name(table, reason):
-    def pooled(module, batch):
+def test_what_is_no_look_up_is_refused_by_name(table: Any, reason: str) -> None:
+    def pooled(module: nn.Module, batch: Any) -> Any:
         z = module.table(batch["ids"])
         return module.head(z if z.dim() == 2 else z.sum(1)).tanh()
 
@@ -159,9 +160,9 @@ def test_what_is_no_look_up_is_refused_by_name(table, reason):
     assert set(artifact.parameters) == {"head.weight", "head.bias"}
 
 
-def test_a_table_that_is_changed_before_it_is_read_is_reported():
+def test_a_table_that_is_changed_before_it_is_read_is_reported() -> None:
     class Changed(nn.Embedding):
-        def forward(self, ids):
+        def forward(self, ids: Any) -> Any:
             return embedding(ids, self.weight / self.weight.norm())
 
     artifact = artifact_of(toy(Changed(8, 4)), f, {"ids": IDS})
@@ -169,14 +170,14 @@ def test_a_table_that_is_changed_before_it_is_read_is_reported():
     assert artifact.provenance.uncovered == {"table.weight": reason}
 
 
-def test_a_sparse_table_is_trained_with_dense_gradients():
+def test_a_sparse_table_is_trained_with_dense_gradients() -> None:
     module = toy(nn.Embedding(8, 4, sparse=True))
     model = linearize(network_of(module, f), ["table.weight"])
     model({"ids": IDS}).sum().backward()
     assert not model.tau()["table.weight"].grad.is_sparse
 
 
-def _gemma3():
+def _gemma3() -> Any:
     from transformers import Gemma3TextConfig, Gemma3TextModel
 
     widths = models._WIDTHS | {"num_key_value_heads": 1, "head_dim": 4}
@@ -184,7 +185,7 @@ def _gemma3():
     return Gemma3TextModel(Gemma3TextConfig(**widths, **tokens))
 
 
-def _opt():
+def _opt() -> Any:
     from transformers import OPTConfig, OPTModel
 
     widths = {"hidden_size": 8, "ffn_dim": 12, "num_hidden_layers": 1}
@@ -194,7 +195,7 @@ def _opt():
     )
 
 
-def _bart():
+def _bart() -> Any:
     from transformers import BartConfig
     from transformers.models.bart.modeling_bart import BartEncoder
 
@@ -206,7 +207,7 @@ def _bart():
 
 
 @pytest.mark.parametrize("build", [_gemma3, _opt, _bart])
-def test_scaled_and_offset_tables_of_models_are_exact(build):
+def test_scaled_and_offset_tables_of_models_are_exact(build: Any) -> None:
     module = models._randomised(build(), 0, torch.float64)
     network = Network(module, OutputMap(NamedConfig("f"), mean_pool), "tables")
     artifact = compute(network, texts(), cotangents=EXACT)

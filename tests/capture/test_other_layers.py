@@ -1,6 +1,7 @@
 """Quantised, parametrized, wrapped and tied layers: exact, or refused by name."""
 
 import hashlib
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from tests.computed import compute
 BEHIND = {"0.weight", "0.bias", "2.weight", "2.bias"}
 
 
-def network_of(middle, width=4, dtype=torch.float64):
+def network_of(middle: Any, width: int = 4, dtype: Any = torch.float64) -> Any:
     """A layer between two linear ones, with every parameter drawn at random."""
     torch.manual_seed(0)
     first, last = nn.Linear(width, width, dtype=dtype), nn.Linear(width, 3, dtype=dtype)
@@ -27,7 +28,7 @@ def network_of(middle, width=4, dtype=torch.float64):
     return Network(nn.Sequential(first, middle, last), f, "toy")
 
 
-def examples(width=4, dtype=torch.float64):
+def examples(width: int = 4, dtype: Any = torch.float64) -> Any:
     x = torch.randn(3, 2, width, generator=torch.Generator().manual_seed(1))
     return TensorExamples({"x": x.to(dtype)}, "x")
 
@@ -40,7 +41,7 @@ PARAMETRIZED = {
 
 
 @pytest.mark.parametrize("kind", PARAMETRIZED)
-def test_parametrized_weights_are_refused_and_the_rest_is_exact(kind):
+def test_parametrized_weights_are_refused_and_the_rest_is_exact(kind: str) -> None:
     network = network_of(PARAMETRIZED[kind](nn.Linear(4, 4)))
     artifact = compute(network, examples(), cotangents=EXACT)
     assert set(artifact.parameters) == BEHIND
@@ -53,7 +54,7 @@ def test_parametrized_weights_are_refused_and_the_rest_is_exact(kind):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
-def test_weights_made_by_hooks_are_refused():
+def test_weights_made_by_hooks_are_refused() -> None:
     network = network_of(nn.utils.weight_norm(nn.Linear(4, 4)))
     artifact = compute(network, examples(), cotangents=EXACT)
     assert set(artifact.parameters) == BEHIND
@@ -62,16 +63,16 @@ def test_weights_made_by_hooks_are_refused():
     assert all("remove_weight_norm" in reason for reason in uncovered.values())
 
 
-def _eight_bits(width):
+def _eight_bits(width: Any) -> Any:
     import bitsandbytes
 
-    return bitsandbytes.nn.Linear8bitLt(width, width, has_fp16_weights=False)
+    return bitsandbytes.nn.Linear8bitLt(width, width, has_fp16_weights=False)  # type: ignore[attr-defined]
 
 
-def _four_bits(width, storage=torch.uint8):
+def _four_bits(width: Any, storage: Any = torch.uint8) -> Any:
     import bitsandbytes
 
-    return bitsandbytes.nn.Linear4bit(
+    return bitsandbytes.nn.Linear4bit(  # type: ignore[attr-defined, no-untyped-call]
         width, width, compute_dtype=torch.float32, quant_storage=storage
     )
 
@@ -85,10 +86,12 @@ QUANTISED = {
 
 @pytest.mark.filterwarnings("ignore")  # of the kernels that a CPU lacks
 @pytest.mark.parametrize("kind", QUANTISED)
-def test_quantised_weights_are_refused_and_gradients_pass_through_them(kind):
+def test_quantised_weights_are_refused_and_gradients_pass_through_them(
+    kind: str,
+) -> None:
     torch.manual_seed(0)
     plain = nn.Linear(64, 64)
-    layer = QUANTISED[kind](64)
+    layer = QUANTISED[kind](64)  # type: ignore[no-untyped-call]
     layer.load_state_dict(plain.state_dict())
     network = network_of(layer.to("cpu"), 64, torch.float32)
     artifact = compute(network, examples(64, torch.float32), cotangents=EXACT)
@@ -103,7 +106,7 @@ def test_quantised_weights_are_refused_and_gradients_pass_through_them(kind):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_four_bits_that_were_repacked_for_inference_are_refused():
+def test_four_bits_that_were_repacked_for_inference_are_refused() -> None:
     """On some CPUs a pass without gradients does that, and gradients pass no more."""
     network = network_of(_four_bits(64).to("cpu"), 64, torch.float32)
     compute(network, examples(64, torch.float32))
@@ -117,12 +120,12 @@ def test_four_bits_that_were_repacked_for_inference_are_refused():
 class _Counted(nn.Linear):
     """Holds a parameter of whole numbers beside its own, as some models do."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(4, 4)
         self.steps = nn.Parameter(torch.tensor([2**24 + 1, 5]), requires_grad=False)
 
 
-def test_parameters_of_whole_numbers_are_refused_and_hashed_as_they_are():
+def test_parameters_of_whole_numbers_are_refused_and_hashed_as_they_are() -> None:
     network = network_of(_Counted())
     artifact = compute(network, examples(), cotangents=EXACT)
     assert set(artifact.provenance.uncovered) == {"1.steps"}
@@ -135,10 +138,10 @@ def test_parameters_of_whole_numbers_are_refused_and_hashed_as_they_are():
 
 
 @pytest.mark.filterwarnings("ignore")  # torch.ao is deprecated in favour of torchao
-def test_a_layer_that_lets_no_gradient_pass_is_refused():
+def test_a_layer_that_lets_no_gradient_pass_is_refused() -> None:
     """Around it there might be a way for gradients, and all would be wrong."""
     linear = nn.Linear(4, 4)
-    linear.qconfig = torch.ao.quantization.default_dynamic_qconfig
+    linear.qconfig = torch.ao.quantization.default_dynamic_qconfig  # type: ignore[assignment]
     layer = torch.ao.nn.quantized.dynamic.Linear.from_float(linear)
     network = network_of(layer, dtype=torch.float32)
     with pytest.raises(CoverageError, match=r"1 is a torch\.ao.*load the model unq"):
@@ -148,25 +151,25 @@ def test_a_layer_that_lets_no_gradient_pass_is_refused():
 class _Adapted(nn.Module):
     """``W x + B A x`` and its scale: what LoRA does."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.base_layer = nn.Linear(4, 4)
         self.lora_A = nn.ModuleDict({"default": nn.Linear(4, 2, bias=False)})
         self.lora_B = nn.ModuleDict({"default": nn.Linear(2, 4, bias=False)})
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         low = self.lora_B["default"](self.lora_A["default"](x))
         return self.base_layer(x) + 16 * low
 
 
-def test_adapters_of_low_rank_are_exact():
+def test_adapters_of_low_rank_are_exact() -> None:
     network = network_of(_Adapted())
     artifact = compute(network, examples(), cotangents=EXACT)
     assert set(artifact.parameters) == set(network.parameters())
     check_against_brute_force(network, examples(), artifact)
 
 
-def test_adapters_that_are_zero_at_first_are_told_apart_from_dead_ones():
+def test_adapters_that_are_zero_at_first_are_told_apart_from_dead_ones() -> None:
     """LoRA begins with B = 0, so that f does not depend on A to first order."""
     network = network_of(_Adapted())
     with torch.no_grad():
@@ -178,7 +181,7 @@ def test_adapters_that_are_zero_at_first_are_told_apart_from_dead_ones():
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "t5"])
-def test_a_table_tied_to_the_head_is_refused_and_the_rest_is_exact(kind):
+def test_a_table_tied_to_the_head_is_refused_and_the_rest_is_exact(kind: str) -> None:
     from transformers import GPT2LMHeadModel, T5ForConditionalGeneration
 
     build = {"gpt2": models.tiny_gpt2, "t5": models.tiny_t5}[kind]
@@ -194,7 +197,7 @@ def test_a_table_tied_to_the_head_is_refused_and_the_rest_is_exact(kind):
         for parameter in module.parameters():
             parameter.copy_(0.3 * torch.randn(parameter.shape))
 
-    def logits(m, batch):
+    def logits(m: Any, batch: Any) -> Any:
         extra = {"decoder_input_ids": batch["input_ids"][:, :1]} if kind == "t5" else {}
         return m(**batch, **extra).logits[:, 0, :5]
 

@@ -1,6 +1,6 @@
 """A layer of one's own: registered, proved, and refused when it is wrong."""
 
-from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -62,9 +62,8 @@ def mix(
 
 
 @pytest.fixture(autouse=True)
-def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registered", {})
-    return
 
 
 def tiny(width: int = 4) -> tuple[kfac.Network, kfac.TensorExamples]:
@@ -123,7 +122,7 @@ def test_a_subclass_is_of_the_kind_unless_it_has_one_of_its_own() -> None:
 
 def test_what_would_not_be_proved_is_refused() -> None:
     class Unproved(kfac.LinearLayer):
-        def record(self, calls, g):  # type: ignore[no-untyped-def, override, misc]
+        def record(self, calls: Any, g: Tensor) -> None:  # type: ignore[override, misc]
             raise AssertionError
 
     class Neither(KroneckerLayer):

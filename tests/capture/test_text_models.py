@@ -1,6 +1,7 @@
 """Text models of many architectures: what is covered is exact, the rest is named."""
 
 from fnmatch import fnmatchcase
+from typing import Any
 
 import pytest
 import torch
@@ -34,26 +35,26 @@ MAY_BE_UNCOVERED = {
 """By architecture, with the reason; what is not here must be covered."""
 
 
-def mean_pool(module, batch):
+def mean_pool(module: Any, batch: Any) -> Any:
     hidden = module(**batch).last_hidden_state
     mask = batch["attention_mask"][..., None].to(hidden.dtype)
     pooled = (hidden * mask).sum(1) / mask.sum(1)
     return pooled / pooled.norm(dim=-1, keepdim=True)
 
 
-def last_of_decoder(module, batch):
+def last_of_decoder(module: Any, batch: Any) -> Any:
     start = torch.full((len(batch["input_ids"]), 1), models.PAD)
     ids = torch.cat([start, batch["input_ids"][:, :2]], dim=1)
     return module(**batch, decoder_input_ids=ids).last_hidden_state[:, -1]
 
 
-def same_number(module, batch):
+def same_number(module: Any, batch: Any) -> Any:
     """As many positions in the decoder as in the encoder, but all of them real."""
     ids = batch["input_ids"].flip(1)
     return module(**batch, decoder_input_ids=ids).last_hidden_state.mean(1)
 
 
-def network_of(kind: str, **options) -> Network:
+def network_of(kind: str, **options: Any) -> Network:
     f = last_of_decoder if kind == "t5-both" else mean_pool
     module = models.tiny(kind, **options)
     return Network(module, OutputMap(NamedConfig(f.__name__), f), kind)
@@ -71,7 +72,7 @@ def wider() -> TensorExamples:
 
 
 @pytest.mark.parametrize("kind", models.ARCHITECTURES)
-def test_every_parameter_is_covered_or_known_not_to_be(kind):
+def test_every_parameter_is_covered_or_known_not_to_be(kind: str) -> None:
     network = network_of(kind)
     artifact = compute(network, texts(), cotangents=EXACT)
     uncovered = artifact.provenance.uncovered
@@ -87,7 +88,7 @@ def test_every_parameter_is_covered_or_known_not_to_be(kind):
 
 
 @pytest.mark.parametrize("kind", models.ARCHITECTURES)
-def test_covered_blocks_are_exact(kind):
+def test_covered_blocks_are_exact(kind: str) -> None:
     network = network_of(kind)
     artifact = compute(network, texts(), cotangents=EXACT)
     counts = check_against_brute_force(network, texts(), artifact)
@@ -95,7 +96,7 @@ def test_covered_blocks_are_exact(kind):
 
 
 @pytest.mark.parametrize("kind", models.ARCHITECTURES)
-def test_padding_contributes_nothing(kind):
+def test_padding_contributes_nothing(kind: str) -> None:
     network = network_of(kind)
     first = compute(network, texts(), cotangents=EXACT)
     second = compute(network, wider(), cotangents=EXACT)
@@ -105,7 +106,7 @@ def test_padding_contributes_nothing(kind):
 
 
 @pytest.mark.parametrize("kind", models.ARCHITECTURES)
-def test_the_batch_size_changes_nothing(kind):
+def test_the_batch_size_changes_nothing(kind: str) -> None:
     network = network_of(kind)
     whole = compute(network, texts(), cotangents=EXACT)
     parts = compute(network, texts(), cotangents=EXACT, batch_size=1)
@@ -113,7 +114,7 @@ def test_the_batch_size_changes_nothing(kind):
         torch.testing.assert_close(parts.factors[name].to_dense(), factor.to_dense())
 
 
-def test_the_mask_of_an_encoder_is_not_taken_for_that_of_its_decoder():
+def test_the_mask_of_an_encoder_is_not_taken_for_that_of_its_decoder() -> None:
     network = Network(
         models.tiny("t5-both"), OutputMap(NamedConfig("f"), same_number), "t5-both"
     )
@@ -128,7 +129,7 @@ def test_the_mask_of_an_encoder_is_not_taken_for_that_of_its_decoder():
         f"{cross}.k": real,
         f"{cross}.v": real,
     }.items():
-        seen = []
+        seen: list[Any] = []
         hook = network.module.get_submodule(name).register_forward_hook(
             lambda _m, args, _z, seen=seen: seen.append(args[0])
         )
@@ -140,7 +141,7 @@ def test_the_mask_of_an_encoder_is_not_taken_for_that_of_its_decoder():
 
 
 @pytest.mark.parametrize("buckets", [2, 3])
-def test_relative_positions_are_not_taken_for_examples(buckets):
+def test_relative_positions_are_not_taken_for_examples(buckets: Any) -> None:
     """There are twice as many as buckets: a multiple of the examples of the proof."""
     network = network_of("deberta-v2", buckets=buckets)
     artifact = compute(network, texts(), cotangents=EXACT)

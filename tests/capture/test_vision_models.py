@@ -1,5 +1,7 @@
 """Vision architectures, tiny and random: what is covered is exact, the rest known."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -16,28 +18,28 @@ WIDTHS = {
 }
 
 
-def images(size=8, count=3):
+def images(size: int = 8, count: int = 3) -> Any:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(count, 3, size, size, generator=generator)
     return {"pixel_values": x.double()}
 
 
-def pooler(module, batch):
+def pooler(module: nn.Module, batch: Any) -> Any:
     return module(**batch).pooler_output
 
 
-def class_token(module, batch):
+def class_token(module: nn.Module, batch: Any) -> Any:
     return module(**batch).last_hidden_state[:, 0]
 
 
-def test_clip_vision_and_text():
+def test_clip_vision_and_text() -> None:
     clip = models.tiny_clip()
 
-    def image(module, batch):
+    def image(module: nn.Module, batch: Any) -> Any:
         pooled = module.vision_model(**batch).pooler_output
         return module.visual_projection(pooled)
 
-    def text(module, batch):
+    def text(module: nn.Module, batch: Any) -> Any:
         return module.text_projection(module.text_model(**batch).pooler_output)
 
     for f, batch, tower in (
@@ -49,11 +51,11 @@ def test_clip_vision_and_text():
         assert not any(name.startswith(tower) for name in uncovered)
 
 
-def test_vit():
+def test_vit() -> None:
     assert assert_exact(models.tiny_vit(), class_token, images()) == {}
 
 
-def test_dinov2_with_its_layer_scales():
+def test_dinov2_with_its_layer_scales() -> None:
     from transformers import Dinov2Config, Dinov2Model
 
     config = Dinov2Config(
@@ -66,7 +68,7 @@ def test_dinov2_with_its_layer_scales():
     assert uncovered == {"embeddings.mask_token": UNREACHED}
 
 
-def test_interpolated_position_tables_of_dinov2_are_covered():
+def test_interpolated_position_tables_of_dinov2_are_covered() -> None:
     from transformers import Dinov2Config, Dinov2Model
 
     config = Dinov2Config(
@@ -82,14 +84,14 @@ def test_interpolated_position_tables_of_dinov2_are_covered():
     assert uncovered == {"embeddings.mask_token": UNREACHED}
 
 
-def test_siglip_vision_with_its_pooling_by_attention():
+def test_siglip_vision_with_its_pooling_by_attention() -> None:
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     config = SiglipVisionConfig(**WIDTHS, image_size=8, patch_size=4)
     assert assert_exact(randomised(SiglipVisionModel(config)), pooler, images()) == {}
 
 
-def test_the_scales_of_siglip_are_covered():
+def test_the_scales_of_siglip_are_covered() -> None:
     from transformers import SiglipConfig, SiglipModel
 
     text = WIDTHS | {"vocab_size": 20, "max_position_embeddings": 5}
@@ -97,7 +99,7 @@ def test_the_scales_of_siglip_are_covered():
     config = SiglipConfig(text_config=text, vision_config=vision)
     ids = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10], [5, 4, 3, 2, 1]])
 
-    def scores(module, batch):
+    def scores(module: nn.Module, batch: Any) -> Any:
         image = module.vision_model(pixel_values=batch["pixel_values"]).pooler_output
         text = module.text_model(input_ids=batch["input_ids"]).pooler_output
         same = (image * text).sum(-1, keepdim=True)
@@ -108,7 +110,7 @@ def test_the_scales_of_siglip_are_covered():
 
 
 @pytest.mark.parametrize("depths", [(2, 1), (1, 1)])
-def test_swin_with_shifted_windows_and_relative_positions(depths):
+def test_swin_with_shifted_windows_and_relative_positions(depths: Any) -> None:
     from transformers import SwinConfig, SwinModel
 
     config = SwinConfig(
@@ -124,7 +126,7 @@ def test_swin_with_shifted_windows_and_relative_positions(depths):
     assert assert_exact(module, pooler, images(size=16)) == {}
 
 
-def test_convnext_with_depthwise_convolutions_and_layer_scales():
+def test_convnext_with_depthwise_convolutions_and_layer_scales() -> None:
     from transformers import ConvNextConfig, ConvNextModel
 
     config = ConvNextConfig(
@@ -133,7 +135,7 @@ def test_convnext_with_depthwise_convolutions_and_layer_scales():
     assert assert_exact(randomised(ConvNextModel(config)), pooler, images()) == {}
 
 
-def test_convnext_v2():
+def test_convnext_v2() -> None:
     from transformers import ConvNextV2Config, ConvNextV2Model
 
     config = ConvNextV2Config(
@@ -143,20 +145,20 @@ def test_convnext_v2():
 
 
 @pytest.mark.parametrize("layer_type", ["basic", "bottleneck"])
-def test_resnet_with_batch_norms(layer_type):
+def test_resnet_with_batch_norms(layer_type: Any) -> None:
     from transformers import ResNetConfig, ResNetModel
 
     config = ResNetConfig(
         embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type=layer_type
     )
 
-    def pooled(module, batch):
+    def pooled(module: nn.Module, batch: Any) -> Any:
         return module(**batch).pooler_output.flatten(1)
 
     assert assert_exact(randomised(ResNetModel(config)), pooled, images()) == {}
 
 
-def test_beit_with_relative_positions():
+def test_beit_with_relative_positions() -> None:
     from transformers import BeitConfig, BeitModel
 
     config = BeitConfig(
@@ -168,14 +170,14 @@ def test_beit_with_relative_positions():
 class _TimmBlock(nn.Module):
     """A block as timm writes it: one map to queries, keys and values, layer scales."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(8), nn.LayerNorm(8)
         self.qkv, self.proj = nn.Linear(8, 24), nn.Linear(8, 8)
         self.fc1, self.fc2 = nn.Linear(8, 12), nn.Linear(12, 8)
         self.gamma_1, self.gamma_2 = (nn.Parameter(torch.ones(8)) for _ in range(2))
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         n, t, d = x.shape
         qkv = self.qkv(self.norm1(x)).reshape(n, t, 3, 2, 4).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
@@ -186,7 +188,7 @@ class _TimmBlock(nn.Module):
 
 
 class _TimmVit(nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, 8, 4, stride=4)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, 8))
@@ -195,13 +197,13 @@ class _TimmVit(nn.Module):
         self.norm = nn.LayerNorm(8)
         self.head = nn.Linear(8, 3)
 
-    def forward(self, pixel_values):
+    def forward(self, pixel_values: Any) -> Any:
         x = self.proj(pixel_values).flatten(2).transpose(1, 2)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
         return self.head(self.norm(self.blocks(x + self.pos_embed)[:, 0]))
 
 
-def test_a_vit_as_timm_writes_it():
+def test_a_vit_as_timm_writes_it() -> None:
     module = randomised(_TimmVit())
     assert assert_exact(module, lambda m, b: m(**b), images()) == {}
 
@@ -209,20 +211,20 @@ def test_a_vit_as_timm_writes_it():
 class _OpenClipBlock(nn.Module):
     """A residual attention block as OpenCLIP writes it: sequence first."""
 
-    def __init__(self, *, batch_first):
+    def __init__(self, *, batch_first: Any) -> None:
         super().__init__()
         self.ln_1, self.ln_2 = nn.LayerNorm(8), nn.LayerNorm(8)
         self.attn = nn.MultiheadAttention(8, 2, batch_first=batch_first)
         self.mlp = nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8))
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         h = self.ln_1(x)
         x = x + self.attn(h, h, h, need_weights=False)[0]
         return x + self.mlp(self.ln_2(x))
 
 
 class _OpenClip(nn.Module):
-    def __init__(self, size, *, batch_first=False):
+    def __init__(self, size: Any, *, batch_first: bool = False) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 8, 4, stride=4, bias=False)
         self.class_embedding = nn.Parameter(torch.zeros(8))
@@ -236,7 +238,7 @@ class _OpenClip(nn.Module):
         self.batch_first = batch_first
         self.head = nn.Linear(8, 3)
 
-    def forward(self, pixel_values):
+    def forward(self, pixel_values: Any) -> Any:
         x = self.conv1(pixel_values).flatten(2).permute(0, 2, 1)
         token = self.class_embedding.view(1, 1, -1).expand(len(x), -1, -1)
         x = self.ln_pre(torch.cat([token, x], dim=1) + self.positional_embedding)
@@ -248,7 +250,7 @@ class _OpenClip(nn.Module):
 
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize(("size", "count"), [(4, 2), (8, 3), (8, 5)])
-def test_a_clip_as_openclip_writes_it(batch_first, size, count):
+def test_a_clip_as_openclip_writes_it(batch_first: Any, size: Any, count: int) -> None:
     """Two positions and two examples, five and three, five and five."""
     module = randomised(_OpenClip(size, batch_first=batch_first))
     batch = images(size=size, count=count)

@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 import torch
 from torch import nn
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
 from kfac_artifacts.estimate import (
@@ -43,7 +43,7 @@ KFAC = ["-c", "from kfac_cli.main import main; main()"]
 class Texts(TensorExamples):
     """Texts of several lengths, padded to the longest of a batch."""
 
-    def batch(self, indices):
+    def batch(self, indices: Any) -> Any:
         found = super().batch(indices)
         longest = int(found["attention_mask"].sum(1).max())
         return {name: values[:, :longest] for name, values in found.items()}
@@ -65,7 +65,7 @@ def network_of(module: nn.Module) -> Network:
     return Network(module, OutputMap(NamedConfig("pooled"), _pooled), "tiny")
 
 
-def _pooled(module, batch):
+def _pooled(module: nn.Module, batch: Any) -> Any:
     hidden = module(**batch).last_hidden_state
     mask = batch.get("attention_mask")
     mask = hidden.new_ones(hidden.shape[:2]) if mask is None else mask.to(hidden)
@@ -139,8 +139,10 @@ def _main(output: Path, names: Sequence[str]) -> None:
         seen: dict[str, Any] = {}
         living: WeakSet[Sums] = WeakSet()
 
-        def watch(stage, total, seen=seen, living=living):
-            def advance(count):
+        def watch(
+            stage: Any, total: Any, seen: Any = seen, living: Any = living
+        ) -> Any:
+            def advance(count: int) -> None:
                 names = sorted(name for sums in living for name in sums.tensors)
                 seen.setdefault("sums", names)
 
@@ -151,7 +153,7 @@ def _main(output: Path, names: Sequence[str]) -> None:
         save_together(artifact, output / name)
         workers = Workers.gather(network.device)
         owned = isinstance(artifact.factors, OwnedFactors)
-        own = artifact.factors.own if owned else artifact.factors
+        own = artifact.factors.own if owned else artifact.factors  # type: ignore[attr-defined]
         seen |= {"own": sorted(own), "restored": _untouched(network, case)}
         (output / f"{name}-{workers.rank}.json").write_text(json.dumps(seen))
 
@@ -161,7 +163,7 @@ def _remembering(living: WeakSet[Sums]) -> Iterator[None]:
     """Keep track of all sums that are made; those still there are in memory."""
     prepare = Sums.__init__
 
-    def remember(self, *args, **kwargs):
+    def remember(self: Any, *args: Any, **kwargs: Any) -> None:
         prepare(self, *args, **kwargs)
         living.add(self)
 

@@ -4,6 +4,8 @@ Conventions (its ``MSELoss(reduction="sum")``): its B is ours times 2 n, because
 sums over the data and the loss ``Σ (f - y)²`` has the Hessian 2 I; A is the same.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from curvlinops import KFACLinearOperator
@@ -20,16 +22,16 @@ EXACT = Cotangents("exact", None, 0)
 class _Linears(nn.Module):
     """A transformer as a function of hidden states, for a library without masks."""
 
-    def __init__(self, module):
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         hidden = self.module.encoder(x).last_hidden_state
         return hidden.mean(1)
 
 
-def _model(kind):
+def _model(kind: str) -> Any:
     torch.manual_seed(0)
     if kind == "mlp":
         layers = [nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 4, bias=False), nn.Tanh()]
@@ -40,22 +42,22 @@ def _model(kind):
     return _Linears(models.tiny_bert()), torch.randn(6, 3, 8)
 
 
-def _f(module, batch):
+def _f(module: nn.Module, batch: Any) -> Any:
     z = module(batch["x"])
     return z.sum(1) if z.dim() == 3 else z
 
 
 class _Mapped(nn.Module):
-    def __init__(self, model):
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return _f(self.model, {"x": x})
 
 
 @pytest.mark.parametrize("kind", ["mlp", "positions", "bert"])
-def test_factors_agree_with_curvlinops(kind):
+def test_factors_agree_with_curvlinops(kind: str) -> None:
     model, x = _model(kind)
     model, x = model.double(), x.double()
     names = {
@@ -81,7 +83,7 @@ def test_factors_agree_with_curvlinops(kind):
         )
 
 
-def _theirs(model, names, x):
+def _theirs(model: Any, names: Any, x: Any) -> Any:
     parameters = [p for n, p in model.named_parameters() if n in names]
     operator = KFACLinearOperator(
         _Mapped(model),
@@ -103,7 +105,7 @@ def _theirs(model, names, x):
     }
 
 
-def test_curvlinops_transformers_and_bitsandbytes_import_together():
+def test_curvlinops_transformers_and_bitsandbytes_import_together() -> None:
     import bitsandbytes
     import curvlinops
     import transformers

@@ -1,7 +1,9 @@
 """The laws of the factors, in float64, against brute force with ``torch.func``."""
 
 import math
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from typing import Any
 
 import pytest
 import torch
@@ -23,25 +25,25 @@ F64 = torch.float64
 
 
 @pytest.fixture(autouse=True)
-def _kernel_with_batching_rule():
+def _kernel_with_batching_rule() -> Iterator[Any]:
     """``jacrev`` maps over the rows of the Jacobian; fused attention cannot be."""
     with sdpa_kernel(SDPBackend.MATH):
         yield
 
 
-def _mean_pool(module, batch):
+def _mean_pool(module: Any, batch: Any) -> Any:
     hidden = module(**batch).last_hidden_state
     mask = batch["attention_mask"][..., None].to(hidden.dtype)
     pooled = (hidden * mask).sum(1) / mask.sum(1)
     return pooled / pooled.norm(dim=-1, keepdim=True)
 
 
-def _cls(module, batch):
+def _cls(module: Any, batch: Any) -> Any:
     pooled = module(**batch).last_hidden_state[:, 0]
     return pooled / pooled.norm(dim=-1, keepdim=True)
 
 
-def _clip_image(module, batch):
+def _clip_image(module: Any, batch: Any) -> Any:
     pooled = module.vision_model(**batch).pooler_output
     image = module.visual_projection(pooled)
     return image / image.norm(dim=-1, keepdim=True)
@@ -70,7 +72,7 @@ def examples_of(kind: str) -> TensorExamples:
 
 
 @pytest.mark.parametrize("kind", models.MODELS)
-def test_every_parameter_is_covered_or_reported_with_a_reason(kind):
+def test_every_parameter_is_covered_or_reported_with_a_reason(kind: str) -> None:
     network = network_of(kind)
     artifact = compute(network, examples_of(kind))
     assert set(artifact.parameters) | set(artifact.provenance.uncovered) == set(
@@ -85,7 +87,9 @@ def test_every_parameter_is_covered_or_reported_with_a_reason(kind):
 
 
 @pytest.mark.parametrize("kind", models.MODELS)
-def test_half_precision_covers_the_same_parameters_with_nearly_the_same_factors(kind):
+def test_half_precision_covers_the_same_parameters_with_nearly_the_same_factors(
+    kind: str,
+) -> None:
     network, examples = network_of(kind), examples_of(kind)
     exact = compute(network, examples)
     network.to(dtype=torch.bfloat16)
@@ -101,7 +105,7 @@ def test_half_precision_covers_the_same_parameters_with_nearly_the_same_factors(
 
 
 @pytest.mark.parametrize("kind", models.MODELS)
-def test_gramian_blocks_equal_the_brute_force_gramian(kind):
+def test_gramian_blocks_equal_the_brute_force_gramian(kind: str) -> None:
     network = network_of(kind)
     artifact = compute(network, examples_of(kind), cotangents=EXACT)
     J = jacobians(network, examples_of(kind).batch(range(3)))
@@ -113,7 +117,7 @@ def test_gramian_blocks_equal_the_brute_force_gramian(kind):
 
 
 @pytest.mark.parametrize("kind", ["bert", "t5", "gpt2"])
-def test_one_example_with_one_position_gives_the_gramian_itself(kind):
+def test_one_example_with_one_position_gives_the_gramian_itself(kind: str) -> None:
     network = network_of(kind)
     batch = {
         "input_ids": torch.tensor([[5]]),
@@ -126,7 +130,7 @@ def test_one_example_with_one_position_gives_the_gramian_itself(kind):
             _assert_block_is_gramian(artifact, block, J)
 
 
-def _assert_block_is_gramian(artifact, block, J):
+def _assert_block_is_gramian(artifact: Any, block: Any, J: Any) -> None:
     columns = [
         block.gather(dict(zip(block.parameters, parts, strict=True))).flatten()
         for parts in zip(*(J[n].flatten(0, 1) for n in block.parameters), strict=True)
@@ -138,7 +142,7 @@ def _assert_block_is_gramian(artifact, block, J):
 
 
 @pytest.mark.parametrize("kind", models.MODELS)
-def test_factors_equal_their_definition_by_brute_force(kind):
+def test_factors_equal_their_definition_by_brute_force(kind: str) -> None:
     """B from the Jacobian with respect to each module's output, A from its input."""
     network = network_of(kind)
     examples = examples_of(kind)
@@ -168,7 +172,7 @@ def test_factors_equal_their_definition_by_brute_force(kind):
         torch.testing.assert_close(artifact.factors[a].to_dense(), A)
 
 
-def _rows(module, x):
+def _rows(module: Any, x: Any) -> Any:
     if isinstance(module, torch.nn.Embedding):
         x = x.expand(3, -1) if x.shape[0] == 1 else x
         one_hot = torch.nn.functional.one_hot(x, module.num_embeddings).to(F64)
@@ -181,10 +185,10 @@ def _rows(module, x):
     return x
 
 
-def _input_and_output_jacobian(network, module, batch):
+def _input_and_output_jacobian(network: Network, module: Any, batch: Any) -> Any:
     seen = {}
 
-    def look(_, args, kwargs, z):
+    def look(_: Any, args: Any, kwargs: Any, z: Any) -> None:
         x = args[0] if args else next(iter(kwargs.values()))
         z = z.expand(3, *z.shape[1:]) if z.shape[0] == 1 else z
         seen["x"], seen["shape"] = x, z.shape
@@ -193,7 +197,7 @@ def _input_and_output_jacobian(network, module, batch):
     network(batch)
     hook.remove()
 
-    def shifted(delta):
+    def shifted(delta: Any) -> Any:
         hook = module.register_forward_hook(lambda _m, _a, z: z + delta)
         try:
             return network(batch)
@@ -209,7 +213,7 @@ def _input_and_output_jacobian(network, module, batch):
 
 @pytest.mark.parametrize("kind", models.MODELS)
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_the_batch_size_changes_nothing(kind, batch_size):
+def test_the_batch_size_changes_nothing(kind: str, batch_size: Any) -> None:
     network, examples = network_of(kind), examples_of(kind)
     draws = Cotangents("mc", 2, 7)
     whole = compute(network, examples, cotangents=draws)
@@ -219,7 +223,7 @@ def test_the_batch_size_changes_nothing(kind, batch_size):
 
 
 @pytest.mark.parametrize("kind", ["bert", "t5", "gpt2"])
-def test_padding_contributes_nothing(kind):
+def test_padding_contributes_nothing(kind: str) -> None:
     network, examples = network_of(kind), examples_of(kind)
     wider = {
         name: torch.nn.functional.pad(values, (0, 4))
@@ -232,7 +236,7 @@ def test_padding_contributes_nothing(kind):
 
 
 @pytest.mark.parametrize("kind", ["bert", "vit"])
-def test_exact_cotangents_are_the_expectation_of_drawn_ones(kind):
+def test_exact_cotangents_are_the_expectation_of_drawn_ones(kind: str) -> None:
     """The error of the mean of M draws must fall like 1/√M and be small at 800."""
     network, examples = network_of(kind), examples_of(kind)
     exact = compute(network, examples, cotangents=EXACT)
@@ -250,12 +254,14 @@ def test_exact_cotangents_are_the_expectation_of_drawn_ones(kind):
             assert single > error
 
 
-def test_trace_is_that_of_the_gramian_when_inputs_and_gradients_are_independent():
+def test_trace_is_that_of_the_gramian_when_inputs_and_gradients_are_independent() -> (
+    None
+):
     """Constant gradients, random inputs: f sums the positions of a linear map."""
     torch.manual_seed(0)
     module = torch.nn.Linear(5, 4, dtype=F64)
 
-    def total(m, batch):
+    def total(m: Any, batch: Any) -> Any:
         return m(batch["x"]).sum(1)
 
     network = Network(module, OutputMap(NamedConfig("sum"), total), "linear")
@@ -272,14 +278,14 @@ def test_trace_is_that_of_the_gramian_when_inputs_and_gradients_are_independent(
     torch.testing.assert_close(A.trace() * B.trace(), independent)
 
 
-def test_the_model_is_left_as_it_was_found():
+def test_the_model_is_left_as_it_was_found() -> None:
     network = network_of("bert")
     module = network.module
     assert module.config.hidden_dropout_prob > 0
     exact = compute(network, examples_of("bert"))
     module.train()
     module.encoder.eval()
-    module.encoder_marker = True
+    module.encoder_marker = True  # type: ignore[assignment]
     next(module.parameters()).requires_grad_(False)
     before = {n: p.detach().clone() for n, p in module.named_parameters()}
     flags = {n: p.requires_grad for n, p in module.named_parameters()}

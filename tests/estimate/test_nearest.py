@@ -1,6 +1,7 @@
 """Nearest Kronecker products, against the rearranged Gramian by brute force."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -20,25 +21,25 @@ F64 = torch.float64
 class Tiny(nn.Module):
     """Tokens through a table, a shared and a plain linear map, and a convolution."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.table = nn.Embedding(6, 4, padding_idx=0)
         self.first = nn.Linear(4, 3)
         self.twice = nn.Linear(3, 3)
         self.last = nn.Linear(3, 2, bias=False)
 
-    def forward(self, ids):
+    def forward(self, ids: Any) -> Any:
         x = torch.tanh(self.first(self.table(ids)))
         x = torch.tanh(self.twice(torch.tanh(self.twice(x))))
         return self.last(x)
 
 
-def pooled(module, batch):
+def pooled(module: nn.Module, batch: Any) -> Any:
     mask = batch["attention_mask"][..., None].to(F64)
     return (module(batch["ids"]) * mask).sum(1) / mask.sum(1)
 
 
-def tiny(count=7, positions=5):
+def tiny(count: int = 7, positions: int = 5) -> Any:
     torch.manual_seed(0)
     network = Network(Tiny().double(), OutputMap(NamedConfig("f"), pooled), "tiny")
     ids = torch.randint(1, 6, (count, positions))
@@ -48,7 +49,7 @@ def tiny(count=7, positions=5):
     return network, TensorExamples(batch, "tiny")
 
 
-def gramian(network, examples, block):
+def gramian(network: Network, examples: Any, block: Any) -> Any:
     """The block of G over ``vec W`` with rows flattened."""
     J = jacobians(network, examples.batch(range(len(examples))))
     weight = J[block.weight]
@@ -59,7 +60,7 @@ def gramian(network, examples, block):
     return flat.mT @ flat / len(weight), W.shape[1:]
 
 
-def rearranged(G, d_out, d_in, *, diagonal=False):
+def rearranged(G: Any, d_out: Any, d_in: Any, *, diagonal: bool = False) -> Any:
     """Van Loan & Pitsianis: rows are the entries of B, columns those of A.
 
     Of pairs of antisymmetric matrices, which may be among the best too, none is wanted.
@@ -71,20 +72,20 @@ def rearranged(G, d_out, d_in, *, diagonal=False):
     return ((R + R.transpose(2, 3)) / 2).reshape(d_out**2, d_in**2)
 
 
-def dense(artifact, block):
+def dense(artifact: Any, block: Any) -> Any:
     return sum(
         torch.kron(artifact.factors[b].to_dense(), artifact.factors[a].to_dense())
         for a, b in block.terms
     )
 
 
-def kroneckers(artifact):
+def kroneckers(artifact: Any) -> Any:
     return {n: b for n, b in artifact.blocks.items() if isinstance(b, KroneckerBlock)}
 
 
 @pytest.mark.parametrize("terms", [1, 2, 3])
 @pytest.mark.parametrize("memory", [2**30, 3000, 1])
-def test_terms_are_the_best_ones_by_singular_values(terms, memory):
+def test_terms_are_the_best_ones_by_singular_values(terms: Any, memory: Any) -> None:
     """However little may be kept: all at once, in groups, or nothing at all."""
     network, examples = tiny()
     estimator = Nearest(terms, shrinkage=False, max_sweeps=200, memory=memory)
@@ -102,7 +103,7 @@ def test_terms_are_the_best_ones_by_singular_values(terms, memory):
 
 
 @pytest.mark.parametrize("sweeps", [1, 2, 10])
-def test_nearest_is_never_farther_than_kfac_on_its_own_data(sweeps):
+def test_nearest_is_never_farther_than_kfac_on_its_own_data(sweeps: Any) -> None:
     network, examples = tiny()
     plain = Nearest(shrinkage=False, max_sweeps=sweeps)
     near = compute(network, examples, cotangents=EXACT, estimator=plain)
@@ -114,7 +115,9 @@ def test_nearest_is_never_farther_than_kfac_on_its_own_data(sweeps):
 
 
 @pytest.mark.parametrize("shrinkage", [True, False])
-def test_both_factors_stay_semidefinite_and_the_trace_of_a_is_that_of_kfac(shrinkage):
+def test_both_factors_stay_semidefinite_and_the_trace_of_a_is_that_of_kfac(
+    shrinkage: Any,
+) -> None:
     network, examples = tiny()
     estimator = Nearest(shrinkage=shrinkage)
     near = compute(network, examples, estimator=estimator)
@@ -129,7 +132,7 @@ def test_both_factors_stay_semidefinite_and_the_trace_of_a_is_that_of_kfac(shrin
         torch.testing.assert_close(near.factors[a].diagonal().sum(), trace)
 
 
-def test_one_example_with_one_position_is_its_own_nearest_product():
+def test_one_example_with_one_position_is_its_own_nearest_product() -> None:
     network, _ = tiny()
     batch = {"ids": torch.tensor([[3]]), "attention_mask": torch.tensor([[1]])}
     examples = TensorExamples(batch, "one")
@@ -143,7 +146,7 @@ def test_one_example_with_one_position_is_its_own_nearest_product():
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("shrinkage", [True, False])
-def test_the_batch_size_changes_nothing(batch_size, shrinkage):
+def test_the_batch_size_changes_nothing(batch_size: Any, shrinkage: Any) -> None:
     network, examples = tiny()
     estimator = Nearest(terms=2, shrinkage=shrinkage)
     draws = Cotangents("orthogonal", 2, 3)
@@ -163,7 +166,7 @@ def test_the_batch_size_changes_nothing(batch_size, shrinkage):
             )
 
 
-def kronecker_problem(count, seed):
+def kronecker_problem(count: int, seed: int) -> Any:
     """A linear map whose Gramian *is* ``B ⊗ A``: independent inputs and Jacobians."""
     generator = torch.Generator().manual_seed(seed)
     roots = torch.Generator().manual_seed(99)
@@ -173,7 +176,7 @@ def kronecker_problem(count, seed):
     z = torch.randn(count, 5, 4, generator=generator, dtype=F64) * root_b
     module = nn.Linear(6, 4, bias=False, dtype=F64)
 
-    def f(m, batch):
+    def f(m: Any, batch: Any) -> Any:
         return torch.einsum("nco,no->nc", batch["z"], m(batch["x"]))
 
     truth = torch.kron(torch.diag(root_b.pow(2).sum(0)), root_a.mT @ root_a)
@@ -181,7 +184,7 @@ def kronecker_problem(count, seed):
     return network, TensorExamples({"x": x, "z": z}, "drawn"), truth
 
 
-def mean_error(estimator, count=16, seeds=20):
+def mean_error(estimator: Any, count: int = 16, seeds: int = 20) -> Any:
     total = 0.0
     for seed in range(seeds):
         network, examples, truth = kronecker_problem(count, seed)
@@ -191,19 +194,19 @@ def mean_error(estimator, count=16, seeds=20):
     return math.sqrt(total / seeds)
 
 
-def test_shrinkage_lowers_the_error_against_the_truth_behind_few_examples():
+def test_shrinkage_lowers_the_error_against_the_truth_behind_few_examples() -> None:
     guarded = mean_error(Nearest())
     assert guarded < 0.9 * mean_error(Nearest(shrinkage=False))
 
 
-def test_shrinkage_does_no_harm_with_many_examples():
+def test_shrinkage_does_no_harm_with_many_examples() -> None:
     guarded = mean_error(Nearest(), count=4000, seeds=2)
     plain = mean_error(Nearest(shrinkage=False), count=4000, seeds=2)
     assert guarded < mean_error(Nearest()) / 2
     assert guarded < plain * 1.05
 
 
-def test_sweeps_and_settings_are_reported():
+def test_sweeps_and_settings_are_reported() -> None:
     network, examples = tiny()
     artifact = compute(network, examples, estimator=Nearest(terms=2))
     assert artifact.provenance.estimator.name == "nearest"
@@ -220,7 +223,7 @@ def test_sweeps_and_settings_are_reported():
         (Nearest(max_sweeps=0), "at least 1"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(estimator, message):
+def test_settings_that_cannot_work_are_refused(estimator: Any, message: Any) -> None:
     network, examples = tiny()
     with pytest.raises(SettingsError, match=message):
         compute(network, examples, estimator=estimator)
@@ -234,26 +237,28 @@ def test_settings_that_cannot_work_are_refused(estimator, message):
         ("nearest", {"step": 2}, "step does not go with nearest, but with none"),
     ],
 )
-def test_names_and_options_that_do_not_go_together_are_refused(name, options, message):
+def test_names_and_options_that_do_not_go_together_are_refused(
+    name: str, options: Any, message: Any
+) -> None:
     with pytest.raises(SettingsError, match=message):
         choose_estimator(name, **options)
 
 
-def test_too_few_examples_to_spread_are_refused_with_a_way_out():
+def test_too_few_examples_to_spread_are_refused_with_a_way_out() -> None:
     network, examples = tiny()
     with pytest.raises(SettingsError, match="at least 4"):
         compute(network, examples, count=3, estimator=Nearest())
     compute(network, examples, count=3, estimator=Nearest(shrinkage=False))
 
 
-def test_a_block_without_curvature_stays_zero():
+def test_a_block_without_curvature_stays_zero() -> None:
     class Dead(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.live = nn.Linear(3, 2)
             self.small = nn.Linear(3, 2)
 
-        def forward(self, x):
+        def forward(self, x: Any) -> Any:
             return self.live(x) + 0 * self.small(x[:, :3]) * (x[:, :1] > 9)
 
     torch.manual_seed(0)
@@ -267,16 +272,16 @@ def test_a_block_without_curvature_stays_zero():
 
 
 class _Reduced(nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.inner = nn.Linear(3, 4)
         self.outer = nn.Linear(4, 2)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.outer(torch.tanh(self.inner(x)))
 
 
-def test_kfac_reduce_equals_its_definition():
+def test_kfac_reduce_equals_its_definition() -> None:
     """ā is the mean over real positions, ĝ the sum; both by hand."""
     torch.manual_seed(0)
     module = _Reduced().double()
@@ -284,7 +289,7 @@ def test_kfac_reduce_equals_its_definition():
     mask = torch.ones(5, 6, dtype=torch.long)
     mask[1, 2:] = mask[3, 5:] = 0
 
-    def f(m, batch):
+    def f(m: Any, batch: Any) -> Any:
         real = batch["attention_mask"][..., None].to(F64)
         return (m(batch["x"]) * real).sum(1)
 

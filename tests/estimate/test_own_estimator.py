@@ -3,7 +3,9 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -49,9 +51,9 @@ class Scaled(kfac.Estimator):
 
 
 @pytest.fixture(autouse=True)
-def in_the_table(monkeypatch):
+def in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("own")
-    module.Scaled = Scaled
+    module.Scaled = Scaled  # type: ignore[attr-defined]
     place = "estimate.estimators.own"
     monkeypatch.setitem(sys.modules, f"kfac_artifacts.{place}", module)
     monkeypatch.setitem(ESTIMATORS._places, "scaled", f"{place}:Scaled")
@@ -66,11 +68,11 @@ def tiny() -> tuple[kfac.Network, kfac.TensorExamples]:
 
 
 class Doubles(kfac.TensorExamples):
-    def __init__(self, tensors):
+    def __init__(self, tensors: Any) -> None:
         super().__init__({n: t.double() for n, t in tensors.items()}, "x")
 
 
-def test_it_computes_and_its_artifact_is_written_and_read(tmp_path):
+def test_it_computes_and_its_artifact_is_written_and_read(tmp_path: Path) -> None:
     usual = compute(*tiny())
     estimator = kfac.choose_estimator("scaled", by=3.0)
     kfac.save_artifact(compute(*tiny(), estimator=estimator), tmp_path / "own")
@@ -84,7 +86,7 @@ def test_it_computes_and_its_artifact_is_written_and_read(tmp_path):
         )
 
 
-def test_it_is_planned():
+def test_it_is_planned() -> None:
     network, examples = tiny()
     batch = examples.batch([0, 1])
     found = plan(network, batch, effort=Effort(8, estimator=Scaled()))
@@ -94,7 +96,9 @@ def test_it_is_planned():
     assert found.storages == usual.storages
 
 
-def test_it_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+def test_it_goes_on_from_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the same options alone."""
     options = kfac.ComputeOptions(tmp_path / "checkpoint", every=1)
     monkeypatch.setattr(checkpointing, "SHARE", float("inf"))
@@ -113,8 +117,8 @@ def test_it_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
         assert torch.equal(resumed.factors[name].to_dense(), factor.to_dense())
 
 
-def interrupted(refine):
-    def of(self, run, found):
+def interrupted(refine: Any) -> Any:
+    def of(self: Any, run: Any, found: Any) -> Iterator[Any]:
         steps = refine(self, run, found)
         yield next(steps)
         yield next(steps)
@@ -123,14 +127,14 @@ def interrupted(refine):
     return of
 
 
-def test_its_options_are_checked():
+def test_its_options_are_checked() -> None:
     with pytest.raises(SettingsError, match="must be positive"):
         compute(*tiny(), estimator=Scaled(-1.0))
     with pytest.raises(SettingsError, match="by does not go with kfac, but with sc"):
         kfac.choose_estimator("kfac", by=1.0)
 
 
-def test_curvlinops_says_that_it_has_none_of_that_name():
+def test_curvlinops_says_that_it_has_none_of_that_name() -> None:
     pytest.importorskip("curvlinops")
     with pytest.raises(SettingsError, match=r"no estimator 'scaled'; choose from \("):
         kfac.compute_with_curvlinops(*tiny(), estimator=Scaled())

@@ -3,6 +3,7 @@
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.processes
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory) -> Path:
+def together(tmp_path_factory: Any) -> Path:
     """What two processes have written, for all cases."""
     output: Path = tmp_path_factory.mktemp("together")
     arguments = ["-m", "tests.estimate.processes", str(output), *CASES]
@@ -26,13 +27,13 @@ def together(tmp_path_factory) -> Path:
 
 
 @cache
-def alone(name) -> Artifact:
+def alone(name: str) -> Artifact:
     """What one process computes."""
     return PLAIN[name].run()[1]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_give_the_factors_of_one(together, name):
+def test_two_processes_give_the_factors_of_one(together: Any, name: str) -> None:
     one = alone(name.removeprefix("sharded-"))
     two = load_artifact(together / name)
     assert two.blocks == one.blocks
@@ -44,21 +45,23 @@ def test_two_processes_give_the_factors_of_one(together, name):
             one.factors[factor].to_dense().float(),
             rtol=1e-5,
             atol=1e-7,
-            msg=lambda m, n=factor: f"{n}: {m}",
+            msg=lambda m, n=factor: f"{n}: {m}",  # type: ignore[misc]
         )
 
 
-def told(together, name):
+def told(together: Any, name: str) -> Any:
     return [json.loads((together / f"{name}-{r}.json").read_text()) for r in (0, 1)]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_model_is_left_as_it_was_found(together, name):
+def test_the_model_is_left_as_it_was_found(together: Any, name: str) -> None:
     assert all(process["restored"] for process in told(together, name))
 
 
 @pytest.mark.parametrize("name", SHARDED)
-def test_sharded_sums_and_factors_live_on_one_process_each(together, name):
+def test_sharded_sums_and_factors_live_on_one_process_each(
+    together: Any, name: str
+) -> None:
     everything = set(load_artifact(together / name, verify=False).factors)
     first, second = (set(process["own"]) for process in told(together, name))
     assert first
@@ -72,17 +75,19 @@ def test_sharded_sums_and_factors_live_on_one_process_each(together, name):
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_without_sharding_every_process_has_every_factor(together, name):
+def test_without_sharding_every_process_has_every_factor(
+    together: Any, name: str
+) -> None:
     everything = set(load_artifact(together / name, verify=False).factors)
     assert all(set(process["own"]) == everything for process in told(together, name))
 
 
-def kfac(*arguments) -> list[str]:
+def kfac(*arguments: Any) -> list[str]:
     return [*KFAC, *map(str, arguments)]
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path: Path) -> Any:
     rows = ["the cat", "a dog sings", "bird", "the red fish swims", "a black cat"]
     path = tmp_path / "data.csv"
     path.write_text("\n".join(["text", *rows, ""]))
@@ -90,8 +95,10 @@ def data(tmp_path):
 
 
 @pytest.mark.parametrize("options", [[], ["--shard", "--estimator", "nearest"]])
-def test_the_command_writes_and_reports_once(tmp_path, data, saved_model, options):
-    def command(output):
+def test_the_command_writes_and_reports_once(
+    tmp_path: Path, data: Any, saved_model: Any, options: Any
+) -> None:
+    def command(output: Any) -> Any:
         start = [*COMPUTE, saved_model("bert"), data, "--batch-size", "2"]
         return kfac(*start, "-o", tmp_path / output, *options)
 
@@ -114,7 +121,9 @@ def test_the_command_writes_and_reports_once(tmp_path, data, saved_model, option
     assert options == [] or two.provenance.estimator.name == "nearest"
 
 
-def test_too_few_examples_are_refused_by_all_processes(tmp_path, data, saved_model):
+def test_too_few_examples_are_refused_by_all_processes(
+    tmp_path: Path, data: Any, saved_model: Any
+) -> None:
     start_of = (*COMPUTE, saved_model("bert"), data, "-o", tmp_path / "out")
     for status, _, stderr in finish(start(kfac(*start_of, "--examples", 1))):
         assert status == 1
@@ -123,7 +132,7 @@ def test_too_few_examples_are_refused_by_all_processes(tmp_path, data, saved_mod
 
 
 @pytest.mark.parametrize("mode", ["plain", "nearest", "shard"])
-def test_what_one_process_fails_at_is_a_failure_of_all(mode):
+def test_what_one_process_fails_at_is_a_failure_of_all(mode: Any) -> None:
     (zero, one) = finish(start(["-c", FAILING, mode]))
     assert zero[1] == "process 1 failed: rank 1 cannot read this\n", zero[2]
     assert one[1] == "rank 1 cannot read this\n", one[2]
@@ -155,7 +164,7 @@ except KfacError as error:
 """
 
 
-def test_processes_that_were_given_different_jobs_refuse():
+def test_processes_that_were_given_different_jobs_refuse() -> None:
     for _, stdout, stderr in finish(start(["-c", DIFFERENT])):
         assert stdout.startswith("process 1 was given another job"), stderr
         assert stdout.endswith("they differ in source\n")
@@ -175,7 +184,7 @@ except MismatchError as error:
 """
 
 
-def test_a_factor_of_another_process_is_not_given_by_chance(tmp_path):
+def test_a_factor_of_another_process_is_not_given_by_chance(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
     (main, other) = finish(start(["-c", ELSEWHERE, str(tmp_path)]))
     assert "lives on process 1" in main[1], main[2]
@@ -206,7 +215,7 @@ except KfacError as error:
 
 @pytest.mark.parametrize("end", ["pass", "raise KfacError", "raise KeyboardInterrupt"])
 @pytest.mark.parametrize("name", ["kfac", "sharded-kfac"])
-def test_no_thread_of_the_group_outlives_a_process(name, end):
+def test_no_thread_of_the_group_outlives_a_process(name: str, end: Any) -> None:
     """One that does makes the interpreter abort as it ends, now and then."""
     for _, stdout, stderr in finish(start(["-c", ENDING.format(end=end), name])):
         assert stdout == "True before and 0 after\n", stderr

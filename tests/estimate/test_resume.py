@@ -6,6 +6,8 @@ import signal
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,12 +25,12 @@ class InterruptedRunError(Exception):
     """Stands for anything that ends a run."""
 
 
-def interrupting(after):
+def interrupting(after: Any) -> Any:
     """Progress that raises after so many batches, of all stages together."""
     left = [after]
 
-    def progress(stage, total):
-        def advance(count):
+    def progress(stage: Any, total: Any) -> Any:
+        def advance(count: int) -> None:
             left[0] -= count > 0
             if left[0] < 0:
                 raise InterruptedRunError
@@ -38,12 +40,12 @@ def interrupting(after):
     return progress
 
 
-def stage_of(path):
+def stage_of(path: Path) -> Any:
     manifest = json.loads((path / "checkpoint.json").read_text())
     return manifest["details"]["stage"], manifest["step"]
 
 
-def assert_equal(found, expected):
+def assert_equal(found: Any, expected: Any) -> None:
     assert found.blocks == expected.blocks
     assert found.provenance == expected.provenance
     assert set(found.factors) == set(expected.factors)
@@ -63,7 +65,9 @@ def assert_equal(found, expected):
         ("groups", 16, ("refining", None)),
     ],
 )
-def test_interrupted_runs_go_on_bit_for_bit(tmp_path, monkeypatch, name, after, stage):
+def test_interrupted_runs_go_on_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, after: Any, stage: Any
+) -> None:
     monkeypatch.setattr(checkpointing, "SHARE", float("inf"))  # save at every chance
     job = ComputeOptions(tmp_path / "checkpoint", every=1)
     _, whole = PLAIN[name].run(options=replace(job, checkpoint=tmp_path / "other"))
@@ -74,7 +78,7 @@ def test_interrupted_runs_go_on_bit_for_bit(tmp_path, monkeypatch, name, after, 
     assert stage[1] in {None, step}
     seen = []
 
-    def watch(stage, total):
+    def watch(stage: Any, total: Any) -> Any:
         return nullcontext(lambda count: seen.append((stage, count)))
 
     _, resumed = PLAIN[name].run(options=replace(job, resume=True), progress=watch)
@@ -88,15 +92,15 @@ def test_interrupted_runs_go_on_bit_for_bit(tmp_path, monkeypatch, name, after, 
     assert_equal(unsaved, whole)
 
 
-def test_an_old_checkpoint_is_dropped_unless_it_is_wanted(tmp_path):
+def test_an_old_checkpoint_is_dropped_unless_it_is_wanted(tmp_path: Path) -> None:
     job = ComputeOptions(tmp_path / "checkpoint", every=1)
     with pytest.raises(InterruptedRunError):
         PLAIN["kfac"].run(options=job, progress=interrupting(2))
     stranger = job.checkpoint / "mine.txt"
     stranger.write_text("of the user")
-    seen = []
+    seen: list[Any] = []
 
-    def watch(stage, total):
+    def watch(stage: Any, total: Any) -> Any:
         return nullcontext(seen.append)
 
     PLAIN["kfac"].run(options=replace(job, every=100), progress=watch)
@@ -106,7 +110,7 @@ def test_an_old_checkpoint_is_dropped_unless_it_is_wanted(tmp_path):
     assert stranger.exists()
 
 
-def test_nothing_to_go_on_from_is_a_beginning(tmp_path):
+def test_nothing_to_go_on_from_is_a_beginning(tmp_path: Path) -> None:
     job = ComputeOptions(tmp_path / "checkpoint", resume=True)
     _, found = PLAIN["kfac"].run(options=job)
     _, expected = PLAIN["kfac"].run()
@@ -121,7 +125,9 @@ def test_nothing_to_go_on_from_is_a_beginning(tmp_path):
         ({"examples": PLAIN["nearest"].examples}, "source.data.examples was 7, is 9"),
     ],
 )
-def test_another_job_cannot_go_on_from_a_checkpoint(tmp_path, change, message):
+def test_another_job_cannot_go_on_from_a_checkpoint(
+    tmp_path: Path, change: Any, message: Any
+) -> None:
     job = ComputeOptions(tmp_path / "checkpoint", every=1)
     with pytest.raises(InterruptedRunError):
         PLAIN["kfac"].run(options=job, progress=interrupting(2))
@@ -130,7 +136,7 @@ def test_another_job_cannot_go_on_from_a_checkpoint(tmp_path, change, message):
         other.run(options=replace(job, resume=True))
 
 
-def test_another_number_of_processes_is_another_job(tmp_path):
+def test_another_number_of_processes_is_another_job(tmp_path: Path) -> None:
     job = ComputeOptions(tmp_path / "checkpoint", every=1)
     with pytest.raises(InterruptedRunError):
         PLAIN["kfac"].run(options=job, progress=interrupting(2))
@@ -145,7 +151,7 @@ def test_another_number_of_processes_is_another_job(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["tensors", "manifest"])
-def test_a_damaged_checkpoint_is_refused(tmp_path, what):
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, what: Any) -> None:
     job = ComputeOptions(tmp_path / "checkpoint", every=1)
     with pytest.raises(InterruptedRunError):
         PLAIN["kfac"].run(options=job, progress=interrupting(2))
@@ -161,7 +167,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, what):
 ROWS = ["the cat", "a dog sings", "bird", "the red fish swims", "a black cat"] * 12
 
 
-def command(model, data, output, *options):
+def command(model: Any, data: Any, output: Any, *options: Any) -> Any:
     start_of = [*KFAC, *COMPUTE, str(model), str(data), "-o", str(output)]
     steps = ["--batch-size", "1", "--checkpoint-every", "1"]
     little = ["--memory", "100KB"] if "nearest" in options else []
@@ -169,13 +175,13 @@ def command(model, data, output, *options):
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path: Path) -> Any:
     path = tmp_path / "data.csv"
     path.write_text("\n".join(["text", *ROWS, ""]))
     return path
 
 
-def kill(processes, checkpoint, wait):
+def kill(processes: Any, checkpoint: Any, wait: Any) -> Any:
     """Kill one process some time after the first checkpoint; the others end."""
     deadline = time.monotonic() + PATIENCE
     while not list(checkpoint.rglob("checkpoint.json")):
@@ -189,7 +195,7 @@ def kill(processes, checkpoint, wait):
     return finish(processes)
 
 
-def assert_same_files(one, two):
+def assert_same_files(one: Any, two: Any) -> None:
     names = sorted(p.name for p in one.iterdir())
     assert names == sorted(p.name for p in two.iterdir())
     for name in names:
@@ -198,8 +204,8 @@ def assert_same_files(one, two):
 
 @pytest.mark.parametrize("estimator", ["kfac", "nearest"])
 def test_killed_commands_go_on_to_the_same_files(
-    tmp_path, data, saved_model, estimator
-):
+    tmp_path: Path, data: Any, saved_model: Any, estimator: Any
+) -> None:
     model, choice = saved_model("bert"), ["--estimator", estimator]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ((status, _, stderr),) = finish(start(command(model, data, whole, *choice), 1))
@@ -230,7 +236,9 @@ def test_killed_commands_go_on_to_the_same_files(
 
 
 @pytest.mark.parametrize("shard", [[], ["--shard"]])
-def test_killed_processes_go_on_together(tmp_path, data, saved_model, shard):
+def test_killed_processes_go_on_together(
+    tmp_path: Path, data: Any, saved_model: Any, shard: Any
+) -> None:
     model, choice = saved_model("bert"), [*shard, "--estimator", "nearest"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for status, _, stderr in finish(start(command(model, data, whole, *choice))):
@@ -247,8 +255,10 @@ def test_killed_processes_go_on_together(tmp_path, data, saved_model, shard):
     assert not checkpoint.exists()
 
 
-def test_the_command_says_where_it_begins(tmp_path, data, saved_model):
-    def run(*options):
+def test_the_command_says_where_it_begins(
+    tmp_path: Path, data: Any, saved_model: Any
+) -> None:
+    def run(*options: Any) -> Any:
         arguments = command(saved_model("bert"), data, tmp_path / "out", *options)
         ((status, _, stderr),) = finish(start([*arguments, "--examples", "3"], 1))
         return status, stderr

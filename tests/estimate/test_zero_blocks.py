@@ -1,6 +1,8 @@
 """Layers that no gradient reaches: blocks of zeros, never NaN, in all that is done."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +32,7 @@ RECIPES = ["low-rank-1+int8", "block-2", "svd-50%", "prune-50%", "diagonal+float
 class Silent(nn.Module):
     """A dead ReLU, a closed gate, a zero ΔW of LoRA, inputs of zeros, padding only."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
         self.dead, self.gated = nn.Linear(4, 4), nn.Linear(4, 4)
@@ -42,7 +44,7 @@ class Silent(nn.Module):
         nn.init.zeros_(self.up.weight)
         nn.init.constant_(self.dead.bias, -100.0)
 
-    def forward(self, x, ids):
+    def forward(self, x: Any, ids: Any) -> Any:
         z = torch.tanh(self.first(x))
         z = z + torch.relu(self.dead(z)) + self.gate * self.gated(z)
         z = z + self.up(self.down(z)) + self.empty(0 * z) + self.table(ids)
@@ -63,14 +65,16 @@ def examples(seed: int = 0) -> TensorExamples:
     return TensorExamples({"x": x, "ids": torch.zeros(8, 3).long()}, f"data {seed}")
 
 
-def assert_finite(artifact):
+def assert_finite(artifact: Any) -> None:
     for name in artifact.factors:
         assert artifact.factors[name].to_dense().isfinite().all(), name
 
 
 @pytest.mark.parametrize("closed", [False, True])
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=str)
-def test_layers_without_a_gradient_are_blocks_of_zeros(estimator, closed):
+def test_layers_without_a_gradient_are_blocks_of_zeros(
+    estimator: Any, closed: Any
+) -> None:
     artifact = compute(
         network(closed=closed), examples(), estimator=estimator, cotangents=DRAWS
     )
@@ -93,7 +97,9 @@ def test_layers_without_a_gradient_are_blocks_of_zeros(estimator, closed):
 
 @pytest.mark.parametrize("estimator", [ESTIMATORS[0], ESTIMATORS[2]], ids=str)
 @pytest.mark.parametrize("closed", [False, True])
-def test_all_that_is_done_with_zeros_is_finite(estimator, closed, tmp_path):
+def test_all_that_is_done_with_zeros_is_finite(
+    estimator: Any, closed: Any, tmp_path: Path
+) -> None:
     used = network(closed=closed)
     one, two = (
         compute(used, examples(seed), estimator=estimator, cotangents=DRAWS)
@@ -116,7 +122,7 @@ def test_all_that_is_done_with_zeros_is_finite(estimator, closed, tmp_path):
     assert math.isfinite(measured.total.norm)
 
 
-def test_an_expert_that_no_token_has_reached_is_zero_under_nearest():
+def test_an_expert_that_no_token_has_reached_is_zero_under_nearest() -> None:
     module = models.tiny("gpt-oss", dtype=torch.float32)
     with torch.no_grad():
         module.get_submodule("layers.0.mlp.router").bias[3] = -1000

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kfac_artifacts.artifact import Cotangents, NamedConfig
 from kfac_artifacts.errors import CoverageError
@@ -24,7 +24,7 @@ class Model(nn.Module):
         self.first, self.norm = nn.Linear(4, 4), nn.LayerNorm(4)
         self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.first(x))
         for block in self.blocks:
             x = torch.tanh(block(x))

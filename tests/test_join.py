@@ -9,7 +9,7 @@ import torch
 
 from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
 from kfac_artifacts.choices import ESTIMATORS
-from kfac_artifacts.compress import save_artifact
+from kfac_artifacts.compress import Recipe, save_artifact
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import join_parts
@@ -70,3 +70,19 @@ def test_parts_of_other_estimations_are_refused_with_all_differences() -> None:
 def test_one_artifact_alone_cannot_be_joined() -> None:
     with pytest.raises(MismatchError, match="two or more"):
         join_parts([artifact(0)])
+
+
+def test_joined_parts_that_were_compressed_are_a_new_artifact(tmp_path: Path) -> None:
+    """The originals of the parts are none of it (format.md, section 11)."""
+    _, parts = halves(ESTIMATORS["kfac"]())
+    small = []
+    for number, part in enumerate(parts):
+        save_artifact(part, tmp_path / f"{number}")
+        original = load_artifact(tmp_path / f"{number}")
+        save_artifact(
+            original, tmp_path / f"small-{number}", recipe=Recipe.parse("int8")
+        )
+        small.append(load_artifact(tmp_path / f"small-{number}"))
+        assert small[-1].provenance.sources[0].digest == original.digest
+    joined = join_parts(small)
+    assert [source.digest for source in joined.provenance.sources] == [None]

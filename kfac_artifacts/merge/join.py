@@ -98,6 +98,7 @@ def join_parts(parts: Sequence[Artifact]) -> Artifact:
     reasons = {n: r for p in parts for n, r in p.provenance.uncovered.items()}
     provenance = replace(
         first,
+        sources=tuple(replace(source, digest=None) for source in first.sources),
         estimator=merged_estimator(parts),
         base=BaseModel(first.base.id, first.base.revision, parameters),
         excluded=tuple(

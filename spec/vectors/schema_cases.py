@@ -44,7 +44,7 @@ SCHEMA: list[tuple[str, str, Edit]] = [
     ("no-sources", "there is a source", put("sources", [])),
     (
         "unknown-cotangents",
-        "cotangents are mc or exact",
+        "cotangents are orthogonal, mc or exact",
         put("sources/0/cotangents/name", "sum"),
     ),
     ("mc-without-draws", "mc has draws", put("sources/0/cotangents/draws", None)),

@@ -11,6 +11,7 @@ import kfac_artifacts as kfac
 from kfac_artifacts.artifact import Layout
 from kfac_artifacts.capture import KroneckerLayer
 from kfac_artifacts.capture.layers import registry
+from kfac_artifacts.capture.layers.kinds import MAX_GRAMIAN
 from tests.brute_force import EXACT, check_against_brute_force
 from tests.computed import compute
 
@@ -150,3 +151,20 @@ def test_a_class_is_registered_once() -> None:
     with pytest.raises(kfac.SettingsError, match="Mix has a layer already; replace it"):
         kfac.register_layer(Mix, mix, roles=ROLES)
     kfac.register_layer(Mix, mix, roles=ROLES, replace=True)
+
+
+def test_one_parameter_is_the_weight() -> None:
+    with pytest.raises(kfac.SettingsError, match="Mix must have the role weight"):
+        kfac.register_layer(Mix, mix, roles={"shift": "bias"})
+
+
+def test_a_gramian_that_is_too_large_is_not_begun() -> None:
+    kfac.register_layer(
+        Gate, lambda m, name, own: GateLayer(name, own, m), roles={"gain": "weight"}
+    )
+    module = nn.Sequential(Gate(MAX_GRAMIAN + 1))
+    output_map = kfac.OutputMap(kfac.NamedConfig("f"), lambda m, b: m(b["x"])[:, :2])
+    network = kfac.Network(module, output_map, "wide")
+    x = kfac.TensorExamples({"x": torch.randn(2, MAX_GRAMIAN + 1)}, "x")
+    with pytest.raises(kfac.CoverageError, match="Gramian would be of size 8193"):
+        compute(network, x)

@@ -193,6 +193,11 @@ class Layer(ABC):
         """Add K cotangents of every example, ``[K, N, P, d_out]``."""
 
 
+def gramian_factor(parameter: str) -> str:
+    """What the Gramian of a parameter is called."""
+    return f"{parameter}.G"
+
+
 class GramianLayer(Layer):
     """A layer of few parameters, whose Gramian is kept whole."""
 
@@ -202,13 +207,16 @@ class GramianLayer(Layer):
 
     @override
     def blocks(self, leader: Layer) -> dict[str, Block]:
-        return {p: GramianBlock(p, ((f"{p}.G",),)) for p in self.parameters.values()}
+        return {
+            name: GramianBlock(name, ((gramian_factor(name),),))
+            for name in self.parameters.values()
+        }
 
     @override
     def sums(self, shapes: Shapes, *, leads: bool) -> Iterator[tuple[str, FactorSum]]:
         for name in self.parameters.values():
             size = prod(shapes[name])
-            yield f"{name}.G", FactorSum((size, size))
+            yield gramian_factor(name), FactorSum((size, size))
 
     @override
     def add_input(self, call: LayerCall, sums: LayerSums) -> None:
@@ -222,7 +230,7 @@ class GramianLayer(Layer):
             several = torch.vmap(self.gradients, (None, 0))(call.a, g)
             found = {role: values.flatten(0, 1) for role, values in several.items()}
         for role, name in self.parameters.items():
-            sums.add_gradients(f"{name}.G", found[role])
+            sums.add_gradients(gramian_factor(name), found[role])
 
 
 class KroneckerLayer(Layer):

@@ -1,6 +1,6 @@
 """Inventory: which layer each parameter of a module belongs to, by kind of module."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -161,6 +161,9 @@ def _layers(
         made: Layer | str = WITHOUT_WEIGHT
         if "weight" in roles:
             made = kind.make(path or roles["weight"], roles)  # a lone one has no path
+        if not isinstance(made, str):
+            sizes = {names[id(p)]: p.numel() for p in own.values()}
+            made = _too_large(made, sizes) or made
         if isinstance(made, str):
             inventory.uncovered |= dict.fromkeys(roles.values(), made)
         else:
@@ -176,8 +179,16 @@ def _loose(name: str, parameter: nn.Parameter, inventory: Inventory) -> Iterator
     if name in inventory.uncovered:
         return
     layer = loose_layer(name, tuple(parameter.shape))
-    size = layer.width if layer.has_gramian else 0
-    if size > MAX_GRAMIAN:
-        inventory.uncovered[name] = f"its Gramian would be of size {size}"
+    reason = _too_large(layer, {name: parameter.numel()})
+    if reason is not None:
+        inventory.uncovered[name] = reason
     else:
         yield layer
+
+
+def _too_large(layer: Layer, sizes: Mapping[str, int]) -> str | None:
+    """Say why the Gramian of a layer cannot be kept, if so."""
+    size = max(sizes[name] for name in layer.parameters.values())
+    if layer.has_gramian and size > MAX_GRAMIAN:
+        return f"its Gramian would be of size {size}"
+    return None

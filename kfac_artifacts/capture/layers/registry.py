@@ -53,15 +53,21 @@ def register_layer(
         replace: Whether an earlier registration of the class may be replaced.
 
     Raises:
-        SettingsError: If the class is registered already.
+        SettingsError: If the class is registered already, or no role is the weight.
     """
     if module_class in _registered and not replace:
         raise SettingsError(
             f"{module_class.__qualname__} has a layer already; replace it with "
             "replace=True"
         )
-    usual = {"weight": "weight", "bias": "bias"}
-    _registered[module_class] = factory, dict(usual if roles is None else roles)
+    if roles is None:
+        roles = {"weight": "weight", "bias": "bias"}
+    if "weight" not in roles.values():
+        raise SettingsError(
+            f"one parameter of {module_class.__qualname__} must have the role weight, "
+            f"not only {dict(roles)}"
+        )
+    _registered[module_class] = factory, dict(roles)
 
 
 def kind_of(module: nn.Module) -> Found:

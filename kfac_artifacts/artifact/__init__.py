@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from kfac_artifacts.artifact.blocks.kinds import BLOCKS as BLOCKS
     from kfac_artifacts.artifact.blocks.kronecker import (
         KroneckerBlock as KroneckerBlock,
+    )
+    from kfac_artifacts.artifact.blocks.linear import (
         Layout as Layout,
+        LinearBlock as LinearBlock,
     )
     from kfac_artifacts.artifact.compatibility import (
         preprocessing_differences as preprocessing_differences,

@@ -11,6 +11,7 @@ The level of a case says how far a reader gets:
 - ``verify``: the values show it, to whoever checks what can be decoded.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,14 +23,29 @@ Edit = Callable[[dict[str, Any]], object]
 STACK = "stacked.weight"
 
 
+CITES = re.compile(r"(?:(?:[RTM][0-9.]+|[a-z_0-9]+\.[0-9]+) )+")
+"""Numbers of rules before what a rule says: ``R6.1 ``, ``R8.7 int8.3 ``."""
+
+
 @dataclass
 class Case:
-    """A broken rule, and the artifact that breaks it, as files."""
+    """A broken rule, and the artifact that breaks it, as files.
+
+    ``rule`` begins with the numbers that the pages give to what is broken.
+    """
 
     name: str
     level: str
     rule: str
     files: dict[str, bytes]
+
+    def to_json(self) -> dict[str, object]:
+        """Describe the case in the index."""
+        cites = CITES.match(self.rule)
+        if cites is None:
+            raise ValueError(f"{self.name} cites no rule: {self.rule}")
+        rule = self.rule[cites.end() :]
+        return {"level": self.level, "cites": cites[0].split(), "rule": rule}
 
 
 def whole(*, shards: list[list[str]] | None = None) -> Draft:

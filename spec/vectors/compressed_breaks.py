@@ -55,89 +55,125 @@ SYMMETRIC = put(
 )
 SCHEMA: dict[str, list[tuple[str, str, Edit]]] = {
     "blocks": [
-        ("blocks-none", "there is a run of blocks", configured(blocks=[])),
-        ("blocks-count-zero", "a run has a block", configured(blocks=[[1, 4], [0, 2]])),
-        ("blocks-size-zero", "a block has a row", configured(blocks=[[1, 4], [1, 0]])),
+        (
+            "blocks-none",
+            "block_diagonal.1 there is a run of blocks",
+            configured(blocks=[]),
+        ),
+        (
+            "blocks-count-zero",
+            "block_diagonal.1 a run has a block",
+            configured(blocks=[[1, 4], [0, 2]]),
+        ),
+        (
+            "blocks-size-zero",
+            "block_diagonal.1 a block has a row",
+            configured(blocks=[[1, 4], [1, 0]]),
+        ),
         (
             "blocks-huge-count",
-            "a count is below 2**31",
+            "block_diagonal.1 a count is below 2**31",
             configured(blocks=[[2**31, 1]]),
         ),
-        ("blocks-of-one-number", "a run is a pair", configured(blocks=[[4]])),
-        ("blocks-of-three-numbers", "a run is a pair", configured(blocks=[[1, 2, 2]])),
-        ("blocks-flat", "blocks are runs", configured(blocks=[2, 2])),
-        ("blocks-true", "true is not a number", configured(blocks=[[True, 2], [2, 1]])),
-        ("permuted-number", "permuted is true or false", configured(permuted=1)),
+        (
+            "blocks-of-one-number",
+            "block_diagonal.1 a run is a pair",
+            configured(blocks=[[4]]),
+        ),
+        (
+            "blocks-of-three-numbers",
+            "block_diagonal.1 a run is a pair",
+            configured(blocks=[[1, 2, 2]]),
+        ),
+        ("blocks-flat", "block_diagonal.1 blocks are runs", configured(blocks=[2, 2])),
+        (
+            "blocks-true",
+            "R6.8 true is not a number",
+            configured(blocks=[[True, 2], [2, 1]]),
+        ),
+        (
+            "permuted-number",
+            "block_diagonal.1 permuted is true or false",
+            configured(permuted=1),
+        ),
         (
             "blocks-unknown-field",
-            "a configuration has no other field",
+            "R7.6.2 a configuration has no other field",
             configured(size=2),
         ),
         (
             "blocks-without-permuted",
-            "every field of a configuration is there",
+            "R7.6.2 every field of a configuration is there",
             drop("factors/G/structure/configuration/permuted"),
         ),
     ],
     "rank": [
-        ("rank-zero", "the rank is at least 1", configured(rank=0)),
-        ("rank-huge", "the rank is below 2**31", configured(rank=2**31)),
-        ("rank-null", "the rank is a number", configured(rank=None)),
-        ("rank-diagonal-null", "diagonal is true or false", configured(diagonal=None)),
-        ("rank-unknown-field", "there is no other field", configured(centre=0)),
-        ("symmetric-low-rank", "a low rank has no matrix to pack", SYMMETRIC),
+        ("rank-zero", "low_rank.1 the rank is at least 1", configured(rank=0)),
+        ("rank-huge", "low_rank.1 the rank is below 2**31", configured(rank=2**31)),
+        ("rank-null", "low_rank.1 the rank is a number", configured(rank=None)),
+        (
+            "rank-diagonal-null",
+            "low_rank.1 diagonal is true or false",
+            configured(diagonal=None),
+        ),
+        ("rank-unknown-field", "R7.6.2 there is no other field", configured(centre=0)),
+        ("symmetric-low-rank", "R7.6.1 a low rank has no matrix to pack", SYMMETRIC),
         (
             "loss-missing-field",
-            "a loss has three numbers",
+            "R7.1 a loss has three numbers",
             put("factors/G/loss", {"error": 0.5, "lift": 0}),
         ),
         (
             "loss-extra-field",
-            "a loss has three numbers only",
+            "R12.5 a loss has three numbers only",
             put("factors/G/loss", LOSS | {"method": "svd"}),
         ),
         (
             "loss-ignored-field",
-            "a loss has three numbers only",
+            "R12.5 a loss has three numbers only",
             put("factors/G/loss", LOSS | {"x-extra": {"must_understand": False}}),
         ),
         (
             "loss-negative-error",
-            "an error is not negative",
+            "R7.1 an error is not negative",
             put("factors/G/loss", LOSS | {"error": -1e-9}),
         ),
         (
             "loss-negative-lift",
-            "a lift is not negative",
+            "R7.1 a lift is not negative",
             put("factors/G/loss", LOSS | {"lift": -1}),
         ),
         (
             "loss-text",
-            "an eigenvalue is a number",
+            "R7.1 an eigenvalue is a number",
             put("factors/G/loss", LOSS | {"min_eigenvalue": "0"}),
         ),
-        ("loss-null", "a loss is an object or absent", put("factors/G/loss", None)),
+        (
+            "loss-null",
+            "R7.1 a loss is an object or absent",
+            put("factors/G/loss", None),
+        ),
     ],
     "pruned": [
-        ("kept-negative", "kept is not negative", configured(kept=-1)),
-        ("kept-huge", "kept is below 2**53", configured(kept=2**53)),
-        ("kept-text", "kept is a number", configured(kept="4")),
+        ("kept-negative", "pruned.1 kept is not negative", configured(kept=-1)),
+        ("kept-huge", "pruned.1 kept is below 2**53", configured(kept=2**53)),
+        ("kept-text", "pruned.1 kept is a number", configured(kept="4")),
         (
             "kept-missing",
-            "the configuration has kept",
+            "R7.6.2 the configuration has kept",
             put("factors/G/structure/configuration", {}),
         ),
-        ("symmetric-pruned", "a pruned factor has none", SYMMETRIC),
+        ("symmetric-pruned", "R7.6.1 a pruned factor has none", SYMMETRIC),
     ],
     "dense": [
         (
             "int8-with-configuration",
-            "int8 has no configuration",
+            "R7.6.2 int8 has no configuration",
             put("factors/G/storage/configuration", {"block": 64}),
         ),
         (
             "symmetric-int8",
-            "the dtype of symmetric is a plain one",
+            "R7.6.2 the dtype of symmetric is a plain one",
             put(
                 "factors/G/storage",
                 {"name": "symmetric", "configuration": {"dtype": "int8"}},
@@ -152,51 +188,55 @@ MANIFEST: dict[str, list[tuple[str, str, Edit]]] = {
     "blocks": [
         (
             "blocks-too-few",
-            "the blocks have dim rows together",
+            "block_diagonal.3 the blocks have dim rows together",
             configured(blocks=[[1, 3]]),
         ),
         (
             "blocks-too-many",
-            "the blocks have dim rows together",
+            "block_diagonal.3 the blocks have dim rows together",
             configured(blocks=[[2, 2], [1, 1]]),
         ),
         (
             "blocks-huge",
-            "the blocks have dim rows together",
+            "block_diagonal.3 the blocks have dim rows together",
             configured(blocks=[[HUGE, HUGE]]),
         ),
         (
             "blocks-wrap-around",
-            "the sum of the blocks is exact beyond 64 bits",
+            "block_diagonal.3 the sum of the blocks is exact beyond 64 bits",
             configured(blocks=[*WRAPPING, [1, 4]]),
         ),
         (
             "blocks-fraction",
-            "a whole number has no fraction",
+            "R6.8 a whole number has no fraction",
             configured(blocks=[[1, 2.0], [2, 1]]),
         ),
     ],
     "rank": [
-        ("rank-far-above-dim", "the rank is dim at most", configured(rank=HUGE)),
-        ("rank-fraction", "a whole number has no fraction", configured(rank=2.0)),
+        (
+            "rank-far-above-dim",
+            "low_rank.2 the rank is dim at most",
+            configured(rank=HUGE),
+        ),
+        ("rank-fraction", "R6.8 a whole number has no fraction", configured(rank=2.0)),
         (
             "compressed-dim-mismatch",
-            "a compressed factor has the size of its block",
+            "R7.5.4 a compressed factor has the size of its block",
             put("factors/G/dim", 4),
         ),
     ],
     "pruned": [
         (
             "kept-above-triangle",
-            "kept is dim (dim - 1) / 2 at most",
+            "pruned.2 kept is dim (dim - 1) / 2 at most",
             configured(kept=11),
         ),
         (
             "kept-far-above-triangle",
-            "kept is dim (dim - 1) / 2 at most",
+            "pruned.2 kept is dim (dim - 1) / 2 at most",
             configured(kept=2**53 - 1),
         ),
-        ("kept-fraction", "a whole number has no fraction", configured(kept=4.0)),
+        ("kept-fraction", "R6.8 a whole number has no fraction", configured(kept=4.0)),
     ],
 }
 
@@ -207,14 +247,14 @@ def compressed_manifest_cases() -> Iterator[Case]:
         for factor, cases in table.items():
             for name, rule, edit in cases:
                 yield edited(level, name, rule, edit, make=partial(compressed, factor))
-    rule = "neighbouring runs differ in size"
+    rule = "block_diagonal.2 neighbouring runs differ in size"
     runs = [np.full((1, 2, 2), 2.0) + np.eye(2), *[np.full((1, 1, 1), 3.0)] * 2]
     yield of_factor("blocks-equal-runs", rule, block_diagonal(runs))
-    rule = "the rank is dim at most"
+    rule = "low_rank.2 the rank is dim at most"
     rows = np.array([[1.0], [0.5]])
     yield of_factor("rank-above-dim", rule, low_rank(rows, [1.0, 2.0]))
     ignore = configured(**{"x-extra": {"must_understand": False}})
     for factor in ("blocks", "rank", "pruned"):
         name = f"must-understand-in-configuration-of-{factor}"
-        rule = "decoding has no optional fields"
+        rule = "R12.5 decoding has no optional fields"
         yield edited("schema", name, rule, ignore, make=partial(compressed, factor))

@@ -43,108 +43,116 @@ def announced(name: str, rule: str, factor: str, dim: int, **tensors: Any) -> Ca
 
 
 FILES: list[tuple[str, str, Tensors]] = [
-    ("scales-missing", "codes have their scales", {"dense/matrix.scales": None}),
+    ("scales-missing", "int8.3 codes have their scales", {"dense/matrix.scales": None}),
     (
         "diagonal-missing",
-        "the codes of a matrix have its diagonal",
+        "int8.3 the codes of a matrix have its diagonal",
         {"blocks/blocks_0.diagonal": None},
     ),
     (
         "codes-missing",
-        "a tensor without entries is there as well",
+        "R8.9 a tensor without entries is there as well",
         {"blocks/blocks_1": None},
     ),
     (
         "codes-of-whole-matrix",
-        "the codes of a matrix are those above its diagonal",
+        "int8.3 the codes of a matrix are those above its diagonal",
         {"dense/matrix": tensor(np.zeros((3, 3)), "int8")},
     ),
     (
         "codes-with-diagonal",
-        "the diagonal has no codes",
+        "int8.3 the diagonal has no codes",
         {"dense/matrix": tensor(np.zeros(6), "int8")},
     ),
     (
         "codes-of-another-type",
-        "codes have a sign",
+        "int8.3 codes have a sign",
         {"dense/matrix": tensor(np.zeros(3), "uint8")},
     ),
     (
         "scales-of-another-type",
-        "scales are float32",
+        "int8.3 scales are float32",
         {"dense/matrix.scales": tensor(np.ones(3), "float16")},
     ),
     (
         "scales-of-another-size",
-        "a matrix has a scale for each row",
+        "int8.3 a matrix has a scale for each row",
         {"dense/matrix.scales": tensor(np.ones(2), "float32")},
     ),
     (
         "scales-for-every-entry",
-        "64 entries share a scale",
+        "int8.3 64 entries share a scale",
         {"entries/values.scales": tensor(np.ones(2), "float32")},
     ),
     (
         "scales-of-weights",
-        "weights are not quantised",
+        "int8.3 weights are not quantised",
         {"entries/diagonal.scales": tensor(np.ones(1), "float32")},
     ),
     (
         "weights-as-float32",
-        "weights beside codes are bfloat16",
+        "int8.3 weights beside codes are bfloat16",
         {"entries/diagonal": tensor(np.full(3, 4.0), "float32")},
     ),
     (
         "blocks-scales-as-row",
-        "a run is a stack, also of one block",
+        "block_diagonal.4 a run is a stack, also of one block",
         {"blocks/blocks_0.scales": tensor(np.ones(2), "float32")},
     ),
     (
         "blocks-as-matrix",
-        "a run is a stack, also of one block",
+        "block_diagonal.4 a run is a stack, also of one block",
         {"plain/blocks_0": tensor(np.eye(2), "float32")},
     ),
     (
         "blocks-of-another-number",
-        "runs are numbered from 0",
+        "block_diagonal.4 runs are numbered from 0",
         {"blocks/blocks_1": None, "blocks/blocks_2": tensor(np.zeros((2, 0)), "int8")},
     ),
-    ("permutation-missing", "permuted blocks have it", {"blocks/permutation": None}),
+    (
+        "permutation-missing",
+        "block_diagonal.4 permuted blocks have it",
+        {"blocks/permutation": None},
+    ),
     (
         "permutation-as-int64",
-        "a permutation is I32",
+        "R8.8 a permutation is I32",
         {"blocks/permutation": tensor([2, 0, 3, 1], "int64")},
     ),
     (
         "permutation-too-short",
-        "a permutation has dim numbers",
+        "block_diagonal.4 a permutation has dim numbers",
         {"blocks/permutation": tensor([2, 0, 1], "int32")},
     ),
     (
         "mask-too-long",
-        "a mask has a bit for each entry above the diagonal",
+        "pruned.3 a mask has a bit for each entry above the diagonal",
         {"pruned/mask": tensor([42, 1, 0], "uint8")},
     ),
-    ("mask-as-int8", "a mask is U8", {"pruned/mask": tensor([42, 1], "int8")}),
+    ("mask-as-int8", "R8.8 a mask is U8", {"pruned/mask": tensor([42, 1], "int8")}),
     (
         "kept-of-another-size",
-        "there are as many values as are kept",
+        "pruned.3 there are as many values as are kept",
         {"pruned/values": tensor(np.ones(5), "float32")},
     ),
     (
         "vectors-turned",
-        "vectors are rows",
+        "low_rank.3 vectors are rows",
         {"rank/vectors": tensor(np.eye(3)[:, :2], "float16")},
     ),
-    ("rank-without-diagonal", "diagonal is there if told", {"rank/diagonal": None}),
+    (
+        "rank-without-diagonal",
+        "low_rank.3 diagonal is there if told",
+        {"rank/diagonal": None},
+    ),
     (
         "rank-as-float32",
-        "the storage holds for every field",
+        "R8.8 the storage holds for every field",
         {"rank/values": tensor([2.0, 1.0], "float32")},
     ),
     (
         "field-extra",
-        "a factor has no other field",
+        "dense.4 a factor has no other field",
         {"dense/diagonal": tensor(np.ones(3), "float32")},
     ),
 ]
@@ -168,90 +176,110 @@ def scaled(factor: str, *scales: float) -> Tensors:
 
 
 VALUES: list[tuple[str, str, Tensors]] = [
-    ("permutation-twice", "a permutation has a number once", permuted([2, 0, 2, 1])),
-    ("permutation-beyond", "its numbers are below dim", permuted([2, 0, 4, 1])),
-    ("permutation-negative", "its numbers are not negative", permuted([2, 0, -1, 1])),
-    ("permutation-far-beyond", "its numbers are below dim", permuted([2, 0, HUGE, 1])),
-    ("mask-too-few-bits", "as many bits as are kept", masked(1, 3, 5)),
-    ("mask-too-many-bits", "as many bits as are kept", masked(1, 3, 5, 7, 8)),
-    ("mask-unused-bit", "an unused bit is 0", masked(1, 3, 5, 8, 10)),
-    ("mask-unused-bit-counted", "an unused bit is no entry", masked(1, 3, 5, 15)),
-    ("scale-nan", "a scale is finite", scaled("dense/matrix", 2.0, np.nan, 0.0)),
-    ("scale-infinite", "a scale is finite", scaled("entries/values", np.inf)),
+    (
+        "permutation-twice",
+        "block_diagonal.5 a permutation has a number once",
+        permuted([2, 0, 2, 1]),
+    ),
+    (
+        "permutation-beyond",
+        "block_diagonal.5 its numbers are below dim",
+        permuted([2, 0, 4, 1]),
+    ),
+    (
+        "permutation-negative",
+        "block_diagonal.5 its numbers are not negative",
+        permuted([2, 0, -1, 1]),
+    ),
+    (
+        "permutation-far-beyond",
+        "block_diagonal.5 its numbers are below dim",
+        permuted([2, 0, HUGE, 1]),
+    ),
+    ("mask-too-few-bits", "pruned.4 as many bits as are kept", masked(1, 3, 5)),
+    ("mask-too-many-bits", "pruned.4 as many bits as are kept", masked(1, 3, 5, 7, 8)),
+    ("mask-unused-bit", "pruned.5 an unused bit is 0", masked(1, 3, 5, 8, 10)),
+    (
+        "mask-unused-bit-counted",
+        "pruned.5 an unused bit is no entry",
+        masked(1, 3, 5, 15),
+    ),
+    ("scale-nan", "int8.2 a scale is finite", scaled("dense/matrix", 2.0, np.nan, 0.0)),
+    ("scale-infinite", "int8.2 a scale is finite", scaled("entries/values", np.inf)),
     (
         "scale-negative",
-        "a scale is not negative",
+        "int8.2 a scale is not negative",
         {"blocks/blocks_0.scales": tensor([[-2.0, 0.0]], "float32")},
     ),
     (
         "scale-of-no-codes",
-        "so is the scale of the last row, which is not used",
+        "int8.2 so is the scale of the last row, which is not used",
         scaled("dense/matrix", 2.0, 2.0, -1.0),
     ),
     (
         "code-minus-128",
-        "a code is -127 at least",
+        "int8.1 a code is -127 at least",
         {"dense/matrix": tensor([127, -128, 127], "int8")},
     ),
     (
         "code-minus-128-of-entries",
-        "a code is -127 at least",
+        "int8.1 a code is -127 at least",
         {"entries/values": tensor([-128, 127], "int8")},
     ),
     (
         "rank-nan",
-        "every value is finite",
+        "R9.2 every value is finite",
         {"rank/values": tensor([2, np.nan], "float16")},
     ),
     (
         "pruned-infinite",
-        "every value is finite",
+        "R9.2 every value is finite",
         {"pruned/diagonal": tensor([4, 4, np.inf, 4, 4], "float32")},
     ),
     (
         "blocks-asymmetric",
-        "a factor is symmetric",
+        "R9.3 a factor is symmetric",
         {"plain/blocks_0": tensor([[[3.0, 2.0], [1.0, 3.0]]], "float32")},
     ),
     (
         "int8-diagonal-nan",
-        "every value is finite",
+        "R9.2 every value is finite",
         {"dense/matrix.diagonal": tensor([3.0, np.nan, 3.0], "float32")},
     ),
     (
         "rank-overflow",
-        "every entry is finite",
+        "R9.2 every entry is finite",
         {
             "single/vectors": tensor([[2.0**83, 0.0, 0.0]], "float32"),
             "single/values": tensor([1.0], "float32"),
         },
     ),
-    ("int8-overflow", "every entry is finite", scaled("entries/values", 2.0**127)),
+    ("int8-overflow", "R9.2 every entry is finite", scaled("entries/values", 2.0**127)),
 ]
 VERIFY: list[tuple[str, str, Tensors]] = [
     (
         "rank-negative-value",
-        "a value is not negative",
+        "low_rank.6 a value is not negative",
         {"rank/values": tensor([2.0, -16.0], "float16")},
     ),
     (
         "rank-negative-diagonal",
-        "a diagonal is not negative, whatever the values make good",
+        "low_rank.6 a diagonal is not negative, whatever the values make good",
         {"rank/diagonal": tensor([-0.25, 2.0, 0.5], "float16")},
     ),
     (
         "rank-slightly-negative",
-        "a value is not negative beyond rounding",
+        "low_rank.6 a value is not negative beyond rounding",
         {"single/values": tensor([-(2.0**-15)], "float32")},
     ),
     (
         "pruned-indefinite",
-        "a factor is positive semi-definite",
+        "R4.7.3 a factor is positive semi-definite",
         {"pruned/values": tensor([8.0, 1.0, 1.0, 1.0], "float32")},
     ),
     (
         "int8-indefinite",
-        "a factor is positive semi-definite",
+        "R4.7.3 a factor is positive semi-definite",
         {"blocks/blocks_0.diagonal": tensor([[1.0, 1.0]], "float32")},
     ),
 ]
@@ -262,7 +290,7 @@ def compressed_file_cases() -> Iterator[Case]:
     for level, cases in (("files", FILES), ("values", VALUES), ("verify", VERIFY)):
         for name, rule, tensors in cases:
             yield retold(level, name, rule, tensors)
-    rule = "a tensor is inside its file: nothing is allocated for it before"
+    rule = "R8.7 R13.2 a tensor is inside its file: nothing is allocated for it before"
     yield announced(
         "rank-huge-vectors",
         rule,

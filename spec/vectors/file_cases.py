@@ -91,74 +91,86 @@ def padded(padding: bytes) -> Callable[[bytes], bytes]:
 
 
 CHANGES: list[tuple[str, str, Callable[[bytes], bytes]]] = [
-    ("truncated", "no tensor ends after the file", lambda file: file[:-4]),
-    ("trailing-bytes", "nothing follows the tensors", lambda file: file + b"\0" * 8),
-    ("hole", "there is no hole between tensors", hole),
-    ("overlap", "no tensors overlap", header(shift(-8))),
-    ("header-length-huge", "the header is 64 MiB at most", length(2**63)),
-    ("header-length-beyond-file", "the header is inside the file", length(100_000)),
-    ("header-length-zero", "there is a header", length(0)),
-    ("header-length-one", "a header has two bytes", length(1)),
-    ("header-padded-with-newline", "a header is padded with spaces", padded(b"\n")),
-    ("header-padded-with-tab", "a header is padded with spaces", padded(b"\t")),
+    ("truncated", "R8.7 no tensor ends after the file", lambda file: file[:-4]),
+    (
+        "trailing-bytes",
+        "R8.7 nothing follows the tensors",
+        lambda file: file + b"\0" * 8,
+    ),
+    ("hole", "R8.7 there is no hole between tensors", hole),
+    ("overlap", "R8.7 no tensors overlap", header(shift(-8))),
+    ("header-length-huge", "R8.1 the header is 64 MiB at most", length(2**63)),
+    (
+        "header-length-beyond-file",
+        "R8.1 the header is inside the file",
+        length(100_000),
+    ),
+    ("header-length-zero", "R8.1 there is a header", length(0)),
+    ("header-length-one", "R8.1 a header has two bytes", length(1)),
+    (
+        "header-padded-with-newline",
+        "R8.3 a header is padded with spaces",
+        padded(b"\n"),
+    ),
+    ("header-padded-with-tab", "R8.3 a header is padded with spaces", padded(b"\t")),
     (
         "header-byte-order-mark",
-        "a header has no byte order mark",
+        "R6.2 a header has no byte order mark",
         text(b"{", b"\xef\xbb\xbf{"),
     ),
-    ("header-not-utf-8", "a header is UTF-8", text(b"norm/", b"n\xffrm/")),
+    ("header-not-utf-8", "R6.2 a header is UTF-8", text(b"norm/", b"n\xffrm/")),
     (
         "dtype-missing",
-        "a tensor has dtype, shape and data_offsets",
+        "R8.5 a tensor has dtype, shape and data_offsets",
         header(lambda h: h["norm/matrix"].pop("dtype")),
     ),
     (
         "three-offsets",
-        "offsets are two",
+        "R8.5 offsets are two",
         header(lambda h: h["norm/matrix"]["data_offsets"].append(1000)),
     ),
-    ("header-cut", "the header is one JSON object", length(64)),
-    ("header-not-json", "the header is JSON", text(b"{", b"(")),
+    ("header-cut", "R6.1 the header is one JSON object", length(64)),
+    ("header-not-json", "R6.1 the header is JSON", text(b"{", b"(")),
     (
         "header-array",
-        "the header is an object",
+        "R8.2 the header is an object",
         lambda file: with_header([], b""),
     ),
-    ("header-leading-space", "the header begins with {", text(b"{", b" {")),
+    ("header-leading-space", "R8.2 the header begins with {", text(b"{", b" {")),
     (
         "header-duplicate-key",
-        "a tensor is named once",
+        "R6.4 a tensor is named once",
         text(b'"norm/matrix":', b'"norm/matrix":{"dtype":"F32"},"norm/matrix":'),
     ),
-    ("header-not-a-number", "NaN is no JSON", text(b"[2,2]", b"[2,NaN]")),
+    ("header-not-a-number", "R6.5 NaN is no JSON", text(b"[2,2]", b"[2,NaN]")),
     (
         "header-unknown-field",
-        "a tensor has dtype, shape and data_offsets only",
+        "R8.5 a tensor has dtype, shape and data_offsets only",
         header(lambda h: h["norm/matrix"].update(scale=2)),
     ),
     (
         "two-metadata-keys",
-        "__metadata__ has one key at most",
+        "R8.4 __metadata__ has one key at most",
         header(lambda h: h.update(__metadata__={"a": "1", "b": "2"})),
     ),
     (
         "metadata-not-a-string",
-        "__metadata__ maps to strings",
+        "R8.4 __metadata__ maps to strings",
         header(lambda h: h.update(__metadata__={"a": 1})),
     ),
     (
         "metadata-not-an-object",
-        "__metadata__ is an object",
+        "R8.4 __metadata__ is an object",
         header(lambda h: h.update(__metadata__=1)),
     ),
     (
         "tensor-missing",
-        "every tensor of the manifest is there",
+        "R8.9 every tensor of the manifest is there",
         without_last,
     ),
     (
         "tensor-extra",
-        "no other tensor is there",
+        "R8.9 no other tensor is there",
         header(
             lambda h: h.update(
                 other={"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
@@ -167,37 +179,37 @@ CHANGES: list[tuple[str, str, Callable[[bytes], bytes]]] = [
     ),
     (
         "tensor-of-another-name",
-        "a tensor is named <factor>/<field>",
+        "R8.9 a tensor is named <factor>/<field>",
         text(b"norm/matrix", b"norm/values"),
     ),
     (
         "wrong-dtype",
-        "a tensor has the number type of its storage",
+        "R8.8 a tensor has the number type of its storage",
         header(lambda h: h["out/matrix"].update(dtype="BF16")),
     ),
     (
         "unknown-dtype",
-        "a tensor has the number type of its storage",
+        "R8.8 a tensor has the number type of its storage",
         header(lambda h: h["out/matrix"].update(dtype="X16")),
     ),
     (
         "wrong-shape",
-        "a tensor has the shape of its factor",
+        "R8.8 a tensor has the shape of its factor",
         header(lambda h: h["norm/matrix"].update(shape=[4])),
     ),
     (
         "symmetric-not-packed",
-        "a symmetric tensor has one axis",
+        "R8.8 symmetric.1 a symmetric tensor has one axis",
         header(lambda h: h["in/matrix"].update(shape=[2, 5])),
     ),
     (
         "offsets-not-shape",
-        "the offsets span the shape",
+        "R8.6 the offsets span the shape",
         longer,
     ),
     (
         "offsets-negative",
-        "offsets are not negative",
+        "R8.5 offsets are not negative",
         header(lambda h: h["in/matrix"].update(data_offsets=[-40, 0])),
     ),
 ]
@@ -220,7 +232,7 @@ def huge() -> Case:
         }
 
     draft.files[SINGLE] = header(edit)(draft.files[SINGLE])
-    rule = "a tensor is inside its file: nothing is allocated for it before"
+    rule = "R8.7 R13.2 a tensor is inside its file: nothing is allocated for it before"
     return Case("huge-shape", "files", rule, files_of(draft.relist()))
 
 
@@ -237,51 +249,59 @@ FIRST, SECOND = (f"factors-0000{i}-of-00002.safetensors" for i in (1, 2))
 INDICES: list[tuple[str, str, Callable[[Header], object]]] = [
     (
         "index-wrong-shard",
-        "a tensor is in the file that the index says",
+        "R8.1.3 a tensor is in the file that the index says",
         lambda i: i["weight_map"].update({"out/matrix": SECOND}),
     ),
     (
         "index-tensor-missing",
-        "the index maps every tensor",
+        "R8.1.3 the index maps every tensor",
         lambda i: i["weight_map"].pop("out/matrix"),
     ),
     (
         "index-tensor-extra",
-        "the index maps no other tensor",
+        "R8.1.3 the index maps no other tensor",
         lambda i: i["weight_map"].update({"x/matrix": FIRST}),
     ),
     (
         "index-unlisted-file",
-        "the index maps to files of the manifest",
+        "R8.1.3 the index maps to files of the manifest",
         lambda i: i["weight_map"].update({"out/matrix": "../x.safetensors"}),
     ),
     (
         "index-file-not-a-string",
-        "the index maps to names",
+        "R8.1.1 the index maps to names",
         lambda i: i["weight_map"].update({"out/matrix": [FIRST]}),
     ),
     (
         "index-total-size",
-        "total_size is the sum over the tensors",
+        "R8.1.2 total_size is the sum over the tensors",
         lambda i: i["metadata"].update(total_size=1),
     ),
     (
         "index-map-not-an-object",
-        "weight_map is an object",
+        "R8.1.1 weight_map is an object",
         lambda i: i.update(weight_map=[*i["weight_map"]]),
     ),
     (
         "index-total-size-fraction",
-        "a whole number has no fraction",
+        "R6.8 a whole number has no fraction",
         lambda i: i["metadata"].update(total_size=float(i["metadata"]["total_size"])),
     ),
     (
         "index-too-deep",
-        "the index is JSON as section 6 wants it",
+        "R6.7 the index is JSON as section 6 wants it",
         lambda i: i.update(extra=json.loads("[" * 40 + "]" * 40)),
     ),
-    ("index-unknown-field", "the index has two fields", lambda i: i.update(extra=1)),
-    ("index-no-metadata", "the index has two fields", lambda i: i.pop("metadata")),
+    (
+        "index-unknown-field",
+        "R8.1.1 the index has two fields",
+        lambda i: i.update(extra=1),
+    ),
+    (
+        "index-no-metadata",
+        "R8.1.1 the index has two fields",
+        lambda i: i.pop("metadata"),
+    ),
 ]
 
 
@@ -331,7 +351,7 @@ def shared_out(name: str, rule: str, shards: list[list[str]]) -> Case:
 def empty_shard() -> Case:
     """A shard without a tensor, and an index that says so."""
     draft = whole(shards=[["in", "out", "norm"], []])
-    rule = "every shard holds a tensor"
+    rule = "R8.1.4 every shard holds a tensor"
     return Case("empty-shard", "files", rule, files_of(draft))
 
 
@@ -342,22 +362,26 @@ def file_cases() -> Iterator[Case]:
     yield huge()
     for name, rule, edit in INDICES:
         yield indexed(name, rule, edit)
-    rule = "every listed file is there"
+    rule = "R10.1 every listed file is there"
     yield damaged("file-missing", "files", rule, lambda files: files.pop(SINGLE))
     draft = whole()
     draft.manifest["files"][SINGLE]["size"] += 1
-    rule = "a file has the size in the manifest"
+    rule = "R10.1 a file has the size in the manifest"
     yield Case("size-mismatch", "files", rule, files_of(draft))
-    yield damaged("hash-mismatch", "hash", "a file has the hash in the manifest", flip)
-    rule = "the index has the hash in the manifest"
+    yield damaged(
+        "hash-mismatch", "hash", "R10.2 a file has the hash in the manifest", flip
+    )
+    rule = "R10.2 the index has the hash in the manifest"
     yield damaged("index-hash-mismatch", "hash", rule, turned, shards=SHARDS)
     rule = "the index is JSON as section 6 wants it"
-    yield reindexed("index-byte-order-mark", rule, lambda text: b"\xef\xbb\xbf" + text)
+    yield reindexed(
+        "index-byte-order-mark", f"R6.2 {rule}", lambda text: b"\xef\xbb\xbf" + text
+    )
     yield reindexed(
         "index-duplicate-key",
-        rule,
+        f"R6.4 {rule}",
         lambda text: text.replace(b'"metadata": {', b'"metadata": 1, "metadata": {'),
     )
-    rule = "a tensor is in one shard"
+    rule = "R8.9 a tensor is in one shard"
     yield shared_out("tensor-in-two-shards", rule, [["in", "out"], ["out", "norm"]])
     yield empty_shard()

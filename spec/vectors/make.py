@@ -34,7 +34,7 @@ def main(root: Path) -> None:
     invalid = {}
     for case in invalid_cases():
         write(root / "invalid" / case.name, case.files)
-        invalid[case.name] = {"level": case.level, "rule": case.rule}
+        invalid[case.name] = case.to_json()
     (root / "index.json").write_bytes(
         dump({"valid": [*CASES, *COMPRESSED], "invalid": invalid})
     )

@@ -22,99 +22,103 @@ from stored import dense
 
 ZEROS = "0" * 64
 JSON = [
-    ("not-json", "it is not JSON", lambda text: text[:-2]),
-    ("trailing-data", "something follows the object", lambda text: text + "{}"),
-    ("byte-order-mark", "it begins with U+FEFF", lambda text: "\ufeff" + text),
-    ("not-utf-8", "it is not UTF-8", lambda t: t.encode().replace(b"tiny", b"t\xffny")),
+    ("not-json", "R6.1 it is not JSON", lambda text: text[:-2]),
+    ("trailing-data", "R6.1 something follows the object", lambda text: text + "{}"),
+    ("byte-order-mark", "R6.2 it begins with U+FEFF", lambda text: "\ufeff" + text),
+    (
+        "not-utf-8",
+        "R6.2 it is not UTF-8",
+        lambda t: t.encode().replace(b"tiny", b"t\xffny"),
+    ),
     (
         "duplicate-key",
-        "a key occurs twice in one object",
+        "R6.4 a key occurs twice in one object",
         lambda text: text.replace('"version":1,', '"version":1,"version":1,'),
     ),
     (
         "duplicate-key-escaped",
-        "a key occurs twice, once written with an escape",
+        "R6.4 a key occurs twice, once written with an escape",
         lambda text: text.replace('"version":1,', '"version":1,"versio\\u006e":1,'),
     ),
     (
         "not-a-number",
-        "NaN is no JSON",
+        "R6.5 NaN is no JSON",
         lambda text: text.replace('"max_length":128', '"max_length":NaN'),
     ),
     (
         "infinite-number",
-        "a number is beyond float64",
+        "R6.5 a number is beyond float64",
         lambda text: text.replace('"max_length":128', '"max_length":1e999'),
     ),
     (
         "huge-whole-number",
-        "a number is beyond float64",
+        "R6.5 a number is beyond float64",
         lambda t: t.replace('"max_length":128', '"max_length":1' + "0" * 400),
     ),
     (
         "lone-surrogate",
-        "a string has half of a surrogate pair",
+        "R6.6 a string has half of a surrogate pair",
         lambda text: text.replace('"pooling":"mean"', '"pooling":"\\ud800"'),
     ),
     (
         "nested-too-deep",
-        "a value is inside more than 32 arrays and objects",
+        "R6.7 a value is inside more than 32 arrays and objects",
         lambda t: t.replace('"max_length":128', f'"a":{"[" * 40}1{"]" * 40}'),
     ),
     (
         "depth-bomb",
-        "a value is inside more than 32 arrays and objects",
+        "R6.7 a value is inside more than 32 arrays and objects",
         lambda t: t.replace('"max_length":128', f'"a":{"[" * 3000}{"]" * 3000}'),
     ),
 ]
 
 MANIFEST: list[tuple[str, str, Edit]] = [
-    ("fraction-for-whole", "a whole number has no fraction", put("tasks", 1.0)),
-    ("sources-not-tasks", "tasks is the number of sources", put("tasks", 2)),
-    ("size-not-sum", "size is the sum over the sources", put("size", 65)),
+    ("fraction-for-whole", "R6.8 a whole number has no fraction", put("tasks", 1.0)),
+    ("sources-not-tasks", "R7.1.1 tasks is the number of sources", put("tasks", 2)),
+    ("size-not-sum", "R7.1.2 size is the sum over the sources", put("size", 65)),
     (
         "examples-above-size",
-        "examples is size at most",
+        "R7.3.1 examples is size at most",
         put("sources/0/data/examples", 65),
     ),
     (
         "base-hash-mismatch",
-        "the hash of the base model",
+        "R7.2.1 the hash of the base model",
         put("base_model/sha256", ZEROS),
     ),
     (
         "parameter-hash-mismatch",
-        "the hash of the base model",
+        "R7.2.1 the hash of the base model",
         put("base_model/parameters/norm.weight/sha256", ZEROS),
     ),
     (
         "parameter-unknown",
-        "a block covers parameters of the base model",
+        "R7.5.1 a block covers parameters of the base model",
         put("blocks/norm/parameter", "other.weight"),
     ),
     (
         "parameter-in-two-blocks",
-        "a parameter is in one block",
+        "R7.5.5 a parameter is in one block",
         put("blocks/again", gramian("norm.weight", "norm")),
     ),
     (
         "bias-is-weight",
-        "a parameter is once in a block",
+        "R7.5.5 a parameter is once in a block",
         put("blocks/layer/bias", "layer.weight"),
     ),
     (
         "covered-and-excluded",
-        "a parameter is covered or left out",
+        "R7.1.3 a parameter is covered or left out",
         put("excluded", ["norm.weight"]),
     ),
     (
         "covered-and-uncovered",
-        "a parameter is covered or left out",
+        "R7.1.3 a parameter is covered or left out",
         put("uncovered", {"norm.weight": "a reason"}),
     ),
     (
         "error-of-no-block",
-        "an error is of a block",
+        "R7.4.1 an error is of a block",
         put(
             "merge_errors/other",
             {
@@ -123,28 +127,36 @@ MANIFEST: list[tuple[str, str, Edit]] = [
             },
         ),
     ),
-    ("dim-mismatch", "a factor has the size of its block", put("factors/in/dim", 3)),
+    (
+        "dim-mismatch",
+        "R7.5.4 a factor has the size of its block",
+        put("factors/in/dim", 3),
+    ),
     (
         "swapped-factors",
-        "A is of the inputs, B of the outputs",
+        "R7.5.4 A is of the inputs, B of the outputs",
         put("blocks/layer/terms", [{"A": "out", "B": "in"}]),
     ),
     (
         "gramian-dim-mismatch",
-        "a factor has the size of its block",
+        "R7.5.4 a factor has the size of its block",
         put("blocks/norm/terms", [{"G": "in"}]),
     ),
-    ("missing-factor", "a factor of a block exists", drop("factors/norm")),
+    ("missing-factor", "R7.5.6 a factor of a block exists", drop("factors/norm")),
 ]
 
 
 STACKED: list[tuple[str, str, Edit]] = [
-    ("part-beyond", "a part is below the first axis", put("blocks/part.1/part", 2)),
-    ("part-twice", "a part is in one block", put("blocks/part.1/part", 0)),
-    ("part-missing", "every part is in a block", drop("blocks/part.1")),
+    (
+        "part-beyond",
+        "R7.5.5 a part is below the first axis",
+        put("blocks/part.1/part", 2),
+    ),
+    ("part-twice", "R7.5.5 a part is in one block", put("blocks/part.1/part", 0)),
+    ("part-missing", "R7.5.5 every part is in a block", drop("blocks/part.1")),
     (
         "part-of-two-axes",
-        "the part of a weight has two axes",
+        "R7.5.2 the part of a weight has two axes",
         lambda m: [
             m["blocks"][f"part.{i}"].update(weight="stacked.bias", bias=STACK)
             for i in range(2)
@@ -152,7 +164,7 @@ STACKED: list[tuple[str, str, Edit]] = [
     ),
     (
         "part-of-a-bias-that-is-not-stacked",
-        "the part of a bias has one axis",
+        "R7.5.3 the part of a bias has one axis",
         lambda m: [
             *(m["blocks"][f"part.{i}"].update(bias="norm.weight") for i in range(2)),
             m["blocks"].update(norm=gramian("stacked.bias", "in")),
@@ -161,7 +173,7 @@ STACKED: list[tuple[str, str, Edit]] = [
     ),
     (
         "part-with-the-size-of-the-whole",
-        "a factor has the size of the part",
+        "R7.5.4 a factor has the size of the part",
         put("blocks/part.0/terms", [{"A": "in", "B": "in"}]),
     ),
 ]
@@ -173,7 +185,9 @@ def unused() -> Case:
     draft.factors["spare"] = draft.factors["norm"]
     draft.manifest["factors"]["spare"] = draft.factors["spare"].to_json()
     sealed = Draft(draft.manifest, draft.factors, [list(draft.factors)]).seal()
-    return Case("unused-factor", "manifest", "every factor is used", files_of(sealed))
+    return Case(
+        "unused-factor", "manifest", "R7.5.6 every factor is used", files_of(sealed)
+    )
 
 
 def shards_called(name: str, rule: str, pattern: str) -> Case:
@@ -203,7 +217,7 @@ def beside_parts() -> Case:
             "wide": dense(spd(6, 3)),
         },
     )
-    rule = "a parameter is in one block whole, or in parts"
+    rule = "R7.5.5 a parameter is in one block whole, or in parts"
     return Case("part-beside-whole", "manifest", rule, files_of(draft))
 
 
@@ -236,22 +250,24 @@ def manifest_cases() -> Iterator[Case]:
         yield edited("manifest", name, rule, edit)
     for name, rule, edit in STACKED:
         yield edited("manifest", name, rule, edit, make=stacked)
-    yield edited("json", "depth-33", "a value is inside 32 others at most", nested(33))
+    yield edited(
+        "json", "depth-33", "R6.7 a value is inside 32 others at most", nested(33)
+    )
     yield unused()
     two = {"w": [2, 2]}
-    rule = "every parameter is in a block"
+    rule = "R7.5.5 every parameter is in a block"
     yield small("parameter-uncovered", rule, two | {"spare": [3]}, bias=False)
-    rule = "the weight of a Kronecker block has two axes"
+    rule = "R7.5.2 the weight of a Kronecker block has two axes"
     yield small("weight-of-one-axis", rule, {"w": [2]}, bias=False)
-    rule = "the bias has the shape [d_out]"
+    rule = "R7.5.3 the bias has the shape [d_out]"
     yield small("bias-of-another-size", rule, two | {"b": [3]}, bias=True)
     yield small("bias-of-two-axes", rule, two | {"b": [1, 2]}, bias=True)
     yield beside_parts()
-    rule = "the shards are numbered from 1 to their count"
+    rule = "R7.7.1 the shards are numbered from 1 to their count"
     yield shards_called(
         "shards-do-not-count", rule, "factors-0000{}-of-00003.safetensors"
     )
-    rule = "numbers of shards are padded to five digits and no more"
+    rule = "R7.7.1 numbers of shards are padded to five digits and no more"
     yield shards_called(
         "shard-of-six-digits", rule, "factors-00000{}-of-000002.safetensors"
     )

@@ -28,14 +28,16 @@ def leaning(name: str, rule: str, storage: str, ratio: float) -> Case:
 
 def value_cases() -> Iterator[Case]:
     """All artifacts whose numbers are no curvature."""
-    rule = "every value is finite"
+    rule = "R9.2 every value is finite"
     yield valued("value-infinite", rule, "norm", np.array([[1.0, 0.0], [0.0, np.inf]]))
     yield valued("value-nan", rule, "out", np.array([[np.nan, 0.0], [0.0, 1.0]]))
-    rule = "a factor is semi-definite up to rounding, of which float32 has little"
+    rule = (
+        "R4.7.3 a factor is semi-definite up to rounding, of which float32 has little"
+    )
     yield leaning("leaning-too-far-float32", rule, "float32", -1.1e-5)
-    rule = "a factor is semi-definite up to the rounding of its storage"
+    rule = "R4.7.3 a factor is semi-definite up to the rounding of its storage"
     yield leaning("leaning-too-far-bfloat16", rule, "bfloat16", -0.01025390625)
-    rule = "a factor is symmetric"
+    rule = "R9.3 a factor is symmetric"
     yield valued("asymmetric", rule, "norm", np.array([[1.0, 0.5], [0.25, 1.0]]))
     rule += ", where the squares of its entries are beyond float32"
     large = np.array([[1.0, -(2.0**65)], [0.0, 1.0]])

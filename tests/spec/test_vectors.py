@@ -29,7 +29,7 @@ SPEC = Path(__file__).parents[2] / "spec"
 VECTORS = SPEC / "vectors"
 INDEX = json.loads((VECTORS / "index.json").read_text())
 VALID: list[str] = INDEX["valid"]
-INVALID: dict[str, dict[str, str]] = INDEX["invalid"]
+INVALID: dict[str, dict[str, Any]] = INDEX["invalid"]
 SCHEMA = Draft202012Validator(
     json.loads((SPEC / "schema/kfac.schema.json").read_text())
 )

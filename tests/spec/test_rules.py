@@ -1,0 +1,105 @@
+"""The rules of the pages: their numbers, and which of them a vector breaks."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+from tests.each import for_each
+
+SPEC = Path(__file__).parents[2] / "spec"
+NORMATIVE = [
+    SPEC / "format.md",
+    SPEC / "task_vector.md",
+    *sorted((SPEC / "storage").iterdir()),
+    *sorted((SPEC / "structures").iterdir()),
+]
+LETTERS = {"format": "R", "task_vector": "T"}
+RULE = re.compile(r"^- \*\*([\w.]+)\*\* (.*(?:\n(?:  .*|(?=\n  ).*))*)", re.MULTILINE)
+"""A rule: a line of a list with its number, and the indented lines after it."""
+HEADING = re.compile(r"^#+ (\d+(?:\.\d+)?)?.*", re.MULTILINE)
+KEY_WORD = re.compile(r"\b(?:MUST|SHOULD|MAY)\b")
+OTHERS = re.compile(
+    r"\b(?:writer|merger|joiner|compressor|program|penalty|decoder|check)\b[^.]*? MUST"
+)
+"""Who has to obey a rule that no broken artifact can show."""
+CITED = {
+    number
+    for entry in json.loads((SPEC / "vectors/index.json").read_text())[
+        "invalid"
+    ].values()
+    for number in entry["cites"]
+}
+
+
+def rules_of(page: Path) -> dict[str, str]:
+    """The rules of a page by their numbers."""
+    return dict(RULE.findall(page.read_text()))
+
+
+RULES = {n: text for page in NORMATIVE for n, text in rules_of(page).items()}
+
+WITHOUT_VECTOR = {
+    "R4.6.1": "what a reader computes: `drift` in expected.json",
+    "R4.6.2": "of a change, not of an artifact",
+    "R4.7.1": "what a reader must not rely on",
+    "R4.7.4": "what a verifier must let pass: valid vectors `leaning-*`",
+    "R5.1": "what a reader must ignore: expected.json beside each valid vector",
+    "R6.3": "it takes 64 MiB to show",
+    "R7.2": "an order of checks",
+    "R9.5": "when a reader refuses: the level `values`",
+    "R10.3": "which checks are left: vectors are refused without a look at hashes",
+    "R12.4": "what a reader must ignore: the valid vector `extensions`",
+    "R13.1": "what a reader must not do",
+    "R13.3": "an order of checks",
+    "R13.6": "section 6 says what is broken",
+    "R13.7": "what a reader must not do",
+    "R14.1": "all vectors together",
+    "R14.2": "all vectors together",
+    "dense.2": "R9.3 of all structures, and cited so",
+    "dense.3": "what a reader must not do: expected.json has the entries as stored",
+    "diagonal.2": "any other field is one that a factor has not: R8.9",
+}
+"""Rules for readers that no invalid vector breaks, and why."""
+
+
+@for_each(NORMATIVE)
+def test_every_rule_has_a_number_of_its_section_and_its_own(page: Path) -> None:
+    text, letter = page.read_text(), LETTERS.get(page.stem)
+    numbers = [match[1] for match in RULE.finditer(text)]
+    assert max(Counter(numbers).values(), default=1) == 1
+    section = ""
+    for match in sorted(
+        [*RULE.finditer(text), *HEADING.finditer(text)], key=re.Match.start
+    ):
+        if match[0].startswith("#"):
+            section = match[1] or section
+        else:
+            prefix = page.stem if letter is None else f"{letter}{section}"
+            assert re.fullmatch(rf"{re.escape(prefix)}\.\d+", match[1])
+
+
+@for_each(NORMATIVE)
+def test_every_requirement_stands_in_a_rule(page: Path) -> None:
+    """The conventions, which explain the key words, aside; and what is history."""
+    text = page.read_text().partition("Changelog\n")[0]
+    text = re.sub(r"^(?:Status|The) .*key words(?:.|\n)*?\n\n", "", text, flags=re.M)
+    text = re.sub(r"^Status: .*", "", text, flags=re.MULTILINE)
+    found = [line for line in RULE.sub("", text).splitlines() if KEY_WORD.search(line)]
+    assert found == []
+
+
+def test_every_cited_rule_exists() -> None:
+    assert RULES.keys() >= CITED
+
+
+def test_every_rule_for_readers_has_a_vector_or_a_reason() -> None:
+    """Rules of section 11 and of task vectors are not of a reader of artifacts."""
+    of_readers = {
+        number
+        for number, text in RULES.items()
+        if "MUST" in text
+        and not OTHERS.search(text)
+        and not number.startswith(("R11.", "T"))
+    }
+    assert of_readers - CITED == WITHOUT_VECTOR.keys()

@@ -105,6 +105,14 @@ def lowest(factor: Factor, allowed: float) -> float:
     return eigenvalue_ratio(*factor.to(dtype=torch.float64).eigenvalue_range())
 
 
+def dear_rows(factor: Factor) -> int:
+    """Rows of the largest matrix that has to be formed for eigenvalues; 0 if none."""
+    if isinstance(factor, BlockDiagonal):
+        runs: list[list[int]] = factor.configuration["blocks"]
+        return max(size for _, size in runs)
+    return factor.dim if isinstance(factor, Dense | Pruned) else 0
+
+
 def _matrices(factor: Factor) -> Iterator[Tensor]:
     """Stacks of the matrices of which eigenvalues are dear; none if they are cheap."""
     if isinstance(factor, BlockDiagonal):

@@ -7,11 +7,15 @@ from pathlib import Path
 import torch
 
 from kfac_artifacts.artifact import Artifact, BaseModel, Block
-from kfac_artifacts.definiteness import extreme_ratio, tolerance
-from kfac_artifacts.errors import FactorError, FormatError
+from kfac_artifacts.definiteness import dear_rows, extreme_ratio, tolerance
+from kfac_artifacts.errors import FactorError, FormatError, listed
 from kfac_artifacts.factors import Factor, eigenvalue_ratio
 from kfac_artifacts.format import check_hashes, load_artifact
 from kfac_artifacts.progress import Advance, unseen
+
+MOST_ROWS = 16384
+"""Rows of a matrix of which eigenvalues are computed: a small file of a pruned factor
+may stand for a larger one."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def base_findings(artifact: Artifact, base: BaseModel) -> list[Finding]:
 
 
 def _factor_findings(artifact: Artifact, progress: Advance) -> Iterator[Finding]:
-    ratios: dict[str, float] = {}
+    ratios: dict[str, float | None] = {}
     count = 0
     sums = {name: block for name, block in artifact.blocks.items() if block.is_sum}
     summed = {name for block in sums.values() for name in block.factors}
@@ -106,20 +110,30 @@ def _factor_findings(artifact: Artifact, progress: Advance) -> Iterator[Finding]
         yield from _sum_findings(artifact, sums)
 
 
-def _ratio(factor: Factor) -> float:
+def _ratio(factor: Factor) -> float | None:
+    """λ_min / λ_max, or None if it would take too large a matrix."""
+    if dear_rows(factor) > MOST_ROWS:
+        return None
     return eigenvalue_ratio(*factor.to(dtype=torch.float64).eigenvalue_range())
 
 
-def _check_ratio(ratio: float, allowed: float) -> None:
-    if not ratio >= -allowed:
+def _check_ratio(ratio: float | None, allowed: float) -> None:
+    if ratio is not None and not ratio >= -allowed:
         raise FactorError(f"indefinite: λ_min / λ_max = {ratio:.2e}")
 
 
-def _eigenvalue_finding(ratios: Mapping[str, float]) -> Finding:
-    name = min(ratios, key=lambda name: ratios[name])
-    return Finding(
-        True, "eigenvalues", f"smallest λ_min / λ_max is {ratios[name]:.1e} ({name})"
-    )
+def _eigenvalue_finding(ratios: Mapping[str, float | None]) -> Finding:
+    found = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+    left_out = [name for name in ratios if name not in found]
+    said = []
+    if found:
+        name = min(found, key=lambda name: found[name])
+        said.append(f"smallest λ_min / λ_max is {found[name]:.1e} ({name})")
+    if left_out:
+        said.append(
+            f"not computed of {listed(left_out, 3)}, of more than {MOST_ROWS} rows"
+        )
+    return Finding(True, "eigenvalues", "; ".join(said))
 
 
 def _sum_findings(artifact: Artifact, sums: Mapping[str, Block]) -> Iterator[Finding]:

@@ -32,6 +32,8 @@ __all__ = ["Refused", "digest_of", "read", "read_manifest", "verify"]
 Check = Callable[[Any], bool]
 Fields = dict[str, dict[str, np.ndarray]]
 LIMIT = 64 * 1024 * 1024
+MOST_ROWS = 4096
+"""Rows of a matrix of which eigenvalues are computed (R4.7.6)."""
 SINGLE = "factors.safetensors"
 INDEX = SINGLE + ".index.json"
 EXACT = (
@@ -278,6 +280,8 @@ def read_manifest(data: bytes) -> dict[str, Any]:
     demand(manifest["tasks"] == len(sources), "tasks")
     demand(manifest["size"] == sum(s["data"]["size"] for s in sources), "size")
     demand(all(s["data"]["examples"] <= s["data"]["size"] for s in sources), "examples")
+    digests = [s["digest"] for s in sources if s["digest"] is not None]
+    demand(len(digests) == len({*digests}), "a task is counted twice")
     lines = sorted((n, p["sha256"]) for n, p in base["parameters"].items())
     text = "".join(f"{n} {h}\n" for n, h in lines)
     demand(hashlib.sha256(text.encode()).hexdigest() == base["sha256"], "base hash")
@@ -308,6 +312,7 @@ def check_blocks(manifest: dict[str, Any]) -> None:
         demand(once or by_part, "a parameter is not covered once")
     left_out = {*manifest["excluded"], *manifest["uncovered"]}
     demand(not left_out & covered.keys(), "covered and left out")
+    demand(len({*manifest["excluded"]}) == len(manifest["excluded"]), "excluded twice")
     demand({n for n, _ in sizes} == manifest["factors"].keys(), "factors")
     demand(all(manifest["factors"][n]["dim"] == d for n, d in sizes), "dim")
 
@@ -360,6 +365,7 @@ def sound(
 
 
 def read_fields(path: Path, *, hashes: bool) -> tuple[dict[str, Any], Fields]:
+    demand((path / "kfac.json").is_file(), "no manifest, or no regular file")
     demand((path / "kfac.json").stat().st_size <= LIMIT, "too much JSON")
     manifest = read_manifest((path / "kfac.json").read_bytes())
     contents = {}
@@ -435,17 +441,30 @@ def verify(path: Path) -> dict[str, np.ndarray]:
     factors = {}
     for factor, info in manifest["factors"].items():
         matrix = factors[factor] = sound(factor, info, found[factor])
-        if factor not in summed:
-            low_rank = info["structure"]["name"] == "low_rank"
-            low, high = (
-                bounds(found[factor])
-                if low_rank
-                else np.linalg.eigvalsh(matrix.astype(float))[[0, -1]]
-            )
+        if factor not in summed and not too_large(info):
+            low, high = extremes(info["structure"]["name"], found[factor], matrix)
             share = 1e-5 if info["storage"] in EXACT else 1e-2
             lowest = -share * max(abs(low), abs(high))
             demand(low >= lowest, f"{factor} is indefinite")
     return factors
+
+
+def too_large(info: dict[str, Any]) -> bool:
+    """Whether a factor is left out, so that a small file costs little (R4.7.6)."""
+    cheap = info["structure"]["name"] in {"low_rank", "diagonal"}
+    return info["dim"] > MOST_ROWS and not cheap
+
+
+def extremes(
+    structure: str, values: dict[str, np.ndarray], matrix: np.ndarray
+) -> tuple[float, float]:
+    """The smallest and the largest eigenvalue, or what is compared in their place."""
+    if structure == "low_rank":
+        return bounds(values)
+    if structure == "diagonal":
+        return float(values["values"].min()), float(values["values"].max())
+    eigenvalues = np.linalg.eigvalsh(matrix.astype(float))
+    return float(eigenvalues[0]), float(eigenvalues[-1])
 
 
 def bounds(values: dict[str, np.ndarray]) -> tuple[float, float]:
@@ -501,13 +520,15 @@ def main(arguments: list[str]) -> int:
     path = Path(arguments[0])
     try:
         factors = verify(path)
+        infos = read_manifest((path / "kfac.json").read_bytes())["factors"]
     except (Refused, OSError) as error:
         print(f"{path} is no artifact that can be used: {error}", file=sys.stderr)
         return 1
     print(digest_of(path))
     for factor, matrix in factors.items():
         norm = np.linalg.norm(matrix.astype(float))
-        print(f"{factor}: {len(matrix)} x {len(matrix)}, Frobenius norm {norm:.6g}")
+        note = ", eigenvalues not computed" * too_large(infos[factor])
+        print(f"{factor}: {len(matrix)} x {len(matrix)}, norm {norm:.6g}{note}")
     return 0
 
 

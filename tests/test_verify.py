@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.definiteness import check_definite
 from kfac_artifacts.estimate import Nearest
 from kfac_artifacts.factors import BlockDiagonal, Dense, Diagonal, LowRank
-from kfac_artifacts.format import load_artifact
+from kfac_artifacts.format import load_artifact, read_header
 from kfac_artifacts.format.files import sha256_file
 from kfac_artifacts.merge import merge
 from kfac_artifacts.penalty import KfacPenalty
@@ -174,3 +175,21 @@ def test_a_negative_value_of_low_rank_is_found(tmp_path: Path) -> None:
     bent = LowRank(torch.eye(5)[:2], torch.tensor([1.0, -0.5]), torch.ones(5))
     path = save(tmp_path / "a", "float32", **{"linear.A": bent})
     assert "linear.A" in bad(verify(path))
+
+
+def test_eigenvalues_of_too_many_rows_are_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small file may stand for a large matrix; what is wrong else is found still."""
+    path = save(tmp_path / "a")
+    infos = read_header(path).factors.values()
+    rows = max(info.dim for info in infos if info.structure.name == "dense")
+    module = sys.modules[verify.__module__]
+    monkeypatch.setattr(module, "MOST_ROWS", rows - 1)
+    (said,) = [f for f in verify(path) if f.what == "eigenvalues"]
+    assert said.good
+    assert f"of more than {rows - 1} rows" in said.message
+    assert "smallest" in said.message  # of the others
+    monkeypatch.setattr(module, "MOST_ROWS", 0)
+    (said,) = [f for f in verify(path) if f.what == "eigenvalues"]
+    assert said.message.startswith("not computed of ")

@@ -63,7 +63,12 @@ def check_provenance(provenance: Provenance, blocks: Mapping[str, Block]) -> Non
     )
     for parameter, parts in covered.items():
         _check_parts(parts, provenance.base.shapes[parameter], parameter)
-    left_out = {*provenance.excluded, *provenance.uncovered}
+    excluded = provenance.excluded
+    require(len(excluded) == len(set(excluded)), "manifest: excluded has a name twice")
+    digests = [source.digest for source in provenance.sources if source.digest]
+    once = len(digests) == len(set(digests))
+    require(once, "manifest: sources: one digest twice, so one task twice")
+    left_out = {*excluded, *provenance.uncovered}
     require(not left_out & known, "manifest: a parameter is both covered and left out")
     errors = set(provenance.merge_errors)
     require(errors <= set(blocks), "manifest: merge_errors names no block")

@@ -114,10 +114,11 @@ def warn_of_other_inputs(sources: Sequence[Source]) -> None:
 
 def _check_once(sources: Sequence[Source]) -> None:
     """Refuse a task that is counted twice; without digests none can be recognised."""
+    digests = [source.digest for source in sources]
     twice = {
         name
-        for source, name in zip(sources, task_names(sources), strict=True)
-        if source.digest and sources.count(source) > 1
+        for digest, name in zip(digests, task_names(sources), strict=True)
+        if digest and digests.count(digest) > 1
     }
     if twice:
         raise MismatchError(

@@ -30,6 +30,8 @@ class Draft:
     factors: dict[str, Stored]
     shards: list[list[str]]
     files: dict[str, bytes] = field(default_factory=dict)
+    spelling: dict[str, str] = field(default_factory=dict)
+    """What the text of the manifest has in place of what Python writes."""
 
     def seal(self) -> "Draft":
         """Make the tensor files from the factors, and list them in the manifest."""
@@ -65,6 +67,16 @@ class Draft:
             n: {"size": len(c), "sha256": sha256(c)} for n, c in self.files.items()
         }
         return self
+
+    @property
+    def text(self) -> bytes:
+        """The manifest as it is written."""
+        text = dump(self.manifest).decode()
+        for usual, other in self.spelling.items():
+            if usual not in text:
+                raise ValueError(usual)
+            text = text.replace(usual, other)
+        return text.encode()
 
     @property
     def digest(self) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from border_cases import BORDER, border_cases
 from breaking import Case
 from compressed_breaks import compressed_manifest_cases
 from compressed_cases import COMPRESSED
@@ -26,18 +27,17 @@ def main(root: Path) -> None:
     """Write every vector below ``root``, and the index of them."""
     for kind in ("valid", "invalid"):
         shutil.rmtree(root / kind, ignore_errors=True)
-    for name, make in (CASES | COMPRESSED).items():
+    valid = CASES | COMPRESSED | BORDER
+    for name, make in valid.items():
         draft = make()
         text = (compact if name in COMPRESSED else dump)(expected(draft))
-        files = {"kfac.json": dump(draft.manifest), "expected.json": text}
+        files = {"kfac.json": draft.text, "expected.json": text}
         write(root / "valid" / name, files | draft.files)
     invalid = {}
     for case in invalid_cases():
         write(root / "invalid" / case.name, case.files)
         invalid[case.name] = case.to_json()
-    (root / "index.json").write_bytes(
-        dump({"valid": [*CASES, *COMPRESSED], "invalid": invalid})
-    )
+    (root / "index.json").write_bytes(dump({"valid": [*valid], "invalid": invalid}))
 
 
 def invalid_cases() -> Iterator[Case]:
@@ -48,6 +48,7 @@ def invalid_cases() -> Iterator[Case]:
     yield from value_cases()
     yield from compressed_manifest_cases()
     yield from compressed_file_cases()
+    yield from border_cases()
 
 
 def write(directory: Path, files: Mapping[str, bytes]) -> None:

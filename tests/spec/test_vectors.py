@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -214,6 +215,7 @@ def demands_by_place() -> dict[int, str]:
 
 IMPLIED = {
     "'too much JSON'": "it takes 64 MiB to show",
+    "'no manifest, or no regular file'": "no vector can hold a pipe",
     "'length of the header'": "then the header is none, or the file ends too early",
     "'rows of the blocks'": "then no tensors fit both the blocks and dim",
     "'kept'": "then no mask has as many bits",
@@ -279,6 +281,28 @@ def test_the_reference_reader_is_a_program() -> None:
     assert names == list(expected("dense-int8")["factors"])
     assert "hash of a file" in bad.stderr
     assert "Traceback" not in bad.stderr
+
+
+@pytest.mark.parametrize("file", ["kfac.json", "factors.safetensors"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, file: str) -> None:
+    shutil.copytree(VECTORS / "valid/dense-float32", tmp_path / "a")
+    (tmp_path / "a" / file).unlink()
+    os.mkfifo(tmp_path / "a" / file)
+    with pytest.raises(FormatError):
+        load_artifact(tmp_path / "a")
+    with pytest.raises(reader.Refused):
+        reader.read(tmp_path / "a")
+
+
+def test_the_reader_leaves_out_eigenvalues_of_too_many_rows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vector = VECTORS / "invalid/int8-indefinite"
+    assert reader.main([str(vector)]) == 1
+    monkeypatch.setattr(reader, "MOST_ROWS", 3)
+    assert reader.main([str(vector)]) == 0
+    assert "G: 4 x 4" in (said := capsys.readouterr().out)
+    assert "eigenvalues not computed" in said
 
 
 def test_the_schema_is_a_schema() -> None:

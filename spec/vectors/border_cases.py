@@ -1,0 +1,67 @@
+"""Vectors of what readers could decide either way, on both sides of the border."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from breaking import Case, edited, put
+from draft import Draft, artifact, gramian
+from stored import Codes, dense
+from valid_cases import layer, merge, part
+
+NAME = "head.weight"
+
+
+def minus_zero() -> Draft:
+    """A seed that is written -0, and scales of -0."""
+    codes = Codes(
+        np.array([127, -127, 3]), np.array([0.5, -0.0, -0.0]), np.array([2.0, 1.0, 1.0])
+    )
+    draft = artifact(
+        {"norm.weight": [3]},
+        {"norm": gramian("norm.weight", "norm")},
+        {"norm": dense(codes, "int8")},
+    )
+    draft.spelling['"seed": 0'] = '"seed": -0'
+    return draft
+
+
+def left_out_twice() -> Draft:
+    """A parameter that one task excluded, and another could not cover."""
+    draft = layer()
+    draft.manifest |= {"excluded": [NAME], "uncovered": {NAME: "f does not use it"}}
+    return draft
+
+
+def never_stored() -> Draft:
+    """Two tasks of which nobody knows the artifacts."""
+    draft = merge(part(1, 64), part(2, 64))
+    for source in draft.manifest["sources"]:
+        source["digest"] = None
+    return draft
+
+
+def counted_twice() -> Case:
+    """Two tasks of one digest, otherwise unlike."""
+    draft = merge(part(1, 64), part(2, 64))
+    sources = draft.manifest["sources"]
+    sources[1]["digest"] = sources[0]["digest"]
+    rule = "R7.3.2 no two sources have one digest"
+    return Case(
+        "digest-twice", "manifest", rule, {"kfac.json": draft.text, **draft.files}
+    )
+
+
+BORDER: dict[str, Callable[[], Draft]] = {
+    "minus-zero": minus_zero,
+    "excluded-and-uncovered": left_out_twice,
+    "tasks-without-digest": never_stored,
+}
+
+
+def border_cases() -> Iterator[Case]:
+    """The invalid ones."""
+    rule = "R7.1.4 excluded has a name once"
+    yield edited("schema", "excluded-twice", rule, put("excluded", [NAME, NAME]))
+    rule = "R6.8 the version is a whole number"
+    yield edited("manifest", "version-fraction", rule, put("version", 1.0))
+    yield counted_twice()

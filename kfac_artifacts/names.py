@@ -10,6 +10,21 @@ MOST_CHARACTERS = 512
 NAME = re.compile(f"[^{NOT_IN_NAMES}]{{1,{MOST_CHARACTERS}}}")
 WHAT_NAMES_ARE = f"a name of 1 to {MOST_CHARACTERS} printable characters"
 
+_LABEL = "[a-z0-9]+(?:-+[a-z0-9]+)*"
+FOREIGN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+/[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+"""A third party's name: a domain the other way round, a slash, a name of theirs."""
+
+
+def is_foreign(value: object) -> bool:
+    """Whether a value is a well-formed name of a third party: ``org.example/name``."""
+    return is_name(value) and FOREIGN.fullmatch(str(value)) is not None
+
+
+def hint(name: object) -> str:
+    """What to do about a name that is not known: of a third party something."""
+    shown = "; `kfac inspect` shows what else the artifact holds"
+    return shown if is_foreign(name) else ""
+
 
 def is_name(value: object) -> bool:
     """Whether a value is a string that can be a name."""

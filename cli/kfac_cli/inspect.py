@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kfac_cli import console, inspect_vector
+from kfac_cli import console, inspect_outline, inspect_vector
 from kfac_cli.given import is_vector
 from kfac_cli.options import json_option
 from kfac_cli.parameters import DIRECTORY
@@ -15,7 +15,7 @@ from kfac_cli.tables import print_table
 from kfac_cli.units import size
 
 if TYPE_CHECKING:
-    from kfac_artifacts.format import Header
+    from kfac_artifacts.format import Header, Outline
 
 
 @click.command("inspect")
@@ -25,6 +25,8 @@ def command(artifact: Path, as_json: bool) -> None:
     """Show what ARTIFACT holds; no tensor is read.
 
     ARTIFACT may be a task vector, too: its base, head, training and norms are shown.
+    Of one that has names of third parties (org.example/name) it is said which, and
+    everything else is shown.
 
     \b
     Example:
@@ -35,8 +37,12 @@ def command(artifact: Path, as_json: bool) -> None:
     if is_vector(artifact):
         inspect_vector.show(artifact, as_json=as_json)
         return
-    from kfac_artifacts.format import read_header
+    from kfac_artifacts.format import read_header, read_outline
 
+    outline = read_outline(artifact)
+    if outline is not None:
+        inspect_outline.show(artifact, outline, overview(outline), as_json=as_json)
+        return
     header = read_header(artifact)
     if as_json:
         details = overview(header)
@@ -48,7 +54,7 @@ def command(artifact: Path, as_json: bool) -> None:
     _print(artifact, header)
 
 
-def overview(header: "Header") -> dict[str, Any]:
+def overview(header: "Header | Outline") -> dict[str, Any]:
     """Summarise an artifact: what it is of, and how large."""
     from kfac_artifacts.artifact import task_names
 
@@ -80,7 +86,7 @@ def overview(header: "Header") -> dict[str, Any]:
             }
             for name, s in zip(names, provenance.sources, strict=True)
         ],
-        "modules": len(header.blocks),
+        "modules": len(header.kinds),
         "tensors": len(shapes),
         "parameters": sum(math.prod(shape) for shape in shapes.values()),
         "bytes": header.nbytes,
@@ -122,13 +128,7 @@ def rows(header: "Header") -> list[dict[str, Any]]:
 
 def _print(path: Path, header: "Header") -> None:
     summary = overview(header)
-    click.echo(f"{path}: curvature of {summary['base_model']}, {summary['output_map']}")
-    for source in summary["sources"]:
-        draws = f" x {source['draws']}" if source["draws"] else ""
-        click.echo(
-            f"  {source['task']}: {source['examples']} of {source['size']} examples, "
-            f"{source['cotangents']}{draws}, weight {source['weight']:.3f}"
-        )
+    inspect_outline.print_tasks(path, summary)
     table, compressed = [], bool(header.provenance.losses)
     for row in rows(header):
         dims = " ".join(

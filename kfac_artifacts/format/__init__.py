@@ -46,6 +46,12 @@ if TYPE_CHECKING:
         file_info as file_info,
         manifest_from_json as manifest_from_json,
     )
+    from kfac_artifacts.format.outline import (
+        ForeignFactor as ForeignFactor,
+        Outline as Outline,
+        Unknown as Unknown,
+        read_outline as read_outline,
+    )
     from kfac_artifacts.format.reader import (
         StoredFactors as StoredFactors,
         load_artifact as load_artifact,

@@ -47,10 +47,7 @@ def check_provenance(provenance: Provenance, blocks: Mapping[str, Block]) -> Non
     Raises:
         FormatError: If something does not fit together.
     """
-    count = len(provenance.sources)
-    require(provenance.tasks == count, "manifest: tasks is not the number of sources")
-    total = sum(source.data.size for source in provenance.sources)
-    require(provenance.size == total, "manifest: size is not the sum over the sources")
+    check_sources(provenance)
     require(len(blocks) > 0, "manifest: there are no blocks")
     covered: dict[str, list[int | None]] = defaultdict(list)
     for block in blocks.values():
@@ -65,13 +62,28 @@ def check_provenance(provenance: Provenance, blocks: Mapping[str, Block]) -> Non
         _check_parts(parts, provenance.base.shapes[parameter], parameter)
     excluded = provenance.excluded
     require(len(excluded) == len(set(excluded)), "manifest: excluded has a name twice")
-    digests = [source.digest for source in provenance.sources if source.digest]
-    once = len(digests) == len(set(digests))
-    require(once, "manifest: sources: one digest twice, so one task twice")
     left_out = {*excluded, *provenance.uncovered}
     require(not left_out & known, "manifest: a parameter is both covered and left out")
     errors = set(provenance.merge_errors)
     require(errors <= set(blocks), "manifest: merge_errors names no block")
+
+
+def check_sources(provenance: Provenance) -> None:
+    """Check that counts are those of the tasks, and that no task is there twice.
+
+    Args:
+        provenance: Where the artifact comes from.
+
+    Raises:
+        FormatError: If a number is wrong, or two sources have one digest.
+    """
+    count = len(provenance.sources)
+    require(provenance.tasks == count, "manifest: tasks is not the number of sources")
+    total = sum(source.data.size for source in provenance.sources)
+    require(provenance.size == total, "manifest: size is not the sum over the sources")
+    digests = [source.digest for source in provenance.sources if source.digest]
+    once = len(digests) == len(set(digests))
+    require(once, "manifest: sources: one digest twice, so one task twice")
 
 
 def _check_parts(
@@ -102,16 +114,33 @@ def check_factors(
     Raises:
         FormatError: If a factor does not fit.
     """
+    check_fit(provenance, blocks, dims)
+    used = {factor for block in blocks.values() for factor in block.factors}
+    unused = sorted(set(dims) - used)
+    require(not unused, f"factors: used by no block: {unused[:3]}")
+
+
+def check_fit(
+    provenance: Provenance, blocks: Mapping[str, Block], dims: Mapping[str, int]
+) -> None:
+    """Check that what blocks refer to is there, and of the size that they need.
+
+    Args:
+        provenance: Where the artifact comes from.
+        blocks: The blocks, or some of them.
+        dims: Size of every factor.
+
+    Raises:
+        FormatError: If a parameter or a factor is missing, or does not fit.
+    """
     shapes = provenance.base.shapes
-    used: set[str] = set()
     for name, block in blocks.items():
         where = f"blocks[{name!r}]"
+        missing = sorted(set(block.parameters) - set(shapes))
+        require(not missing, f"{where}: no parameters {missing}")
         misfit = block.misfit(shapes)
         require(misfit is None, f"{where}: {misfit}")
         for factor, dim in block.sizes(shapes):
             require(factor in dims, f"{where}: no factor {factor!r}")
             message = f"{where}: factor {factor!r} has size {dims[factor]}, not {dim}"
             require(dims[factor] == dim, message)
-            used.add(factor)
-    unused = sorted(set(dims) - used)
-    require(not unused, f"factors: used by no block: {unused[:3]}")

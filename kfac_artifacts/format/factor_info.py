@@ -11,6 +11,7 @@ from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import SHAPES, Field
 from kfac_artifacts.format.storage.base import Storage, TensorInfo
 from kfac_artifacts.json_object import JsonObject, dimension
+from kfac_artifacts.names import hint
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def factor_from_json(value: object, where: str) -> tuple[FactorInfo, Loss | None
         fields.take("structure", dict), f"{where}.structure"
     )
     known = structure.name in SHAPES
-    names = ", ".join(SHAPES)
+    names = ", ".join(SHAPES) + hint(structure.name)
     fields.require(known, f"structure {structure.name!r} is not one of {names}")
     storage = _storage(fields.take("storage", dict), f"{where}.storage")
     loss = _loss(fields.optional("loss", dict), f"{where}.loss")
@@ -105,7 +106,8 @@ def _storage(value: object, where: str) -> Storage:
             return storage
     configuration = dict(found.configuration)
     raise FormatError(
-        f"{where}: {found.name!r} with {configuration} is none of {', '.join(STORAGES)}"
+        f"{where}: {found.name!r} with {configuration} is none of "
+        f"{', '.join(STORAGES)}{hint(found.name)}"
     )
 
 

@@ -13,7 +13,12 @@ from kfac_artifacts.format import again
 from kfac_artifacts.format.consistency import INDEX, SINGLE
 from kfac_artifacts.format.factor_info import FactorInfo, stored
 from kfac_artifacts.format.files import read_json, sha256_file
-from kfac_artifacts.format.manifest import MANIFEST, Manifest, manifest_from_json
+from kfac_artifacts.format.manifest import (
+    MANIFEST,
+    FileInfo,
+    Manifest,
+    manifest_from_json,
+)
 from kfac_artifacts.format.storage.base import TensorInfo
 from kfac_artifacts.format.tensor_header import check_header
 from kfac_artifacts.json_object import JsonObject
@@ -43,6 +48,11 @@ class Header:
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Every covered parameter with its shape."""
         return self.provenance.base.shapes
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of every block."""
+        return {name: block.kind for name, block in self.blocks.items()}
 
     @property
     def nbytes(self) -> int:
@@ -102,7 +112,7 @@ def settled(path: Path, read: Callable[[Path], T]) -> T:
 def header_in(path: Path) -> Header:
     """Read a header once; see ``read_header``."""
     manifest, digest = _read_manifest(path)
-    files = _check_files(path, manifest)
+    files = _check_headers(path, manifest)
     return Header(manifest.provenance, manifest.blocks, manifest.factors, files, digest)
 
 
@@ -123,7 +133,21 @@ def _read_manifest(path: Path) -> tuple[Manifest, str]:
         raise FormatError(f"{path} is no artifact: there is no {MANIFEST} in it")
     content = read_json(path / MANIFEST)
     manifest = manifest_from_json(content)
-    for name, info in manifest.files.items():
+    check_sizes(path, manifest.files)
+    return manifest, digest_of(content)
+
+
+def check_sizes(path: Path, files: Mapping[str, FileInfo]) -> None:
+    """Check that files are there with the sizes that the manifest says.
+
+    Args:
+        path: The artifact's directory.
+        files: What the manifest says of them.
+
+    Raises:
+        FormatError: If one is missing, or has another size.
+    """
+    for name, info in files.items():
         file = path / name
         if not file.is_file():
             raise FormatError(f"{path} is incomplete: there is no {name}")
@@ -132,10 +156,9 @@ def _read_manifest(path: Path) -> tuple[Manifest, str]:
                 f"{file} has {file.stat().st_size} bytes, but the manifest says "
                 f"{info.size}; fetch it again"
             )
-    return manifest, digest_of(content)
 
 
-def _check_files(path: Path, manifest: Manifest) -> dict[str, str]:
+def _check_headers(path: Path, manifest: Manifest) -> dict[str, str]:
     """Check every header against the manifest; tell which file holds which tensor."""
     announced = stored(manifest.factors)
     if len(manifest.files) == 1:

@@ -33,6 +33,7 @@ from kfac_artifacts.json_object import (
     check_name,
     dimension,
 )
+from kfac_artifacts.names import hint
 
 FORMAT = "kfac-artifact"
 VERSION = 1
@@ -111,14 +112,31 @@ def manifest_from_json(value: object) -> Manifest:
     """
     fields = JsonObject(value, "manifest")
     check_version(fields, FORMAT, VERSION)
+    provenance = provenance_from_json(fields)
+    blocks = fields.each("blocks", block_from_json)
+    factors = fields.each("factors", factor_from_json)
+    files = fields.each("files", file_info)
+    fields.finish(extensible=True)
+    check_file_names(files)
+    check_provenance(provenance, blocks)
+    infos = {name: info for name, (info, _) in factors.items()}
+    check_factors(provenance, blocks, {n: info.dim for n, info in infos.items()})
+    losses = {name: loss for name, (_, loss) in factors.items() if loss is not None}
+    return Manifest(replace(provenance, losses=losses), blocks, infos, files)
+
+
+def provenance_from_json(fields: JsonObject) -> Provenance:
+    """Take where an artifact comes from out of its manifest, without the losses."""
     base = base_from_json(fields.take("base_model", dict), "base_model")
     output_map = NamedConfig.from_json(fields.take("output_map", dict), "output_map")
     estimator = NamedConfig.from_json(fields.take("estimator", dict), "estimator")
     known = estimator.name in ESTIMATORS
     fields.require(
-        known, f"estimator {estimator.name!r} is not one of {tuple(ESTIMATORS)}"
+        known,
+        f"estimator {estimator.name!r} is not one of {tuple(ESTIMATORS)}"
+        f"{hint(estimator.name)}",
     )
-    provenance = Provenance(
+    return Provenance(
         base=base,
         output_map=output_map,
         estimator=estimator,
@@ -129,16 +147,6 @@ def manifest_from_json(value: object) -> Manifest:
         uncovered=fields.each("uncovered", check_name),
         merge_errors=fields.each("merge_errors", _merge_error),
     )
-    blocks = fields.each("blocks", _block)
-    factors = fields.each("factors", factor_from_json)
-    files = fields.each("files", file_info)
-    fields.finish(extensible=True)
-    check_file_names(files)
-    check_provenance(provenance, blocks)
-    infos = {name: info for name, (info, _) in factors.items()}
-    check_factors(provenance, blocks, {n: info.dim for n, info in infos.items()})
-    losses = {name: loss for name, (_, loss) in factors.items() if loss is not None}
-    return Manifest(replace(provenance, losses=losses), blocks, infos, files)
 
 
 def check_version(fields: JsonObject, name: str, version: int) -> None:
@@ -208,7 +216,8 @@ def _cotangents(value: object, where: str) -> Cotangents:
     fields = JsonObject(value, where)
     name, draws = fields.name("name"), fields.maybe("draws", int)
     cotangents = Cotangents(name, draws, fields.count("seed", least=0))
-    fields.require(name in COTANGENTS, f"name must be one of {', '.join(COTANGENTS)}")
+    known = ", ".join(COTANGENTS)
+    fields.require(name in COTANGENTS, f"name must be one of {known}{hint(name)}")
     drawn = name != "exact"
     fields.require(
         drawn == (draws is not None), "exact has null draws, others a number"
@@ -226,10 +235,11 @@ def _merge_error(value: object, where: str) -> MergeError:
     return error
 
 
-def _block(value: object, where: str) -> Block:
+def block_from_json(value: object, where: str) -> Block:
+    """Read a block of a known kind."""
     fields = JsonObject(value, where)
     kind = fields.take("kind", str)
-    fields.require(kind in BLOCKS, f"kind {kind!r} is not known")
+    fields.require(kind in BLOCKS, f"kind {kind!r} is not known{hint(kind)}")
     block = BLOCKS[kind].from_json(fields)
     fields.finish()
     return block

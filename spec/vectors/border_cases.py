@@ -10,6 +10,14 @@ from valid_cases import layer, merge, part
 
 NAME = "head.weight"
 
+FOREIGN = {
+    "estimator": "estimator/name",
+    "cotangents": "sources/0/cotangents/name",
+    "kind": "blocks/norm/kind",
+    "structure": "factors/in/structure/name",
+    "storage": "factors/norm/storage/name",
+}
+
 
 def minus_zero() -> Draft:
     """A seed that is written -0, and scales of -0."""
@@ -65,3 +73,6 @@ def border_cases() -> Iterator[Case]:
     rule = "R6.8 the version is a whole number"
     yield edited("manifest", "version-fraction", rule, put("version", 1.0))
     yield counted_twice()
+    rule = "R12.2 R12.1.4 what only a third party knows is not decoded"
+    for what, path in FOREIGN.items():
+        yield edited("schema", f"foreign-{what}", rule, put(path, "org.example/own"))

@@ -19,7 +19,7 @@ def main() -> dict[str, float]:
     """Train on two tasks one after the other, with and without the penalty."""
     torch.manual_seed(0)
     first, second = _task(0, 1), _task(2, 3)
-    logits = kfac.NamedConfig("logits-of-the-first")
+    logits = kfac.NamedConfig("org.example/logits-of-the-first")
     f = kfac.OutputMap(logits, lambda m, batch: m(batch["x"])[:, FIRST])
 
     kept = {}

@@ -22,7 +22,9 @@ def main() -> dict[str, float]:
     module = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 1))
     _fit(module, x, y)
 
-    f = kfac.OutputMap(kfac.NamedConfig("value"), lambda m, batch: m(batch["x"]))
+    f = kfac.OutputMap(
+        kfac.NamedConfig("org.example/value"), lambda m, batch: m(batch["x"])
+    )
     network = kfac.Network(module, f, "sine")
     data = kfac.TensorExamples({"x": x}, "sine-data")
     exact = kfac.Cotangents("exact", None, 0)

@@ -16,7 +16,9 @@ def main() -> dict[str, float]:
     """Train two task vectors with and without the penalty, and add them up."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 2))
-    f = kfac.OutputMap(kfac.NamedConfig("prediction"), lambda m, batch: m(batch["x"]))
+    f = kfac.OutputMap(
+        kfac.NamedConfig("org.example/prediction"), lambda m, batch: m(batch["x"])
+    )
     network = kfac.Network(module, f, "my-model")
 
     # task 1 lives in the first three inputs, task 2 in the others

@@ -20,7 +20,9 @@ def main(folder: Path) -> dict[str, float]:
     module.append(nn.Linear(16, 4))
 
     # f is the function whose change is to be told: here the logits, [examples, 4]
-    f = kfac.OutputMap(kfac.NamedConfig("logits"), lambda m, batch: m(batch["x"]))
+    f = kfac.OutputMap(
+        kfac.NamedConfig("org.example/logits"), lambda m, batch: m(batch["x"])
+    )
     network = kfac.Network(module, f, "my-model")
     examples = kfac.TensorExamples({"x": torch.randn(256, 8)}, "my-data")
 

@@ -174,10 +174,14 @@ def _dense(config: Mapping[str, Any], place: str) -> tuple[nn.Module, dict[str, 
     settings: dict[str, Json] = {"activation_function": name}
     if built.round:
         settings["use_residual"] = True
-    for key in ("module_input_name", "module_output_name"):
-        if config.get(key) not in {None, SENTENCE}:
-            settings[key] = config[key]
-    return built, settings
+    return built, settings | _ends(built.source, built.target)
+
+
+def _ends(source: str, target: str) -> dict[str, Json]:
+    """Which values a module reads and sets, unless it is the usual one."""
+    if source == target == SENTENCE:
+        return {}
+    return {"module_input_name": source, "module_output_name": target}
 
 
 def _layer_norm(
@@ -191,8 +195,7 @@ def _normalize(
 ) -> tuple[nn.Module, dict[str, Json]]:
     source = config.get("module_input_name") or SENTENCE
     target = config.get("module_output_name") or source
-    named: dict[str, Json] = {"module_input_name": source, "module_output_name": target}
-    return Normalize(source, target), {} if source == target == SENTENCE else named
+    return Normalize(source, target), _ends(source, target)
 
 
 def _layers(

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from breaking import Case, edited, put
-from draft import Draft, artifact, gramian
+from draft import Draft, artifact, gramian, spd
 from stored import Codes, dense
 from valid_cases import layer, merge, part
 
 NAME = "head.weight"
+OVERFLOWS = 2**1024 - 2**970
+"""The smallest whole number that is rounded to infinity in binary64."""
 
 FOREIGN = {
     "estimator": "estimator/name",
@@ -48,6 +50,28 @@ def never_stored() -> Draft:
     return draft
 
 
+def large_numbers() -> Draft:
+    """Numbers that are rounded to the largest of binary64, as a whole number too."""
+    draft = layer()
+    found = draft.manifest["output_map"]["configuration"]
+    found |= {"whole": OVERFLOWS - 1, "real": 1.7976931348623157e308}
+    draft.spelling["1.7976931348623157e+308"] = "1.7976931348623158e308"
+    return draft
+
+
+def names_of_javascript() -> Draft:
+    """Names that are members of every object elsewhere."""
+    return artifact(
+        {"__proto__": [2], "constructor": [2]},
+        {
+            "__proto__": gramian("__proto__", "toString"),
+            "length": gramian("constructor", "__proto__"),
+        },
+        {"toString": dense(spd(2, 1)), "__proto__": dense(spd(2, 2))},
+        uncovered={"hasOwnProperty": "valueOf"},
+    )
+
+
 def counted_twice() -> Case:
     """Two tasks of one digest, otherwise unlike."""
     draft = merge(part(1, 64), part(2, 64))
@@ -63,6 +87,8 @@ BORDER: dict[str, Callable[[], Draft]] = {
     "minus-zero": minus_zero,
     "excluded-and-uncovered": left_out_twice,
     "tasks-without-digest": never_stored,
+    "large-numbers": large_numbers,
+    "names-of-javascript": names_of_javascript,
 }
 
 
@@ -73,6 +99,9 @@ def border_cases() -> Iterator[Case]:
     rule = "R6.8 the version is a whole number"
     yield edited("manifest", "version-fraction", rule, put("version", 1.0))
     yield counted_twice()
+    for name, number in (("overflow", OVERFLOWS), ("underflow", -OVERFLOWS)):
+        edit = put("output_map/configuration/x", number)
+        yield edited("json", f"whole-number-{name}", "R6.5 it is infinite", edit)
     rule = "R12.2 R12.1.4 what only a third party knows is not decoded"
     for what, path in FOREIGN.items():
         yield edited("schema", f"foreign-{what}", rule, put(path, "org.example/own"))

@@ -103,7 +103,7 @@ def inspected(path: Path) -> None:
             assert done.stdout == ""
 
 
-@for_each(INVALID)
+@for_each([path for path in INVALID if not path.name.startswith("foreign-")])
 def test_inspect_refuses_in_one_line_whatever_a_reader_refuses(path: Path) -> None:
     inspected(path)
 

@@ -52,6 +52,7 @@ WITHOUT_VECTOR = {
     "R6.10": "what a reader must let pass: the valid vector `minus-zero`",
     "R6.3": "it takes 64 MiB to show",
     "R7.2": "an order of checks",
+    "R8.10": "what a reader must not rely on",
     "R9.5": "when a reader refuses: the level `values`",
     "R10.3": "which checks are left: vectors are refused without a look at hashes",
     "R12.4": "what a reader must ignore: the valid vector `extensions`",

@@ -12,6 +12,7 @@ ESTIMATORS = Variants(
         "kfac": "estimate.estimators.kfac:Kfac",
         "kfac-reduce": "estimate.estimators.kfac:KfacReduce",
         "nearest": "estimate.estimators.nearest:Nearest",
+        "ekfac": "estimate.estimators.ekfac:Ekfac",
     },
 )
 COTANGENTS = ("orthogonal", "mc", "exact")

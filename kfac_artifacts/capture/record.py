@@ -6,7 +6,7 @@ record keeps a and g in place of M: at most as much as the activations themselve
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -14,6 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
+
+CACHED, ROOM = 2**19, 2**26
+"""Numbers of matrices that are looked at together, on a CPU and elsewhere."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +84,23 @@ class Record(ABC):
     @abstractmethod
     def matrices(self) -> Float[Tensor, "n k d_out d_in"]:
         """The gradients M themselves."""
+
+    def projections(
+        self, outputs: Float[Tensor, "o d_out"], inputs: Float[Tensor, "i d_in"]
+    ) -> Iterator[Float[Tensor, "m k o i"]]:
+        """Turn the gradients M to other coordinates, a few examples at a time.
+
+        Args:
+            outputs: Directions of the output, as rows.
+            inputs: Directions of the input, as rows.
+
+        Yields:
+            ``outputs M inputsᵀ`` of the next examples.
+        """
+        count = _at_once(self.g, outputs.shape[0] * max(inputs.shape[0], self.width))
+        for start in range(0, self.examples, count):
+            few = range(start, min(start + count, self.examples))
+            yield outputs @ self.select(few).matrices() @ inputs.mT
 
     def output_kernel(self, B: Float[Tensor, "d d"]) -> Float[Tensor, "n k p p"]:
         """``g B gᵀ`` of every example and cotangent."""
@@ -173,6 +193,18 @@ class LinearRecord(Record):
     def select(self, places: Sequence[int]) -> "LinearRecord":
         real = None if self.real is None else self.real[places]
         return LinearRecord(self.g[places], self.x[places], real, self.bias)
+
+    @override
+    def projections(
+        self, outputs: Float[Tensor, "o d_out"], inputs: Float[Tensor, "i d_in"]
+    ) -> Iterator[Float[Tensor, "m k o i"]]:
+        if self.x.shape[1] > self.width:  # fewer products with M itself
+            yield from super().projections(outputs, inputs)
+            return
+        g, a = (self.g @ outputs.mT).mT, (self.a @ inputs.mT)[:, None]
+        count = _at_once(self.g, outputs.shape[0] * inputs.shape[0])
+        for g_few, a_few in zip(g.split(count), a.split(count), strict=True):
+            yield g_few @ a_few
 
     @override
     def input_kernel(self, A: Tensor) -> Float[Tensor, "n 1 p p"]:
@@ -280,3 +312,9 @@ class TableRecord(Record):
         index = (self.ids % (self.rows + 1))[:, None, None].expand_as(self.g.mT)
         shape = (*self.g.shape[:2], self.g.shape[3], self.rows + 1)
         return self.g.new_zeros(shape).scatter_add_(3, index, self.g.mT)[..., :-1]
+
+
+def _at_once(g: Tensor, size: int) -> int:
+    """Of how many examples matrices of a size fit where they are multiplied fast."""
+    room = CACHED if g.device.type == "cpu" else ROOM
+    return max(1, room // (g.shape[1] * size))

@@ -79,9 +79,16 @@ def choose_recipes(
         Recipes by factor.
 
     Raises:
-        SettingsError: If nothing is small enough; the least size is said.
+        SettingsError: If nothing is small enough, with the least size; or if there are
+            blocks whose factors go together.
     """
     fixed = overhead(artifact)
+    bound = next((n for n, block in artifact.blocks.items() if block.bases), None)
+    if bound is not None:
+        raise SettingsError(
+            f"a budget chooses for every factor by itself, but those of {bound} go "
+            "together, as ekfac's do; give a recipe, such as low-rank-32+int8"
+        )
     _check_size(artifact, budget, fixed)
     ladders, norms = {}, {}
     for name, original in originals(artifact):

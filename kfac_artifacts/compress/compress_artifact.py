@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kfac_artifacts.artifact import Artifact, Loss
 from kfac_artifacts.compress.compress_factor import compress_factor
+from kfac_artifacts.compress.corrected import KeptVectors, with_cut
 from kfac_artifacts.compress.originals import originals
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.errors import FactorError, FormatError
@@ -44,12 +45,16 @@ def compress(
     infos: dict[str, FactorInfo] = {}
     files: dict[str, str] = {}
     losses = dict(artifact.provenance.losses)
+    kept = KeptVectors(artifact)
     for number, (name, original) in enumerate(originals(artifact)):
         own = recipe if isinstance(recipe, Recipe) else recipe[name]
+        narrowed = kept.narrowed(name, original)
         try:
-            found = compress_factor(original, own)
+            found = compress_factor(narrowed, own)
         except (FactorError, FormatError) as error:
             raise FormatError(f"{name}: {error}") from error
+        kept.remember(name, original, found.factor)
+        found = with_cut(original, narrowed, found)
         infos[name] = found.info
         announced, file = stored({name: found.info}), f"{number}.safetensors"
         tensors = encode_factor(name, found.info, found.factor)

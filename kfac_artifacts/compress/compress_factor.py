@@ -46,12 +46,18 @@ def compress_factor(original: Original, recipe: Recipe) -> Compressed:
 
     Raises:
         FormatError: If the storage cannot hold the values.
+        FactorError: If vectors must stay that the recipe does not keep.
     """
     codec = STORAGES[recipe.storage]
     exact = original.factor
     candidate = exact
     if not isinstance(exact, Diagonal):
         candidate = recipe.form.apply(original)
+        if original.basis and not isinstance(candidate, LowRank):
+            raise FactorError(
+                f"{recipe.form.name} does not go with ekfac, whose other factors are "
+                "given in the vectors of this one; give low-rank-…, svd-… or a storage"
+            )
         smaller = _info(candidate, codec).nbytes < _info(exact, codec).nbytes
         candidate = candidate if smaller else exact
     found = _rounded(candidate, original, codec)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact
-from kfac_artifacts.factors import Factor, eigh
+from kfac_artifacts.factors import Factor, LowRank, eigh, floats
 
 LARGE, LANCZOS = 1024, 24
 """From this size on a few eigenvectors are found alone, if they are one in so many."""
@@ -26,11 +26,13 @@ class Original:
         bias: Whether the last coordinate is the constant 1 of a bias.
         definite: Whether it stands for a semidefinite matrix by itself; terms of a sum
             of Kronecker products need not.
+        basis: Whether other factors are given in its vectors, so that these stay.
     """
 
     factor: Factor
     bias: bool
     definite: bool
+    basis: bool = False
 
     @cached_property
     def matrix(self) -> Float[Tensor, "d d"]:
@@ -40,7 +42,9 @@ class Original:
 
     @cached_property
     def eigen(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues, ascending, and eigenvectors as columns."""
+        """Eigenvalues, ascending, and eigenvectors as columns; or its own vectors."""
+        if self.basis and isinstance(self.factor, LowRank):
+            return self.factor.values.cpu(), floats(self.factor.vectors).mT.cpu()
         return eigh(self.matrix)
 
     def leading(self, rank: int) -> tuple[Tensor, Tensor]:
@@ -52,7 +56,7 @@ class Original:
         Returns:
             All of them, or as many as asked for.
         """
-        if LANCZOS * rank > self.dim or self.dim < LARGE:
+        if self.basis or LANCZOS * rank > self.dim or self.dim < LARGE:
             return self.eigen
         return lanczos(self.matrix, rank) or self.eigen
 
@@ -78,6 +82,7 @@ def originals(artifact: Artifact) -> Iterator[tuple[str, Original]]:
         if not block.is_sum
         for name in block.factors  # whatever other blocks share it
     }
+    bases = {name for block in artifact.blocks.values() for name in block.bases}
     for block in artifact.blocks.values():
         for name in block.factors:
             if name not in seen:
@@ -88,6 +93,7 @@ def originals(artifact: Artifact) -> Iterator[tuple[str, Original]]:
                         artifact.factors[name],
                         bias=name in block.biased,
                         definite=name in definite,
+                        basis=name in bases,
                     ),
                 )
 

@@ -1,5 +1,6 @@
 """The stages of an estimation, each of which can be gone on with after a kill."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from kfac_artifacts.capture import Run
 from kfac_artifacts.estimate.accumulator import Accumulator
 from kfac_artifacts.estimate.checkpointing import REFINING, SUMS, Saver
 from kfac_artifacts.estimate.estimators.base import Estimate, Estimator
-from kfac_artifacts.factors import Dense, Diagonal, Factor
+from kfac_artifacts.factors import FACTORS, Factor
 from kfac_artifacts.format import State
 
 
@@ -28,7 +29,7 @@ def estimate(run: Run, estimator: Estimator, saver: Saver) -> Estimate:
     accumulator = estimator.accumulator(run)
     state = saver.load()
     if state is not None and state.details["stage"] == REFINING:
-        found = _restored(accumulator, state, run.network.device)
+        found = _restored(run, estimator, accumulator, state)
     else:
         _sum_up(run, accumulator, saver, state)
         factors = accumulator.factors(run.sample.weight)
@@ -61,9 +62,10 @@ def _tensors(found: Estimate) -> dict[str, Tensor]:
     tensors, saved = {}, set[int]()  # files hold no memory twice
     for kind, factors in (("start", found.start), ("factors", found.factors)):
         for name, factor in factors.items():
-            (tensor,) = factor.tensors().values()
             again = id(factor) in saved
-            tensors[f"{kind}/{name}"] = tensor.clone() if again else tensor
+            for field, tensor in factor.tensors().items():
+                key = f"{kind}/{name}/{field}"
+                tensors[key] = tensor.clone() if again else tensor
             saved.add(id(factor))
     return tensors
 
@@ -72,19 +74,36 @@ def _details(found: Estimate) -> dict[str, Json]:
     finished: dict[str, Json] = {
         name: list(found.blocks[name].factors) for name in found.finished
     }
-    return {"stage": REFINING, "finished": finished, "sweeps": found.sweeps}
+    structures: dict[str, Json] = {
+        f"{kind}/{name}": factor.name
+        for kind, factors in (("start", found.start), ("factors", found.factors))
+        for name, factor in factors.items()
+    }
+    about: dict[str, Json] = {"finished": finished, "structures": structures}
+    return {"stage": REFINING, "sweeps": found.sweeps, **about}
 
 
-def _restored(accumulator: Accumulator, state: State, device: Any) -> Estimate:
+def _restored(
+    run: Run, estimator: Estimator, accumulator: Accumulator, state: State
+) -> Estimate:
     details: Mapping[str, Any] = state.details
-    blocks = accumulator.blocks()
+    blocks, leaders = accumulator.blocks(), run.coverage.leaders
+    refined = {
+        name: block
+        for layer in run.coverage.layers
+        for name, block in estimator.blocks(layer, leaders.get(layer, layer)).items()
+    }
     for name, factors in details["finished"].items():
-        blocks[name] = blocks[name].with_factors(factors)
-    kinds: dict[str, dict[str, Factor]] = {"start": {}, "factors": {}}
+        blocks[name] = refined[name].with_factors(factors)
+    fields: dict[tuple[str, str], dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in state.tensors.items():
-        kind, name = key.split("/", 1)
-        moved = tensor.to(device)
-        kinds[kind][name] = Dense(moved) if moved.dim() == 2 else Diagonal(moved)
+        place, field = key.rsplit("/", 1)
+        kind, name = place.split("/", 1)
+        fields[kind, name][field] = tensor.to(run.network.device)
+    kinds: dict[str, dict[str, Factor]] = {"start": {}, "factors": {}}
+    for (kind, name), tensors in fields.items():
+        structure = FACTORS[details["structures"][f"{kind}/{name}"]]
+        kinds[kind][name] = structure.from_fields(tensors, {})
     finished = list(details["finished"])
     return Estimate(
         blocks, kinds["start"], kinds["factors"], finished, details["sweeps"]

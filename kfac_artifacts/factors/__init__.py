@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from kfac_artifacts.factors.dense import Dense as Dense
     from kfac_artifacts.factors.diagonal import Diagonal as Diagonal
     from kfac_artifacts.factors.eigen import eigh as eigh
+    from kfac_artifacts.factors.eigen_product import (
+        EigenProduct as EigenProduct,
+        eigen_product as eigen_product,
+    )
     from kfac_artifacts.factors.fields import (
         Configuration as Configuration,
         Field as Field,

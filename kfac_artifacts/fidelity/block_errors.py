@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kfac_artifacts.artifact import Artifact
+from kfac_artifacts.artifact import Artifact, Block
 from kfac_artifacts.capture import Layer, Record, RecordBatch, Run, next_group
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.fidelity.directions import Direction, arrange
-from kfac_artifacts.fidelity.frobenius import Moments, block_operator, moments
+from kfac_artifacts.fidelity.frobenius import Moments, Operator, moments
 from kfac_artifacts.fidelity.results import Drift
-from kfac_artifacts.operator import KroneckerSum
+from kfac_artifacts.operator import block_operator
 
 
 @dataclass(eq=False)
@@ -90,12 +90,12 @@ class _Group:
         batches: list[RecordBatch],
     ) -> None:
         self._run, self._artifact = run, artifact
-        theirs = {b.with_factors(()): n for n, b in artifact.blocks.items()}
+        theirs = {_covered(block): n for n, block in artifact.blocks.items()}
         self._records: dict[str, list[Record]] = {}
         for layer in layers:
             for name, block in layer.blocks(layer).items():
                 records = [records[name] for _, records in batches]
-                self._records[theirs[block.with_factors(())]] = records
+                self._records[theirs[_covered(block)]] = records
         self._operators = {name: self._operator(name) for name in self._records}
 
     def measure(self, along: Sequence[Direction]) -> dict[str, MeasuredBlock]:
@@ -135,7 +135,7 @@ class _Group:
         predicted = float((W * KW).sum(dtype=torch.float64))
         return observed(direction.name, predicted, squares)
 
-    def _operator(self, name: str) -> KroneckerSum:
+    def _operator(self, name: str) -> Operator:
         block = self._artifact.blocks[name]
         like = self._records[name][0].g
         factors = {
@@ -143,7 +143,12 @@ class _Group:
             for factor in block.factors
         }
         tasks = self._artifact.provenance.tasks
-        return block_operator(name, block, factors, tasks)
+        return block_operator(name, block, factors, block.scale(tasks))
+
+
+def _covered(block: Block) -> tuple[tuple[str, ...], int | None]:
+    """What a block is of, whatever its kind."""
+    return block.parameters, block.part
 
 
 def observed(name: str, predicted: float, squares: Float[Tensor, " n"]) -> Drift:

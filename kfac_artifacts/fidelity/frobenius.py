@@ -12,19 +12,19 @@ All three add up over blocks, so the same formulas serve the block-diagonal tota
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kfac_artifacts.artifact import Block
 from kfac_artifacts.capture import Record, TableRecord, gram, join
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import Diagonal, Factor
 from kfac_artifacts.fidelity.results import Comparison
-from kfac_artifacts.operator import KroneckerSum, block_terms
+from kfac_artifacts.operator import EigenOperator, KroneckerSum
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,24 +84,10 @@ class Moments:
         return math.sqrt((n - 1) * float(without.var(correction=0)))
 
 
-def block_operator(
-    name: str, block: Block, factors: Mapping[str, Factor], tasks: int
-) -> KroneckerSum:
-    """Make the operator of a block, at the scale of the mean over its tasks.
-
-    Args:
-        name: Name of the block.
-        block: The block.
-        factors: Its factors, on the device and in the number type to compute in.
-        tasks: Number of tasks merged.
-
-    Returns:
-        The operator K.
-    """
-    return KroneckerSum(name, block_terms(block, factors), block.scale(tasks), 0.0)
+Operator: TypeAlias = KroneckerSum | EigenOperator
 
 
-def moments(records: Sequence[Record], operator: KroneckerSum) -> Moments:
+def moments(records: Sequence[Record], operator: Operator) -> Moments:
     """Take the moments of a block.
 
     Args:
@@ -117,12 +103,21 @@ def moments(records: Sequence[Record], operator: KroneckerSum) -> Moments:
     return Moments(float(operator.squared_norm()), inner.cpu(), pairs)
 
 
-def _inner(record: Record, operator: KroneckerSum) -> Float[Tensor, " n"]:
+def _inner(record: Record, operator: Operator) -> Float[Tensor, " n"]:
     """``⟨M, K M⟩`` of every example, the mean over cotangents."""
     total = record.g.new_zeros(record.examples)
-    for B, A in operator.terms:
-        inputs = record.input_kernel(_matrix(A.factor, record, operator.name))
-        outputs = record.output_kernel(B.factor.to_dense())
+    if isinstance(operator, EigenOperator):
+        whole = operator.whole
+        chunks = record.projections(*whole.bases)
+        total += torch.cat(
+            [(M.square() * whole.values).sum((2, 3)) for M in chunks]
+        ).mean(1)
+        pairs = list(whole.rest())
+    else:
+        pairs = [(B.factor, A.factor) for B, A in operator.terms]
+    for B, A in pairs:
+        inputs = record.input_kernel(_matrix(A, record, operator.name))
+        outputs = record.output_kernel(B.to_dense())
         total += (inputs * outputs).sum((2, 3)).mean(1)
     return operator.scale * total
 

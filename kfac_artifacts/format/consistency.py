@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-from kfac_artifacts.artifact import Block, Provenance
+from kfac_artifacts.artifact import Block, NamedConfig, Provenance
 from kfac_artifacts.json_object import require
 
 SINGLE = "factors.safetensors"
@@ -102,7 +102,10 @@ def _check_parts(
 
 
 def check_factors(
-    provenance: Provenance, blocks: Mapping[str, Block], dims: Mapping[str, int]
+    provenance: Provenance,
+    blocks: Mapping[str, Block],
+    dims: Mapping[str, int],
+    structures: Mapping[str, NamedConfig],
 ) -> None:
     """Check that every factor is there, has the size its blocks need, and is used.
 
@@ -110,18 +113,22 @@ def check_factors(
         provenance: Where the artifact comes from; checked already.
         blocks: The blocks.
         dims: Size of every factor.
+        structures: Structure of every factor.
 
     Raises:
         FormatError: If a factor does not fit.
     """
-    check_fit(provenance, blocks, dims)
+    check_fit(provenance, blocks, dims, structures)
     used = {factor for block in blocks.values() for factor in block.factors}
     unused = sorted(set(dims) - used)
     require(not unused, f"factors: used by no block: {unused[:3]}")
 
 
 def check_fit(
-    provenance: Provenance, blocks: Mapping[str, Block], dims: Mapping[str, int]
+    provenance: Provenance,
+    blocks: Mapping[str, Block],
+    dims: Mapping[str, int],
+    structures: Mapping[str, NamedConfig],
 ) -> None:
     """Check that what blocks refer to is there, and of the size that they need.
 
@@ -129,6 +136,7 @@ def check_fit(
         provenance: Where the artifact comes from.
         blocks: The blocks, or some of them.
         dims: Size of every factor.
+        structures: Structure of every factor.
 
     Raises:
         FormatError: If a parameter or a factor is missing, or does not fit.
@@ -140,7 +148,10 @@ def check_fit(
         require(not missing, f"{where}: no parameters {missing}")
         misfit = block.misfit(shapes)
         require(misfit is None, f"{where}: {misfit}")
-        for factor, dim in block.sizes(shapes):
+        for factor in block.factors:
             require(factor in dims, f"{where}: no factor {factor!r}")
+        misfit = block.misfit_of_factors(structures.__getitem__)
+        require(misfit is None, f"{where}: {misfit}")
+        for factor, dim in block.all_sizes(shapes, structures.__getitem__):
             message = f"{where}: factor {factor!r} has size {dims[factor]}, not {dim}"
             require(dims[factor] == dim, message)

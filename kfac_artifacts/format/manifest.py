@@ -120,7 +120,9 @@ def manifest_from_json(value: object) -> Manifest:
     check_file_names(files)
     check_provenance(provenance, blocks)
     infos = {name: info for name, (info, _) in factors.items()}
-    check_factors(provenance, blocks, {n: info.dim for n, info in infos.items()})
+    dims = {name: info.dim for name, info in infos.items()}
+    structures = {name: info.structure for name, info in infos.items()}
+    check_factors(provenance, blocks, dims, structures)
     losses = {name: loss for name, (_, loss) in factors.items() if loss is not None}
     return Manifest(replace(provenance, losses=losses), blocks, infos, files)
 

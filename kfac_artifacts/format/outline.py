@@ -158,7 +158,9 @@ def _outlined(
     files = fields.each("files", file_info)
     fields.finish(extensible=True)
     known = {n: b for n, b in blocks.items() if not isinstance(b, str)}
-    check_fit(provenance, known, {n: info.dim for n, info in factors.items()})
+    dims = {name: info.dim for name, info in factors.items()}
+    structures = {name: info.structure for name, info in factors.items()}
+    check_fit(provenance, known, dims, structures)
     outline = Outline(
         provenance,
         known,

@@ -59,7 +59,7 @@ def dense_bytes(artifact: Artifact) -> int:
     """
     dims: dict[str, int] = {}
     for block in artifact.blocks.values():
-        dims |= dict(block.sizes(artifact.parameters))
+        dims |= dict(block.all_sizes(artifact.parameters, artifact.factors.structure))
     return sum(
         4 * (dim if artifact.factors.structure(name).name == "diagonal" else dim**2)
         for name, dim in dims.items()

@@ -86,7 +86,8 @@ def _factor_infos(artifact: Artifact, storage: str | None) -> dict[str, FactorIn
     """Describe every factor, in the order of the blocks, each once."""
     infos: dict[str, FactorInfo] = {}
     for block in artifact.blocks.values():
-        for name, dim in block.sizes(artifact.parameters):
+        shapes, structure = artifact.parameters, artifact.factors.structure
+        for name, dim in block.all_sizes(shapes, structure):
             if name not in infos:
                 own = STORAGES[
                     storage or artifact.factors.storage(name) or DEFAULT_STORAGE

@@ -48,7 +48,7 @@ def merge_errors(
     lam, mu = sizes / sizes.sum(), tasks / tasks.sum()
     errors: dict[str, MergeError] = {}
     for name, block in artifacts[0].blocks.items():
-        if block.summed:
+        if block.summed and not block.is_refitted:
             a, b = zip(*(x.blocks[name].factors for x in artifacts), strict=True)
             gram_a = _gram(artifacts, a)
             gram_b = _gram(artifacts, b) / torch.outer(tasks, tasks)

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Artifact, Factors, Loss, NamedConfig
@@ -14,6 +16,7 @@ from kfac_artifacts.factors import (
     Factor,
     check_factor,
     eigenvalue_ratio,
+    weighted,
 )
 from kfac_artifacts.format import packed
 from kfac_artifacts.merge.factor_sums import (
@@ -69,6 +72,14 @@ class MergedFactors(Factors):
     def __getitem__(self, name: str) -> Factor:
         """Merge one factor, in float64; it is returned in float32 or better."""
         return self._merged(name).factor
+
+    def dense(self, name: str) -> Tensor:
+        """Add the parts of a factor up in full, ``[d, d]`` in float64."""
+        wide = (
+            p.artifact.factors[own].to(dtype=torch.float64)
+            for p, own in self._own(name)
+        )
+        return weighted((factor.to_dense() for factor in wide), self._weights(name))
 
     @override
     def structure(self, name: str) -> NamedConfig:

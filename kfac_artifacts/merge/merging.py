@@ -19,6 +19,7 @@ from kfac_artifacts.merge.compatible import (
 )
 from kfac_artifacts.merge.error import merge_errors
 from kfac_artifacts.merge.factors import MergedFactors, Part
+from kfac_artifacts.merge.refit import RefittedFactors
 from kfac_artifacts.progress import Advance, unseen
 
 
@@ -80,8 +81,18 @@ def merge(
     summed = frozenset(name for b in blocks.values() for name in b.summed)
     errors = {} if exclude else merge_errors(artifacts, progress)
     sizes = (size for b in blocks.values() for size in b.sizes(artifacts[0].parameters))
-    factors = MergedFactors(parts, names, summed, dict(sizes))
-    losses = {name: factors.loss(name) for name in factors}
+    refitted = {name: block for name, block in blocks.items() if block.is_refitted}
+    if refitted and exclude:
+        raise MismatchError(
+            f"{next(iter(refitted))} cannot be taken apart: of merged tasks an "
+            f"{artifacts[0].provenance.estimator.name} artifact keeps what fits them "
+            "together; merge the others, without the one to exclude"
+        )
+    sums = MergedFactors(parts, names, summed, dict(sizes))
+    factors = RefittedFactors(parts, refitted, sums)
+    errors |= factors.errors()
+    fitted = {name for block in refitted.values() for name in block.factors}
+    losses = {name: sums.loss(name) for name in sums if name not in fitted}
     provenance = replace(
         artifacts[0].provenance,
         estimator=merged_estimator(artifacts),

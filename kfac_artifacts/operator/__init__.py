@@ -8,11 +8,15 @@ if TYPE_CHECKING:
     from kfac_artifacts.operator.block_diagonal import (
         BlockDiagonalOperator as BlockDiagonalOperator,
     )
-    from kfac_artifacts.operator.block_operators import KroneckerSum as KroneckerSum
+    from kfac_artifacts.operator.block_operators import (
+        BlockOperator as BlockOperator,
+        KroneckerSum as KroneckerSum,
+    )
     from kfac_artifacts.operator.curvature import (
         CurvatureOperator as CurvatureOperator,
-        block_terms as block_terms,
+        block_operator as block_operator,
     )
+    from kfac_artifacts.operator.eigen_operator import EigenOperator as EigenOperator
     from kfac_artifacts.operator.solve import Solver as Solver
     from kfac_artifacts.operator.spectrum import Decomposed as Decomposed
 

@@ -26,6 +26,11 @@ class BlockOperator(ABC):
 
     name: str
 
+    @property
+    def described(self) -> str:
+        """What it is, for messages, where its powers are not known."""
+        return "a block"
+
     @abstractmethod
     def product(self, W: Float[Tensor, "o i k"]) -> Float[Tensor, "o i k"]:
         """Apply the block to ``k`` matrices at once."""
@@ -117,6 +122,11 @@ class KroneckerSum(BlockOperator):
         traces = 2 * diagonal.sum() - self.damping * diagonal.numel()
         return self.scale**2 * torch.stack(norms).sum() + self.damping * traces
 
+    @property
+    @override
+    def described(self) -> str:
+        return f"a sum of {len(self.terms)} Kronecker products"
+
     @override
     def eigenvalues(self) -> Float[Tensor, "o i"]:
         return self._spectral("their eigenvalues are").values
@@ -134,7 +144,7 @@ class KroneckerSum(BlockOperator):
     def _spectral(self, what: str) -> SpectralBlock:
         if len(self.terms) > 1:
             raise FactorError(
-                f"{self.name} is a sum of {len(self.terms)} Kronecker products; {what} "
+                f"{self.name} is {self.described}; {what} "
                 "not known from the factors. Merge to a single term, or use "
                 "to_scipy() with an iterative method"
             )
@@ -147,9 +157,9 @@ class KroneckerSum(BlockOperator):
 @final
 @dataclass(frozen=True, eq=False)
 class SolvedBlock(BlockOperator):
-    """The inverse of a block of several terms, by conjugate gradients."""
+    """The inverse of a block of unknown spectrum, by conjugate gradients."""
 
-    of: KroneckerSum
+    of: BlockOperator
     solver: Solver
 
     @property
@@ -182,8 +192,8 @@ class SolvedBlock(BlockOperator):
 
     def _refuse(self, what: str) -> NoReturn:
         raise FactorError(
-            f"the inverse of {self.name}, a sum of {len(self.of.terms)} Kronecker "
-            f"products, is only applied, by conjugate gradients: it has no {what}"
+            f"the inverse of {self.name}, {self.of.described}, is only applied, by "
+            f"conjugate gradients: it has no {what}"
         )
 
 

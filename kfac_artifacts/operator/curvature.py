@@ -14,12 +14,13 @@ import torch
 from kfac_artifacts.artifact import Artifact, Block
 from kfac_artifacts.checked import checked_factors
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.factors import Dense, Diagonal, Factor
+from kfac_artifacts.factors import Dense, Diagonal, EigenProduct, Factor
 from kfac_artifacts.operator.block_diagonal import (
     BlockDiagonalOperator,
     check_damping,
 )
 from kfac_artifacts.operator.block_operators import KroneckerSum
+from kfac_artifacts.operator.eigen_operator import EigenOperator
 from kfac_artifacts.operator.space import ParameterSpace
 from kfac_artifacts.operator.spectrum import Decomposed
 
@@ -60,36 +61,44 @@ class CurvatureOperator(BlockDiagonalOperator):
         tasks = artifact.provenance.tasks
         shared = cache(Decomposed)  # a factor of several blocks is decomposed once
         blocks = {
-            name: KroneckerSum(
-                name, block_terms(block, held, shared), block.scale(tasks), damping
-            )
+            name: block_operator(name, block, held, block.scale(tasks), damping, shared)
             for name, block in artifact.blocks.items()
         }
         super().__init__(ParameterSpace(artifact), blocks, dtype, place)
 
 
-def block_terms(
+def block_operator(
+    name: str,
     block: Block,
     held: Mapping[str, Factor],
+    scale: float,
+    damping: float = 0.0,
     decomposed: Callable[[Factor], Decomposed] = Decomposed,
-) -> list[tuple[Decomposed, Decomposed]]:
-    """List the pairs ``(B, A)`` of a block; where terms are one matrix, A is 1.
+) -> KroneckerSum | EigenOperator:
+    """Make the operator of a block.
 
     Args:
-        block: A block of an artifact.
-        held: Its factors by name.
+        name: Name of the block.
+        block: The block.
+        held: Its factors by name, on the device and in the type to compute in.
+        scale: What the block as it is stored is multiplied with.
+        damping: Added to the diagonal.
         decomposed: What makes the decomposition of a factor, or has it.
 
     Returns:
-        The pairs whose products add up to the block as it is stored.
+        The operator; where terms are one matrix, the A of each pair is 1.
     """
     products = block.products(held)
-    if block.is_product:
-        return [(decomposed(B), decomposed(A)) for A, B in products]
-    matrices = [matrix for (matrix,) in products]
-    whole = matrices[0] if len(matrices) == 1 else _sum(matrices)
+    whole = products[0][0]
+    if isinstance(whole, EigenProduct):
+        return EigenOperator(name, whole, scale, damping)
+    if len(products[0]) > 1:
+        pairs = [(decomposed(B), decomposed(A)) for A, B in products]
+        return KroneckerSum(name, pairs, scale, damping)
+    if len(products) > 1:
+        whole = _sum([matrix for (matrix,) in products])
     one = Diagonal(whole.diagonal().new_ones(1))
-    return [(decomposed(whole), decomposed(one))]
+    return KroneckerSum(name, [(decomposed(whole), decomposed(one))], scale, damping)
 
 
 def _sum(factors: list[Factor]) -> Factor:

@@ -5,10 +5,11 @@ A header is read without torch, so blocks import it when they act.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast, final
 
+from kfac_artifacts.artifact.provenance import NamedConfig
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.json_object import JsonObject
 
@@ -27,6 +28,8 @@ else:
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 Term: TypeAlias = tuple[str, ...]
+Structures: TypeAlias = Callable[[str], NamedConfig]
+"""Gives the structure of a factor by name."""
 
 
 class Block(ABC):
@@ -55,7 +58,11 @@ class Block(ABC):
 
     @abstractmethod
     def sizes(self, shapes: Shapes) -> list[tuple[str, int]]:
-        """Each factor with the size it must have, from the parameters' shapes."""
+        """Factors with the size that they must have, from the parameters' shapes."""
+
+    def sizes_by_rank(self, structure: Structures) -> list[tuple[str, int]]:
+        """Factors whose size follows from the structures of others, with that size."""
+        return []
 
     @abstractmethod
     def gather(self, tau: TaskVector) -> Matrix:
@@ -72,6 +79,10 @@ class Block(ABC):
 
     def misfit(self, shapes: Shapes) -> str | None:
         """What is wrong with the shapes of its parameters, or None."""
+        return None
+
+    def misfit_of_factors(self, structure: Structures) -> str | None:
+        """What is wrong with the structures of its factors, or None."""
         return None
 
     def products(self, factors: FactorMapping) -> list[Matrices]:
@@ -114,9 +125,24 @@ class Block(ABC):
         return self.is_product and len(self.terms) > 1
 
     @property
+    def bases(self) -> tuple[str, ...]:
+        """Factors in whose vectors the last one is given; none of most kinds."""
+        return ()
+
+    @property
+    def is_refitted(self) -> bool:
+        """Whether merging fits its factors anew, as they are no sums by themselves."""
+        return False
+
+    @property
     def is_table(self) -> bool:
         """Whether its A may be of rows that are looked up by number."""
         return False
+
+    @final
+    def all_sizes(self, shapes: Shapes, structure: Structures) -> list[tuple[str, int]]:
+        """All factors with the size that they must have."""
+        return [*self.sizes(shapes), *self.sizes_by_rank(structure)]
 
     @final
     def with_factors(self, names: Sequence[str]) -> "Block":
@@ -152,17 +178,21 @@ class Block(ABC):
 
         total = torch.zeros_like(W)
         for *inputs, output in self.products(factors):
-            needed = output.dim, math.prod(A.dim for A in inputs)
-            if W.shape != needed:
-                raise FactorError(
-                    f"{self.parameters[0]}: W has shape {list(W.shape)}, but its "
-                    f"factors need {list(needed)}; are they of another model?"
-                )
+            self.require_shape(W, (output.dim, math.prod(A.dim for A in inputs)))
             M = output.matmul(W)
             for A in inputs:
                 M = A.matmul(M.mT).mT
             total += M
         return total
+
+    @final
+    def require_shape(self, W: Matrix, needed: tuple[int, int]) -> None:
+        """Refuse a ``W`` that is not of the shape that its factors need."""
+        if W.shape != needed:
+            raise FactorError(
+                f"{self.parameters[0]}: W has shape {list(W.shape)}, but its "
+                f"factors need {list(needed)}; are they of another model?"
+            )
 
     @final
     def terms_to_json(self) -> list[dict[str, str]]:

@@ -65,7 +65,7 @@ class OwnedFactors(Factors):
 
     @override
     def structure(self, name: str) -> NamedConfig:
-        return NamedConfig(self._infos[name][0])
+        return self._infos[name][0]
 
     @contextmanager
     def served(self) -> Iterator[bool]:
@@ -116,12 +116,15 @@ class OwnedFactors(Factors):
             with sending():
                 dist.recv(tensor, self._homes[name])
             found[key] = tensor.cpu()
-        return FACTORS[structure](**found)
+        return FACTORS[structure.name].from_fields(found, structure.configuration)
 
 
-def _described(factor: Factor) -> tuple[str, dict[str, tuple[Any, torch.dtype]]]:
+def _described(
+    factor: Factor,
+) -> tuple[NamedConfig, dict[str, tuple[Any, torch.dtype]]]:
     fields = factor.tensors().items()
-    return factor.name, {key: (tensor.shape, tensor.dtype) for key, tensor in fields}
+    structure = NamedConfig(factor.name, factor.configuration)
+    return structure, {key: (tensor.shape, tensor.dtype) for key, tensor in fields}
 
 
 def save_together(

@@ -225,7 +225,7 @@ def _record_bytes(planned: PlannedBlock, dtype: torch.dtype, passes: int) -> int
     dims, own, size = planned.dims, planned.own("float32"), dtype.itemsize
     if not planned.block.is_product:
         return passes * sum(dims.values()) * size  # the gradient itself
-    a, b = planned.block.factors
+    (a, *_), (b, *_) = planned.block.inputs, planned.block.outputs
     position = passes * dims[b] * size
     if a in own:
         columns = dims[a] - (a in planned.block.biased)

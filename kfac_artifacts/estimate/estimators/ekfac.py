@@ -1,0 +1,173 @@
+"""EK-FAC: KFAC's eigenvectors, with eigenvalues that the data say (George et al. 2018).
+
+With ``A = U_A Λ_A U_Aᵀ`` and ``B = U_B Λ_B U_Bᵀ`` of KFAC and M the gradient of an
+example for a cotangent,
+
+    S = E[(U_Bᵀ M U_A)²]        entry by entry,
+
+which is the diagonal of the Gramian in the basis ``U_B ⊗ U_A``. No other eigenvalues in
+this basis come closer to the Gramian in the Frobenius norm, and ``tr S = tr G``. The
+expectation is over the examples and cotangents that gave A and B.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+from typing_extensions import override
+
+from kfac_artifacts.artifact import Block, EigenBlock, Json, KroneckerBlock
+from kfac_artifacts.capture import (
+    KroneckerLayer,
+    Layer,
+    Record,
+    RecordBatch,
+    Run,
+    StreamedRecords,
+    next_group,
+)
+from kfac_artifacts.choices import KEPT_BYTES
+from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.estimate.estimators.base import Cost, Estimate, Estimator
+from kfac_artifacts.factors import Diagonal, Factor, LowRank, floats
+
+
+@final
+@dataclass(frozen=True)
+class Ekfac(Estimator):
+    """KFAC with corrected eigenvalues; of tables, whose A is diagonal, KFAC itself.
+
+    Attributes:
+        memory: Bytes of activations that may be kept at once; what does not fit is
+            computed again, which changes no factor.
+    """
+
+    name = "ekfac"
+    cost = Cost(recorded=True, uncounted="eigenvectors and their eigenvalues")
+
+    memory: int = KEPT_BYTES
+
+    @override
+    def check(self, examples: int) -> None:
+        if self.memory < 1:
+            raise SettingsError("memory must be at least 1")
+
+    @override
+    def refine(self, run: Run, found: Estimate) -> Iterator[None]:
+        leaders = run.coverage.leaders
+        todo = [
+            layer
+            for layer in run.coverage.layers
+            if _has_eigenvectors(layer) and layer.name not in found.finished
+        ]
+        while todo:
+            group, batches = _next(run, todo, self.memory)
+            blocks = {
+                name: block
+                for layer in group
+                for name, block in self.blocks(layer, leaders.get(layer, layer)).items()
+            }
+            names = [n for block in blocks.values() for n in block.factors[:2]]
+            bases = _decompose(run, found, names)
+            for name, S in _correct(run, blocks, bases, batches).items():
+                _, output, corrected = blocks[name].factors
+                if run.workers.holds(output):
+                    found.factors[corrected] = Diagonal(S.flatten())
+                found.blocks[name] = blocks[name]
+                found.finished.append(name)
+            todo = [layer for layer in todo if layer not in group]
+            yield
+
+    @override
+    def blocks(self, layer: Layer, leader: Layer) -> Mapping[str, Block]:
+        found = layer.blocks(leader)
+        if not _has_eigenvectors(layer):
+            return found
+        return {name: _eigen_block(name, block) for name, block in found.items()}
+
+    @override
+    def settings(self) -> dict[str, Json]:
+        return {k: v for k, v in super().settings().items() if k != "memory"}
+
+
+def _has_eigenvectors(layer: Layer) -> bool:
+    return isinstance(layer, KroneckerLayer) and not layer.has_diagonal_inputs
+
+
+def _eigen_block(name: str, block: Block) -> Block:
+    if not isinstance(block, KroneckerBlock):
+        return block
+    terms = ((*block.factors, f"{name}.S"),)
+    return EigenBlock(block.weight, block.bias, block.layout, terms, block.part)
+
+
+def _next(
+    run: Run, todo: Sequence[Layer], memory: int
+) -> tuple[Sequence[Layer], Iterable[RecordBatch]]:
+    """The next layers, with records that are kept if they fit into memory."""
+    stage = f"correcting {len(todo)} modules"
+    group, kept = next_group(run, todo, memory, stage)
+    if group:
+        return group, kept
+    return todo, StreamedRecords(run, todo, stage)
+
+
+def _decompose(run: Run, found: Estimate, names: Iterable[str]) -> dict[str, LowRank]:
+    """Decompose factors of KFAC; on every process, and all the same there."""
+    workers, bases = run.workers, dict[str, LowRank]()
+    for name in dict.fromkeys(names):
+        source = workers.owners[name] if workers.sharded else 0
+        own = None
+        if workers.rank == source:
+            own = found.factors.get(name) or _decomposed(found.start[name])
+        bases[name] = _everywhere(run, own, source)
+        found.start.pop(name, None)
+        if workers.holds(name):
+            found.factors[name] = bases[name]
+    return bases
+
+
+def _decomposed(factor: Factor) -> LowRank:
+    matrix = factor.to_dense()
+    return LowRank.of_dense(matrix, len(matrix), remainder=False)
+
+
+def _everywhere(run: Run, own: Factor | None, source: int) -> LowRank:
+    """The vectors of one process on all, as others may find other ones."""
+    if run.workers.size == 1 and isinstance(own, LowRank):
+        return own
+    tensors = {} if own is None else own.tensors()
+    return LowRank(**run.workers.broadcast(tensors, source))
+
+
+def _correct(
+    run: Run,
+    blocks: Mapping[str, Block],
+    bases: Mapping[str, LowRank],
+    batches: Iterable[RecordBatch],
+) -> dict[str, Tensor]:
+    """Compute S of every block, ``[d_out, d_in]``, from one look at the examples."""
+    pairs = {
+        name: [bases[n] for n in block.factors[:2]] for name, block in blocks.items()
+    }
+    sums = {
+        name: B.values.new_zeros(len(B.values), len(A.values))
+        for name, (A, B) in pairs.items()
+    }
+    with run.workers.stage():
+        for ordinals, records in batches:
+            for name, record in records.items() if ordinals else ():
+                A, B = pairs[name]
+                _add_squares(sums[name], record, B, A)
+    return {
+        name: run.workers.sum(total) / len(run.sample) for name, total in sums.items()
+    }
+
+
+def _add_squares(total: Tensor, record: Record, B: LowRank, A: LowRank) -> None:
+    """Add ``Σ (U_Bᵀ M U_A)²`` over the examples, the mean over cotangents."""
+    outputs, inputs = floats(B.vectors), floats(A.vectors)
+    for chunk in record.projections(outputs, inputs):
+        for M in chunk.flatten(0, 1):
+            total.addcmul_(M, M, value=1 / chunk.shape[1])

@@ -19,7 +19,7 @@ import assets
 import tinyvit
 
 import kfac_artifacts as kfac
-from kfac_artifacts.estimate import Kfac, KfacReduce, Nearest
+from kfac_artifacts.estimate import Ekfac, Kfac, KfacReduce, Nearest
 from kfac_artifacts.fidelity import Fidelity
 from kfac_artifacts.network import Examples
 
@@ -30,6 +30,7 @@ TASK, TOKENS, IMAGES, DIRECTIONS = "stackoverflow", 24, 1024, 4
 ESTIMATORS = {
     "kfac": Kfac(),
     "kfac-reduce": KfacReduce(),
+    "ekfac": Ekfac(),
     "nearest": Nearest(),
     "nearest-plain": Nearest(shrinkage=False),
     "nearest-2": Nearest(terms=2),

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from kfac_artifacts.artifact import (
     Block,
     Cotangents,
     DataInfo,
+    EigenBlock,
     GramianBlock,
     HeldFactors,
     KroneckerBlock,
@@ -23,7 +25,7 @@ from kfac_artifacts.artifact import (
     Provenance,
     Source,
 )
-from kfac_artifacts.factors import Dense, Diagonal, Factor
+from kfac_artifacts.factors import Dense, Diagonal, Factor, floats
 
 ROWS = Layout.ROWS
 SHAPES = {
@@ -227,6 +229,9 @@ def tau(
 
 def dense_block(of: Artifact, name: str, dtype: torch.dtype | None = None) -> Tensor:
     """Form a block as it is stored, by ``torch.kron``."""
+    if isinstance(of.blocks[name], EigenBlock):
+        A, B, S = (of.factors[factor] for factor in of.blocks[name].factors)
+        return dense_eigen(A, B, S)
     total: Tensor | None = None
     for term in of.blocks[name].terms:
         dense = [of.factors[factor].to_dense() for factor in term]
@@ -235,6 +240,14 @@ def dense_block(of: Artifact, name: str, dtype: torch.dtype | None = None) -> Te
         total = matrix if total is None else total + matrix
     assert total is not None
     return total
+
+
+def dense_eigen(A: Any, B: Any, S: Any) -> Tensor:
+    """Form ``B ⊗ A`` with other eigenvalues along the vectors: the definition."""
+    basis = torch.kron(floats(B.vectors), floats(A.vectors))
+    change = S.diagonal() - torch.outer(B.values, A.values).flatten()
+    whole = torch.kron(B.to_dense(), A.to_dense())
+    return whole + (basis.mT * change) @ basis
 
 
 def same(one: Artifact, other: Artifact) -> bool:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.capture.memory_groups import (
         RecordBatch as RecordBatch,
         StreamedRecords as StreamedRecords,
+        fitting as fitting,
         next_group as next_group,
     )
     from kfac_artifacts.capture.proof import (
@@ -69,8 +70,10 @@ if TYPE_CHECKING:
         Record as Record,
         TableRecord as TableRecord,
     )
+    from kfac_artifacts.capture.recorder import Recorder as Recorder
     from kfac_artifacts.capture.run import Run as Run
     from kfac_artifacts.capture.sample import (
+        Loaded as Loaded,
         Sample as Sample,
         pair_to_prove as pair_to_prove,
         require_enough as require_enough,

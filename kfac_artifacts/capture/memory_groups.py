@@ -38,7 +38,7 @@ def next_group(
         loaded = next(passes)
         records = recorder.take()
     # what the passes to come listen to
-    group[:] = _fitting(run, todo, records, memory * len(loaded.ordinals or [0]))
+    group[:] = fitting(run, todo, records, memory * len(loaded.ordinals or [0]))
     if not group:
         passes.close()
         return [], []
@@ -59,10 +59,20 @@ def _recorder(run: Run) -> Recorder:
     return Recorder(exact=run.sample.cotangents.name == "exact")
 
 
-def _fitting(
+def fitting(
     run: Run, todo: Sequence[L], records: Mapping[str, Record], memory: int
 ) -> list[L]:
-    """The first layers whose records of all examples fit, as one batch tells."""
+    """Choose the first layers whose records of all examples fit, as one batch tells.
+
+    Args:
+        run: The passes.
+        todo: The layers.
+        records: Those of one batch, by block.
+        memory: Bytes per process, times the examples of that batch.
+
+    Returns:
+        The layers that fit together.
+    """
     share = len(run.sample.ordinals)
     sizes = [
         float(share * sum(records[name].nbytes for name in layer.blocks(layer)))

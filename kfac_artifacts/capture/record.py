@@ -201,8 +201,16 @@ class LinearRecord(Record):
         if self.x.shape[1] > self.width:  # fewer products with M itself
             yield from super().projections(outputs, inputs)
             return
-        g, a = (self.g @ outputs.mT).mT, (self.a @ inputs.mT)[:, None]
         count = _at_once(self.g, outputs.shape[0] * inputs.shape[0])
+        if self.real is not None and count == 1:  # padding would cost as much
+            real = self.real > 0
+            lengths = real.sum(1).tolist()
+            g = (self.g.transpose(1, 2)[real] @ outputs.mT).split(lengths)
+            a = (self.a[real] @ inputs.mT).split(lengths)
+            for g_one, a_one in zip(g, a, strict=True):
+                yield (g_one.permute(1, 2, 0) @ a_one)[None]
+            return
+        g, a = (self.g @ outputs.mT).mT, (self.a @ inputs.mT)[:, None]
         for g_few, a_few in zip(g.split(count), a.split(count), strict=True):
             yield g_few @ a_few
 

@@ -61,4 +61,4 @@ def with_cut(whole: Original, narrowed: Original, found: Compressed) -> Compress
 
 
 def _vectors(factor: Any) -> Tensor:
-    return floats(factor.vectors).cpu()
+    return floats(factor.vectors).cpu().double()

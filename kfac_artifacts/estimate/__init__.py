@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Estimator as Estimator,
         choose_estimator as choose_estimator,
     )
+    from kfac_artifacts.estimate.estimators.ekfac import Ekfac as Ekfac
     from kfac_artifacts.estimate.estimators.kfac import (
         Kfac as Kfac,
         KfacReduce as KfacReduce,

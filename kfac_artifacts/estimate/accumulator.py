@@ -19,7 +19,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Block
-from kfac_artifacts.capture import Coverage, FactorSum, LayerCall, Run
+from kfac_artifacts.capture import (
+    Coverage,
+    FactorSum,
+    LayerCall,
+    Loaded,
+    RecordBatch,
+    Run,
+)
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.estimate.sums import Sums
 from kfac_artifacts.factors import Dense, Diagonal, Factor
@@ -108,6 +115,16 @@ class Accumulator:
                 self.add_rows(factor, self._gradients.pop(factor))
         self._add_later()
         self.sums.check_order()
+
+    def end_of_batch(self, loaded: Loaded) -> None:
+        """All passes over a batch are over."""
+
+    def forget_records(self) -> None:
+        """Keep no records: some examples have been seen before."""
+
+    def records(self) -> list[RecordBatch]:
+        """What was kept of all examples; nothing, unless for an estimator that asks."""
+        return []
 
     def blocks(self) -> dict[str, Block]:
         """Describe the block of every parameter, or pair of them."""

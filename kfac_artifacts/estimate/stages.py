@@ -34,6 +34,7 @@ def estimate(run: Run, estimator: Estimator, saver: Saver) -> Estimate:
         _sum_up(run, accumulator, saver, state)
         factors = accumulator.factors(run.sample.weight)
         found = Estimate(accumulator.blocks(), factors)
+        found.records.append(accumulator.records())
     for _ in estimator.refine(run, found):
         step, details = len(found.finished), _details(found)
         saver.offer(step, lambda: _tensors(found), details, every=1)
@@ -47,8 +48,10 @@ def _sum_up(
     if state is not None:
         done = state.step
         sums.restore(state.tensors, _counts(state.details["positions"]))
+        accumulator.forget_records()
     with run.workers.stage():
         for loaded in run.passes(accumulator, run.coverage.layers, SUMS, done):
+            accumulator.end_of_batch(loaded)
             details: dict[str, Json] = {"stage": SUMS, "positions": {**sums.positions}}
             saver.offer(loaded.done, lambda: sums.tensors, details)
     sums.join()
@@ -104,7 +107,10 @@ def _restored(
     for (kind, name), tensors in fields.items():
         structure = FACTORS[details["structures"][f"{kind}/{name}"]]
         kinds[kind][name] = structure.from_fields(tensors, {})
-    finished = list(details["finished"])
     return Estimate(
-        blocks, kinds["start"], kinds["factors"], finished, details["sweeps"]
+        blocks,
+        kinds["start"],
+        kinds["factors"],
+        list(details["finished"]),
+        sweeps=details["sweeps"],
     )

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kfac_artifacts.artifact import Artifact, Block
+from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.capture import Layer, Record, RecordBatch, Run, next_group
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.fidelity.directions import Direction, arrange
@@ -90,12 +90,12 @@ class _Group:
         batches: list[RecordBatch],
     ) -> None:
         self._run, self._artifact = run, artifact
-        theirs = {_covered(block): n for n, block in artifact.blocks.items()}
+        theirs = {block.covers: n for n, block in artifact.blocks.items()}
         self._records: dict[str, list[Record]] = {}
         for layer in layers:
             for name, block in layer.blocks(layer).items():
                 records = [records[name] for _, records in batches]
-                self._records[theirs[_covered(block)]] = records
+                self._records[theirs[block.covers]] = records
         self._operators = {name: self._operator(name) for name in self._records}
 
     def measure(self, along: Sequence[Direction]) -> dict[str, MeasuredBlock]:
@@ -144,11 +144,6 @@ class _Group:
         }
         tasks = self._artifact.provenance.tasks
         return block_operator(name, block, factors, block.scale(tasks))
-
-
-def _covered(block: Block) -> tuple[tuple[str, ...], int | None]:
-    """What a block is of, whatever its kind."""
-    return block.parameters, block.part
 
 
 def observed(name: str, predicted: float, squares: Float[Tensor, " n"]) -> Drift:

@@ -151,11 +151,11 @@ def _prove(
     inventory = take_inventory(network.module, only=names)
     coverage = prove(network, inventory, pair_to_prove(examples, indices))
     there = {
-        block.with_factors(())
+        block.covers
         for layer in coverage.layers
         for block in layer.blocks(layer).values()
     }
-    missing = [n for n, b in artifact.blocks.items() if b.with_factors(()) not in there]
+    missing = [n for n, b in artifact.blocks.items() if b.covers not in there]
     if missing:
         reasons = sorted(set(inventory.uncovered.values()))
         raise CoverageError(

@@ -73,6 +73,11 @@ class MergedFactors(Factors):
         """Merge one factor, in float64; it is returned in float32 or better."""
         return self._merged(name).factor
 
+    def dtype(self, name: str) -> torch.dtype:
+        """The number type of a merged factor: that of the first part's."""
+        part, own = self._own(name)[0]
+        return part.artifact.factors[own].dtype
+
     def dense(self, name: str) -> Tensor:
         """Add the parts of a factor up in full, ``[d, d]`` in float64."""
         wide = (

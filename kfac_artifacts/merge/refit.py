@@ -47,9 +47,10 @@ class RefittedFactors(Factors):
     @override
     def __getitem__(self, name: str) -> Factor:
         if name in self._bases:
-            return self._basis(name).to(dtype=torch.float32)
+            return self._basis(name).to(dtype=self._merged.dtype(name))
         if name in self._corrected:
-            return self.product(self._corrected[name]).S.to(dtype=torch.float32)
+            found = self.product(self._corrected[name]).S
+            return found.to(dtype=self._merged.dtype(name))
         return self._merged[name]
 
     def product(self, name: str) -> EigenProduct:

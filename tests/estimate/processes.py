@@ -20,6 +20,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
 from kfac_artifacts.estimate import (
     ComputeOptions,
+    Ekfac,
     Estimator,
     Kfac,
     KfacReduce,
@@ -101,6 +102,8 @@ PLAIN = {
     "kfac": Case(models.tiny_bert, texts(7), Kfac()),
     "reduce": Case(models.tiny_bert, texts(7), KfacReduce(), draws=2),
     "nearest": Case(models.tiny_bert, texts(9), NEAREST),
+    "ekfac": Case(models.tiny_bert, texts(9), Ekfac()),
+    "ekfac-groups": Case(models.tiny_bert, texts(9), Ekfac(memory=30000)),
     "groups": Case(models.tiny_bert, texts(9), replace(NEAREST, memory=30000)),
     "streamed": Case(
         models.tiny_bert, texts(7), Nearest(terms=2, shrinkage=False, memory=1)

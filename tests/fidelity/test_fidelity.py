@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kfac_artifacts.artifact import (
     Artifact,
+    EigenBlock,
     GramianBlock,
     HeldFactors,
     KroneckerBlock,
@@ -21,8 +22,8 @@ from kfac_artifacts.artifact import (
 )
 from kfac_artifacts.chosen import choose_examples
 from kfac_artifacts.errors import CoverageError, MismatchError, SettingsError
-from kfac_artifacts.estimate import Nearest
-from kfac_artifacts.factors import Dense
+from kfac_artifacts.estimate import Ekfac, Nearest
+from kfac_artifacts.factors import Dense, Diagonal, LowRank
 from kfac_artifacts.fidelity import Comparison, Fidelity, fidelity
 from kfac_artifacts.fidelity.directions import Random, gradients
 from kfac_artifacts.merge import merge
@@ -104,10 +105,40 @@ def artifacts() -> dict[str, Artifact]:
         texts(6, 1, "one"),
         estimator=Nearest(terms=2, shrinkage=False),
     )
-    return {"kfac": one, "merged": merge([one, two]), "two terms": nearest}
+    eigen = [
+        compute(network, texts(6, seed, name), estimator=Ekfac())
+        for seed, name in ((1, "one"), (2, "two"))
+    ]
+    return {
+        "kfac": one,
+        "merged": merge([one, two]),
+        "two terms": nearest,
+        "eigen": merge(eigen),
+        "few vectors": compressed(eigen[0]),
+    }
 
 
-@pytest.mark.parametrize("which", ["kfac", "merged", "two terms"])
+def compressed(artifact: Artifact) -> Artifact:
+    """Leading vectors with the diagonal of the rest, in float64."""
+    factors = dict(artifact.factors)
+    for block in artifact.blocks.values():
+        if isinstance(block, EigenBlock):
+            a, b, s = block.factors
+            A, B = _cut(artifact.factors[a], 3), _cut(artifact.factors[b], 2)
+            dims = [artifact.factors[name].dim for name in (b, a)]
+            S = artifact.factors[s].diagonal().view(*dims)[:2, :3]
+            factors |= {a: A, b: B, s: Diagonal(S.flatten())}
+    return replace(artifact, factors=HeldFactors(factors))
+
+
+def _cut(factor: Any, rank: int) -> LowRank:
+    few = LowRank(factor.vectors[:rank], factor.values[:rank])
+    return few.completed(factor.diagonal())
+
+
+@pytest.mark.parametrize(
+    "which", ["kfac", "merged", "two terms", "eigen", "few vectors"]
+)
 def test_the_error_is_that_of_the_gramians_over_pairs_of_different_examples(
     artifacts: dict[str, Artifact], which: str
 ) -> None:
@@ -122,7 +153,7 @@ def test_the_error_is_that_of_the_gramians_over_pairs_of_different_examples(
         sum(values) for values in zip(*(e[:3] for e in expected.values()), strict=True)
     ]
     _assert_compares(found.total, *sums)
-    assert set(found.kinds) == {"kronecker", "gramian"}
+    assert set(found.kinds) == {b.kind for b in artifact.blocks.values()}
     for kind, comparison in found.kinds.items():
         of_kind = [expected[m.name][:3] for m in found.modules if m.kind == kind]
         sums = [sum(values) for values in zip(*of_kind, strict=True)]

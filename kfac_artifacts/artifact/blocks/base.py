@@ -5,7 +5,7 @@ A header is read without torch, so blocks import it when they act.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast, final
 
@@ -88,6 +88,11 @@ class Block(ABC):
     def products(self, factors: FactorMapping) -> list[Matrices]:
         """The matrices of every term: its factors, unless the kind makes others."""
         return [tuple(factors[name] for name in term) for term in self.terms]
+
+    @property
+    def covers(self) -> Hashable:
+        """What it is the curvature of, whatever kind of block it is."""
+        return self.parameters, self.part
 
     @property
     def factors(self) -> tuple[str, ...]:

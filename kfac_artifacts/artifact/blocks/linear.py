@@ -1,6 +1,7 @@
 """Blocks of linear maps: how a weight and a bias are one matrix ``W``."""
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -55,6 +56,11 @@ class LinearBlock(Block):
     @override
     def parameters(self) -> tuple[str, ...]:
         return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+    @property
+    @override
+    def covers(self) -> Hashable:
+        return self.parameters, self.part, self.layout
 
     def dims(self, shapes: Shapes) -> tuple[int, int]:
         """``(d_out, d_in)`` of ``W``, from the parameters' shapes."""

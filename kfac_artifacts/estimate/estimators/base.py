@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from kfac_artifacts.artifact import Block, Json, NamedConfig
-from kfac_artifacts.capture import Layer, Run
+from kfac_artifacts.capture import Layer, RecordBatch, Run
 from kfac_artifacts.choices import ESTIMATORS
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate.accumulator import Accumulator
@@ -25,6 +25,8 @@ class Estimate:
         start: The factors that sums give, of those that live on this process, by name.
         factors: The refined ones that live here.
         finished: Names of the blocks that are refined.
+        records: At most one list of records that were kept while sums were made; taken
+            out by who uses them.
         sweeps: The most sweeps over the examples that the refinement of a block took.
     """
 
@@ -32,6 +34,7 @@ class Estimate:
     start: dict[str, Factor]
     factors: dict[str, Factor] = field(default_factory=dict)
     finished: list[str] = field(default_factory=list)
+    records: list[list[RecordBatch]] = field(default_factory=list)
     sweeps: int = 0
 
     def all_factors(self) -> dict[str, Factor]:

@@ -10,7 +10,7 @@ this basis come closer to the Gramian in the Frobenius norm, and ``tr S = tr G``
 expectation is over the examples and cotangents that gave A and B.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -24,12 +24,12 @@ from kfac_artifacts.capture import (
     Record,
     RecordBatch,
     Run,
-    StreamedRecords,
-    next_group,
 )
 from kfac_artifacts.choices import KEPT_BYTES
 from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.estimate.accumulator import Accumulator
 from kfac_artifacts.estimate.estimators.base import Cost, Estimate, Estimator
+from kfac_artifacts.estimate.recording import RecordingAccumulator, next_records
 from kfac_artifacts.factors import Diagonal, Factor, LowRank, floats
 
 
@@ -54,6 +54,11 @@ class Ekfac(Estimator):
             raise SettingsError("memory must be at least 1")
 
     @override
+    def accumulator(self, run: Run) -> Accumulator:
+        wanted = [layer for layer in run.coverage.layers if _has_eigenvectors(layer)]
+        return RecordingAccumulator(run, wanted, self.memory)
+
+    @override
     def refine(self, run: Run, found: Estimate) -> Iterator[None]:
         leaders = run.coverage.leaders
         todo = [
@@ -62,7 +67,8 @@ class Ekfac(Estimator):
             if _has_eigenvectors(layer) and layer.name not in found.finished
         ]
         while todo:
-            group, batches = _next(run, todo, self.memory)
+            stage = f"refining {len(todo)} modules"
+            group, batches = next_records(run, found, todo, self.memory, stage)
             blocks = {
                 name: block
                 for layer in group
@@ -100,17 +106,6 @@ def _eigen_block(name: str, block: Block) -> Block:
         return block
     terms = ((*block.factors, f"{name}.S"),)
     return EigenBlock(block.weight, block.bias, block.layout, terms, block.part)
-
-
-def _next(
-    run: Run, todo: Sequence[Layer], memory: int
-) -> tuple[Sequence[Layer], Iterable[RecordBatch]]:
-    """The next layers, with records that are kept if they fit into memory."""
-    stage = f"correcting {len(todo)} modules"
-    group, kept = next_group(run, todo, memory, stage)
-    if group:
-        return group, kept
-    return todo, StreamedRecords(run, todo, stage)
 
 
 def _decompose(run: Run, found: Estimate, names: Iterable[str]) -> dict[str, LowRank]:

@@ -208,17 +208,22 @@ SOURCE = record(
     },
     open_=True,
 )
+
+
+def linear(kind: str, term: dict[str, Check], **count: int) -> Check:
+    needed = {
+        "kind": only(kind),
+        "weight": name,
+        "bias": null_or(name),
+        "layout": only("rows", "columns"),
+        "terms": array(record(term), least=1, **count),
+    }
+    return record(needed, optional={"part": whole(0)})
+
+
 BLOCK = either(
-    record(
-        {
-            "kind": only("kronecker"),
-            "weight": name,
-            "bias": null_or(name),
-            "layout": only("rows", "columns"),
-            "terms": array(record({"A": name, "B": name}), least=1),
-        },
-        optional={"part": whole(0)},
-    ),
+    linear("kronecker", {"A": name, "B": name}),
+    linear("eigen", {"A": name, "B": name, "S": name}, most=1),
     record(
         {
             "kind": only("gramian"),
@@ -261,7 +266,7 @@ MANIFEST = record(
         ),
         "output_map": FREE,
         "estimator": named(
-            only("kfac", "kfac-reduce", "nearest"),
+            only("kfac", "kfac-reduce", "nearest", "ekfac"),
             lambda value: isinstance(value, dict),
         ),
         "tasks": whole(),
@@ -309,6 +314,8 @@ def check_blocks(manifest: dict[str, Any]) -> None:
             if key is not None:
                 covered.setdefault(key, []).append(block.get("part"))
         sizes += block_sizes(block, shapes)
+        if block["kind"] == "eigen":
+            sizes.append(corrected_size(block["terms"][0], manifest["factors"]))
     demand(covered.keys() == shapes.keys(), "a parameter is not covered")
     for key, parts in covered.items():
         once = None in parts and len(parts) == 1
@@ -337,6 +344,17 @@ def block_sizes(block: dict[str, Any], shapes: dict[str, Any]) -> list[tuple[str
         demand(shapes[block["bias"]][-1] == d_out, "bias")
         d_in += 1
     return [s for t in block["terms"] for s in ((t["A"], d_in), (t["B"], d_out))]
+
+
+def corrected_size(term: dict[str, str], factors: dict[str, Any]) -> tuple[str, int]:
+    """Give the size of S, which follows from the ranks of A and B."""
+    demand({*term.values()} <= factors.keys(), "a factor of an eigen block")
+    found = {role: factors[each]["structure"] for role, each in term.items()}
+    names = {role: structure["name"] for role, structure in found.items()}
+    wanted = {"A": "low_rank", "B": "low_rank", "S": "diagonal"}
+    demand(names == wanted, "the structures of an eigen block")
+    ranks = [found[role]["configuration"]["rank"] for role in "AB"]
+    return term["S"], ranks[0] * ranks[1]
 
 
 def check_names(files: list[str]) -> None:

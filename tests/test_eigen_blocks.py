@@ -259,3 +259,14 @@ def test_what_changes_its_vectors_is_refused(parts: Any, tmp_path: Path) -> None
     with pytest.raises(SettingsError, match="give a recipe"):
         save_artifact(parts[0], tmp_path / "own", recipe=Budget(max_error=0.1))
     assert not (tmp_path / "own").exists()
+
+
+def test_a_merged_total_keeps_its_storage(parts: Any, tmp_path: Path) -> None:
+    for number, part in enumerate(parts):
+        save_artifact(part, tmp_path / str(number), storage="float16")
+    loaded = [load_artifact(tmp_path / str(n)) for n in range(len(parts))]
+    save_artifact(merge(loaded), tmp_path / "total")
+    again = load_artifact(tmp_path / "total")
+    assert {again.factors.storage(n) for n in again.blocks["first"].factors} == {
+        "float16"
+    }

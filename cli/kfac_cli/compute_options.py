@@ -28,8 +28,8 @@ class EstimatorOptions:
         type=click.Choice(list(ESTIMATORS)),
         default="kfac",
         show_default=True,
-        help="KFAC-expand as in TAK, KFAC-reduce, or the nearest Kronecker "
-        "products: more accurate, for a few more looks at the data.",
+        help="KFAC-expand as in TAK, KFAC-reduce; or more accurate, for more work: "
+        "the nearest Kronecker products, EK-FAC (corrected eigenvalues).",
     )
     terms: int = option(
         "--terms",
@@ -46,7 +46,8 @@ class EstimatorOptions:
     )
     memory: int = shared(
         memory_option(
-            "Activations that nearest may keep; what does not fit is computed again."
+            "Activations that nearest and ekfac may keep; what does not fit is "
+            "computed again."
         )
     )
 

@@ -101,13 +101,17 @@ class MergedFactors(Factors):
     @override
     def storage(self, name: str) -> str | None:
         """What the parts that are added share; of dense matrices one triangle."""
-        found = {
-            p.artifact.factors.storage(own) for p, own in self._own(name) if p.sign > 0
-        }
-        shared = found.pop() if len(found) == 1 else None
+        shared = self.shared_storage(name)
         if shared is None or self.structure(name).name != Dense.name:
             return shared
         return packed(shared)
+
+    def shared_storage(self, name: str) -> str | None:
+        """What the parts that are added share."""
+        found = {
+            p.artifact.factors.storage(own) for p, own in self._own(name) if p.sign > 0
+        }
+        return found.pop() if len(found) == 1 else None
 
     def loss(self, name: str) -> Loss | None:
         """What compressing the parts lost, and merging them again.

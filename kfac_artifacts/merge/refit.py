@@ -91,6 +91,8 @@ class RefittedFactors(Factors):
 
     @override
     def storage(self, name: str) -> str | None:
+        if name in self._bases or name in self._corrected:
+            return self._merged.shared_storage(name)
         return self._merged.storage(name)
 
     def __iter__(self) -> Iterator[str]:

@@ -199,6 +199,12 @@ def kronecker(
     return block if part is None else block | {"part": part}
 
 
+def eigen(weight: str, A: str, B: str, S: str, **others: Any) -> dict[str, Any]:
+    """Describe an eigen block."""
+    described = kronecker(weight, **others)
+    return described | {"kind": "eigen", "terms": [{"A": A, "B": B, "S": S}]}
+
+
 def gramian(parameter: str, *terms: str) -> dict[str, Any]:
     """Describe a Gramian block."""
     return {

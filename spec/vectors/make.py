@@ -16,9 +16,11 @@ from compressed_breaks import compressed_manifest_cases
 from compressed_cases import COMPRESSED
 from compressed_files import compressed_file_cases
 from draft import Draft, compact, dump
+from eigen_cases import EIGEN, eigen_cases
 from file_cases import file_cases
 from manifest_cases import manifest_cases
 from schema_cases import schema_cases
+from stored import Stored
 from valid_cases import CASES
 from value_cases import value_cases
 
@@ -27,7 +29,7 @@ def main(root: Path) -> None:
     """Write every vector below ``root``, and the index of them."""
     for kind in ("valid", "invalid"):
         shutil.rmtree(root / kind, ignore_errors=True)
-    valid = CASES | COMPRESSED | BORDER
+    valid = CASES | COMPRESSED | BORDER | EIGEN
     for name, make in valid.items():
         draft = make()
         text = (compact if name in COMPRESSED else dump)(expected(draft))
@@ -49,6 +51,7 @@ def invalid_cases() -> Iterator[Case]:
     yield from compressed_manifest_cases()
     yield from compressed_file_cases()
     yield from border_cases()
+    yield from eigen_cases()
 
 
 def write(directory: Path, files: Mapping[str, bytes]) -> None:
@@ -68,9 +71,7 @@ def expected(draft: Draft) -> dict[str, Any]:
     values = {n: form(b, tau, draft) for n, b in draft.manifest["blocks"].items()}
     tasks = draft.manifest["tasks"]
     scaled = [
-        value / tasks
-        if draft.manifest["blocks"][name]["kind"] == "kronecker"
-        else value
+        value / tasks if draft.manifest["blocks"][name]["kind"] != "gramian" else value
         for name, value in values.items()
     ]
     return {
@@ -107,7 +108,18 @@ def form(block: dict[str, Any], tau: dict[str, np.ndarray], draft: Draft) -> flo
     if bias is not None:
         W = np.column_stack([W, bias])
     G = sum(np.kron(matrices[t["B"]], matrices[t["A"]]) for t in block["terms"])
+    if block["kind"] == "eigen":
+        G = G + correction(*(draft.factors[block["terms"][0][role]] for role in "ABS"))
     return quadratic(W, G)
+
+
+def correction(A: Stored, B: Stored, S: Stored) -> np.ndarray:
+    """Put S in the place of the products of the values of A and B."""
+    u, v = A.fields["vectors"], B.fields["vectors"]
+    basis = np.kron(v, u).astype(float)
+    products = np.outer(B.fields["values"], A.fields["values"]).reshape(-1)
+    change = np.diag(S.matrix).astype(float) - products
+    return basis.T @ (change[:, None] * basis)
 
 
 def quadratic(W: np.ndarray, G: np.ndarray) -> float:

@@ -105,6 +105,8 @@ class Stored:
     storage: dict[str, Any]
     tensors: dict[str, Tensor]
     loss: dict[str, float] | None = None
+    fields: dict[str, np.ndarray] = field(default_factory=dict)
+    """Decoded fields, where blocks need them."""
 
     def to_json(self) -> dict[str, Any]:
         """Describe the factor as the manifest does."""
@@ -226,7 +228,9 @@ def low_rank(
         if not np.array_equal(total, matrix):
             raise ValueError("the sum depends on its order")
     configuration = {"rank": len(v), "diagonal": diagonal is not None}
-    return writer.stored(matrix, "low_rank", **configuration)
+    found = writer.stored(matrix, "low_rank", **configuration)
+    found.fields = {"vectors": x, "values": v}
+    return found
 
 
 def pruned(

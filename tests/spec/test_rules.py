@@ -13,6 +13,7 @@ NORMATIVE = [
     SPEC / "task_vector.md",
     SPEC / "parameters.md",
     SPEC / "output_maps.md",
+    *sorted((SPEC / "blocks").iterdir()),
     *sorted((SPEC / "storage").iterdir()),
     *sorted((SPEC / "structures").iterdir()),
 ]

@@ -44,7 +44,10 @@ if TYPE_CHECKING:
         Cotangents as Cotangents,
         NamedConfig as NamedConfig,
     )
-    from kfac_artifacts.format import load_artifact as load_artifact
+    from kfac_artifacts.format import (
+        also_for as also_for,
+        load_artifact as load_artifact,
+    )
     from kfac_artifacts.compress import (
         Budget as Budget,
         Recipe as Recipe,

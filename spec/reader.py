@@ -185,6 +185,8 @@ PACKED = named(only("symmetric"), record({"dtype": only(*DTYPES)}))
 DIM = whole(1, 2**31 - 1)
 YES_OR_NO = only(True, False)
 PARAMETER = record({"shape": array(DIM, most=8), "sha256": sha})
+FILE = record({"name": name, "sha256": sha, "how": null_or(name)})
+DERIVED = record({"must_understand": only(False), "files": array(FILE, least=1)})
 SEED = whole(0)
 SOURCE = record(
     {
@@ -263,6 +265,7 @@ MANIFEST = record(
                 "parameters": mapping(PARAMETER),
             },
             open_=True,
+            optional={"derived": DERIVED},
         ),
         "output_map": FREE,
         "estimator": named(
@@ -290,6 +293,8 @@ def read_manifest(data: bytes) -> dict[str, Any]:
     demand(manifest["tasks"] == len(sources), "tasks")
     demand(manifest["size"] == sum(s["data"]["size"] for s in sources), "size")
     demand(all(s["data"]["examples"] <= s["data"]["size"] for s in sources), "examples")
+    files = [f["sha256"] for f in base.get("derived", {"files": []})["files"]]
+    demand(len(files) == len({*files}), "a derived file is there twice")
     digests = [s["digest"] for s in sources if s["digest"] is not None]
     demand(len(digests) == len({*digests}), "a task is counted twice")
     lines = sorted((n, p["sha256"]) for n, p in base["parameters"].items())

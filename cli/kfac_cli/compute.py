@@ -22,7 +22,7 @@ from kfac_cli.options import (
     json_option,
     seed_option,
 )
-from kfac_cli.parameters import NAMED
+from kfac_cli.parameters import EXISTING_FILE, NAMED
 from kfac_cli.units import size
 from kfac_cli.writing import write
 
@@ -43,6 +43,16 @@ class NameOptions:
         "--data-id",
         metavar="NAME",
         help="What to call the data.  [default: the file's name]",
+    )
+
+    also_for: tuple[Path, ...] = option(
+        "--also-for",
+        type=EXISTING_FILE,
+        multiple=True,
+        metavar="FILE",
+        help="A file of the same weights in another form, such as a quantised GGUF, "
+        "which the artifact names by its sha256, so that whoever has that file alone "
+        "finds the curvature; may be repeated.",
     )
 
     def rename(
@@ -127,6 +137,7 @@ def command(
     opened = reading.read(data)
     from kfac_artifacts.capture import require_rows
     from kfac_artifacts.estimate import discard, hold_together, save_together
+    from kfac_artifacts.format import also_for
     from kfac_artifacts.workers import Workers
 
     if not allow_few:
@@ -154,7 +165,7 @@ def command(
         progress=partial(console.progress, unit="examples", shown=main),
     )
     save_together(
-        artifact,
+        also_for(artifact, dict.fromkeys(names.also_for)),
         writing.output,
         save=write,
         recipe=recipe,

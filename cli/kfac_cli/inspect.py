@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,7 @@ def overview(header: "Header | Outline") -> dict[str, Any]:
         "base_model": provenance.base.id,
         "revision": provenance.base.revision,
         "base_sha256": provenance.base.sha256,
+        "also_for": [asdict(file) for file in provenance.base.derived],
         "output_map": provenance.output_map.name,
         "estimator": str(provenance.estimator),
         "tasks": provenance.tasks,

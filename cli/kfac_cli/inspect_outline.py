@@ -48,6 +48,9 @@ def show(
 def print_tasks(path: Path, summary: Mapping[str, Any]) -> None:
     """Say what an artifact is of, and of which tasks."""
     click.echo(f"{path}: curvature of {summary['base_model']}, {summary['output_map']}")
+    for file in summary["also_for"]:
+        how = "" if file["how"] is None else f", {file['how']}"
+        click.echo(f"  also for {file['name']}{how}: sha256 {file['sha256']}")
     for source in summary["sources"]:
         draws = f" x {source['draws']}" if source["draws"] else ""
         click.echo(

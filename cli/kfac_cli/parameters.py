@@ -56,6 +56,7 @@ class PathOrName(click.ParamType[str]):
 NAMED = PathOrName()
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
+EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 PLACE = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 NATURAL = click.IntRange(min=0)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         BaseModel as BaseModel,
         Cotangents as Cotangents,
         DataInfo as DataInfo,
+        DerivedFile as DerivedFile,
         Json as Json,
         Loss as Loss,
         MergeError as MergeError,

@@ -1,7 +1,7 @@
 """Provenance: which model, output map and data an artifact comes from."""
 
 import hashlib
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -25,12 +25,36 @@ class ParameterInfo:
 
 
 @dataclass(frozen=True)
+class DerivedFile:
+    """A file that holds the weights of a model in another form, such as quantised.
+
+    Attributes:
+        name: Name of the file; never a path.
+        sha256: Of its bytes.
+        how: What was done to the weights, such as ``GGUF Q4_K_M``.
+    """
+
+    name: str
+    sha256: str
+    how: str | None = None
+
+
+@dataclass(frozen=True)
 class BaseModel:
-    """The pretrained model an artifact or a task vector belongs to."""
+    """The pretrained model an artifact or a task vector belongs to.
+
+    Attributes:
+        id: What people call it.
+        revision: Its commit, if known.
+        parameters: Its parameters by name.
+        derived: Files of the same weights in another form. They help people find
+            curvature, and tell no two models apart.
+    """
 
     id: str
     revision: str | None
     parameters: Mapping[str, ParameterInfo]
+    derived: tuple[DerivedFile, ...] = ()
 
     def __repr__(self) -> str:
         count = len(self.parameters)
@@ -70,7 +94,14 @@ class BaseModel:
     def restrict(self, names: Set[str]) -> "BaseModel":
         """The same model, seen through some of its parameters."""
         kept = {n: p for n, p in self.parameters.items() if n in names}
-        return BaseModel(self.id, self.revision, kept)
+        return BaseModel(self.id, self.revision, kept, self.derived)
+
+    def known_as(self, others: Iterable["BaseModel"]) -> "BaseModel":
+        """The same model, with the files that are derived from others as well."""
+        files = [file for base in (self, *others) for file in base.derived]
+        once = {file.sha256: file for file in reversed(files)}
+        kept = tuple(once[digest] for digest in dict.fromkeys(f.sha256 for f in files))
+        return BaseModel(self.id, self.revision, self.parameters, kept)
 
 
 @dataclass(frozen=True)

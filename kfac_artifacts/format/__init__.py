@@ -6,6 +6,7 @@ from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
     from kfac_artifacts.format.again import LOOKS as LOOKS, settled as settled
+    from kfac_artifacts.format.also_for import also_for as also_for
     from kfac_artifacts.format.checkpoint import (
         CHECKPOINT_MANIFEST as CHECKPOINT_MANIFEST,
         Checkpoint as Checkpoint,

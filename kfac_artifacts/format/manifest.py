@@ -23,6 +23,7 @@ from kfac_artifacts.format.consistency import (
     check_file_names,
     check_provenance,
 )
+from kfac_artifacts.format.derived import derived_from_json, derived_to_json
 from kfac_artifacts.format.factor_info import (
     FactorInfo,
     factor_from_json,
@@ -95,6 +96,7 @@ def base_to_json(base: BaseModel) -> dict[str, Any]:
         "revision": base.revision,
         "sha256": base.sha256,
         "parameters": parameters,
+        **derived_to_json(base),
     }
 
 
@@ -169,8 +171,9 @@ def base_from_json(value: object, where: str) -> BaseModel:
     identity, revision = fields.name("id"), fields.maybe_name("revision")
     digest = fields.sha256("sha256")
     parameters = fields.each("parameters", _parameter)
+    derived = derived_from_json(fields)
     fields.finish(extensible=True)
-    base = BaseModel(identity, revision, parameters)
+    base = BaseModel(identity, revision, parameters, derived)
     fields.require(base.sha256 == digest, "sha256 is not that of the parameters")
     return base
 

@@ -135,6 +135,7 @@ def _overview(artifact: Artifact, size: int) -> str:
         "base model": _code(base.id),
         "revision": _code(base.revision or "unknown"),
         "hash of its covered parameters": _code(base.sha256),
+        "also for": _list(f"{f.name} (sha256 {f.sha256})" for f in base.derived),
         "output map": _named(provenance.output_map),
         "estimator": _code(provenance.estimator.name),
         "tasks": str(provenance.tasks),

@@ -100,7 +100,9 @@ def join_parts(parts: Sequence[Artifact]) -> Artifact:
         first,
         sources=tuple(replace(source, digest=None) for source in first.sources),
         estimator=merged_estimator(parts),
-        base=BaseModel(first.base.id, first.base.revision, parameters),
+        base=BaseModel(first.base.id, first.base.revision, parameters).known_as(
+            part.provenance.base for part in parts
+        ),
         excluded=tuple(
             name for name in first.excluded if all(name in names for names in left_out)
         ),

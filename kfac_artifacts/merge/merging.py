@@ -95,6 +95,9 @@ def merge(
     losses = {name: sums.loss(name) for name in sums if name not in fitted}
     provenance = replace(
         artifacts[0].provenance,
+        base=artifacts[0].provenance.base.known_as(
+            artifact.provenance.base for artifact in artifacts[1:]
+        ),
         estimator=merged_estimator(artifacts),
         tasks=sum(part.tasks for part in parts),
         size=sum(part.size for part in parts),

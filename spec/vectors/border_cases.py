@@ -1,10 +1,11 @@
 """Vectors of what readers could decide either way, on both sides of the border."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from breaking import Case, edited, put
-from draft import Draft, artifact, gramian, spd
+from draft import Draft, artifact, gramian, sha256, spd
 from stored import Codes, dense
 from valid_cases import layer, merge, part
 
@@ -72,6 +73,27 @@ def names_of_javascript() -> Draft:
     )
 
 
+def derived(*files: dict[str, Any], **others: Any) -> dict[str, Any]:
+    """Say that files hold the weights in another form."""
+    return {"must_understand": False, "files": [*files], **others}
+
+
+def file(name: str, how: str | None = None) -> dict[str, Any]:
+    """Describe such a file."""
+    return {"name": name, "sha256": sha256(name.encode()), "how": how}
+
+
+QUANTISED = file("tiny-Q4_K_M.gguf", "GGUF Q4_K_M")
+
+
+def quantised() -> Draft:
+    """Two files of the same weights, quantised."""
+    draft = layer()
+    files = [QUANTISED, file("tiny-int4.safetensors")]
+    draft.manifest["base_model"]["derived"] = derived(*files)
+    return draft
+
+
 def counted_twice() -> Case:
     """Two tasks of one digest, otherwise unlike."""
     draft = merge(part(1, 64), part(2, 64))
@@ -83,10 +105,33 @@ def counted_twice() -> Case:
     )
 
 
+DERIVED: list[tuple[str, str, str, object]] = [
+    ("derived-null", "schema", "R7.1 derived is an object or absent", None),
+    ("derived-without-files", "schema", "R7.1 there is a file", derived()),
+    (
+        "derived-must-be-understood",
+        "schema",
+        "R7.1 must_understand is false",
+        derived(QUANTISED, must_understand=True),
+    ),
+    (
+        "derived-unknown-member",
+        "schema",
+        "R12.5 a file has three members",
+        derived(QUANTISED | {"size": 1}),
+    ),
+    (
+        "derived-twice",
+        "manifest",
+        "R7.2.3 a file is there once",
+        derived(QUANTISED, QUANTISED | {"name": "other"}),
+    ),
+]
 BORDER: dict[str, Callable[[], Draft]] = {
     "minus-zero": minus_zero,
     "excluded-and-uncovered": left_out_twice,
     "tasks-without-digest": never_stored,
+    "derived-files": quantised,
     "large-numbers": large_numbers,
     "names-of-javascript": names_of_javascript,
 }
@@ -99,6 +144,8 @@ def border_cases() -> Iterator[Case]:
     rule = "R6.8 the version is a whole number"
     yield edited("manifest", "version-fraction", rule, put("version", 1.0))
     yield counted_twice()
+    for name, level, rule, value in DERIVED:
+        yield edited(level, name, rule, put("base_model/derived", value))
     for name, number in (("overflow", OVERFLOWS), ("underflow", -OVERFLOWS)):
         edit = put("output_map/configuration/x", number)
         yield edited("json", f"whole-number-{name}", "R6.5 it is infinite", edit)

@@ -85,16 +85,24 @@ def merged_sources(
     _check_once(kept)
     for artifact in exclude:
         for source in named_sources(artifact):
-            if source not in kept:
+            same = [own for own in kept if _is_same(own, source)]
+            if not same:
                 own, *names = task_names([source, *kept])
                 raise MismatchError(
                     f"{own} cannot be excluded: it is not among the merged tasks "
                     f"{', '.join(names)}"
                 )
-            kept.remove(source)
+            kept.remove(same[0])
     if not kept:
         raise MismatchError("nothing is left: every task was excluded")
     return tuple(kept)
+
+
+def _is_same(one: Source, other: Source) -> bool:
+    """Whether two are one task: by digest, unless they have never been stored."""
+    if one.digest is None and other.digest is None:
+        return one == other
+    return one.digest == other.digest
 
 
 def warn_of_other_inputs(sources: Sequence[Source]) -> None:

@@ -64,6 +64,7 @@ WITHOUT_VECTOR = {
     "R13.6": "section 6 says what is broken",
     "R13.7": "what a reader must not do",
     "R14.1": "all vectors together",
+    "R14.5": "rules of another page",
     "R14.2": "all vectors together",
     "dense.2": "R9.3 of all structures, and cited so",
     "dense.3": "what a reader must not do: expected.json has the entries as stored",

@@ -1,21 +1,25 @@
 """The page of output maps and preprocessings against what this package writes."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import nn
 
 from kfac_artifacts.network import TensorExamples
-from kfac_artifacts.sources.encode import RECORDED
+from kfac_artifacts.sources import load_network
+from kfac_artifacts.sources.encode import RECORDED, load_image_encoder
 from kfac_artifacts.sources.output_maps import OUTPUT_MAPS, RAW
 from kfac_artifacts.sources.sentence_transformers import NAME
 from kfac_artifacts.sources.sentence_transformers.building import BUILDERS
 from kfac_artifacts.sources.sentence_transformers.pooling import MODES
 from kfac_artifacts.sources.texts import TextEncoder
+from tests.models import SavedModel
 
 PAGE = (Path(__file__).parents[2] / "spec/output_maps.md").read_text()
 SIZES = {"in_features": 2, "out_features": 3, "dimension": 2}
@@ -81,7 +85,7 @@ def test_every_member_of_the_preprocessing_of_images_is_there() -> None:
 
 
 def test_numbers_of_filters_are_those_of_pil() -> None:
-    told = re.findall(r"(\d) (\w+)", section("2.2").partition("in PIL: ")[2][:90])
+    told = re.findall(r"(\d) (\w+)", section("2.2").partition("number there: ")[2][:90])
     wanted = {f.value: f.name.lower() for f in Image.Resampling}
     assert len(told) == 6
     assert {(int(n), name.lower()) for n, name in told} <= wanted.items()
@@ -107,3 +111,41 @@ def test_normalising_has_the_epsilon_that_the_page_says() -> None:
     x = torch.tensor([[3e-14, 4e-14]])
     found = module({"sentence_embedding": x})["sentence_embedding"]
     torch.testing.assert_close(found, x / 1e-12)
+
+
+def prepared(image: Image.Image, how: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    """Section 2.2, step by step."""
+    if how.get("do_resize"):
+        size = how["size"]
+        if "shortest_edge" in size:
+            short, edge = min(image.size), size["shortest_edge"]
+            width, height = (
+                edge if side == short else int(edge * side / short)
+                for side in image.size
+            )
+        else:
+            width, height = size["width"], size["height"]
+        image = image.resize((width, height), Image.Resampling(how["resample"]))
+    x = np.asarray(image, dtype=np.float64)
+    if how.get("do_center_crop"):
+        height, width = how["crop_size"]["height"], how["crop_size"]["width"]
+        top, left = (x.shape[0] - height) // 2, (x.shape[1] - width) // 2
+        x = x[top : top + height, left : left + width]
+    if how.get("do_rescale"):
+        x = x * how["rescale_factor"]
+    if how.get("do_normalize"):
+        x = (x - np.array(how["image_mean"])) / np.array(how["image_std"])
+    return x.transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("size", [(9, 8), (31, 12), (12, 31)])
+@pytest.mark.parametrize("kind", ["vit", "clip"])
+def test_images_are_prepared_as_the_page_says(
+    saved_model: SavedModel, kind: str, size: tuple[int, int]
+) -> None:
+    encoder = load_image_encoder(load_network(saved_model(kind)))
+    drawn = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    image = Image.fromarray(drawn)
+    found = encoder([image])["pixel_values"][0].numpy()
+    wanted = prepared(image, encoder.configuration)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)

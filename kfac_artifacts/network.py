@@ -25,7 +25,9 @@ class OutputMap:
     """The function f of the model's activations, C numbers per example.
 
     Attributes:
-        info: Its name and configuration, as recorded in artifacts.
+        info: Its name and configuration, as recorded in artifacts. One of your own is
+            called like ``org.example/logits``: plain names have a meaning for
+            everybody (``spec/output_maps.md``).
         apply: From the module and a batch of N examples to ``[N, C]``. If it is a
             module itself, its parameters are constants of f.
         reads_padding: Whether f depends on padded positions, so that they count like

@@ -13,9 +13,12 @@ ESTIMATORS = Variants(
         "kfac-reduce": "estimate.estimators.kfac:KfacReduce",
         "nearest": "estimate.estimators.nearest:Nearest",
         "ekfac": "estimate.estimators.ekfac:Ekfac",
+        "inputs": "estimate.estimators.inputs:Inputs",
     },
 )
 COTANGENTS = ("orthogonal", "mc", "exact")
+NO_COTANGENTS = "none"
+"""What artifacts say of cotangents where nothing was pulled back."""
 DTYPES = ("float32", "bfloat16", "float16")
 HEADS = ("texts", "prototypes")
 MODES = ("linear", "plain")
@@ -47,6 +50,9 @@ OPTIMIZERS = Variants(
     {"adamw": "train.optimizers:adamw", "adamw8bit": "train.optimizers:adamw8bit"},
 )
 MERGES = Variants("merge method", {"sum": "task_vector.merging.sum:Sum"})
+
+WEIGHTINGS = ("size", "positions")
+"""What merging may weigh the inputs of tasks by; see ``Provenance.weighting``."""
 
 KEPT_BYTES = 4 * 10**9
 """Bytes of activations that may be kept at once, unless told otherwise."""

@@ -155,7 +155,7 @@ def extreme_ratio(block: Block, factors: Mapping[str, Factor]) -> float:
         The ratio, or an upper bound where the iteration has not converged.
     """
     wide = {name: factor.to(dtype=torch.float64) for name, factor in factors.items()}
-    *inputs, output = block.products(wide)[0]
+    *inputs, output = block.products(wide, {})[0]  # no sum of terms needs shapes
     d_out, d_in = output.dim, math.prod(A.dim for A in inputs)
     like = output.diagonal()
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.artifact.blocks.base import Block as Block
     from kfac_artifacts.artifact.blocks.eigen import EigenBlock as EigenBlock
     from kfac_artifacts.artifact.blocks.gramian import GramianBlock as GramianBlock
+    from kfac_artifacts.artifact.blocks.inputs import InputsBlock as InputsBlock
     from kfac_artifacts.artifact.blocks.kinds import BLOCKS as BLOCKS
     from kfac_artifacts.artifact.blocks.kronecker import (
         KroneckerBlock as KroneckerBlock,

@@ -230,6 +230,8 @@ class Provenance:
         uncovered: Parameters left out for a reason, with the reason.
         merge_errors: What the last merge lost, per block.
         losses: What compressing lost, per factor that was compressed.
+        weighting: What A is weighted by, of several tasks: ``size``, the examples that
+            the data have (TAK, Eq. 8), or ``positions``, those that A is the mean of.
     """
 
     base: BaseModel
@@ -242,6 +244,7 @@ class Provenance:
     uncovered: Mapping[str, str] = field(default_factory=dict)
     merge_errors: Mapping[str, MergeError] = field(default_factory=dict)
     losses: Mapping[str, Loss] = field(default_factory=dict)
+    weighting: str = "size"
 
     def __repr__(self) -> str:
         return (

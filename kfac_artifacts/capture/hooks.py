@@ -59,15 +59,18 @@ class Pass:
         self.largest = 1
         self._network, self._layers, self._batch = network, layers, batch
         self._several: int | None = None  # how many come back at once
-        self._muted = False
+        self._muted = self._forward_only = False
         self._leaves: list[Tensor] = []
         self._handles: list[RemovableHandle] = []
         self._listener = listener
         self._stages = Stages(network.mask(batch))
         self._count = len(next(iter(batch.values())))
 
-    def forward(self) -> "Pass":
+    def forward(self, *, forward_only: bool = False) -> "Pass":
         """Go forward, and tell the listener of every input.
+
+        Args:
+            forward_only: Whether nothing is to be pulled back: no graph is kept.
 
         Returns:
             The pass itself, whose ``f`` is there now.
@@ -75,6 +78,7 @@ class Pass:
         Raises:
             CoverageError: If a parameter is used otherwise than it was proved.
         """
+        self._forward_only = forward_only
         network, parameters = self._network, self._network.parameters()
         loose = [each for each in self._layers if isinstance(each, LooseParameter)]
         copies = {each.name: self._copies(each, parameters) for each in loose}
@@ -86,7 +90,7 @@ class Pass:
             stack.enter_context(products)
             stack.enter_context(listening_to_lookups(self._layers, self._on_lookup))
             stack.enter_context(self._stages.following(network.module))
-            stack.enter_context(torch.enable_grad())
+            stack.enter_context(torch.set_grad_enabled(not forward_only))
             self.f = network.functional_call(copies, self._batch)
         for each in loose:
             each.end_of_forward()
@@ -199,7 +203,7 @@ class Pass:
         return self._enter(call, z)
 
     def _enter(self, call: LayerCall, z: Tensor) -> Tensor:
-        if not z.requires_grad:
+        if not (z.requires_grad or self._forward_only):
             self._leaves.append(z.detach().requires_grad_())
             z = self._leaves[-1].clone()  # a leaf may not be changed in place
         self._listen(call, z)
@@ -243,6 +247,8 @@ class Pass:
     def _listen(self, call: LayerCall, z: Tensor) -> None:
         self._listener.on_input(call)
         self.largest = max(self.largest, z.numel())
+        if self._forward_only:
+            return
         layer = call.layer
         if not (layer.keeps_inputs or self._listener.keeps_inputs):
             call.x = call.a = call.a.new_empty(0)

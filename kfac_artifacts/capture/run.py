@@ -64,6 +64,8 @@ class Run:
         layers: Sequence[Layer],
         stage: str,
         start: int = 0,
+        *,
+        forward_only: bool = False,
     ) -> Generator[Loaded, None, None]:
         """Pass over this process's examples, batch by batch.
 
@@ -72,6 +74,8 @@ class Run:
             layers: Layers to listen to; may be fewer from one batch to the next.
             stage: What to call it while showing progress.
             start: Where to begin: the ``done`` of the last batch that is done.
+            forward_only: Whether the listener is told of inputs alone, and no gradient
+                is made.
 
         Yields:
             Each batch, after its passes.
@@ -94,7 +98,10 @@ class Run:
                 if loaded is None:
                     return
                 listener.out_of_examples = not loaded.ordinals
-                self._one_batch(listener, layers, loaded, chunks)
+                if forward_only:
+                    self._forward(listener, layers, loaded, forward_only=True).close()
+                else:
+                    self._one_batch(listener, layers, loaded, chunks)
                 advance(len(loaded.ordinals))
                 yield loaded
 
@@ -106,10 +113,7 @@ class Run:
         chunks: "_Chunks",
     ) -> None:
         with chunks.kernels():
-            passed = Pass(self.network, layers, loaded.batch, listener).forward()
-        with self.workers.step():
-            self._check(passed, layers, loaded)
-        listener.end_of_forward()
+            passed = self._forward(listener, layers, loaded)
         left = ct.count(self.sample.cotangents, passed.f.shape[1])
         ordinals = loaded.ordinals or [0] * len(passed.f)
         vectors = self.sample.vectors(ordinals, passed.f)
@@ -120,6 +124,21 @@ class Run:
             else:
                 passed.backward_several(torch.stack(chunk), last=left == 0)
             listener.end_of_backward()
+
+    def _forward(
+        self,
+        listener: BatchListener,
+        layers: Sequence[Layer],
+        loaded: Loaded,
+        *,
+        forward_only: bool = False,
+    ) -> Pass:
+        passed = Pass(self.network, layers, loaded.batch, listener)
+        passed.forward(forward_only=forward_only)
+        with self.workers.step():
+            self._check(passed, layers, loaded)
+        listener.end_of_forward()
+        return passed
 
     def _check(self, passed: Pass, layers: Sequence[Layer], loaded: Loaded) -> None:
         """Compare what a batch did with what the first one did."""

@@ -112,17 +112,17 @@ def _module(
     task_vectors: Sequence[Mapping[str, Tensor]],
 ) -> tuple[ModuleReport, list[tuple[float, float]]]:
     """Measure a block, and the penalties along the task vectors before and after."""
+    shapes = artifacts[0].parameters
     exact, found = (
         {f: artifact.factors[f].to("cpu", torch.float64) for f in block.factors}
         for artifact in artifacts
     )
-    pairs = [block.products(factors) for factors in (exact, found)]
+    pairs = [block.products(factors, shapes) for factors in (exact, found)]
     scale = block.scale(artifacts[0].provenance.tasks)
     size = _inner(pairs[0], pairs[0])
     lost = size + _inner(pairs[1], pairs[1]) - 2 * _inner(*pairs)
     forms = [_random_forms(terms, name) for terms in pairs]
     traces = [_trace(terms) for terms in pairs]
-    shapes = artifacts[0].parameters
     moves = [_filled(block, tau, shapes) for tau in task_vectors]
     along = [_along(block, exact, found, tau, scale) for tau in moves]
     report = ModuleReport(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         choose_estimator as choose_estimator,
     )
     from kfac_artifacts.estimate.estimators.ekfac import Ekfac as Ekfac
+    from kfac_artifacts.estimate.estimators.inputs import Inputs as Inputs
     from kfac_artifacts.estimate.estimators.kfac import (
         Kfac as Kfac,
         KfacReduce as KfacReduce,

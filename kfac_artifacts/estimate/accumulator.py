@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Block
 from kfac_artifacts.capture import (
     Coverage,
     FactorSum,
@@ -37,16 +36,27 @@ class Accumulator:
 
     Args:
         run: The passes; its network computes in the number type of the sums.
+        planned: The sums, if they are not those of A, B and Gramians.
+        forward_only: Whether nothing is to be pulled back.
 
     Attributes:
+        forward_only: The same.
         out_of_examples: Whether passes add nothing: other processes have examples left.
     """
 
     keeps_inputs = False
 
-    def __init__(self, run: Run) -> None:
+    def __init__(
+        self,
+        run: Run,
+        planned: Mapping[str, FactorSum] | None = None,
+        *,
+        forward_only: bool = False,
+    ) -> None:
         network, self._coverage = run.network, run.coverage
-        planned = factor_sums(run.coverage, network.shapes)
+        if planned is None:
+            planned = factor_sums(run.coverage, network.shapes)
+        self.forward_only = forward_only
         self.sums = Sums(planned, network.template, run.workers)
         self.out_of_examples = False
         self._last_input: Tensor | None = None
@@ -57,6 +67,7 @@ class Accumulator:
             for layer in run.coverage.layers
             if layer.functional and run.workers.sharded  # experts come in any order
             for name, _ in layer.sums(network.shapes, leads=True)
+            if name in planned
         }
 
     def on_input(self, call: LayerCall) -> None:
@@ -125,13 +136,6 @@ class Accumulator:
     def records(self) -> list[RecordBatch]:
         """What was kept of all examples; nothing, unless for an estimator that asks."""
         return []
-
-    def blocks(self) -> dict[str, Block]:
-        """Describe the block of every parameter, or pair of them."""
-        found: dict[str, Block] = {}
-        for layer in self._coverage.layers:
-            found |= layer.blocks(self._coverage.leaders.get(layer, layer))
-        return found
 
     def factors(self, weight: int) -> dict[str, Factor]:
         """Turn the sums that live here into factors; the sums are used up.

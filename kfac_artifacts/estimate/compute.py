@@ -22,7 +22,6 @@ from kfac_artifacts.capture import (
     take_inventory,
 )
 from kfac_artifacts.chosen import choose_examples
-from kfac_artifacts.estimate.accumulator import factor_sums
 from kfac_artifacts.estimate.checkpointing import Saver
 from kfac_artifacts.estimate.description import describe
 from kfac_artifacts.estimate.distributed.sharing import share_work
@@ -100,18 +99,20 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     sharing = share_work(network, len(indices), shard=options.shard)
     used = sharing.network
     with sharing.workers.together():
-        inventory = take_inventory(
-            used.module, only=tuple(only), exclude=tuple(exclude), tables=tables
+        inventory = estimator.narrowed(
+            take_inventory(
+                used.module, only=tuple(only), exclude=tuple(exclude), tables=tables
+            )
         )
         pair = pair_to_prove(examples, indices)
         require_independence(used, examples, indices)
         coverage = prove(used, inventory, pair)
-    planned = factor_sums(coverage, used.shapes)
+    planned = estimator.planned_sums(coverage, used.shapes)
     sharing.assign_owners({name: each.shape for name, each in planned.items()})
     workers = sharing.workers
-    part = workers.rank, workers.size
-    sample = Sample(examples, indices, cotangents, batch_size, part)
-    source = Source(examples.info(indices), cotangents)
+    part, pulled = (workers.rank, workers.size), estimator.cotangents(cotangents)
+    sample = Sample(examples, indices, pulled, batch_size, part)
+    source = Source(examples.info(indices), pulled)
     base = network.base_of(coverage.parameters)
     settings = _settings(base, network, source, estimator, workers)
     workers.require_alike({**settings, "checkpoint": options, "batch size": batch_size})

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kfac_artifacts.artifact import Json
+from kfac_artifacts.artifact import Block, Json
 from kfac_artifacts.capture import Run
 from kfac_artifacts.estimate.accumulator import Accumulator
 from kfac_artifacts.estimate.checkpointing import REFINING, SUMS, Saver
@@ -29,16 +29,31 @@ def estimate(run: Run, estimator: Estimator, saver: Saver) -> Estimate:
     accumulator = estimator.accumulator(run)
     state = saver.load()
     if state is not None and state.details["stage"] == REFINING:
-        found = _restored(run, estimator, accumulator, state)
+        found = _restored(run, estimator, state)
     else:
         _sum_up(run, accumulator, saver, state)
+        positions = dict(accumulator.sums.positions)
         factors = accumulator.factors(run.sample.weight)
-        found = Estimate(accumulator.blocks(), factors)
+        found = Estimate(_summed_blocks(run, estimator, positions), factors)
         found.records.append(accumulator.records())
     for _ in estimator.refine(run, found):
         step, details = len(found.finished), _details(found)
         saver.offer(step, lambda: _tensors(found), details, every=1)
     return found
+
+
+def _summed_blocks(
+    run: Run, estimator: Estimator, positions: Mapping[str, int]
+) -> dict[str, Block]:
+    """Describe the block of every parameter, or pair of them, with its positions."""
+    leaders = run.coverage.leaders
+    return {
+        name: block.with_positions(positions[block.inputs[0]] if block.inputs else None)
+        for layer in run.coverage.layers
+        for name, block in estimator.summed_blocks(
+            layer, leaders.get(layer, layer)
+        ).items()
+    }
 
 
 def _sum_up(
@@ -50,7 +65,14 @@ def _sum_up(
         sums.restore(state.tensors, _counts(state.details["positions"]))
         accumulator.forget_records()
     with run.workers.stage():
-        for loaded in run.passes(accumulator, run.coverage.layers, SUMS, done):
+        passes = run.passes(
+            accumulator,
+            run.coverage.layers,
+            SUMS,
+            done,
+            forward_only=accumulator.forward_only,
+        )
+        for loaded in passes:
             accumulator.end_of_batch(loaded)
             details: dict[str, Json] = {"stage": SUMS, "positions": {**sums.positions}}
             saver.offer(loaded.done, lambda: sums.tensors, details)
@@ -82,22 +104,26 @@ def _details(found: Estimate) -> dict[str, Json]:
         for kind, factors in (("start", found.start), ("factors", found.factors))
         for name, factor in factors.items()
     }
-    about: dict[str, Json] = {"finished": finished, "structures": structures}
+    about: dict[str, Json] = {
+        "finished": finished,
+        "structures": structures,
+        "positions": {n: block.positions for n, block in found.blocks.items()},
+    }
     return {"stage": REFINING, "sweeps": found.sweeps, **about}
 
 
-def _restored(
-    run: Run, estimator: Estimator, accumulator: Accumulator, state: State
-) -> Estimate:
+def _restored(run: Run, estimator: Estimator, state: State) -> Estimate:
     details: Mapping[str, Any] = state.details
-    blocks, leaders = accumulator.blocks(), run.coverage.leaders
-    refined = {
-        name: block
-        for layer in run.coverage.layers
-        for name, block in estimator.blocks(layer, leaders.get(layer, layer)).items()
-    }
-    for name, factors in details["finished"].items():
-        blocks[name] = refined[name].with_factors(factors)
+    leaders = run.coverage.leaders
+    blocks: dict[str, Block] = {}
+    for layer in run.coverage.layers:
+        leader, finished = leaders.get(layer, layer), details["finished"]
+        for name, block in estimator.summed_blocks(layer, leader).items():
+            refined = block
+            if name in finished:
+                refined = estimator.blocks(layer, leader)[name]
+                refined = refined.with_factors(finished[name])
+            blocks[name] = refined.with_positions(details["positions"][name])
     fields: dict[tuple[str, str], dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in state.tensors.items():
         place, field = key.rsplit("/", 1)

@@ -37,7 +37,10 @@ if TYPE_CHECKING:
         relative_asymmetry as relative_asymmetry,
     )
     from kfac_artifacts.factors.dense import Dense as Dense
-    from kfac_artifacts.factors.diagonal import Diagonal as Diagonal
+    from kfac_artifacts.factors.diagonal import (
+        Diagonal as Diagonal,
+        identity as identity,
+    )
     from kfac_artifacts.factors.eigen import eigh as eigh
     from kfac_artifacts.factors.eigen_product import (
         EigenProduct as EigenProduct,

@@ -73,3 +73,16 @@ class Diagonal(Factor):
     @override
     def add_diagonal(self, amount: float) -> "Diagonal":
         return Diagonal(self.diagonal() + amount)
+
+
+def identity(dim: int, like: Factor) -> Diagonal:
+    """Make the identity, which no artifact keeps.
+
+    Args:
+        dim: Number of its rows.
+        like: A factor of the number type and on the device that are wanted.
+
+    Returns:
+        The matrix I.
+    """
+    return Diagonal(like.diagonal().new_ones(dim))

@@ -143,7 +143,8 @@ class _Group:
             for factor in block.factors
         }
         tasks = self._artifact.provenance.tasks
-        return block_operator(name, block, factors, block.scale(tasks))
+        shapes = self._artifact.parameters
+        return block_operator(name, block, factors, shapes, block.scale(tasks))
 
 
 def observed(name: str, predicted: float, squares: Float[Tensor, " n"]) -> Drift:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from kfac_artifacts.artifact import Block, NamedConfig, Provenance
+from kfac_artifacts.choices import NO_COTANGENTS, WEIGHTINGS
 from kfac_artifacts.json_object import require
 
 SINGLE = "factors.safetensors"
@@ -66,6 +67,13 @@ def check_provenance(provenance: Provenance, blocks: Mapping[str, Block]) -> Non
     require(not left_out & known, "manifest: a parameter is both covered and left out")
     errors = set(provenance.merge_errors)
     require(errors <= set(blocks), "manifest: merge_errors names no block")
+    _check_positions(provenance, blocks)
+    pulled = {source.cotangents.name for source in provenance.sources}
+    forward_only = provenance.estimator.name == "inputs"
+    require(
+        pulled == {NO_COTANGENTS} if forward_only else NO_COTANGENTS not in pulled,
+        "manifest: cotangents none go with the estimator inputs, and no others do",
+    )
 
 
 def check_sources(provenance: Provenance) -> None:
@@ -84,6 +92,19 @@ def check_sources(provenance: Provenance) -> None:
     digests = [source.digest for source in provenance.sources if source.digest]
     once = len(digests) == len(set(digests))
     require(once, "manifest: sources: one digest twice, so one task twice")
+
+
+def _check_positions(provenance: Provenance, blocks: Mapping[str, Block]) -> None:
+    """Check that an A has one number of positions, and one where it is needed."""
+    counts: dict[str, set[int | None]] = defaultdict(set)
+    for block in blocks.values():
+        for name in block.inputs:
+            counts[name].add(block.positions)
+    one = all(len(found) == 1 for found in counts.values())
+    require(one, "manifest: blocks with one A have different positions")
+    known = all(None not in found for found in counts.values())
+    by_size = provenance.weighting == WEIGHTINGS[0]
+    require(by_size or known, "manifest: weighting by positions, which a block lacks")
 
 
 def _check_parts(

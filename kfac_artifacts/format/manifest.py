@@ -17,7 +17,12 @@ from kfac_artifacts.artifact import (
     Source,
 )
 from kfac_artifacts.canonical import DIGEST
-from kfac_artifacts.choices import COTANGENTS, ESTIMATORS
+from kfac_artifacts.choices import (
+    COTANGENTS,
+    ESTIMATORS,
+    NO_COTANGENTS,
+    WEIGHTINGS,
+)
 from kfac_artifacts.format.consistency import (
     check_factors,
     check_file_names,
@@ -75,6 +80,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "sources": [asdict(source) for source in provenance.sources],
         "excluded": list(provenance.excluded),
         "uncovered": dict(provenance.uncovered),
+        **_told_weighting(provenance),
         "merge_errors": {n: asdict(e) for n, e in provenance.merge_errors.items()},
         "blocks": {n: b.to_json() for n, b in manifest.blocks.items()},
         "factors": {
@@ -83,6 +89,12 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         },
         "files": {n: asdict(f) for n, f in manifest.files.items()},
     }
+
+
+def _told_weighting(provenance: Provenance) -> dict[str, str]:
+    """The weighting, where it is not the usual one."""
+    usual = provenance.weighting == WEIGHTINGS[0]
+    return {} if usual else {"weighting": provenance.weighting}
 
 
 def base_to_json(base: BaseModel) -> dict[str, Any]:
@@ -150,6 +162,7 @@ def provenance_from_json(fields: JsonObject) -> Provenance:
         excluded=fields.list_of("excluded", check_name),
         uncovered=fields.each("uncovered", check_name),
         merge_errors=fields.each("merge_errors", _merge_error),
+        weighting=_weighting(fields),
     )
 
 
@@ -221,16 +234,24 @@ def _cotangents(value: object, where: str) -> Cotangents:
     fields = JsonObject(value, where)
     name, draws = fields.name("name"), fields.maybe("draws", int)
     cotangents = Cotangents(name, draws, fields.count("seed", least=0))
-    known = ", ".join(COTANGENTS)
-    fields.require(name in COTANGENTS, f"name must be one of {known}{hint(name)}")
-    drawn = name != "exact"
+    known = *COTANGENTS, NO_COTANGENTS
+    listed = ", ".join(known)
+    fields.require(name in known, f"name must be one of {listed}{hint(name)}")
+    drawn = name not in {"exact", NO_COTANGENTS}
     fields.require(
-        drawn == (draws is not None), "exact has null draws, others a number"
+        drawn == (draws is not None), "exact and none have null draws, others a number"
     )
     within = draws is None or 1 <= draws < 2**53
     fields.require(within, "draws must be from 1 to 2**53 - 1")
     fields.finish()
     return cotangents
+
+
+def _weighting(fields: JsonObject) -> str:
+    found = fields.optional("weighting", str) or WEIGHTINGS[0]
+    known = ", ".join(WEIGHTINGS)
+    fields.require(found in WEIGHTINGS, f"weighting must be one of {known}")
+    return found
 
 
 def _merge_error(value: object, where: str) -> MergeError:

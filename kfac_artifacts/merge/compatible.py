@@ -61,7 +61,7 @@ def _differences(one: Artifact, other: Artifact) -> Iterator[tuple[str, str, str
 def _arrangement(artifact: Artifact) -> dict[str, Block]:
     """The blocks, whatever their factors are called."""
     return {
-        name: block.with_factors([""] * len(block.factors))
+        name: block.with_factors([""] * len(block.factors)).with_positions(None)
         for name, block in artifact.blocks.items()
     }
 

@@ -6,11 +6,15 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact, MergeError
+from kfac_artifacts.choices import WEIGHTINGS
 from kfac_artifacts.progress import Advance, unseen
 
 
 def merge_errors(
-    artifacts: Sequence[Artifact], progress: Advance = unseen
+    artifacts: Sequence[Artifact],
+    progress: Advance = unseen,
+    *,
+    weighting: str = WEIGHTINGS[0],
 ) -> dict[str, MergeError]:
     """Measure what merging loses, without forming a Kronecker product.
 
@@ -37,6 +41,7 @@ def merge_errors(
     Args:
         artifacts: The parts.
         progress: Called with 1 after every block.
+        weighting: What A is weighed by in the merge; the target is as it was.
 
     Returns:
         For every Kronecker block the exact relative error, and the bound of Eq. 18
@@ -52,24 +57,41 @@ def merge_errors(
             a, b = zip(*(x.blocks[name].factors for x in artifacts), strict=True)
             gram_a = _gram(artifacts, a)
             gram_b = _gram(artifacts, b) / torch.outer(tasks, tasks)
-            errors[name] = _error(gram_a, gram_b, lam, mu)
+            rho = lam
+            if weighting != WEIGHTINGS[0]:
+                rho = _shares([x.blocks[name].positions or 0 for x in artifacts])
+            errors[name] = _error(gram_a, gram_b, (lam, mu, rho))
         progress(1)
     return errors
 
 
-def _error(gram_a: Tensor, gram_b: Tensor, lam: Tensor, mu: Tensor) -> MergeError:
-    # With B̄ = Σ μ_i B̄_i and Ā = Σ λ_i A_i the error is E = Σ λ_i (B̄_i - B̄) ⊗ A_i
-    #   = Σ λ_i (B̄_i - B̄) ⊗ (A_i - Ā) + (Σ λ_i B̄_i - B̄) ⊗ Ā;
-    # the second part vanishes for equal weights, and Eq. 16 bounds the first.
+def _shares(counts: Sequence[int]) -> Tensor:
+    found = torch.tensor(counts, dtype=torch.float64)
+    return found / found.sum().clamp(min=1)
+
+
+def _error(
+    gram_a: Tensor, gram_b: Tensor, weights: tuple[Tensor, Tensor, Tensor]
+) -> MergeError:
+    # With B̄ = Σ μ_i B̄_i and Ā = Σ λ_i A_i, and Σ ρ_i A_i merged, the error is
+    #   E = Σ λ_i (B̄_i - B̄) ⊗ (A_i - Ā) + (Σ λ_i B̄_i - B̄) ⊗ Ā + B̄ ⊗ Σ (λ_i - ρ_i) A_i;
+    # the second part vanishes for equal weights, the third if A is weighed by λ, and
+    # Eq. 16 bounds the first.
+    lam, mu, rho = weights
     target = lam @ (gram_a * gram_b) @ lam
     to_a = torch.eye(len(lam), dtype=lam.dtype) - lam[None, :]
     to_b = torch.eye(len(mu), dtype=mu.dtype) - mu[None, :]
     dev_a, dev_b = to_a @ gram_a @ to_a.mT, to_b @ gram_b @ to_b.mT
     shift = lam @ to_b
     rest = (shift @ gram_b @ shift) * (lam @ gram_a @ lam)
-    exact = lam @ (dev_b * gram_a) @ lam
+    other = lam - rho
+    merged = (mu @ gram_b @ mu) * (rho @ gram_a @ rho)
+    exact = target - 2 * (lam * (gram_b @ mu)) @ (gram_a @ rho) + merged
+    if bool((other == 0).all()):
+        exact = lam @ (dev_b * gram_a) @ lam  # which rounds less
+    moved = (mu @ gram_b @ mu) * (other @ gram_a @ other)
     bound = ((lam @ dev_b.diagonal()) * (lam @ dev_a.diagonal())).clamp(min=0).sqrt()
-    bound = bound + rest.clamp(min=0).sqrt()
+    bound = bound + rest.clamp(min=0).sqrt() + moved.clamp(min=0).sqrt()
     norm = target.clamp(min=0).sqrt()
     if norm == 0:  # then all that the merge has is wrong
         norm = exact.clamp(min=0).sqrt()

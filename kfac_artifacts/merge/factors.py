@@ -62,11 +62,13 @@ class MergedFactors(Factors):
         names: Mapping[str, Sequence[str]],
         summed: frozenset[str],
         dims: Mapping[str, int],
+        weights: Mapping[str, Sequence[float]],
     ) -> None:
         self._parts = parts
         self._names = names  # of a merged factor -> of that factor in every part
         self._summed = summed
         self._dims = dims
+        self._own_weights = weights  # where they are not those of the sizes
         self._total = sum(part.size for part in parts)
 
     def __getitem__(self, name: str) -> Factor:
@@ -147,6 +149,8 @@ class MergedFactors(Factors):
         return list(zip(self._parts, self._names[name], strict=True))
 
     def _weights(self, name: str) -> list[float]:
+        if name in self._own_weights:
+            return list(self._own_weights[name])
         summed = name in self._summed
         return [float(p.sign if summed else p.size / self._total) for p in self._parts]
 

@@ -9,6 +9,7 @@ from kfac_artifacts.artifact import (
     Provenance,
     task_names,
 )
+from kfac_artifacts.choices import WEIGHTINGS
 from kfac_artifacts.definiteness import check_definite
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.merge.compatible import (
@@ -20,6 +21,11 @@ from kfac_artifacts.merge.compatible import (
 from kfac_artifacts.merge.error import merge_errors
 from kfac_artifacts.merge.factors import MergedFactors, Part
 from kfac_artifacts.merge.refit import RefittedFactors
+from kfac_artifacts.merge.weighting import (
+    chosen_weighting,
+    merged_positions,
+    position_weights,
+)
 from kfac_artifacts.progress import Advance, unseen
 
 
@@ -27,6 +33,7 @@ def merge(
     artifacts: Sequence[Artifact],
     *,
     exclude: Sequence[Artifact] = (),
+    weighting: str | None = None,
     allow_indefinite: bool = False,
     progress: Advance = unseen,
 ) -> Artifact:
@@ -57,6 +64,9 @@ def merge(
     Args:
         artifacts: What to add; one is enough when there is something to exclude.
         exclude: What to take out; each must be a part of what is added.
+        weighting: What A is weighed by: ``size`` (TAK, Eq. 8) or ``positions``, so that
+            ``positions · A`` is the sum over all tasks. None is what totals among the
+            artifacts were merged by, or ``size``.
         allow_indefinite: Whether a factor may have clearly negative eigenvalues.
         progress: Called with 1 after every block whose merge error is measured.
 
@@ -72,14 +82,20 @@ def merge(
         raise MismatchError("there is nothing to merge")
     parts = [Part(a, 1) for a in artifacts] + [Part(a, -1) for a in exclude]
     check_same([part.artifact for part in parts])
+    weighting = chosen_weighting([part.artifact for part in parts], weighting)
     sources = merged_sources(artifacts, exclude)
     warn_of_other_inputs(sources)
     if not allow_indefinite:
         for part in parts:
             check_definite(part.artifact)
-    blocks, names = _shared([part.artifact for part in parts])
+    blocks, names = _shared(parts)
+    by_positions = (
+        position_weights([(part.artifact, part.sign) for part in parts], names)
+        if weighting != WEIGHTINGS[0]
+        else {}
+    )
     summed = frozenset(name for b in blocks.values() for name in b.summed)
-    errors = {} if exclude else merge_errors(artifacts, progress)
+    errors = {} if exclude else merge_errors(artifacts, progress, weighting=weighting)
     sizes = (size for b in blocks.values() for size in b.sizes(artifacts[0].parameters))
     refitted = {name: block for name, block in blocks.items() if block.is_refitted}
     if refitted and exclude:
@@ -88,7 +104,7 @@ def merge(
             f"{artifacts[0].provenance.estimator.name} artifact keeps what fits them "
             "together; merge the others, without the one to exclude"
         )
-    sums = MergedFactors(parts, names, summed, dict(sizes))
+    sums = MergedFactors(parts, names, summed, dict(sizes), by_positions)
     factors = RefittedFactors(parts, refitted, sums)
     errors |= factors.errors()
     fitted = {name for block in refitted.values() for name in block.factors}
@@ -106,12 +122,13 @@ def merge(
         uncovered=_union(artifacts),
         merge_errors=errors,
         losses={name: loss for name, loss in losses.items() if loss is not None},
+        weighting=weighting,
     )
     return Artifact(provenance, blocks, factors)
 
 
 def _shared(
-    artifacts: Sequence[Artifact],
+    parts: Sequence[Part],
 ) -> tuple[dict[str, Block], dict[str, tuple[str, ...]]]:
     """Name the merged factors; two blocks share one if they do in every artifact.
 
@@ -120,13 +137,16 @@ def _shared(
     """
     blocks: dict[str, Block] = {}
     merged: dict[tuple[str, ...], str] = {}
-    for name, block in artifacts[0].blocks.items():
-        theirs = [artifact.blocks[name].factors for artifact in artifacts]
+    signs = [part.sign for part in parts]
+    for name, block in parts[0].artifact.blocks.items():
+        all_of_it = [part.artifact.blocks[name] for part in parts]
+        theirs = [each.factors for each in all_of_it]
         for number, key in enumerate(zip(*theirs, strict=True)):
             taken = key[0] in merged.values()
             merged.setdefault(key, f"{name}/{number}" if taken else key[0])
         own = [merged[key] for key in zip(*theirs, strict=True)]
-        blocks[name] = block.with_factors(own)
+        positions = merged_positions(all_of_it, signs)
+        blocks[name] = block.with_factors(own).with_positions(positions)
     return blocks, {name: key for key, name in merged.items()}
 
 

@@ -58,10 +58,12 @@ class CurvatureOperator(BlockDiagonalOperator):
         first = next(iter(factors.values())).diagonal()
         place = first.device if device is None else torch.device(device)
         held = {n: f.to(place, dtype) for n, f in factors.items()}
-        tasks = artifact.provenance.tasks
+        tasks, shapes = artifact.provenance.tasks, artifact.parameters
         shared = cache(Decomposed)  # a factor of several blocks is decomposed once
         blocks = {
-            name: block_operator(name, block, held, block.scale(tasks), damping, shared)
+            name: block_operator(
+                name, block, held, shapes, block.scale(tasks), damping, shared
+            )
             for name, block in artifact.blocks.items()
         }
         super().__init__(ParameterSpace(artifact), blocks, dtype, place)
@@ -71,6 +73,7 @@ def block_operator(
     name: str,
     block: Block,
     held: Mapping[str, Factor],
+    shapes: Mapping[str, tuple[int, ...]],
     scale: float,
     damping: float = 0.0,
     decomposed: Callable[[Factor], Decomposed] = Decomposed,
@@ -81,6 +84,7 @@ def block_operator(
         name: Name of the block.
         block: The block.
         held: Its factors by name, on the device and in the type to compute in.
+        shapes: Shapes of its parameters.
         scale: What the block as it is stored is multiplied with.
         damping: Added to the diagonal.
         decomposed: What makes the decomposition of a factor, or has it.
@@ -88,7 +92,7 @@ def block_operator(
     Returns:
         The operator; where terms are one matrix, the A of each pair is 1.
     """
-    products = block.products(held)
+    products = block.products(held, shapes)
     whole = products[0][0]
     if isinstance(whole, EigenProduct):
         return EigenOperator(name, whole, scale, damping)

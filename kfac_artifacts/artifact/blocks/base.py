@@ -50,6 +50,8 @@ class Block(ABC):
     """Names of the factors of every term; one term is usual."""
     part: int | None = None
     """Of stacked parameters the slice that is covered; None for the whole."""
+    positions: int | None = None
+    """Of how many positions its A is the mean; None if that is not known."""
 
     @property
     @abstractmethod
@@ -81,12 +83,24 @@ class Block(ABC):
         """What is wrong with the shapes of its parameters, or None."""
         return None
 
+    def usual_structures(self, shapes: Shapes) -> dict[str, NamedConfig]:
+        """The structures of its factors as they are estimated, by name."""
+        return dict.fromkeys(self.factors, NamedConfig("dense"))
+
     def misfit_of_factors(self, structure: Structures) -> str | None:
         """What is wrong with the structures of its factors, or None."""
         return None
 
-    def products(self, factors: FactorMapping) -> list[Matrices]:
-        """The matrices of every term: its factors, unless the kind makes others."""
+    def products(self, factors: FactorMapping, shapes: Shapes) -> list[Matrices]:
+        """The matrices of every term: its factors, unless the kind makes others.
+
+        Args:
+            factors: Its factors by name.
+            shapes: Shapes of its parameters.
+
+        Returns:
+            For every term a tuple of its matrices, the last acting on rows of ``W``.
+        """
         return [tuple(factors[name] for name in term) for term in self.terms]
 
     @property
@@ -156,6 +170,10 @@ class Block(ABC):
         starts = range(0, len(names), size)
         return self._with(terms=tuple(tuple(names[i : i + size]) for i in starts))
 
+    def with_positions(self, positions: int | None) -> "Block":
+        """The same block, A the mean of so many positions; of most kinds itself."""
+        return self
+
     @final
     def unstacked(self) -> "Block":
         """The same block, as if its part were all that there is of its parameters."""
@@ -182,7 +200,7 @@ class Block(ABC):
         import torch
 
         total = torch.zeros_like(W)
-        for *inputs, output in self.products(factors):
+        for *inputs, output in self.products(factors, {}):  # who needs shapes overrides
             self.require_shape(W, (output.dim, math.prod(A.dim for A in inputs)))
             M = output.matmul(W)
             for A in inputs:

@@ -14,6 +14,7 @@ from kfac_artifacts.artifact.blocks.base import (
     Structures,
 )
 from kfac_artifacts.artifact.blocks.linear import LinearBlock
+from kfac_artifacts.artifact.provenance import NamedConfig
 from kfac_artifacts.json_object import JsonObject
 
 STRUCTURES = {"A": "low_rank", "B": "low_rank", "S": "diagonal"}
@@ -43,6 +44,14 @@ class EigenBlock(LinearBlock):
         ((a, b, s),) = self.terms
         ranks: list[Any] = [structure(name).configuration["rank"] for name in (a, b)]
         return [(s, math.prod(ranks))]
+
+    @override
+    def usual_structures(self, shapes: Shapes) -> dict[str, NamedConfig]:
+        found = {
+            name: NamedConfig("low_rank", {"rank": dim, "diagonal": False})
+            for name, dim in self.sizes(shapes)
+        }
+        return found | {self.terms[0][2]: NamedConfig("diagonal")}
 
     @override
     def misfit_of_factors(self, structure: Structures) -> str | None:
@@ -78,7 +87,7 @@ class EigenBlock(LinearBlock):
         return True
 
     @override
-    def products(self, factors: FactorMapping) -> list[Matrices]:
+    def products(self, factors: FactorMapping, shapes: Shapes) -> list[Matrices]:
         return [(self._whole(factors),)]
 
     @override
@@ -90,9 +99,7 @@ class EigenBlock(LinearBlock):
     @classmethod
     @override
     def from_json(cls, fields: JsonObject) -> "LinearBlock":
-        found = super().from_json(fields)
-        fields.require(len(found.terms) == 1, "terms must be one")
-        return found
+        return super().from_json(fields).with_one_term(fields)
 
     def _whole(self, factors: FactorMapping) -> Any:
         from kfac_artifacts.factors import eigen_product

@@ -3,10 +3,12 @@
 from kfac_artifacts.artifact.blocks.base import Block
 from kfac_artifacts.artifact.blocks.eigen import EigenBlock
 from kfac_artifacts.artifact.blocks.gramian import GramianBlock
+from kfac_artifacts.artifact.blocks.inputs import InputsBlock
 from kfac_artifacts.artifact.blocks.kronecker import KroneckerBlock
 
 BLOCKS: dict[str, type[Block]] = {
     "kronecker": KroneckerBlock,
     "eigen": EigenBlock,
+    "inputs": InputsBlock,
     "gramian": GramianBlock,
 }

@@ -4,7 +4,7 @@ import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, final
 
 from typing_extensions import override
 
@@ -44,6 +44,8 @@ class LinearBlock(Block):
         terms: Names of the factors of each term; one is the ordinary case.
         part: Of a stacked weight, and bias, the slice ``weight[part]`` alone, as of
             one expert of many; None for the whole.
+        positions: Of how many positions A is the mean, over all tasks, so that
+            ``positions · A`` is the sum of ``a aᵀ``; None if that is not known.
     """
 
     weight: str
@@ -51,6 +53,7 @@ class LinearBlock(Block):
     layout: Layout
     terms: tuple[Term, ...]
     part: int | None = None
+    positions: int | None = None
 
     @property
     @override
@@ -94,14 +97,14 @@ class LinearBlock(Block):
 
     @override
     def to_json(self) -> dict[str, Any]:
-        part = {} if self.part is None else {"part": self.part}
+        optional = {"part": self.part, "positions": self.positions}
         return {
             "kind": self.kind,
             "weight": self.weight,
             "bias": self.bias,
             "layout": self.layout.value,
             "terms": self.terms_to_json(),
-        } | part
+        } | {key: value for key, value in optional.items() if value is not None}
 
     @classmethod
     @override
@@ -110,7 +113,18 @@ class LinearBlock(Block):
         layout = fields.take("layout", str)
         fields.require(layout in list(Layout), f"layout {layout!r} is not known")
         terms, part = cls.terms_from_json(fields), fields.optional_count("part")
-        return cls(weight, bias, Layout(layout), terms, part)
+        positions = fields.optional_count("positions")
+        return cls(weight, bias, Layout(layout), terms, part, positions)
+
+    @final
+    def with_one_term(self, fields: JsonObject) -> "LinearBlock":
+        """Refuse several terms, for kinds that have one; else give the block itself."""
+        fields.require(len(self.terms) == 1, "terms must be one")
+        return self
+
+    @override
+    def with_positions(self, positions: int | None) -> "Block":
+        return self._with(positions=positions)
 
     def _own(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of its part of a parameter."""

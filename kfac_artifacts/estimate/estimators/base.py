@@ -6,14 +6,23 @@ Another one is a class in a file of its own, and a line in ``choices.ESTIMATORS`
 from abc import ABC
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
-from kfac_artifacts.artifact import Block, Json, NamedConfig
-from kfac_artifacts.capture import Layer, RecordBatch, Run
+from kfac_artifacts.artifact import Block, Cotangents, Json, NamedConfig
+from kfac_artifacts.capture import (
+    Coverage,
+    FactorSum,
+    Inventory,
+    Layer,
+    RecordBatch,
+    Run,
+)
 from kfac_artifacts.choices import ESTIMATORS
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.estimate.accumulator import Accumulator
+from kfac_artifacts.estimate.accumulator import Accumulator, factor_sums
 from kfac_artifacts.factors import Factor
+
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(eq=False)
@@ -37,6 +46,11 @@ class Estimate:
     records: list[list[RecordBatch]] = field(default_factory=list)
     sweeps: int = 0
 
+    def finish(self, name: str, block: Block) -> None:
+        """Put a refined block in the place of the one that sums have given."""
+        self.blocks[name] = block.with_positions(self.blocks[name].positions)
+        self.finished.append(name)
+
     def all_factors(self) -> dict[str, Factor]:
         """The factors that the blocks refer to, of those that live here."""
         rest = self.blocks.keys() - set(self.finished)
@@ -52,11 +66,13 @@ class Cost:
     Attributes:
         reduced: Whether positions are summed up before a factor is updated.
         recorded: Whether inputs and cotangents of all examples are kept.
+        forward_only: Whether nothing is pulled back.
         uncounted: What no count of operations holds, for people; empty if nothing.
     """
 
     reduced: bool = False
     recorded: bool = False
+    forward_only: bool = False
     uncounted: str = ""
 
 
@@ -86,6 +102,26 @@ class Estimator(ABC):
             SettingsError: If a field is impossible, or does not fit that number.
         """
 
+    def reason_against(self, layer: Layer) -> str | None:
+        """Say why it makes nothing of a layer, or None if it does."""
+        return None
+
+    def narrowed(self, inventory: Inventory) -> Inventory:
+        """Take the layers out of which it makes nothing, and report them."""
+        for layer in list(inventory.layers):
+            reason = self.reason_against(layer)
+            if reason is not None:
+                inventory.drop(layer, reason)
+        return inventory
+
+    def cotangents(self, wanted: Cotangents) -> Cotangents:
+        """Say what is pulled back, if others are wanted."""
+        return wanted
+
+    def planned_sums(self, coverage: Coverage, shapes: Shapes) -> dict[str, FactorSum]:
+        """Plan the sum of every factor, by the shapes of the parameters."""
+        return factor_sums(coverage, shapes)
+
     def accumulator(self, run: Run) -> Accumulator:
         """Make what listens to the passes, and sums up."""
         return Accumulator(run)
@@ -103,6 +139,18 @@ class Estimator(ABC):
         """
         return iter(())
 
+    def summed_blocks(self, layer: Layer, leader: Layer) -> Mapping[str, Block]:
+        """Describe the blocks that a layer becomes by what is summed up.
+
+        Args:
+            layer: The layer.
+            leader: The layer whose input it shares, or itself.
+
+        Returns:
+            Blocks by name.
+        """
+        return layer.blocks(leader)
+
     def blocks(self, layer: Layer, leader: Layer) -> Mapping[str, Block]:
         """Describe the blocks, once they are refined, that a layer becomes.
 
@@ -113,7 +161,7 @@ class Estimator(ABC):
         Returns:
             Blocks by name.
         """
-        return layer.blocks(leader)
+        return self.summed_blocks(layer, leader)
 
     def described(self, found: Estimate) -> NamedConfig:
         """Say in an artifact how its factors were made."""

@@ -80,8 +80,7 @@ class Ekfac(Estimator):
                 _, output, corrected = blocks[name].factors
                 if run.workers.holds(output):
                     found.factors[corrected] = Diagonal(S.flatten())
-                found.blocks[name] = blocks[name]
-                found.finished.append(name)
+                found.finish(name, blocks[name])
             todo = [layer for layer in todo if layer not in group]
             yield
 

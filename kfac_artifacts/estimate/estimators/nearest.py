@@ -180,6 +180,5 @@ def _keep(run: Run, found: Estimate, name: str, block: Block, fit: Fit) -> None:
     if run.workers.holds(output):
         factors = (factor for pair in fit.terms() for factor in pair)
         found.factors |= zip(block.factors, factors, strict=True)
-    found.blocks[name] = block
-    found.finished.append(name)
+    found.finish(name, block)
     found.sweeps = max(found.sweeps, int(fit.sweeps))

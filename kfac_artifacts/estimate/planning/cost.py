@@ -41,7 +41,7 @@ class PlannedBlock:
     name: str
     block: Block
     shapes: Mapping[str, tuple[int, ...]]
-    structures: Mapping[str, str]
+    structures: Mapping[str, NamedConfig]
     shared: frozenset[str]
     positions: int | None
 
@@ -53,13 +53,13 @@ class PlannedBlock:
     @property
     def dims(self) -> dict[str, int]:
         """Number of rows of every factor; that of A counts the bias."""
-        return dict(self.block.sizes(self.shapes))
+        return dict(self.block.all_sizes(self.shapes, self.structures.__getitem__))
 
     def own(self, storage: str) -> dict[str, FactorInfo]:
         """Describe the factors that no block before it has, as they are stored."""
         codec = STORAGES[storage]
         return {
-            name: factor_info(NamedConfig(self.structures[name]), dim, codec)
+            name: factor_info(self.structures[name], dim, codec)
             for name, dim in self.dims.items()
             if name not in self.shared
         }
@@ -98,7 +98,8 @@ class Memory:
     Attributes:
         weights: The model, in what is computed in.
         sums: Running sums of all factors, in float32 or better; row counts in int64.
-        activations: What one batch keeps for the backward pass; None if not known.
+        activations: What one batch keeps for the backward pass, if there is one; None
+            if not known.
         records: Inputs and cotangents that ``nearest`` keeps of all examples; None if
             not known.
         proof: What the proof of coverage keeps: the gradient of every parameter, once
@@ -175,11 +176,12 @@ def memory(
     gradients = sum(parameters[name].numel() for name in reached)
     by_layer = PROOF_EXAMPLES * sum(block.size for block in blocks)
     kept = 0 if traced is None else traced.activations
-    record = sum(_record_bytes(block, dtype, passes) for block in blocks)
+    of_one = (_record_bytes(block, dtype, passes) for block in blocks)
+    record = sum(of_one) if recorded else 0
     return Memory(
         weights=sum(p.nbytes for p in parameters.values()),
         sums=sum(_sums_bytes(block, dtype) for block in blocks),
-        activations=None if traced is None else batch_size * kept,
+        activations=None if traced is None else batch_size * kept * bool(passes),
         records=None if traced is None else recorded * record,
         proof=(gradients + by_layer) * dtype.itemsize + PROOF_EXAMPLES * kept,
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from kfac_artifacts.artifact import Block
+from kfac_artifacts.artifact import Block, NamedConfig
 from kfac_artifacts.capture import (
     Inventory,
     KroneckerLayer,
@@ -26,7 +26,7 @@ from kfac_artifacts.estimate.planning.cost import (
     memory,
 )
 from kfac_artifacts.estimate.planning.trace import SHAPE_ERRORS, Trace, trace
-from kfac_artifacts.factors import Dense, Diagonal
+from kfac_artifacts.factors import Diagonal
 from kfac_artifacts.network import Batch, Network
 
 KFAC = Kfac()
@@ -127,14 +127,17 @@ def plan(
     Raises:
         CoverageError: If a pattern matches no parameter, or none can be covered.
     """
-    inventory = take_inventory(
-        network.module, only=tuple(only), exclude=tuple(exclude), tables=tables
+    inventory = effort.estimator.narrowed(
+        take_inventory(
+            network.module, only=tuple(only), exclude=tuple(exclude), tables=tables
+        )
     )
     require_layers(inventory)
     traced, untraced = _try_trace(network, inventory, batch)
     require_layers(inventory)
     estimator, cost = effort.estimator, effort.estimator.cost
-    summed = planned_blocks(network.module, inventory, traced, Kfac().blocks)
+    summed = planned_blocks(network.module, inventory, traced, estimator.summed_blocks)
+    passes = 0 if cost.forward_only else effort.passes
     blocks = planned_blocks(network.module, inventory, traced, estimator.blocks)
     return Plan(
         blocks=blocks,
@@ -150,11 +153,11 @@ def plan(
             traced,
             batch_size=min(effort.batch_size, effort.examples),
             recorded=effort.examples if cost.recorded else 0,
-            passes=effort.passes,
+            passes=passes,
         ),
         flops=None
         if traced is None
-        else flops(summed, traced, passes=effort.passes, reduced=cost.reduced),
+        else flops(summed, traced, passes=passes, reduced=cost.reduced),
         untraced=untraced,
     )
 
@@ -186,7 +189,7 @@ def planned_blocks(
                 name=name,
                 block=block,
                 shapes={p: shapes[p] for p in block.parameters},
-                structures=_structures(layer, block),
+                structures=_structures(layer, block, shapes),
                 shared=frozenset(block.factors) & seen,
                 positions=None if traced is None else traced.positions[layer],
             )
@@ -208,9 +211,11 @@ def _try_trace(
         return None, reason
 
 
-def _structures(layer: Layer, block: Block) -> dict[str, str]:
+def _structures(
+    layer: Layer, block: Block, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, NamedConfig]:
     """The structure of every factor: inputs that are one-hot have a diagonal A."""
-    found = dict.fromkeys(block.factors, Dense.name)
+    found = block.usual_structures(shapes)
     if isinstance(layer, KroneckerLayer) and layer.has_diagonal_inputs:
-        found |= dict.fromkeys(block.factors[::2], Diagonal.name)
+        found |= dict.fromkeys(block.inputs, NamedConfig(Diagonal.name))
     return found

@@ -16,6 +16,8 @@ ESTIMATORS = Variants(
         "inputs": "estimate.estimators.inputs:Inputs",
     },
 )
+FORWARD_ONLY = ("inputs",)
+"""Estimators that pull nothing back, and so take no cotangents."""
 COTANGENTS = ("orthogonal", "mc", "exact")
 NO_COTANGENTS = "none"
 """What artifacts say of cotangents where nothing was pulled back."""

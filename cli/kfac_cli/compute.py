@@ -125,11 +125,13 @@ def command(
         kfac compute sentence-transformers/all-MiniLM-L6-v2 tickets.csv -o tickets
         kfac compute openai/clip-vit-base-patch32 photos/ -o photos --examples 128
         kfac compute ./my-model mails.csv -o mails --estimator nearest
+        kfac compute ./my-model wiki.jsonl -o statistics --estimator inputs
         torchrun --nproc-per-node 4 $(which kfac) compute ./my-model mails.csv -o mails
     """
     from kfac_artifacts.sources import check_model
 
     drawing.vectors()
+    estimating.check(drawing)
     running.check()
     recipe = storing.parse()
     checkpoint = writing.claim([model, data])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kfac_artifacts.choices import COTANGENTS, ESTIMATORS
+from kfac_artifacts.choices import COTANGENTS, ESTIMATORS, FORWARD_ONLY
 from kfac_cli.groups import given, option, shared
 from kfac_cli.options import memory_option, vectors_per_example
 from kfac_cli.parameters import COUNT
@@ -29,7 +29,8 @@ class EstimatorOptions:
         default="kfac",
         show_default=True,
         help="KFAC-expand as in TAK, KFAC-reduce; or more accurate, for more work: "
-        "the nearest Kronecker products, EK-FAC (corrected eigenvalues).",
+        "the nearest Kronecker products, EK-FAC (corrected eigenvalues); or the inputs "
+        "alone, by forward passes.",
     )
     terms: int = option(
         "--terms",
@@ -50,6 +51,15 @@ class EstimatorOptions:
             "computed again."
         )
     )
+
+    def check(self, drawing: "CotangentOptions") -> None:
+        """Refuse cotangents for what pulls nothing back."""
+        asked = [o for o in (drawing.kind, drawing.draws) if o is not None]
+        if asked and self.name in FORWARD_ONLY:
+            raise click.UsageError(
+                f"--estimator {self.name} goes forward only: give no --cotangents and "
+                "no --draws"
+            )
 
     def estimator(self) -> "Estimator":
         """Choose it in the library."""

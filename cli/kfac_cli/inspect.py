@@ -71,6 +71,7 @@ def overview(header: "Header | Outline") -> dict[str, Any]:
         "estimator": str(provenance.estimator),
         "tasks": provenance.tasks,
         "size": provenance.size,
+        "weighting": provenance.weighting,
         "examples": sum(s.data.examples for s in provenance.sources),
         "sources": [
             {
@@ -109,6 +110,7 @@ def rows(header: "Header") -> list[dict[str, Any]]:
             {
                 "name": name,
                 "kind": block.kind,
+                "positions": block.positions,
                 "parameters": {p: list(shapes[p]) for p in block.parameters},
                 "factors": {
                     f: {

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kfac_artifacts.choices import WEIGHTINGS
 from kfac_artifacts.errors import listed
 from kfac_cli import console
 from kfac_cli.given import check_artifacts
@@ -31,6 +32,13 @@ if TYPE_CHECKING:
     help="Take the tasks of this artifact back out; may be repeated.",
 )
 @click.option(
+    "--weights",
+    "weighting",
+    type=click.Choice(WEIGHTINGS),
+    help="What inputs A are weighed by: sizes of datasets, or the positions that "
+    "were used.  [default: as in the totals among them, or size]",
+)
+@click.option(
     "--allow-indefinite",
     is_flag=True,
     help="Merge factors that clearly reward drift along some directions.",
@@ -41,6 +49,7 @@ def command(
     artifacts: tuple[Path, ...],
     writing: WriteOptions,
     exclude: tuple[Path, ...],
+    weighting: str | None,
     allow_indefinite: bool,
     storing: CompressedOptions,
     as_json: bool,
@@ -48,12 +57,15 @@ def command(
     """Merge ARTIFACTS of one base model, keeping the size of one.
 
     Tasks are weighted by the sizes of their datasets (TAK, Eq. 8). The result can be
-    merged again, and a task can be taken out again.
+    merged again, and a task can be taken out again. With `--weights positions` the
+    inputs A are a mean over all tokens or patches that were used of all tasks, so that
+    sums are kept exactly.
 
     \b
     Example:
         kfac merge tickets mails chats -o total
         kfac merge total --exclude tickets -o others
+        kfac merge wiki code --weights positions -o statistics
     """
     recipe = storing.parse()
     writing.check_free([*artifacts, *exclude])
@@ -69,6 +81,7 @@ def command(
         merged = merge(
             added,
             exclude=removed,
+            weighting=weighting,
             allow_indefinite=allow_indefinite,
             progress=advance,
         )

@@ -204,7 +204,7 @@ SOURCE = record(
         ),
         "cotangents": either(
             record({"name": only("orthogonal", "mc"), "draws": whole(), "seed": SEED}),
-            record({"name": only("exact"), "draws": only(None), "seed": SEED}),
+            record({"name": only("exact", "none"), "draws": only(None), "seed": SEED}),
         ),
         "digest": null_or(digest),
     },
@@ -220,12 +220,13 @@ def linear(kind: str, term: dict[str, Check], **count: int) -> Check:
         "layout": only("rows", "columns"),
         "terms": array(record(term), least=1, **count),
     }
-    return record(needed, optional={"part": whole(0)})
+    return record(needed, optional={"part": whole(0), "positions": whole(0)})
 
 
 BLOCK = either(
     linear("kronecker", {"A": name, "B": name}),
     linear("eigen", {"A": name, "B": name, "S": name}, most=1),
+    linear("inputs", {"A": name}, most=1),
     record(
         {
             "kind": only("gramian"),
@@ -269,7 +270,7 @@ MANIFEST = record(
         ),
         "output_map": FREE,
         "estimator": named(
-            only("kfac", "kfac-reduce", "nearest", "ekfac"),
+            only("kfac", "kfac-reduce", "nearest", "ekfac", "inputs"),
             lambda value: isinstance(value, dict),
         ),
         "tasks": whole(),
@@ -283,6 +284,7 @@ MANIFEST = record(
         "files": mapping(record({"size": whole(8), "sha256": sha})),
     },
     open_=True,
+    optional={"weighting": only("size", "positions")},
 )
 
 
@@ -321,6 +323,7 @@ def check_blocks(manifest: dict[str, Any]) -> None:
         sizes += block_sizes(block, shapes)
         if block["kind"] == "eigen":
             sizes.append(corrected_size(block["terms"][0], manifest["factors"]))
+    check_positions(manifest)
     demand(covered.keys() == shapes.keys(), "a parameter is not covered")
     for key, parts in covered.items():
         once = None in parts and len(parts) == 1
@@ -348,7 +351,24 @@ def block_sizes(block: dict[str, Any], shapes: dict[str, Any]) -> list[tuple[str
         demand(len(shapes[block["bias"]]) == 1 + skipped, "bias")
         demand(shapes[block["bias"]][-1] == d_out, "bias")
         d_in += 1
-    return [s for t in block["terms"] for s in ((t["A"], d_in), (t["B"], d_out))]
+    dims = {"A": d_in, "B": d_out}
+    return [(t[r], dims[r]) for t in block["terms"] for r in t if r in dims]
+
+
+def check_positions(manifest: dict[str, Any]) -> None:
+    counts: dict[str, set[int | None]] = {}
+    for block in manifest["blocks"].values():
+        for term in block["terms"]:
+            if "A" in term:
+                counts.setdefault(term["A"], set()).add(block.get("positions"))
+    demand(all(len(found) == 1 for found in counts.values()), "positions differ")
+    if manifest.get("weighting") == "positions":
+        demand(all(None not in found for found in counts.values()), "no positions")
+    pulled = {source["cotangents"]["name"] for source in manifest["sources"]}
+    if manifest["estimator"]["name"] == "inputs":
+        demand(pulled == {"none"}, "cotangents of inputs")
+    else:
+        demand("none" not in pulled, "no cotangents")
 
 
 def corrected_size(term: dict[str, str], factors: dict[str, Any]) -> tuple[str, int]:

@@ -55,7 +55,7 @@ class ScaledIdentity(Block):
         return tau[self.parameter].reshape(-1, 1)
 
     @override
-    def products(self, factors: Any) -> Any:
+    def products(self, factors: Any, shapes: Any) -> Any:
         numbers = [factors[name].diagonal() for name in self.factors]
         return [(Diagonal(s.expand(self.entries).contiguous()),) for s in numbers]
 

@@ -199,6 +199,12 @@ def kronecker(
     return block if part is None else block | {"part": part}
 
 
+def inputs(weight: str, A: str, *, positions: int | None = None, **others: Any) -> Any:
+    """Describe a block of inputs."""
+    block = kronecker(weight, **others) | {"kind": "inputs", "terms": [{"A": A}]}
+    return block if positions is None else block | {"positions": positions}
+
+
 def eigen(weight: str, A: str, B: str, S: str, **others: Any) -> dict[str, Any]:
     """Describe an eigen block."""
     described = kronecker(weight, **others)

@@ -18,6 +18,7 @@ from compressed_files import compressed_file_cases
 from draft import Draft, compact, dump
 from eigen_cases import EIGEN, eigen_cases
 from file_cases import file_cases
+from inputs_cases import INPUTS, inputs_cases
 from manifest_cases import manifest_cases
 from schema_cases import schema_cases
 from stored import Stored
@@ -29,7 +30,7 @@ def main(root: Path) -> None:
     """Write every vector below ``root``, and the index of them."""
     for kind in ("valid", "invalid"):
         shutil.rmtree(root / kind, ignore_errors=True)
-    valid = CASES | COMPRESSED | BORDER | EIGEN
+    valid = CASES | COMPRESSED | BORDER | EIGEN | INPUTS
     for name, make in valid.items():
         draft = make()
         text = (compact if name in COMPRESSED else dump)(expected(draft))
@@ -52,6 +53,7 @@ def invalid_cases() -> Iterator[Case]:
     yield from compressed_file_cases()
     yield from border_cases()
     yield from eigen_cases()
+    yield from inputs_cases()
 
 
 def write(directory: Path, files: Mapping[str, bytes]) -> None:
@@ -70,8 +72,9 @@ def expected(draft: Draft) -> dict[str, Any]:
     }
     values = {n: form(b, tau, draft) for n, b in draft.manifest["blocks"].items()}
     tasks = draft.manifest["tasks"]
+    kinds = {n: block["kind"] for n, block in draft.manifest["blocks"].items()}
     scaled = [
-        value / tasks if draft.manifest["blocks"][name]["kind"] != "gramian" else value
+        value / tasks if kinds[name] in {"kronecker", "eigen"} else value
         for name, value in values.items()
     ]
     return {
@@ -107,6 +110,8 @@ def form(block: dict[str, Any], tau: dict[str, np.ndarray], draft: Draft) -> flo
         W = weight.reshape(-1, weight.shape[-1]).T
     if bias is not None:
         W = np.column_stack([W, bias])
+    if block["kind"] == "inputs":
+        return quadratic(W, np.kron(np.eye(len(W)), matrices[block["terms"][0]["A"]]))
     G = sum(np.kron(matrices[t["B"]], matrices[t["A"]]) for t in block["terms"])
     if block["kind"] == "eigen":
         G = G + correction(*(draft.factors[block["terms"][0][role]] for role in "ABS"))

@@ -29,7 +29,7 @@ def matrix(artifact: Artifact, name: str) -> Any:
     block = artifact.blocks[name]
     if isinstance(block, KroneckerBlock):
         return dense_block(artifact, name)
-    ((whole,),) = block.products(artifact.factors)
+    ((whole,),) = block.products(artifact.factors, artifact.parameters)
     return whole.to_dense()
 
 

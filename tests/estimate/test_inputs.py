@@ -128,8 +128,9 @@ def test_nothing_is_pulled_back() -> None:
             return g[0]
 
     seen: list[int] = []
+    wall: Any = Barrier.apply
     model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Linear(3, 2)).double()
-    f = OutputMap(NamedConfig("f"), lambda m, b: Barrier.apply(m(b["x"])))
+    f = OutputMap(NamedConfig("f"), lambda m, b: wall(m(b["x"])))
     network = Network(model, f, "wall")
     x = torch.randn(8, 3, dtype=torch.float64)
     artifact = compute(

@@ -99,7 +99,8 @@ def test_terms_are_the_best_ones_by_singular_values(terms: Any, memory: Any) -> 
         best = torch.linalg.svdvals(R)[terms:].pow(2).sum().add(unreached).sqrt()
         error = (dense(artifact, block) - G).norm()
         assert error <= best * 1.02 + 1e-9 * G.norm(), name
-        assert error >= best * (1 - 1e-9), name
+        # a difference of squares is below rounding where the block is a product
+        assert error >= best * (1 - 1e-9) - 1e-7 * G.norm(), name
 
 
 @pytest.mark.parametrize("sweeps", [1, 2, 10])

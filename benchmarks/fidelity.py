@@ -19,7 +19,14 @@ import assets
 import tinyvit
 
 import kfac_artifacts as kfac
-from kfac_artifacts.estimate import Ekfac, Kfac, KfacReduce, Nearest
+from kfac_artifacts.estimate import (
+    DiagonalGramian,
+    Ekfac,
+    Inputs,
+    Kfac,
+    KfacReduce,
+    Nearest,
+)
 from kfac_artifacts.fidelity import Fidelity
 from kfac_artifacts.network import Examples
 
@@ -31,6 +38,8 @@ ESTIMATORS = {
     "kfac": Kfac(),
     "kfac-reduce": KfacReduce(),
     "ekfac": Ekfac(),
+    "diagonal": DiagonalGramian(),
+    "inputs": Inputs(),
     "nearest": Nearest(),
     "nearest-plain": Nearest(shrinkage=False),
     "nearest-2": Nearest(terms=2),

@@ -14,6 +14,7 @@ ESTIMATORS = Variants(
         "nearest": "estimate.estimators.nearest:Nearest",
         "ekfac": "estimate.estimators.ekfac:Ekfac",
         "inputs": "estimate.estimators.inputs:Inputs",
+        "diagonal": "estimate.estimators.diagonal:DiagonalGramian",
     },
 )
 FORWARD_ONLY = ("inputs",)

@@ -212,7 +212,9 @@ SOURCE = record(
 )
 
 
-def linear(kind: str, term: dict[str, Check], **count: int) -> Check:
+def linear(
+    kind: str, term: dict[str, Check], *, counted: bool = True, **count: int
+) -> Check:
     needed = {
         "kind": only(kind),
         "weight": name,
@@ -220,13 +222,15 @@ def linear(kind: str, term: dict[str, Check], **count: int) -> Check:
         "layout": only("rows", "columns"),
         "terms": array(record(term), least=1, **count),
     }
-    return record(needed, optional={"part": whole(0), "positions": whole(0)})
+    positions = {"positions": whole(0)} if counted else {}
+    return record(needed, optional={"part": whole(0), **positions})
 
 
 BLOCK = either(
     linear("kronecker", {"A": name, "B": name}),
     linear("eigen", {"A": name, "B": name, "S": name}, most=1),
     linear("inputs", {"A": name}, most=1),
+    linear("diagonal", {"S": name}, counted=False, most=1),
     record(
         {
             "kind": only("gramian"),
@@ -270,7 +274,7 @@ MANIFEST = record(
         ),
         "output_map": FREE,
         "estimator": named(
-            only("kfac", "kfac-reduce", "nearest", "ekfac", "inputs"),
+            only("kfac", "kfac-reduce", "nearest", "ekfac", "inputs", "diagonal"),
             lambda value: isinstance(value, dict),
         ),
         "tasks": whole(),
@@ -321,6 +325,10 @@ def check_blocks(manifest: dict[str, Any]) -> None:
             if key is not None:
                 covered.setdefault(key, []).append(block.get("part"))
         sizes += block_sizes(block, shapes)
+        if block["kind"] == "diagonal":
+            S = manifest["factors"].get(block["terms"][0]["S"], {})
+            found = S.get("structure", {}).get("name", "diagonal")
+            demand(found == "diagonal", "the structure of a diagonal block")
         if block["kind"] == "eigen":
             sizes.append(corrected_size(block["terms"][0], manifest["factors"]))
     check_positions(manifest)
@@ -352,6 +360,8 @@ def block_sizes(block: dict[str, Any], shapes: dict[str, Any]) -> list[tuple[str
         demand(shapes[block["bias"]][-1] == d_out, "bias")
         d_in += 1
     dims = {"A": d_in, "B": d_out}
+    if block["kind"] == "diagonal":
+        dims = {"S": d_in * d_out}
     return [(t[r], dims[r]) for t in block["terms"] for r in t if r in dims]
 
 

@@ -30,7 +30,7 @@ def halves(estimator: Any) -> tuple[Artifact, list[Artifact]]:
     )
 
 
-@pytest.mark.parametrize("name", ["kfac", "kfac-reduce", "nearest", "ekfac"])
+@pytest.mark.parametrize("name", ESTIMATORS)
 def test_joined_parts_equal_the_whole(name: str, tmp_path: Path) -> None:
     whole, parts = halves(ESTIMATORS[name]())
     for number, part in enumerate(parts):

@@ -29,8 +29,8 @@ class EstimatorOptions:
         default="kfac",
         show_default=True,
         help="KFAC-expand as in TAK, KFAC-reduce; or more accurate, for more work: "
-        "the nearest Kronecker products, EK-FAC (corrected eigenvalues); or the inputs "
-        "alone, by forward passes.",
+        "the nearest Kronecker products, EK-FAC (corrected eigenvalues); or less: the "
+        "inputs alone, by forward passes; the diagonal.",
     )
     terms: int = option(
         "--terms",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Layer as Layer,
         LayerCall as LayerCall,
         LayerSums as LayerSums,
+        gramian_factor as gramian_factor,
     )
     from kfac_artifacts.capture.layers.inventory import (
         Inventory as Inventory,

@@ -86,21 +86,32 @@ class Record(ABC):
         """The gradients M themselves."""
 
     def projections(
-        self, outputs: Float[Tensor, "o d_out"], inputs: Float[Tensor, "i d_in"]
+        self,
+        outputs: Float[Tensor, "o d_out"] | None = None,
+        inputs: Float[Tensor, "i d_in"] | None = None,
     ) -> Iterator[Float[Tensor, "m k o i"]]:
         """Turn the gradients M to other coordinates, a few examples at a time.
 
         Args:
-            outputs: Directions of the output, as rows.
+            outputs: Directions of the output, as rows; None for what there is.
             inputs: Directions of the input, as rows.
 
         Yields:
             ``outputs M inputsᵀ`` of the next examples.
         """
-        count = _at_once(self.g, outputs.shape[0] * max(inputs.shape[0], self.width))
+        count = _at_once(self.g, self.g.shape[3] * self.width)
         for start in range(0, self.examples, count):
             few = range(start, min(start + count, self.examples))
-            yield outputs @ self.select(few).matrices() @ inputs.mT
+            M = _turned(self.select(few).matrices(), inputs)
+            yield M if outputs is None else outputs @ M
+
+    def squares(self) -> Float[Tensor, "d_out d_in"]:
+        """``Σ M²``, entry by entry, over examples and cotangents."""
+        total = self.g.new_zeros(self.g.shape[3], self.width)
+        for chunk in self.projections():
+            for M in chunk.flatten(0, 1):
+                total.addcmul_(M, M)
+        return total
 
     def output_kernel(self, B: Float[Tensor, "d d"]) -> Float[Tensor, "n k p p"]:
         """``g B gᵀ`` of every example and cotangent."""
@@ -196,21 +207,23 @@ class LinearRecord(Record):
 
     @override
     def projections(
-        self, outputs: Float[Tensor, "o d_out"], inputs: Float[Tensor, "i d_in"]
+        self,
+        outputs: Float[Tensor, "o d_out"] | None = None,
+        inputs: Float[Tensor, "i d_in"] | None = None,
     ) -> Iterator[Float[Tensor, "m k o i"]]:
         if self.x.shape[1] > self.width:  # fewer products with M itself
             yield from super().projections(outputs, inputs)
             return
-        count = _at_once(self.g, outputs.shape[0] * inputs.shape[0])
+        count = _at_once(self.g, self.g.shape[3] * self.width)
         if self.real is not None and count == 1:  # padding would cost as much
             real = self.real > 0
             lengths = real.sum(1).tolist()
-            g = (self.g.transpose(1, 2)[real] @ outputs.mT).split(lengths)
-            a = (self.a[real] @ inputs.mT).split(lengths)
+            g = _turned(self.g.transpose(1, 2)[real], outputs).split(lengths)
+            a = _turned(self.a[real], inputs).split(lengths)
             for g_one, a_one in zip(g, a, strict=True):
                 yield (g_one.permute(1, 2, 0) @ a_one)[None]
             return
-        g, a = (self.g @ outputs.mT).mT, (self.a @ inputs.mT)[:, None]
+        g, a = _turned(self.g, outputs).mT, _turned(self.a, inputs)[:, None]
         for g_few, a_few in zip(g.split(count), a.split(count), strict=True):
             yield g_few @ a_few
 
@@ -316,10 +329,25 @@ class TableRecord(Record):
         return W.mT[self.ids.clamp(min=0)] * real
 
     @override
+    def squares(self) -> Float[Tensor, "d_out d_in"]:
+        total = self.g.new_zeros(self.rows + 1, self.g.shape[3])  # -1 is the last one
+        for ids, g in zip(self.ids, self.g, strict=True):
+            used, numbers = ids.unique(return_inverse=True)
+            for each in g:
+                M = each.new_zeros(len(used), each.shape[1])
+                total[used] += M.index_add_(0, numbers, each).square()
+        return total[:-1].mT
+
+    @override
     def matrices(self) -> Float[Tensor, "n k d_out d_in"]:
         index = (self.ids % (self.rows + 1))[:, None, None].expand_as(self.g.mT)
         shape = (*self.g.shape[:2], self.g.shape[3], self.rows + 1)
         return self.g.new_zeros(shape).scatter_add_(3, index, self.g.mT)[..., :-1]
+
+
+def _turned(x: Tensor, rows: Tensor | None) -> Tensor:
+    """What directions, as rows, see of vectors that are last in x."""
+    return x if rows is None else x @ rows.mT
 
 
 def _at_once(g: Tensor, size: int) -> int:

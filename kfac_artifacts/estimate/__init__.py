@@ -28,6 +28,9 @@ if TYPE_CHECKING:
         Estimator as Estimator,
         choose_estimator as choose_estimator,
     )
+    from kfac_artifacts.estimate.estimators.diagonal import (
+        DiagonalGramian as DiagonalGramian,
+    )
     from kfac_artifacts.estimate.estimators.ekfac import Ekfac as Ekfac
     from kfac_artifacts.estimate.estimators.inputs import Inputs as Inputs
     from kfac_artifacts.estimate.estimators.kfac import (

@@ -65,6 +65,14 @@ class Sums:
 
         self._add(name, add, len(ids))
 
+    def add_values(self, name: str, values: Float[Tensor, " d"]) -> None:
+        """Add numbers to a diagonal."""
+
+        def add(total: Tensor) -> None:
+            total += values
+
+        self._add(name, add, 0)
+
     def restore(
         self, tensors: Mapping[str, Tensor], positions: Mapping[str, int]
     ) -> None:

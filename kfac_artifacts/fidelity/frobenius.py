@@ -24,7 +24,7 @@ from kfac_artifacts.capture import Record, TableRecord, gram, join
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import Diagonal, Factor
 from kfac_artifacts.fidelity.results import Comparison
-from kfac_artifacts.operator import EigenOperator, KroneckerSum
+from kfac_artifacts.operator import EigenOperator, KroneckerSum, SpectralBlock
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ class Moments:
         return math.sqrt((n - 1) * float(without.var(correction=0)))
 
 
-Operator: TypeAlias = KroneckerSum | EigenOperator
+Operator: TypeAlias = KroneckerSum | EigenOperator | SpectralBlock
 
 
 def moments(records: Sequence[Record], operator: Operator) -> Moments:
@@ -105,13 +105,14 @@ def moments(records: Sequence[Record], operator: Operator) -> Moments:
 
 def _inner(record: Record, operator: Operator) -> Float[Tensor, " n"]:
     """``⟨M, K M⟩`` of every example, the mean over cotangents."""
+    if isinstance(operator, SpectralBlock):  # a diagonal
+        chunks = record.projections()
+        return torch.cat([_weighted(M, operator.values) for M in chunks])
     total = record.g.new_zeros(record.examples)
     if isinstance(operator, EigenOperator):
         whole = operator.whole
         chunks = record.projections(*whole.bases)
-        total += torch.cat(
-            [(M.square() * whole.values).sum((2, 3)) for M in chunks]
-        ).mean(1)
+        total += torch.cat([_weighted(M, whole.values) for M in chunks])
         pairs = list(whole.rest())
     else:
         pairs = [(B.factor, A.factor) for B, A in operator.terms]
@@ -120,6 +121,11 @@ def _inner(record: Record, operator: Operator) -> Float[Tensor, " n"]:
         outputs = record.output_kernel(B.to_dense())
         total += (inputs * outputs).sum((2, 3)).mean(1)
     return operator.scale * total
+
+
+def _weighted(M: Float[Tensor, "n k o i"], values: Tensor) -> Float[Tensor, " n"]:
+    """``Σ values M²`` of every example, the mean over cotangents."""
+    return (M.square() * values).sum((2, 3)).mean(1)
 
 
 def _matrix(A: Factor, record: Record, name: str) -> Tensor:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.operator.block_operators import (
         BlockOperator as BlockOperator,
         KroneckerSum as KroneckerSum,
+        SpectralBlock as SpectralBlock,
     )
     from kfac_artifacts.operator.curvature import (
         CurvatureOperator as CurvatureOperator,

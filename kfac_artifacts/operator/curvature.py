@@ -19,10 +19,10 @@ from kfac_artifacts.operator.block_diagonal import (
     BlockDiagonalOperator,
     check_damping,
 )
-from kfac_artifacts.operator.block_operators import KroneckerSum
+from kfac_artifacts.operator.block_operators import KroneckerSum, SpectralBlock
 from kfac_artifacts.operator.eigen_operator import EigenOperator
 from kfac_artifacts.operator.space import ParameterSpace
-from kfac_artifacts.operator.spectrum import Decomposed
+from kfac_artifacts.operator.spectrum import Decomposed, Eigen
 
 
 @final
@@ -77,7 +77,7 @@ def block_operator(
     scale: float,
     damping: float = 0.0,
     decomposed: Callable[[Factor], Decomposed] = Decomposed,
-) -> KroneckerSum | EigenOperator:
+) -> KroneckerSum | EigenOperator | SpectralBlock:
     """Make the operator of a block.
 
     Args:
@@ -96,6 +96,10 @@ def block_operator(
     whole = products[0][0]
     if isinstance(whole, EigenProduct):
         return EigenOperator(name, whole, scale, damping)
+    if isinstance(whole, Diagonal) and len(products) == len(products[0]) == 1:
+        values = whole.diagonal().view(block.matrix_shape(shapes))
+        own = Eigen(whole.diagonal(), None)  # its coordinates are its eigenvectors
+        return SpectralBlock(name, own, own, scale * values + damping)
     if len(products[0]) > 1:
         pairs = [(decomposed(B), decomposed(A)) for A, B in products]
         return KroneckerSum(name, pairs, scale, damping)

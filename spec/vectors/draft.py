@@ -205,6 +205,11 @@ def inputs(weight: str, A: str, *, positions: int | None = None, **others: Any) 
     return block if positions is None else block | {"positions": positions}
 
 
+def diagonal_block(weight: str, S: str, **others: Any) -> dict[str, Any]:
+    """Describe a diagonal block."""
+    return kronecker(weight, **others) | {"kind": "diagonal", "terms": [{"S": S}]}
+
+
 def eigen(weight: str, A: str, B: str, S: str, **others: Any) -> dict[str, Any]:
     """Describe an eigen block."""
     described = kronecker(weight, **others)

@@ -15,6 +15,7 @@ from breaking import Case
 from compressed_breaks import compressed_manifest_cases
 from compressed_cases import COMPRESSED
 from compressed_files import compressed_file_cases
+from diagonal_cases import DIAGONAL, diagonal_cases
 from draft import Draft, compact, dump
 from eigen_cases import EIGEN, eigen_cases
 from file_cases import file_cases
@@ -30,7 +31,7 @@ def main(root: Path) -> None:
     """Write every vector below ``root``, and the index of them."""
     for kind in ("valid", "invalid"):
         shutil.rmtree(root / kind, ignore_errors=True)
-    valid = CASES | COMPRESSED | BORDER | EIGEN | INPUTS
+    valid = CASES | COMPRESSED | BORDER | EIGEN | INPUTS | DIAGONAL
     for name, make in valid.items():
         draft = make()
         text = (compact if name in COMPRESSED else dump)(expected(draft))
@@ -54,6 +55,7 @@ def invalid_cases() -> Iterator[Case]:
     yield from border_cases()
     yield from eigen_cases()
     yield from inputs_cases()
+    yield from diagonal_cases()
 
 
 def write(directory: Path, files: Mapping[str, bytes]) -> None:
@@ -110,6 +112,8 @@ def form(block: dict[str, Any], tau: dict[str, np.ndarray], draft: Draft) -> flo
         W = weight.reshape(-1, weight.shape[-1]).T
     if bias is not None:
         W = np.column_stack([W, bias])
+    if block["kind"] == "diagonal":
+        return quadratic(W, matrices[block["terms"][0]["S"]])
     if block["kind"] == "inputs":
         return quadratic(W, np.kron(np.eye(len(W)), matrices[block["terms"][0]["A"]]))
     G = sum(np.kron(matrices[t["B"]], matrices[t["A"]]) for t in block["terms"])

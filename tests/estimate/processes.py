@@ -20,8 +20,10 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
 from kfac_artifacts.estimate import (
     ComputeOptions,
+    DiagonalGramian,
     Ekfac,
     Estimator,
+    Inputs,
     Kfac,
     KfacReduce,
     Nearest,
@@ -104,6 +106,10 @@ PLAIN = {
     "nearest": Case(models.tiny_bert, texts(9), NEAREST),
     "ekfac": Case(models.tiny_bert, texts(9), Ekfac()),
     "ekfac-groups": Case(models.tiny_bert, texts(9), Ekfac(memory=30000)),
+    "diagonal": Case(models.tiny_bert, texts(7), DiagonalGramian(), draws=2),
+    "inputs": Case(models.tiny_bert, texts(7), Inputs()),
+    "experts-diagonal": Case(_experts, texts(7), DiagonalGramian()),
+    "experts-inputs": Case(_experts, texts(7), Inputs()),
     "groups": Case(models.tiny_bert, texts(9), replace(NEAREST, memory=30000)),
     "streamed": Case(
         models.tiny_bert, texts(7), Nearest(terms=2, shrinkage=False, memory=1)

@@ -61,6 +61,8 @@ def assert_equal(found: Any, expected: Any) -> None:
         ("reduce", 2, ("summing up", 4)),
         ("experts", 2, ("summing up", 4)),
         ("nearest", 3, ("summing up", 6)),
+        ("diagonal", 3, ("summing up", 6)),
+        ("inputs", 3, ("summing up", 6)),
         ("ekfac", 3, ("summing up", 6)),
         ("ekfac-groups", 9, ("refining", None)),
         ("groups", 11, ("refining", None)),

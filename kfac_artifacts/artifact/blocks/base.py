@@ -91,6 +91,15 @@ class Block(ABC):
         """What is wrong with the structures of its factors, or None."""
         return None
 
+    @final
+    def matrix_shape(self, shapes: Shapes) -> tuple[int, int]:
+        """The shape of ``W``, from the parameters' shapes."""
+        import torch
+
+        unreal = {p: torch.empty(shapes[p], device="meta") for p in self.parameters}
+        rows, columns = self.gather(unreal).shape
+        return rows, columns
+
     def products(self, factors: FactorMapping, shapes: Shapes) -> list[Matrices]:
         """The matrices of every term: its factors, unless the kind makes others.
 

@@ -163,6 +163,10 @@ class Estimator(ABC):
         """
         return self.summed_blocks(layer, leader)
 
+    def structures(self, block: Block, shapes: Shapes) -> dict[str, NamedConfig]:
+        """The structures of the factors of a block as it is estimated, by name."""
+        return block.usual_structures(shapes)
+
     def described(self, found: Estimate) -> NamedConfig:
         """Say in an artifact how its factors were made."""
         return NamedConfig(self.name)

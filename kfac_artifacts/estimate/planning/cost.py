@@ -143,9 +143,12 @@ def flops(
     for planned in blocks:
         block, dims, own = planned.block, planned.dims, planned.own("float32")
         rows = 1 if reduced or not block.is_product else planned.positions or 0
-        dense = (n for n, info in own.items() if info.structure.name == Dense.name)
-        inputs += sum(_rank_update(rows, dims[n]) for n in dense if n in block.inputs)
-        outputs += sum(_rank_update(passes * rows, dims[n]) for n in block.outputs)
+        full = (n for n, info in own.items() if info.structure.name == Dense.name)
+        inputs += sum(_rank_update(rows, dims[n]) for n in full if n in block.inputs)
+        for name in block.outputs:
+            count, dim = passes * rows, dims[name]
+            dense = planned.structures[name].name == Dense.name
+            outputs += _rank_update(count, dim) if dense else 2 * count * dim
     return Flops(traced.forward, passes * traced.backward, inputs, outputs)
 
 

@@ -136,9 +136,13 @@ def plan(
     traced, untraced = _try_trace(network, inventory, batch)
     require_layers(inventory)
     estimator, cost = effort.estimator, effort.estimator.cost
-    summed = planned_blocks(network.module, inventory, traced, estimator.summed_blocks)
+    summed = planned_blocks(
+        network.module, inventory, traced, estimator, estimator.summed_blocks
+    )
     passes = 0 if cost.forward_only else effort.passes
-    blocks = planned_blocks(network.module, inventory, traced, estimator.blocks)
+    blocks = planned_blocks(
+        network.module, inventory, traced, estimator, estimator.blocks
+    )
     return Plan(
         blocks=blocks,
         excluded=tuple(inventory.excluded),
@@ -166,6 +170,7 @@ def planned_blocks(
     module: nn.Module,
     inventory: Inventory,
     traced: Trace | None,
+    estimator: Estimator,
     blocks_for: Callable[[Layer, Layer], Mapping[str, Block]],
 ) -> tuple[PlannedBlock, ...]:
     """Name the blocks that the layers of an inventory become, with their factors.
@@ -174,6 +179,7 @@ def planned_blocks(
         module: The module, for the shapes of its parameters.
         inventory: Its layers.
         traced: A pass over them; None if there is none.
+        estimator: How Gramians are approximated.
         blocks_for: The blocks of a layer, given the layer whose input it shares.
 
     Returns:
@@ -189,7 +195,7 @@ def planned_blocks(
                 name=name,
                 block=block,
                 shapes={p: shapes[p] for p in block.parameters},
-                structures=_structures(layer, block, shapes),
+                structures=_structures(estimator, layer, block, shapes),
                 shared=frozenset(block.factors) & seen,
                 positions=None if traced is None else traced.positions[layer],
             )
@@ -212,10 +218,13 @@ def _try_trace(
 
 
 def _structures(
-    layer: Layer, block: Block, shapes: Mapping[str, tuple[int, ...]]
+    estimator: Estimator,
+    layer: Layer,
+    block: Block,
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> dict[str, NamedConfig]:
     """The structure of every factor: inputs that are one-hot have a diagonal A."""
-    found = block.usual_structures(shapes)
+    found = estimator.structures(block, shapes)
     if isinstance(layer, KroneckerLayer) and layer.has_diagonal_inputs:
         found |= dict.fromkeys(block.inputs, NamedConfig(Diagonal.name))
     return found

@@ -78,6 +78,10 @@ class JsonObject:
         )
         return float(value)
 
+    def optional_number(self, key: str) -> float | None:
+        """Take a number that is not negative if it is there; it may not be null."""
+        return self.number(key) if key in self._left else None
+
     def name(self, key: str) -> str:
         """Take a name: 1 to 512 printable characters."""
         return check_name(self.take(key, str), f"{self.where}.{key}")

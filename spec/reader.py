@@ -116,6 +116,10 @@ def error(value: Any) -> bool:
     return type(value) in {int, float} and value >= 0
 
 
+def share(value: Any) -> bool:
+    return error(value) and value <= 1
+
+
 def number(value: Any) -> bool:
     return type(value) in {int, float}
 
@@ -239,7 +243,10 @@ BLOCK = either(
         }
     ),
 )
-LOSS = record({"error": error, "min_eigenvalue": number, "lift": error})
+LOSS = record(
+    {"error": error, "min_eigenvalue": number, "lift": error},
+    optional={"inverse_error": error, "null_overlap": share, "diagonal_error": error},
+)
 RUNS = array(array(DIM, least=2, most=2), least=1)
 DENSE = named(only("dense"), NONE)
 BLOCKS = named(only("block_diagonal"), record({"blocks": RUNS, "permuted": YES_OR_NO}))

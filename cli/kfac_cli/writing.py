@@ -20,6 +20,7 @@ def write(
     replace: bool,
     shown: bool = True,
     storage: str | None = None,
+    fitness: bool = False,
 ) -> None:
     """Write an artifact with a bar, compressing it on the way if there is a recipe."""
     from kfac_artifacts.compress import Budget, save_artifact
@@ -35,4 +36,5 @@ def write(
             max_shard_bytes=max_shard_bytes,
             replace=replace,
             progress=advance,
+            fitness=fitness,
         )

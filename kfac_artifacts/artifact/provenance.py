@@ -207,11 +207,20 @@ class Loss:
         error: Relative Frobenius error; after merging an upper bound of it.
         min_eigenvalue: Smallest eigenvalue over the largest, before ``lift``.
         lift: What was added to the diagonal, so that no eigenvalue is negative.
+        inverse_error: Relative Frobenius error of the damped inverse (7.6 of the
+            format); None if it is not known, as after merging.
+        null_overlap: How much of the space of small eigenvalues is the same, from 0
+            to 1; None if it is not known, or there is no such space.
+        diagonal_error: Relative error of the diagonal, in the Euclidean norm; None if
+            it is not known.
     """
 
     error: float
     min_eigenvalue: float
     lift: float
+    inverse_error: float | None = None
+    null_overlap: float | None = None
+    diagonal_error: float | None = None
 
 
 @dataclass(frozen=True)

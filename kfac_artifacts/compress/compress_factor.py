@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Loss, NamedConfig
 from kfac_artifacts.choices import STORAGES
+from kfac_artifacts.compress.fitness import with_fitness
 from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.definiteness import lowest
@@ -30,7 +31,9 @@ class Compressed:
     loss: Loss | None
 
 
-def compress_factor(original: Original, recipe: Recipe) -> Compressed:
+def compress_factor(
+    original: Original, recipe: Recipe, *, fitness: bool = False
+) -> Compressed:
     """Compress one factor.
 
     If it stands for a semidefinite matrix, it is one afterwards, up to rounding: its
@@ -40,6 +43,7 @@ def compress_factor(original: Original, recipe: Recipe) -> Compressed:
         original: The factor. A diagonal one keeps its structure.
         recipe: What to keep, and how to store it. Where that would take more bytes than
             the factor as it is, in the same storage, the structure is kept.
+        fitness: Whether to measure for what else than a penalty it is fit.
 
     Returns:
         The compressed factor.
@@ -65,6 +69,8 @@ def compress_factor(original: Original, recipe: Recipe) -> Compressed:
     if not kept or (original.definite and lowest(exact, NEGATIVE) < -NEGATIVE):
         found, ratio, lift = _lifted(candidate, found, original, codec)
         loss = Loss(_error(found, original), ratio, lift)
+        if fitness:
+            loss = with_fitness(loss, found, exact)
         return Compressed(found, _info(found, codec), loss)
     return Compressed(exact, _info(exact, codec), None)
 

@@ -3,10 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact, Loss
 from kfac_artifacts.compress.compress_factor import Compressed
+from kfac_artifacts.compress.fitness import with_fitness
 from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.factors import Diagonal, Factor, eigenvalue_ratio, floats
 
@@ -16,15 +18,17 @@ class KeptVectors:
 
     Args:
         artifact: What is compressed; A and B of a block come before its S.
+        fitness: Whether to measure for what else than a penalty S is fit.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, *, fitness: bool = False) -> None:
         self._bases = {
             block.factors[-1]: block.bases
             for block in artifact.blocks.values()
             if block.bases
         }
         self._kept: dict[str, tuple[Tensor, int]] = {}
+        self._fitness = fitness
 
     def remember(self, name: str, original: Original, found: Factor) -> None:
         """Find the vectors of a compressed factor among those that it had."""
@@ -36,13 +40,27 @@ class KeptVectors:
         """Give a factor without the eigenvalues of vectors that are gone."""
         if name not in self._bases:
             return original
-        (inputs, d_in), (outputs, d_out) = (self._kept[n] for n in self._bases[name])
-        values = original.factor.diagonal().cpu().view(d_out, d_in)
-        return replace(original, factor=Diagonal(values[outputs][:, inputs].flatten()))
+        values = original.factor.diagonal().cpu()[self._places(name)]
+        return replace(original, factor=Diagonal(values))
+
+    def with_cut(
+        self, name: str, whole: Original, narrowed: Original, found: Compressed
+    ) -> Compressed:
+        """Count what was cut off among what was lost."""
+        counted = _with_cut(whole, narrowed, found)
+        if counted is found or counted.loss is None or not self._fitness:
+            return counted
+        values = torch.zeros_like(whole.factor.diagonal().cpu())
+        values[self._places(name)] = found.factor.diagonal().to(values)
+        loss = with_fitness(counted.loss, Diagonal(values), whole.factor)
+        return replace(counted, loss=loss)
+
+    def _places(self, name: str) -> Tensor:
+        (inputs, d_in), (outputs, _) = (self._kept[n] for n in self._bases[name])
+        return (outputs[:, None] * d_in + inputs).flatten()
 
 
-def with_cut(whole: Original, narrowed: Original, found: Compressed) -> Compressed:
-    """Count what was cut off among what was lost."""
+def _with_cut(whole: Original, narrowed: Original, found: Compressed) -> Compressed:
     before = narrowed.factor.diagonal().double().square().sum()
     size = whole.factor.diagonal().double().square().sum()
     cut = (

@@ -25,6 +25,7 @@ def save_artifact(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     replace: bool = False,
     progress: Advance = unseen,
+    fitness: bool = False,
 ) -> None:
     """Write an artifact as a directory that appears whole or not at all.
 
@@ -41,6 +42,8 @@ def save_artifact(
         max_shard_bytes: Size in bytes above which several tensor files are written.
         replace: Whether what this package wrote there may be replaced.
         progress: Called with 1 after every factor, and with a budget twice.
+        fitness: Whether to measure, and to write down, for what else than a penalty
+            compressed factors are fit: 13 s for one of 3072 rows on one core.
 
     Raises:
         PlaceError: If the place is taken or cannot be written.
@@ -62,7 +65,7 @@ def save_artifact(
     with workspace(path) as directory:
         if isinstance(how, Budget):
             how = choose_recipes(artifact, how, progress)
-        write(compress(artifact, how, directory, progress))
+        write(compress(artifact, how, directory, progress, fitness=fitness))
 
 
 def _rounding(artifact: Artifact, storage: str | None) -> dict[str, Recipe] | None:

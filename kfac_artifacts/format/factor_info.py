@@ -62,7 +62,12 @@ def factor_to_json(info: FactorInfo, loss: Loss | None) -> dict[str, Any]:
     """Write the description of a factor, and what compressing it lost."""
     structure, storage = asdict(info.structure), asdict(info.storage.described)
     found = {"dim": info.dim, "structure": structure, "storage": storage}
-    return found if loss is None else found | {"loss": asdict(loss)}
+    if loss is None:
+        return found
+    known = {
+        name: number for name, number in asdict(loss).items() if number is not None
+    }
+    return found | {"loss": known}
 
 
 def factor_from_json(value: object, where: str) -> tuple[FactorInfo, Loss | None]:
@@ -119,6 +124,13 @@ def _loss(value: object, where: str) -> Loss | None:
         error=fields.number("error"),
         min_eigenvalue=fields.number("min_eigenvalue", signed=True),
         lift=fields.number("lift"),
+        inverse_error=fields.optional_number("inverse_error"),
+        null_overlap=fields.optional_number("null_overlap"),
+        diagonal_error=fields.optional_number("diagonal_error"),
+    )
+    overlap = loss.null_overlap
+    fields.require(
+        overlap is None or overlap <= 1, f"null_overlap is {overlap}, which is above 1"
     )
     fields.finish()
     return loss

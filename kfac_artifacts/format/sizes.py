@@ -7,7 +7,14 @@ from kfac_artifacts.format.factor_info import FactorInfo, factor_to_json
 from kfac_artifacts.format.files import dump_json
 from kfac_artifacts.format.manifest import Manifest, to_json
 
-LONG = Loss(0.12345678901234567, -1.2345678901234567e-10, 1.2345678901234567e-10)
+LONG = Loss(
+    error=0.12345678901234567,
+    min_eigenvalue=-1.2345678901234567e-10,
+    lift=1.2345678901234567e-10,
+    inverse_error=1.2345678901234567e-10,
+    null_overlap=1.2345678901234567e-10,
+    diagonal_error=1.2345678901234567e-10,
+)
 """Numbers that take as much room as numbers can."""
 FILES = 400
 """Bytes of the manifest for a tensor file, and of the index."""

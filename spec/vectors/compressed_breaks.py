@@ -149,6 +149,31 @@ SCHEMA: dict[str, list[tuple[str, str, Edit]]] = {
             put("factors/G/loss", LOSS | {"min_eigenvalue": "0"}),
         ),
         (
+            "loss-inverse-error-negative",
+            "R7.6.3 an error of the inverse is not negative",
+            put("factors/G/loss", LOSS | {"inverse_error": -1e-9}),
+        ),
+        (
+            "loss-inverse-error-null",
+            "R7.6.3 what is not known is absent",
+            put("factors/G/loss", LOSS | {"inverse_error": None}),
+        ),
+        (
+            "loss-overlap-above-one",
+            "R7.6.3 an overlap is not above 1",
+            put("factors/G/loss", LOSS | {"null_overlap": 1.0000001}),
+        ),
+        (
+            "loss-overlap-negative",
+            "R7.6.3 an overlap is not negative",
+            put("factors/G/loss", LOSS | {"null_overlap": -0.5}),
+        ),
+        (
+            "loss-diagonal-error-text",
+            "R7.6.3 an error of the diagonal is a number",
+            put("factors/G/loss", LOSS | {"diagonal_error": "0"}),
+        ),
+        (
             "loss-null",
             "R7.1 a loss is an object or absent",
             put("factors/G/loss", None),

@@ -160,6 +160,15 @@ def mixed() -> Draft:
     return three(rank, few, halves)
 
 
+def fitness() -> Draft:
+    """Losses that say for what factors are fit: all of it, a part, and nothing."""
+    draft = mixed()
+    first, second, _ = draft.manifest["factors"].values()
+    first["loss"] |= {"inverse_error": 2.5, "null_overlap": 1, "diagonal_error": 0}
+    second["loss"] |= {"null_overlap": 0.0}
+    return draft
+
+
 def shared() -> Draft:
     """Two layers that read the same input: one compressed A for both."""
     return artifact(
@@ -219,6 +228,7 @@ COMPRESSED: dict[str, Callable[[], Draft]] = {
     "compressed-tiny": tiny,
     "extreme-int8": extreme_int8,
     "compressed-mixed": mixed,
+    "compressed-fitness": fitness,
     "compressed-shared": shared,
     "compressed-terms": indefinite_terms,
     "compressed-sharded": sharded,

@@ -3,7 +3,8 @@
 All work on the same model (real sizes, random weights), the same examples, batches and
 threads, each in a process of its own, in turns. All cover the same Linear layers with
 their biases, KFAC-expand, one Monte-Carlo draw, in float32; ``ours_everything`` covers
-the whole model. That they find the same factors is checked in the run.
+the whole model. That they find the same factors is checked in the run. ``ours_ekfac``
+and ``ours_nearest`` are our more accurate estimators, beside which no other tool is.
 """
 
 import argparse
@@ -40,6 +41,11 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--quick", action="store_true", help="a smaller model, in less than a minute")
+    add(
+        "--estimators",
+        action="store_true",
+        help="ekfac and nearest, too; as in --quick",
+    )
     add("--json", action="store_true", help="print the results in one last line")
     add("--output", type=Path, help="write the results to this file")
     add("--models", nargs="+", choices=SIZES, help=f"default: {' '.join(MODELS)}")
@@ -54,10 +60,12 @@ def _options() -> argparse.Namespace:
 
 
 def _compare(options: argparse.Namespace, missing: list[str]) -> dict[str, Any]:
-    """Measure every model; the four ratios at the top are the first model's."""
+    """Measure every model; the ratios at the top are the first model's."""
     tools = ["floor", "ours", "ours_everything", "kronfluence", "curvlinops"]
     if options.quick:
         tools.remove("ours_everything")
+    if options.quick or options.estimators:
+        tools += ["ours_ekfac", "ours_nearest"]
     tools = [tool for tool in tools if tool not in missing]
     summaries = []
     for case in _cases(options):

@@ -6,7 +6,7 @@ from typing_extensions import override
 from estimation.models import SEED
 from estimation.tool import Tool
 from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
-from kfac_artifacts.estimate import compute
+from kfac_artifacts.estimate import Ekfac, Estimator, Kfac, Nearest, compute
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 
 EMBEDDING = OutputMap(
@@ -18,6 +18,7 @@ class Everything(Tool):
     """Every parameter of the model, as a user would have it."""
 
     only: tuple[str, ...] = ()
+    estimator: Estimator = Kfac()
 
     @override
     def estimate(self, count: int) -> Artifact:
@@ -27,6 +28,7 @@ class Everything(Tool):
             TensorExamples({"x": self.workload.x[:count]}, "random examples"),
             count=count,
             cotangents=Cotangents("mc", 1, SEED),
+            estimator=self.estimator,
             only=self.only,
             tables=True,  # the numbers are random
             allow_few=True,
@@ -58,3 +60,15 @@ class LinearsOnly(Everything):
             for name in self.workload.linears
             for parameter, _ in f.get_submodule(name).named_parameters()
         )
+
+
+class WithEkfac(LinearsOnly):
+    """The same with corrected eigenvalues; no other tool is compared with it."""
+
+    estimator = Ekfac()
+
+
+class WithNearest(LinearsOnly):
+    """The same with the nearest products."""
+
+    estimator = Nearest()

@@ -12,6 +12,8 @@ KEYS = (
     "speedup_vs_kronfluence",
     "speedup_vs_curvlinops",
     "peak_memory_ratio_vs_kronfluence",
+    "nearest_vs_kfac",
+    "ekfac_vs_kfac",
 )
 
 
@@ -38,8 +40,8 @@ def summarise(case: Case, found: Findings) -> dict[str, Any]:
         found: The findings.
 
     Returns:
-        The four ratios of ``KEYS``, None where a peer is not installed, and what they
-        are made of.
+        The ratios of ``KEYS``, None where a peer is not installed or an estimator was
+        not asked for, and what they are made of.
     """
     best = {
         tool: {
@@ -55,7 +57,8 @@ def summarise(case: Case, found: Findings) -> dict[str, Any]:
         tool: sum(part[clock] for part in parts.values())
         for tool, parts in best.items()
     }
-    ours, peers = seconds["ours"], seconds.keys() - {"ours", "ours_everything", "floor"}
+    ours = seconds["ours"]
+    peers = {tool for tool in seconds if not tool.startswith("ours")} - {"floor"}
     memory = found.peak["ours"], found.peak.get("kronfluence")
     return {
         "ratio_to_floor": ours / seconds["floor"],
@@ -63,6 +66,8 @@ def summarise(case: Case, found: Findings) -> dict[str, Any]:
         "speedup_vs_curvlinops": None,
         **{f"speedup_vs_{peer}": seconds[peer] / ours for peer in peers},
         "peak_memory_ratio_vs_kronfluence": memory[1] and memory[0] / memory[1],
+        "nearest_vs_kfac": _ratio(seconds.get("ours_nearest"), ours),
+        "ekfac_vs_kfac": _ratio(seconds.get("ours_ekfac"), ours),
         "largest_relative_difference": found.difference,
         "case": asdict(case) | {"linears": found.linears},
         "clock": clock,
@@ -72,6 +77,10 @@ def summarise(case: Case, found: Findings) -> dict[str, Any]:
         "baseline_bytes": found.baseline,
         "rounds": found.rounds,
     }
+
+
+def _ratio(seconds: float | None, ours: float) -> float | None:
+    return None if seconds is None else seconds / ours
 
 
 def table(summary: dict[str, Any]) -> str:

@@ -21,6 +21,8 @@ TOOLS = {
     "floor": ("floor", "Floor"),
     "ours": ("ours", "LinearsOnly"),
     "ours_everything": ("ours", "Everything"),
+    "ours_ekfac": ("ours", "WithEkfac"),
+    "ours_nearest": ("ours", "WithNearest"),
     "kronfluence": ("kronfluence_", "Kronfluence"),
     "curvlinops": ("curvlinops_", "Curvlinops"),
 }

@@ -216,9 +216,7 @@ SOURCE = record(
 )
 
 
-def linear(
-    kind: str, term: dict[str, Check], *, counted: bool = True, **count: int
-) -> Check:
+def linear(kind: str, term: dict[str, Check], *optional: str, **count: int) -> Check:
     needed = {
         "kind": only(kind),
         "weight": name,
@@ -226,15 +224,16 @@ def linear(
         "layout": only("rows", "columns"),
         "terms": array(record(term), least=1, **count),
     }
-    positions = {"positions": whole(0)} if counted else {}
-    return record(needed, optional={"part": whole(0), **positions})
+    known = {"positions": whole(0), "constant": lambda value: value is True}
+    chosen = {key: known[key] for key in optional}
+    return record(needed, optional={"part": whole(0), **chosen})
 
 
 BLOCK = either(
-    linear("kronecker", {"A": name, "B": name}),
-    linear("eigen", {"A": name, "B": name, "S": name}, most=1),
-    linear("inputs", {"A": name}, most=1),
-    linear("diagonal", {"S": name}, counted=False, most=1),
+    linear("kronecker", {"A": name, "B": name}, "positions", "constant"),
+    linear("eigen", {"A": name, "B": name, "S": name}, "positions", most=1),
+    linear("inputs", {"A": name}, "positions", "constant", most=1),
+    linear("diagonal", {"S": name}, most=1),
     record(
         {
             "kind": only("gramian"),
@@ -366,7 +365,8 @@ def block_sizes(block: dict[str, Any], shapes: dict[str, Any]) -> list[tuple[str
         demand(len(shapes[block["bias"]]) == 1 + skipped, "bias")
         demand(shapes[block["bias"]][-1] == d_out, "bias")
         d_in += 1
-    dims = {"A": d_in, "B": d_out}
+    demand(block["bias"] is None or "constant" not in block, "constant beside a bias")
+    dims = {"A": d_in + ("constant" in block), "B": d_out}
     if block["kind"] == "diagonal":
         dims = {"S": d_in * d_out}
     return [(t[r], dims[r]) for t in block["terms"] for r in t if r in dims]

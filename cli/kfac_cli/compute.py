@@ -75,6 +75,11 @@ class NameOptions:
 @seed_option("the choice of examples and of the cotangents")
 @group(CoverageOptions)
 @click.option(
+    "--means",
+    is_flag=True,
+    help="Keep the means of inputs also where there is no bias, for kfac and inputs.",
+)
+@click.option(
     "--allow-few",
     is_flag=True,
     help="Take fewer than 64 different examples, although what is computed of so few "
@@ -97,6 +102,7 @@ def command(
     drawing: CotangentOptions,
     seed: int,
     coverage: CoverageOptions,
+    means: bool,
     allow_few: bool,
     reading: DataOptions,
     encoding: EncodeOptions,
@@ -162,6 +168,7 @@ def command(
         only=coverage.only,
         exclude=coverage.exclude,
         tables=coverage.tables,
+        **({"means": True} if means else {}),
         allow_few=allow_few,
         batch_size=batch_size,
         progress=partial(console.progress, unit="examples", shown=main),

@@ -47,6 +47,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     only: Sequence[str] = (),
     exclude: Sequence[str] = (),
     tables: bool = False,
+    means: bool = False,
     allow_few: bool = False,
     batch_size: int = 32,
     options: ComputeOptions = ALONE,
@@ -72,6 +73,8 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         exclude: Patterns of parameter names to leave out.
         tables: Whether tables of tokens and positions are covered, which publishes the
             exact number of times that each token and each place occurs in the data.
+        means: Whether the means of inputs are kept where there is no bias, as the last
+            column of A; where there is one, they are in it anyway.
         allow_few: Whether fewer than 64 different examples are enough, although what is
             computed shows each of them (spec/privacy.md).
         batch_size: Examples per pass; it changes nothing but speed and memory.
@@ -102,7 +105,8 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         inventory = estimator.narrowed(
             take_inventory(
                 used.module, only=tuple(only), exclude=tuple(exclude), tables=tables
-            )
+            ),
+            means=means,
         )
         pair = pair_to_prove(examples, indices)
         require_independence(used, examples, indices)
@@ -115,6 +119,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     source = Source(examples.info(indices), pulled)
     base = network.base_of(coverage.parameters)
     settings = _settings(base, network, source, estimator, workers)
+    settings = {**settings, "means": means}
     workers.require_alike({**settings, "checkpoint": options, "batch size": batch_size})
     run = Run(used, coverage, sample, workers, progress)
     saver = Saver(options, workers, settings)

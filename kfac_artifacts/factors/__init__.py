@@ -58,6 +58,10 @@ if TYPE_CHECKING:
         Numbers as Numbers,
         floats as floats,
     )
+    from kfac_artifacts.factors.leading import (
+        Leading as Leading,
+        without_constant as without_constant,
+    )
     from kfac_artifacts.factors.low_rank import LowRank as LowRank
     from kfac_artifacts.factors.pruned import Pruned as Pruned
     from kfac_artifacts.factors.shapes import SHAPES as SHAPES

@@ -15,6 +15,7 @@ from breaking import Case
 from compressed_breaks import compressed_manifest_cases
 from compressed_cases import COMPRESSED
 from compressed_files import compressed_file_cases
+from constant_cases import CONSTANT, constant_cases
 from diagonal_cases import DIAGONAL, diagonal_cases
 from draft import Draft, compact, dump
 from eigen_cases import EIGEN, eigen_cases
@@ -31,7 +32,7 @@ def main(root: Path) -> None:
     """Write every vector below ``root``, and the index of them."""
     for kind in ("valid", "invalid"):
         shutil.rmtree(root / kind, ignore_errors=True)
-    valid = CASES | COMPRESSED | BORDER | EIGEN | INPUTS | DIAGONAL
+    valid = CASES | COMPRESSED | BORDER | EIGEN | INPUTS | DIAGONAL | CONSTANT
     for name, make in valid.items():
         draft = make()
         text = (compact if name in COMPRESSED else dump)(expected(draft))
@@ -56,6 +57,7 @@ def invalid_cases() -> Iterator[Case]:
     yield from eigen_cases()
     yield from inputs_cases()
     yield from diagonal_cases()
+    yield from constant_cases()
 
 
 def write(directory: Path, files: Mapping[str, bytes]) -> None:
@@ -101,6 +103,22 @@ def form(block: dict[str, Any], tau: dict[str, np.ndarray], draft: Draft) -> flo
     if block["kind"] == "gramian":
         G = sum(matrices[term["G"]] for term in block["terms"])
         return quadratic(tau[block["parameter"]], G)
+    W = arranged(block, tau)
+    if block["kind"] == "diagonal":
+        return quadratic(W, matrices[block["terms"][0]["S"]])
+    if "constant" in block:  # the last coordinate of A is no input of W
+        for term in block["terms"]:
+            matrices[term["A"]] = matrices[term["A"]][:-1, :-1]
+    if block["kind"] == "inputs":
+        return quadratic(W, np.kron(np.eye(len(W)), matrices[block["terms"][0]["A"]]))
+    G = sum(np.kron(matrices[t["B"]], matrices[t["A"]]) for t in block["terms"])
+    if block["kind"] == "eigen":
+        G = G + correction(*(draft.factors[block["terms"][0][role]] for role in "ABS"))
+    return quadratic(W, G)
+
+
+def arranged(block: dict[str, Any], tau: dict[str, np.ndarray]) -> np.ndarray:
+    """Arrange a weight and its bias as W."""
     bias = None if block["bias"] is None else tau[block["bias"]]
     weight = tau[block["weight"]]
     if "part" in block:
@@ -110,16 +128,7 @@ def form(block: dict[str, Any], tau: dict[str, np.ndarray], draft: Draft) -> flo
         W = weight.reshape(len(weight), -1)
     else:
         W = weight.reshape(-1, weight.shape[-1]).T
-    if bias is not None:
-        W = np.column_stack([W, bias])
-    if block["kind"] == "diagonal":
-        return quadratic(W, matrices[block["terms"][0]["S"]])
-    if block["kind"] == "inputs":
-        return quadratic(W, np.kron(np.eye(len(W)), matrices[block["terms"][0]["A"]]))
-    G = sum(np.kron(matrices[t["B"]], matrices[t["A"]]) for t in block["terms"])
-    if block["kind"] == "eigen":
-        G = G + correction(*(draft.factors[block["terms"][0][role]] for role in "ABS"))
-    return quadratic(W, G)
+    return W if bias is None else np.column_stack([W, bias])
 
 
 def correction(A: Stored, B: Stored, S: Stored) -> np.ndarray:

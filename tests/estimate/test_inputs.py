@@ -319,3 +319,69 @@ def test_cotangents_do_not_go_with_it(tmp_path: Path) -> None:
     )
     assert done.exit_code == 2
     assert "goes forward only" in done.output
+
+
+@pytest.mark.parametrize("estimator", [Kfac(), Inputs()], ids=lambda e: e.name)
+def test_means_are_kept_where_there_is_no_bias(estimator: Any, tmp_path: Path) -> None:
+    network, _ = tiny()
+    plain, kept = (
+        compute(network, data(0, 6), estimator=estimator, means=means)
+        for means in (False, True)
+    )
+    assert not plain.blocks["last"].constant  # type: ignore[attr-defined]
+    x = rows(data(0, 6))["last"]
+    A = kept.factors["last.A"].to_dense()
+    torch.testing.assert_close(A[:-1, -1], x.mean(0))
+    torch.testing.assert_close(A[:-1, :-1], plain.factors["last.A"].to_dense())
+    change = tau(shapes=kept.parameters)
+    torch.testing.assert_close(kept.drift(change), plain.drift(change))
+    torch.testing.assert_close(KfacPenalty(kept)(change), KfacPenalty(plain)(change))
+    one, other = (CurvatureOperator(a, damping=0.1) for a in (kept, plain))
+    vector = one.join(change)
+    torch.testing.assert_close(
+        one.inverse().matvec(vector), other.inverse().matvec(vector)
+    )
+    measured = [
+        fidelity(a, network, data(3, 6), draws=None, directions=1)
+        for a in (kept, plain)
+    ]
+    assert measured[0].total.error == pytest.approx(measured[1].total.error)
+    save_artifact(kept, tmp_path / "own", storage="float32")
+    own = load_artifact(tmp_path / "own")
+    assert own.blocks == kept.blocks
+    assert all(finding.good for finding in verify(tmp_path / "own"))
+    single = {name: value.float() for name, value in change.items()}
+    for recipe in ("low-rank-2+int8", "block-2", "int8"):
+        save_artifact(own, tmp_path / recipe, recipe=recipe)
+        small = load_artifact(tmp_path / recipe)
+        assert compression_report(own, small).error < 1
+        expected = float(KfacPenalty(small)(single))
+        assert float(small.drift(single)) == pytest.approx(expected, rel=1e-4)
+    second = compute(network, data(1, 9), estimator=estimator, means=True)
+    total = merge([kept, second], weighting="positions")
+    both = torch.cat([rows(data(s, n))["last"] for s, n in ((0, 6), (1, 9))])
+    mean = total.factors["last.A"].to_dense()[:-1, -1]
+    torch.testing.assert_close(mean, both.mean(0))
+
+
+def test_other_estimators_keep_no_means() -> None:
+    network, _ = tiny()
+    with pytest.raises(SettingsError, match="nearest keeps no means"):
+        compute(network, data(0, 6), estimator=Nearest(), means=True)
+
+
+def test_a_layer_without_a_bias_shares_the_inputs_of_one_with_it() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k = nn.Linear(3, 2), nn.Linear(3, 2, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([self.q(x), self.k(x)], dim=1)
+
+    torch.manual_seed(0)
+    f = OutputMap(NamedConfig("f"), lambda m, b: m(b["x"]))
+    network = Network(Pair().double(), f, "pair")
+    x = TensorExamples({"x": torch.randn(8, 3, dtype=torch.float64)}, "x")
+    artifact = compute(network, x, estimator=Inputs(), means=True)
+    assert artifact.blocks["k"].inputs == artifact.blocks["q"].inputs == ("q.A",)

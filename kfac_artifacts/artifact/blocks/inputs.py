@@ -1,7 +1,7 @@
 """The block of a linear map of which only the inputs are known."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from typing_extensions import override
 
@@ -25,10 +25,11 @@ class InputsBlock(LinearBlock):
 
     kind = "inputs"
     roles = ("A",)
+    takes_constant = True
 
     @override
     def sizes(self, shapes: Shapes) -> list[tuple[str, int]]:
-        return [(self.terms[0][0], self.dims(shapes)[1])]
+        return [(self.terms[0][0], self.input_dim(shapes))]
 
     @property
     @override
@@ -49,12 +50,12 @@ class InputsBlock(LinearBlock):
     def products(self, factors: FactorMapping, shapes: Shapes) -> list[Matrices]:
         from kfac_artifacts.factors import identity
 
-        A = factors[self.terms[0][0]]
+        A = self._inputs(factors)
         return [(A, identity(self.dims(shapes)[0], A))]
 
     @override
     def product(self, W: Matrix, factors: FactorMapping) -> Matrix:
-        A = factors[self.terms[0][0]]
+        A = self._inputs(factors)
         self.require_shape(W, (W.shape[0], A.dim))
         return A.matmul(W.mT).mT
 
@@ -62,3 +63,9 @@ class InputsBlock(LinearBlock):
     @override
     def from_json(cls, fields: JsonObject) -> "LinearBlock":
         return super().from_json(fields).with_one_term(fields)
+
+    def _inputs(self, factors: FactorMapping) -> Any:
+        from kfac_artifacts.factors import without_constant
+
+        A = factors[self.terms[0][0]]
+        return without_constant(A) if self.constant else A

@@ -5,7 +5,7 @@ from typing import final
 
 from typing_extensions import override
 
-from kfac_artifacts.artifact.blocks.base import Shapes
+from kfac_artifacts.artifact.blocks.base import FactorMapping, Matrices, Shapes
 from kfac_artifacts.artifact.blocks.linear import Layout, LinearBlock
 
 
@@ -19,11 +19,21 @@ class KroneckerBlock(LinearBlock):
 
     kind = "kronecker"
     roles = ("A", "B")
+    takes_constant = True
 
     @override
     def sizes(self, shapes: Shapes) -> list[tuple[str, int]]:
-        d_out, d_in = self.dims(shapes)
+        d_out, d_in = self.dims(shapes)[0], self.input_dim(shapes)
         return [size for a, b in self.terms for size in ((a, d_in), (b, d_out))]
+
+    @override
+    def products(self, factors: FactorMapping, shapes: Shapes) -> list[Matrices]:
+        found = super().products(factors, shapes)
+        if not self.constant:
+            return found
+        from kfac_artifacts.factors import without_constant
+
+        return [(without_constant(A), B) for A, B in found]
 
     @property
     @override

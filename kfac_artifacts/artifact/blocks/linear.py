@@ -4,7 +4,7 @@ import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from typing_extensions import override
 
@@ -46,7 +46,12 @@ class LinearBlock(Block):
             one expert of many; None for the whole.
         positions: Of how many positions A is the mean, over all tasks, so that
             ``positions · A`` is the sum of ``a aᵀ``; None if that is not known.
+        constant: Whether inputs have a last entry 1 although there is no bias, so that
+            the last column of A is their mean; ``W`` has no column for it.
     """
+
+    takes_constant: ClassVar[bool] = False
+    """Whether blocks of this kind may have such a constant."""
 
     weight: str
     bias: str | None
@@ -54,6 +59,7 @@ class LinearBlock(Block):
     terms: tuple[Term, ...]
     part: int | None = None
     positions: int | None = None
+    constant: bool = False
 
     @property
     @override
@@ -70,11 +76,17 @@ class LinearBlock(Block):
         d_out, d_in = self.layout.dims(self._own(shapes[self.weight]))
         return d_out, d_in + (self.bias is not None)
 
+    def input_dim(self, shapes: Shapes) -> int:
+        """Number of rows of A, with that of a constant."""
+        return self.dims(shapes)[1] + self.constant
+
     @override
     def misfit(self, shapes: Shapes) -> str | None:
         weight = self._own(shapes[self.weight])
         if len(weight) < 2:
             return "the weight, or its part, must have two axes"
+        if self.bias is not None and self.constant:
+            return "constant is for a block without a bias, which has one"
         d_out, _ = self.layout.dims(weight)
         if self.bias is not None and self._own(shapes[self.bias]) != (d_out,):
             return f"the bias, or its part, must have shape [{d_out}]"
@@ -93,11 +105,16 @@ class LinearBlock(Block):
     @property
     @override
     def biased(self) -> tuple[str, ...]:
-        return () if self.bias is None else self.inputs
+        return self.inputs if self.bias is not None or self.constant else ()
 
     @override
     def to_json(self) -> dict[str, Any]:
-        optional = {"part": self.part, "positions": self.positions}
+        constant = True if self.constant else None
+        optional = {
+            "part": self.part,
+            "positions": self.positions,
+            "constant": constant,
+        }
         return {
             "kind": self.kind,
             "weight": self.weight,
@@ -114,7 +131,10 @@ class LinearBlock(Block):
         fields.require(layout in list(Layout), f"layout {layout!r} is not known")
         terms, part = cls.terms_from_json(fields), fields.optional_count("part")
         positions = fields.optional_count("positions")
-        return cls(weight, bias, Layout(layout), terms, part, positions)
+        constant = fields.optional("constant", bool) if cls.takes_constant else None
+        fields.require(constant in {None, True}, "constant is true, or absent")
+        kept = constant is True
+        return cls(weight, bias, Layout(layout), terms, part, positions, kept)
 
     @final
     def with_one_term(self, fields: JsonObject) -> "LinearBlock":

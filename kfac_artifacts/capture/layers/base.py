@@ -11,7 +11,7 @@ and what is recorded of it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -241,6 +241,9 @@ class KroneckerLayer(Layer):
     layout: Layout = Layout.ROWS
     """How its weight becomes W."""
 
+    keeps_mean: bool = False
+    """Whether A has the mean of the inputs in its last column, even without a bias."""
+
     has_diagonal_inputs: ClassVar[bool] = False
     """Whether inputs are one-hot, and so A is diagonal."""
 
@@ -256,21 +259,28 @@ class KroneckerLayer(Layer):
 
     @property
     def has_bias(self) -> bool:
-        """Whether the last entry of its inputs is the constant 1."""
+        """Whether it has a bias, whose input is the constant 1."""
         return "bias" in self.parameters
+
+    @property
+    def has_constant(self) -> bool:
+        """Whether the last entry of the inputs that are summed up is the constant 1."""
+        return self.has_bias or self.keeps_mean
 
     @override
     def blocks(self, leader: Layer) -> dict[str, Block]:
         shared = leader if isinstance(leader, KroneckerLayer) else self
         terms = ((shared.input_factor, self.output_factor),)
         weight, bias = self.parameters["weight"], self.parameters.get("bias")
-        return {self.name: KroneckerBlock(weight, bias, self.layout, terms, self.part)}
+        block = KroneckerBlock(weight, bias, self.layout, terms, self.part)
+        constant = self.has_constant and not self.has_bias
+        return {self.name: replace(block, constant=constant)}
 
     @override
     def sums(self, shapes: Shapes, *, leads: bool) -> Iterator[tuple[str, FactorSum]]:
         shape = shapes[self.parameters["weight"]]
         d_out, d_in = self.layout.dims(shape if self.part is None else shape[1:])
-        d_in += self.has_bias
+        d_in += self.has_constant
         yield self.output_factor, FactorSum((d_out, d_out))
         if leads:
             of_inputs = (d_in,) if self.has_diagonal_inputs else (d_in, d_in)

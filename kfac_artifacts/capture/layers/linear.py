@@ -59,7 +59,7 @@ class LinearLayer(KroneckerLayer):
     def shared_input(self, call: LayerCall) -> Hashable | None:
         if type(self).inputs is not LinearLayer.inputs:
             return None
-        return self.has_bias, geometry(self._convolution), call.a.shape
+        return self.has_constant, geometry(self._convolution), call.a.shape
 
     @final
     @override
@@ -72,7 +72,7 @@ class LinearLayer(KroneckerLayer):
     @final
     @override
     def add_input(self, call: LayerCall, sums: LayerSums) -> None:
-        sums.add_inputs(self.input_factor, call, bias=self.has_bias)
+        sums.add_inputs(self.input_factor, call, bias=self.has_constant)
 
     @final
     @override

@@ -13,6 +13,7 @@ from kfac_artifacts.capture import (
     Coverage,
     FactorSum,
     Inventory,
+    KroneckerLayer,
     Layer,
     RecordBatch,
     Run,
@@ -86,11 +87,13 @@ class Estimator(ABC):
         name: What it is called in artifacts and by the command.
         cost: What it takes.
         curvlinops: What curvlinops calls the approximation; None if it has none.
+        takes_means: Whether means of inputs can be kept in A.
     """
 
     name: ClassVar[str]
     cost: ClassVar[Cost] = Cost()
     curvlinops: ClassVar[str | None] = None
+    takes_means: ClassVar[bool] = False
 
     def check(self, examples: int) -> None:  # noqa: B027 - most can do anything
         """Refuse what cannot be done.
@@ -106,8 +109,27 @@ class Estimator(ABC):
         """Say why it makes nothing of a layer, or None if it does."""
         return None
 
-    def narrowed(self, inventory: Inventory) -> Inventory:
-        """Take the layers out of which it makes nothing, and report them."""
+    def narrowed(self, inventory: Inventory, *, means: bool = False) -> Inventory:
+        """Take the layers out of which it makes nothing, and report them.
+
+        Args:
+            inventory: The layers; changed in place.
+            means: Whether linear maps without a bias keep the mean of their inputs.
+
+        Returns:
+            The same inventory.
+
+        Raises:
+            SettingsError: If means are wanted, and it cannot keep them.
+        """
+        if means and not self.takes_means:
+            raise SettingsError(
+                f"{self.name} keeps no means of inputs; take the estimator kfac or "
+                "inputs for them"
+            )
+        for layer in inventory.layers if means else ():
+            if isinstance(layer, KroneckerLayer):
+                layer.keeps_mean = not layer.has_diagonal_inputs
         for layer in list(inventory.layers):
             reason = self.reason_against(layer)
             if reason is not None:

@@ -1,7 +1,7 @@
 """The inputs of linear maps alone: forward passes, and no curvature of f."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from typing_extensions import override
@@ -26,6 +26,7 @@ class Inputs(Estimator):
 
     name = "inputs"
     cost = Cost(forward_only=True)
+    takes_means = True
 
     @override
     def reason_against(self, layer: Layer) -> str | None:
@@ -54,4 +55,5 @@ def _of_inputs(block: Block) -> Block:
     if not isinstance(block, KroneckerBlock):
         return block
     terms = (block.inputs,)
-    return InputsBlock(block.weight, block.bias, block.layout, terms, block.part)
+    found = InputsBlock(block.weight, block.bias, block.layout, terms, block.part)
+    return replace(found, constant=block.constant)

@@ -20,6 +20,7 @@ class Kfac(Estimator):
     """KFAC-expand, as in TAK: every position counts for itself."""
 
     name = "kfac"
+    takes_means = True
     curvlinops = "expand"
 
 

@@ -189,8 +189,19 @@ PACKED = named(only("symmetric"), record({"dtype": only(*DTYPES)}))
 DIM = whole(1, 2**31 - 1)
 YES_OR_NO = only(True, False)
 PARAMETER = record({"shape": array(DIM, most=8), "sha256": sha})
-FILE = record({"name": name, "sha256": sha, "how": null_or(name)})
-DERIVED = record({"must_understand": only(False), "files": array(FILE, least=1)})
+ORIGIN = record({"name": name, "sha256": sha, "how": null_or(name)})
+DERIVED = record({"must_understand": only(False), "files": array(ORIGIN, least=1)})
+BASE = record(
+    {
+        "id": name,
+        "revision": null_or(name),
+        "sha256": sha,
+        "parameters": mapping(PARAMETER),
+    },
+    open_=True,
+    optional={"derived": DERIVED},
+)
+FILE = record({"size": whole(8), "sha256": sha})
 SEED = whole(0)
 SOURCE = record(
     {
@@ -268,16 +279,7 @@ MANIFEST = record(
     {
         "format": only("kfac-artifact"),
         "version": only(1),
-        "base_model": record(
-            {
-                "id": name,
-                "revision": null_or(name),
-                "sha256": sha,
-                "parameters": mapping(PARAMETER),
-            },
-            open_=True,
-            optional={"derived": DERIVED},
-        ),
+        "base_model": BASE,
         "output_map": FREE,
         "estimator": named(
             only("kfac", "kfac-reduce", "nearest", "ekfac", "inputs", "diagonal"),
@@ -291,7 +293,7 @@ MANIFEST = record(
         "merge_errors": mapping(record({"relative": error, "bound": error})),
         "blocks": mapping(BLOCK, least=1),
         "factors": mapping(FACTOR),
-        "files": mapping(record({"size": whole(8), "sha256": sha})),
+        "files": mapping(FILE),
     },
     open_=True,
     optional={"weighting": only("size", "positions")},
@@ -305,19 +307,23 @@ def read_manifest(data: bytes) -> dict[str, Any]:
     demand(manifest["tasks"] == len(sources), "tasks")
     demand(manifest["size"] == sum(s["data"]["size"] for s in sources), "size")
     demand(all(s["data"]["examples"] <= s["data"]["size"] for s in sources), "examples")
-    files = [f["sha256"] for f in base.get("derived", {"files": []})["files"]]
-    demand(len(files) == len({*files}), "a derived file is there twice")
     digests = [s["digest"] for s in sources if s["digest"] is not None]
     demand(len(digests) == len({*digests}), "a task is counted twice")
-    lines = sorted((n, p["sha256"]) for n, p in base["parameters"].items())
-    text = "".join(f"{n} {h}\n" for n, h in lines)
-    demand(hashlib.sha256(text.encode()).hexdigest() == base["sha256"], "base hash")
+    check_base(base)
     demand(manifest["merge_errors"].keys() <= manifest["blocks"].keys(), "merge_errors")
     check_blocks(manifest)
     for info in manifest["factors"].values():
         check_structure(info)
     check_names(list(manifest["files"]))
     return manifest
+
+
+def check_base(base: dict[str, Any]) -> None:
+    files = [f["sha256"] for f in base.get("derived", {"files": []})["files"]]
+    demand(len(files) == len({*files}), "a derived file is there twice")
+    lines = sorted((n, p["sha256"]) for n, p in base["parameters"].items())
+    text = "".join(f"{n} {h}\n" for n, h in lines)
+    demand(hashlib.sha256(text.encode()).hexdigest() == base["sha256"], "base hash")
 
 
 def check_blocks(manifest: dict[str, Any]) -> None:

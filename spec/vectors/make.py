@@ -24,6 +24,7 @@ from inputs_cases import INPUTS, inputs_cases
 from manifest_cases import manifest_cases
 from schema_cases import schema_cases
 from stored import Stored
+from task_vectors import VALID, applications, sums, task_vector_cases
 from valid_cases import CASES
 from value_cases import value_cases
 
@@ -43,6 +44,23 @@ def main(root: Path) -> None:
         write(root / "invalid" / case.name, case.files)
         invalid[case.name] = case.to_json()
     (root / "index.json").write_bytes(dump({"valid": [*valid], "invalid": invalid}))
+    write_task_vectors(root / "task_vectors")
+
+
+def write_task_vectors(root: Path) -> None:
+    """Write the vectors of task vectors, and the index of them."""
+    shutil.rmtree(root, ignore_errors=True)
+    for name, make in VALID.items():
+        found = make()
+        files = found.files | {"expected.json": compact(found.expected())}
+        write(root / "valid" / name, files)
+    invalid = {}
+    for case in task_vector_cases():
+        write(root / "invalid" / case.name, case.files)
+        invalid[case.name] = case.to_json()
+    index = {"valid": [*VALID], "invalid": invalid}
+    index |= {"sums": sums(), "applications": applications()}
+    (root / "index.json").write_bytes(dump(index))
 
 
 def invalid_cases() -> Iterator[Case]:

@@ -1,0 +1,111 @@
+"""The reference reader of task vectors: ``spec/task_vector_reader.py DIRECTORY``.
+
+Written from ``spec/task_vector.md`` alone; JSON, names, hashes and tensor files are
+those of artifacts, and read by ``reader.py``.
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from reader import (
+    BASE,
+    FILE,
+    FREE,
+    LIMIT,
+    array,
+    check_base,
+    error,
+    name,
+    null_or,
+    only,
+    parse,
+    read_tensors,
+    record,
+    whole,
+)
+from reader_values import Refused, demand
+
+__all__ = ["Refused", "read", "read_manifest"]
+
+TEXT, TENSORS = "task_vector.json", "task_vector.safetensors"
+HEAD = record({"classes": array(name), "dim": whole(), "logit_scale": error})
+MANIFEST = record(
+    {
+        "format": only("kfac-task-vector"),
+        "version": only(1),
+        "base_model": BASE,
+        "output_map": null_or(FREE),
+        "head": null_or(HEAD),
+        "settings": lambda value: isinstance(value, dict),
+        "metrics": lambda value: isinstance(value, dict),
+        "files": record({TENSORS: FILE}),
+    },
+    open_=True,
+)
+
+
+def read_manifest(data: bytes) -> dict[str, Any]:
+    """Read the text of a manifest: sections 3 and 5."""
+    manifest = parse(data)
+    demand(MANIFEST(manifest), "a field is wrong")
+    base, head = manifest["base_model"], manifest["head"]
+    demand(base["parameters"], "no parameter moved")
+    check_base(base)
+    classes = None if head is None else head["classes"]
+    demand(classes is None or len(classes) >= 2, "less than two classes")
+    demand(classes is None or len({*classes}) == len(classes), "a class twice")
+    return manifest
+
+
+def announced(manifest: dict[str, Any]) -> dict[str, tuple[str, list[int]]]:
+    """Number type and shape of every tensor: section 4."""
+    parameters, head = manifest["base_model"]["parameters"], manifest["head"]
+    shapes = [(n, parameters[n]["shape"]) for n in sorted(parameters)]
+    found = {f"tau/{n}": ("F32", shape) for n, shape in shapes}
+    if head is not None:
+        found["head/embeddings"] = ("F32", [len(head["classes"]), head["dim"]])
+    return found
+
+
+def read(path: Path, *, hashes: bool = True) -> dict[str, np.ndarray]:
+    """Read every tensor of a task vector, by its name in the file."""
+    demand((path / TEXT).is_file(), "no manifest, or no regular file")
+    demand((path / TEXT).stat().st_size <= LIMIT, "too much JSON")
+    manifest = read_manifest((path / TEXT).read_bytes())
+    file, told = path / TENSORS, manifest["files"][TENSORS]
+    demand(file.is_file(), "the tensors are missing")
+    demand(file.stat().st_size == told["size"], "size of the file")
+    data, tensors = file.read_bytes(), announced(manifest)
+    digest = hashlib.sha256(data).hexdigest()
+    demand(not hashes or digest == told["sha256"], "hash of the file")
+    found = read_tensors(data, tensors)
+    demand(found.keys() == tensors.keys(), "a tensor is missing")
+    values = {
+        key: np.frombuffer(found[key], "<f4").reshape(shape)
+        for key, (_, shape) in tensors.items()
+    }
+    demand(all(np.isfinite(v).all() for v in values.values()), "not finite")
+    return values
+
+
+def main(arguments: list[str]) -> int:
+    """Read a task vector, and say what its tensors are."""
+    if len(arguments) != 1:
+        print(f"usage: python {sys.argv[0]} DIRECTORY", file=sys.stderr)
+        return 2
+    try:
+        found = read(Path(arguments[0]))
+    except (Refused, OSError) as error:
+        print(f"{arguments[0]} is no task vector: {error}", file=sys.stderr)
+        return 1
+    for key, values in found.items():
+        norm = np.linalg.norm(values.astype(float))
+        print(f"{key}: {[*values.shape]}, norm {norm:.6g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kfac_artifacts.artifact import Artifact
-    from kfac_artifacts.compress import Budget, Recipe, Report
+    from kfac_artifacts.compress import Budget, Recipe, Report, Spread
     from kfac_artifacts.format import Header
+
+FITNESS = ("inverse", "null", "diagonal")
+"""What measures of fitness are called in a table: two errors, and an overlap."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,12 @@ class KeepOptions:
     default=True,
     help="Whether to compare what was written with what there was.",
 )
+@click.option(
+    "--fitness/--no-fitness",
+    default=True,
+    help="Whether to measure for what else than a penalty the result is fit (13 s for "
+    "a factor of 3072 rows, 0.3 s for one of 768).",
+)
 @max_shard_option
 @json_option
 def command(
@@ -80,6 +89,7 @@ def command(
     keeping: KeepOptions,
     task_vectors: tuple[Path, ...],
     report: bool,
+    fitness: bool,
     max_shard_bytes: int,
     as_json: bool,
 ) -> None:
@@ -100,6 +110,10 @@ def command(
 
     Nothing that is written rewards drift: where rounding or pruning has made an
     eigenvalue negative, the diagonal is raised by as much.
+
+    What is good for a penalty may be useless for who inverts a factor: the errors of
+    the damped inverse and of the diagonal, and the overlap of the space of small
+    eigenvalues (null) are measured, too. `kfac inspect` says what that means.
 
     \b
     Example:
@@ -125,6 +139,7 @@ def command(
         what="compressing",
         max_shard_bytes=max_shard_bytes,
         replace=writing.force,
+        fitness=fitness,
     )
     after = read_header(output)
     sizes = (large, after.nbytes, dense_bytes(before))
@@ -197,6 +212,7 @@ def _print(
                 f"{m.trace:.4f}",
                 f"{m.min_eigenvalue:.0e}",
                 f"{m.random:.4f}",
+                *(_ratio(value) for value in m.fitness.values()),
                 *(_ratio(value) for value in m.directions),
             ]
             for m in found.modules
@@ -211,9 +227,12 @@ def _print(
             "trace",
             "λmin",
             "random",
+            *FITNESS,
         ]
         print_table(header + names, table)
         click.echo(f"\nall blocks together: relative Frobenius error {found.error:.4f}")
+        for title, spread in zip(FITNESS, found.fitness.values(), strict=True):
+            click.echo(_spread(title, spread))
         for name, value in zip(names, found.directions, strict=True):
             click.echo(f"penalty along {name}: {_ratio(value)} of what it was")
     large, small, dense = sizes
@@ -230,6 +249,14 @@ def _kinds(row: dict[str, Any]) -> list[str]:
     from kfac_cli.inspect import kind
 
     return [f"{kind(about)}-{about['storage']}" for about in row["factors"].values()]
+
+
+def _spread(title: str, spread: "Spread") -> str:
+    unknown = f"{spread.unknown} factors without" if spread.unknown else ""
+    if spread.worst is None:
+        return f"{title}: {unknown}"
+    found = f"worst {spread.worst:.3g} ({spread.factor}), median {spread.median:.3g}"
+    return f"{title}: {found}{', ' if unknown else ''}{unknown}"
 
 
 def _ratio(value: float | None) -> str:

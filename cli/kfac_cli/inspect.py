@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kfac_cli import console, inspect_outline, inspect_vector
+from kfac_cli import console, inspect_outline, inspect_uses, inspect_vector
 from kfac_cli.given import is_vector
 from kfac_cli.options import json_option
 from kfac_cli.parameters import DIRECTORY
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 @json_option
 def command(artifact: Path, as_json: bool) -> None:
     """Show what ARTIFACT holds; no tensor is read.
+
+    It is said for what ARTIFACT is fit: as a penalty, to be inverted, for its null
+    space, for its diagonal. What nobody measured is unknown; `kfac compress` does.
 
     ARTIFACT may be a task vector, too: its base, head, training and norms are shown.
     Of one that has names of third parties (org.example/name) it is said which, and
@@ -48,6 +51,7 @@ def command(artifact: Path, as_json: bool) -> None:
     if as_json:
         details = overview(header)
         details["modules"] = rows(header)
+        details["uses"] = inspect_uses.as_json(header)
         details["excluded"] = list(header.provenance.excluded)
         details["uncovered"] = dict(header.provenance.uncovered)
         console.print_json(details)
@@ -119,6 +123,7 @@ def rows(header: "Header") -> list[dict[str, Any]]:
                         "configuration": infos[f].structure.configuration,
                         "storage": infos[f].storage.name,
                         "loss": None if f not in losses else losses[f].error,
+                        "measures": None if f not in losses else asdict(losses[f]),
                     }
                     for f in block.factors
                 },
@@ -153,6 +158,7 @@ def _print(path: Path, header: "Header") -> None:
         f"\n{summary['modules']} modules, {summary['parameters']:,} parameters, "
         f"{size(summary['bytes'])} (* is shared with a module above)"
     )
+    inspect_uses.show(header)
     console.print_uncovered(header.provenance.uncovered)
     if header.provenance.excluded:
         click.echo(f"excluded on request: {len(header.provenance.excluded)}")

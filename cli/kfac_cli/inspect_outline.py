@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kfac_cli import console
+from kfac_cli import console, inspect_uses
 from kfac_cli.tables import print_table
 from kfac_cli.units import size
 
@@ -22,6 +22,7 @@ def show(
     if as_json:
         details = summary | {
             "modules": [_row(outline, name) for name in outline.kinds],
+            "uses": inspect_uses.foreign(),
             "unknown": [{"what": w, "name": n, "in": p} for (w, n), p in names.items()],
             "excluded": list(outline.provenance.excluded),
             "uncovered": dict(outline.provenance.uncovered),
@@ -40,6 +41,7 @@ def show(
     for (what, name), places in names.items():
         where = f" ({listed_places(places)})" if places else ""
         click.echo(f"unknown {what}: {name}{where}")
+    inspect_uses.show(None)
     click.echo(
         "So it can be looked at here, and neither decoded nor merged nor trained with."
     )

@@ -11,6 +11,7 @@ from kfac_artifacts.lazy import export_lazily
 if TYPE_CHECKING:
     from kfac_artifacts.compress.budget import Budget as Budget
     from kfac_artifacts.compress.compress_artifact import compress as compress
+    from kfac_artifacts.compress.measures import MEASURES as MEASURES, Spread as Spread
     from kfac_artifacts.compress.recipes import (
         DEFAULT_RECIPE as DEFAULT_RECIPE,
         PRESETS as PRESETS,
@@ -22,5 +23,10 @@ if TYPE_CHECKING:
         compression_report as compression_report,
     )
     from kfac_artifacts.compress.saving import save_artifact as save_artifact
+    from kfac_artifacts.compress.uses import (
+        USES as USES,
+        Use as Use,
+        judge_uses as judge_uses,
+    )
 
 export_lazily(__name__)

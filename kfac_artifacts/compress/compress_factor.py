@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Loss, NamedConfig
 from kfac_artifacts.choices import STORAGES
-from kfac_artifacts.compress.fitness import with_fitness
+from kfac_artifacts.compress.factor_fitness import with_fitness
 from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.compress.recipes import Recipe
 from kfac_artifacts.definiteness import lowest

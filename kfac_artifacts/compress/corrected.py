@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact, Loss
 from kfac_artifacts.compress.compress_factor import Compressed
-from kfac_artifacts.compress.fitness import with_fitness
+from kfac_artifacts.compress.factor_fitness import with_fitness
 from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.factors import Diagonal, Factor, eigenvalue_ratio, floats
 

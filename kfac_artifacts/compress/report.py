@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact, Block
+from kfac_artifacts.compress.measures import Spread, spreads, worst
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import Factor, eigenvalue_ratio
 from kfac_artifacts.progress import Advance, unseen
@@ -36,6 +37,8 @@ class ModuleReport:
         random: Mean relative error of the penalty over random directions ``u vᵀ``.
         directions: Penalty after / before along given task vectors; None where that
             is zero before.
+        fitness: By name, the worst of its factors in each of ``MEASURES``; None where
+            that was not measured, or does not exist.
     """
 
     name: str
@@ -47,6 +50,7 @@ class ModuleReport:
     min_eigenvalue: float
     random: float
     directions: tuple[float | None, ...]
+    fitness: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,13 @@ class Report:
         modules: One by one.
         error: Relative Frobenius error of all blocks together.
         directions: Penalty after / before along the given task vectors, in all.
+        fitness: Of each of ``MEASURES`` the worst and the median over the factors.
     """
 
     modules: tuple[ModuleReport, ...]
     error: float
     directions: tuple[float | None, ...]
+    fitness: Mapping[str, Spread]
 
 
 def compression_report(
@@ -101,7 +107,8 @@ def compression_report(
     lost = sum((m.error * m.norm) ** 2 for m in found)
     along = [[*zip(*pairs, strict=True)] for pairs in zip(*sums, strict=True)]
     ratios = tuple(_ratio(sum(after), sum(b)) for b, after in along)
-    return Report(tuple(found), (lost / total) ** 0.5 if total > 0 else 0.0, ratios)
+    error = (lost / total) ** 0.5 if total > 0 else 0.0
+    return Report(tuple(found), error, ratios, spreads(after))
 
 
 def _module(
@@ -137,6 +144,7 @@ def _module(
         ),
         random=float(((forms[1] - forms[0]) / forms[0]).abs().nan_to_num(0).mean()),
         directions=tuple(_ratio(after, before) for before, after in along),
+        fitness=worst(artifacts[1], block.factors),
     )
     return report, along
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from kfac_artifacts.artifact import Loss
 from kfac_artifacts.compress import Recipe, compress, save_artifact
 from kfac_artifacts.compress.compress_factor import compress_factor
-from kfac_artifacts.compress.fitness import fitness
+from kfac_artifacts.compress.factor_fitness import fitness
 from kfac_artifacts.factors import BlockDiagonal, Dense, Diagonal, Factor, LowRank
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import merge

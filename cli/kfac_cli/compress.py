@@ -79,7 +79,7 @@ class KeepOptions:
     "--fitness/--no-fitness",
     default=True,
     help="Whether to measure for what else than a penalty the result is fit (13 s for "
-    "a factor of 3072 rows, 0.3 s for one of 768).",
+    "a factor of 3072 rows, 1 s for one of 768).",
 )
 @max_shard_option
 @json_option

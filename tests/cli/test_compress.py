@@ -21,7 +21,7 @@ from kfac_artifacts.compress.recipes import storages
 from kfac_artifacts.format import dense_bytes, load_artifact
 from kfac_artifacts.task_vector import TaskVector
 from kfac_cli.compress import command
-from tests.artifacts import artifact, contents, rich
+from tests.artifacts import artifact, contents, plain, rich
 from tests.commands import bad, good
 from tests.compress.small import change, size
 from tests.computed import COMPUTE
@@ -62,20 +62,23 @@ def test_a_recipe_does_what_the_library_does(
     made: Path, tmp_path: Path, recipe: str
 ) -> None:
     good("compress", made / "total", "-o", tmp_path / "a", "--recipe", recipe)
-    save_artifact(
-        load_artifact(made / "total", verify=False), tmp_path / "b", recipe=recipe
-    )
+    total = load_artifact(made / "total", verify=False)
+    save_artifact(total, tmp_path / "b", recipe=recipe, fitness=True)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    options = ("--recipe", recipe, "--no-fitness")
+    good("compress", made / "total", "-o", tmp_path / "c", *options)
+    save_artifact(total, tmp_path / "d", recipe=recipe)
+    assert contents(tmp_path / "c") == contents(tmp_path / "d")
     assert "BAD" not in good("verify", tmp_path / "a")
     found = json.loads(good("inspect", tmp_path / "a", "--json"))
     assert found["bytes"] == sum(module["bytes"] for module in found["modules"])
     assert "q" in good("inspect", tmp_path / "a")
 
 
-@pytest.mark.parametrize("spelled", ["13kB", "0.013 MB"])
+@pytest.mark.parametrize("spelled", ["15kB", "0.015 MB"])
 def test_a_largest_size_is_kept(made: Path, tmp_path: Path, spelled: str) -> None:
     said = good("compress", made / "total", "-o", tmp_path / "a", "--max-size", spelled)
-    assert 10000 < size(tmp_path / "a") <= 13000
+    assert 10000 < size(tmp_path / "a") <= 15000
     assert "all blocks together" in said
     assert "BAD" not in good("verify", tmp_path / "a")
 
@@ -132,7 +135,15 @@ def test_json_says_what_is_in_the_files(made: Path, tmp_path: Path) -> None:
     assert found["bytes_dense_float32"] == dense_bytes(before)
     manifest = json.loads((tmp_path / "a" / "kfac.json").read_text())
     told = {n: f["loss"] for n, f in manifest["factors"].items() if "loss" in f}
-    assert found["losses"] == told
+    known = {
+        name: {k: v for k, v in loss.items() if v is not None}
+        for name, loss in found["losses"].items()
+    }
+    assert known == told
+    spread = found["fitness"]["inverse_error"]
+    errors = [loss.get("inverse_error") for loss in told.values()]
+    assert spread["worst"] == max(error for error in errors if error is not None)
+    assert spread["worst"] == told[spread["factor"]]["inverse_error"]
     assert found["losses"]
     assert found["factors"].keys() == manifest["factors"].keys()
     for name, about in found["factors"].items():
@@ -146,6 +157,24 @@ def test_json_says_what_is_in_the_files(made: Path, tmp_path: Path) -> None:
     for module, expected in zip(found["modules"], report.modules, strict=True):
         expected_json = {**vars(expected), "directions": list(expected.directions)}
         assert module == expected_json
+
+
+def test_fitness_has_columns_lines_and_a_verdict(made: Path, tmp_path: Path) -> None:
+    options = ("--recipe", "low-rank-4", "-o", tmp_path / "a")
+    lines = good("compress", made / "total", *options).splitlines()
+    assert lines[0].split()[-3:] == ["inverse", "null", "diagonal"]
+    assert any(line.startswith("inverse: worst 0.") for line in lines)
+    said = good("inspect", tmp_path / "a")
+    assert "inverse of A (MEMIT, GPTQ-like)" in said
+    found = json.loads(good("inspect", tmp_path / "a", "--json"))["uses"]
+    assert found["penalty"]["fit"] is True
+    assert found["input_inverse"]["fit"] is False
+    assert "several terms" in found["input_inverse"]["reason"]
+    plainly = ("--recipe", "int8", "--no-fitness", "-o", tmp_path / "b")
+    save_artifact(plain(), tmp_path / "plain")
+    lines = good("compress", tmp_path / "plain", *plainly).splitlines()
+    assert any(line.startswith("null: ") and "without" in line for line in lines)
+    assert "unknown: inverse_error" in good("inspect", tmp_path / "b")
 
 
 def test_without_a_report_nothing_is_compared(made: Path, tmp_path: Path) -> None:

@@ -4,15 +4,18 @@ All work on the same model (real sizes, random weights), the same examples, batc
 threads, each in a process of its own, in turns. All cover the same Linear layers with
 their biases, KFAC-expand, one Monte-Carlo draw, in float32; ``ours_everything`` covers
 the whole model. That they find the same factors is checked in the run. ``ours_ekfac``
-and ``ours_nearest`` are our more accurate estimators, beside which no other tool is.
+and ``ours_nearest`` are our more accurate estimators, beside which no other tool is;
+their errors on examples that are held out are printed, too.
 """
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from estimation.config import SIZES, Case
+from estimation.held_out import held_out_errors
 from estimation.report import KEYS, summarise, table
 from estimation.runner import measure, missing_peers, paper_task
 
@@ -29,6 +32,8 @@ def main() -> None:
     for peer, command in missing.items():
         print(f"{peer} is not installed, so it is not compared with: {command}")
     results = _compare(options, list(missing))
+    if options.quick or options.estimators:
+        results["held_out_error"] = _held_out(options)
     if options.paper or options.device.startswith("cuda"):
         results["paper_task"] = _paper(options)
     if options.output is not None:
@@ -96,6 +101,15 @@ def _paper(options: argparse.Namespace) -> dict[str, float]:
         f"{result['peak_bytes'] / 2**20:.0f} MiB"
     )
     return result
+
+
+def _held_out(options: argparse.Namespace) -> dict[str, float]:
+    """Hold our estimators against examples of the first model that were left out."""
+    case = _cases(options)[0]
+    errors = held_out_errors(replace(case, examples=2 * case.examples))
+    words = ", ".join(f"{name} {error:.3f}" for name, error in errors.items())
+    print(f"{case.model}: error on {case.examples} examples held out: {words}")
+    return errors
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:

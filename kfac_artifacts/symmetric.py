@@ -15,11 +15,47 @@ PANELS = 8
 """More save work (k panels cost (1 + 1/k) / 2 of a full product), fewer are faster."""
 
 
-def add_outer(total: Float[Tensor, "d d"], rows: Float[Tensor, "m d"]) -> None:
-    """Add ``rowsᵀ rows`` to the upper triangle; what is below is undefined."""
+def add_outer(
+    total: Float[Tensor, "d d"],
+    rows: Float[Tensor, "m d"],
+    others: Float[Tensor, "m d"] | None = None,
+) -> None:
+    """Add ``rowsᵀ rows`` to the upper triangle; what is below is undefined.
+
+    Args:
+        total: The sum.
+        rows: The rows.
+        others: What stands in place of the second ``rows``, if ``rowsᵀ others`` is
+            symmetric.
+    """
+    others = rows if others is None else others
     for panel in upper_panels(total):
         start = total.shape[1] - panel.shape[1]
-        panel.addmm_(rows[:, start : start + panel.shape[0]].mT, rows[:, start:])
+        panel.addmm_(rows[:, start : start + panel.shape[0]].mT, others[:, start:])
+
+
+def half_product(
+    rows: Float[Tensor, "m d"], matrix: Float[Tensor, "d d"]
+) -> Float[Tensor, "m d"]:
+    """Multiply by half of a symmetric matrix: ``U`` where ``U + Uᵀ`` is the matrix.
+
+    ``rows matrix rowsᵀ`` is ``K + Kᵀ`` with ``K = (rows U) rowsᵀ``, for little more
+    than half of the work.
+
+    Args:
+        rows: The rows.
+        matrix: A symmetric matrix.
+
+    Returns:
+        ``rows U``.
+    """
+    found = torch.empty_like(rows)
+    for panel in upper_panels(matrix):
+        start, height = matrix.shape[1] - panel.shape[1], panel.shape[0]
+        part = slice(start, start + height)
+        torch.mm(rows[:, part], panel[:, :height] / 2, out=found[:, part])
+        found[:, part].addmm_(rows[:, :start], matrix[:start, part])
+    return found
 
 
 def upper_panels(matrix: Float[Tensor, "d d"]) -> Iterator[Float[Tensor, "p q"]]:

@@ -15,6 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
 
+from kfac_artifacts.capture.products import add_gram, kernels
+
 CACHED, ROOM = 2**19, 2**26
 """Numbers of matrices that are looked at together, on a CPU and elsewhere."""
 
@@ -65,17 +67,24 @@ class Record(ABC):
     def select(self, places: Sequence[int]) -> "Record":
         """The record of some of the examples."""
 
+    @property
+    def real_positions(self) -> Float[Tensor, "n p"] | None:
+        """1 where a position is real and 0 where it is padded; or None."""
+        return None
+
     @abstractmethod
     def input_kernel(self, A: Tensor) -> Float[Tensor, "n 1 p p"]:
-        """``a A aᵀ`` of every example; of a diagonal A only the diagonal is given."""
+        """``a A aᵀ`` of every example, for a symmetric A.
+
+        Of a diagonal A only the diagonal is given.
+        """
 
     @abstractmethod
-    def pull_in(self, weights: Float[Tensor, "n p p"]) -> Tensor:
-        """``Σ_n a_nᵀ weights_n a_n``, or its diagonal where A is one."""
+    def add_inputs(self, total: Tensor, weights: Float[Tensor, "n p p"]) -> None:
+        """Add ``Σ_n a_nᵀ weights_n a_n`` to an upper triangle, weights symmetric.
 
-    @abstractmethod
-    def square_in(self, weights: Float[Tensor, "n p p"]) -> Float[Tensor, ""]:
-        """``Σ_n ‖a_nᵀ weights_n a_n‖²``, or of the diagonals where A is one."""
+        Where A is diagonal, its diagonal is added to the diagonal that the total is.
+        """
 
     @abstractmethod
     def apply(self, W: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "n p d_out"]:
@@ -114,28 +123,19 @@ class Record(ABC):
         return total
 
     def output_kernel(self, B: Float[Tensor, "d d"]) -> Float[Tensor, "n k p p"]:
-        """``g B gᵀ`` of every example and cotangent."""
-        return (self.g @ B) @ self.g.mT
+        """``g B gᵀ`` of every example and cotangent, for a symmetric B."""
+        return kernels(self.g, B, self.real_positions)
 
-    def pull_out(
-        self, weights: Float[Tensor, "n 1 p p"]
-    ) -> Float[Tensor, "d_out d_out"]:
-        """``Σ_n g_nᵀ weights_n g_n``, the mean over cotangents."""
-        rows = self.g.flatten(0, 2)
-        return rows.mT @ (weights @ self.g).flatten(0, 2) / self.g.shape[1]
+    def add_outputs(
+        self,
+        total: Float[Tensor, "d_out d_out"],
+        weights: Float[Tensor, "n 1 p p"] | None = None,
+    ) -> None:
+        """Add ``Σ_n g_nᵀ weights_n g_n`` to an upper triangle, weights symmetric.
 
-    def square_out(self, weights: Float[Tensor, "n 1 p p"]) -> Float[Tensor, ""]:
-        """``Σ_n ‖g_nᵀ weights_n g_n‖²``, of the mean over cotangents."""
-        draws, positions, width = self.g.shape[1:]
-        if draws == 1 and positions <= width:
-            product = weights @ (self.g @ self.g.mT)
-            return (product * product.mT).sum()
-        weighted = weights @ self.g
-        squares = [
-            (g.flatten(0, 1).mT @ w.flatten(0, 1)).pow(2).sum()
-            for g, w in zip(self.g, weighted, strict=True)
-        ]
-        return torch.stack(squares).sum() / draws**2
+        It is the mean over cotangents; without weights what B of KFAC adds up.
+        """
+        add_gram(total, self.g, self.real_positions, weights)
 
     def inner(self, W: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "n k"]:
         """``⟨M, W⟩``: how a change W of the weight moves f along each cotangent."""
@@ -227,21 +227,18 @@ class LinearRecord(Record):
         for g_few, a_few in zip(g.split(count), a.split(count), strict=True):
             yield g_few @ a_few
 
+    @property
+    @override
+    def real_positions(self) -> Float[Tensor, "n p"] | None:
+        return self.real
+
     @override
     def input_kernel(self, A: Tensor) -> Float[Tensor, "n 1 p p"]:
-        a = self.a
-        return (a @ A @ a.mT)[:, None]
+        return kernels(self.a[:, None], A, self.real)
 
     @override
-    def pull_in(self, weights: Float[Tensor, "n p p"]) -> Float[Tensor, "d d"]:
-        a = self.a
-        return a.flatten(0, 1).mT @ (weights @ a).flatten(0, 1)
-
-    @override
-    def square_in(self, weights: Float[Tensor, "n p p"]) -> Float[Tensor, ""]:
-        a = self.a
-        product = weights @ (a @ a.mT)
-        return (product * product.mT).sum()
+    def add_inputs(self, total: Tensor, weights: Float[Tensor, "n p p"]) -> None:
+        add_gram(total, self.a[:, None], self.real, weights[:, None])
 
     @override
     def apply(self, W: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "n p d_out"]:
@@ -311,17 +308,10 @@ class TableRecord(Record):
         return (self.same * values[..., None])[:, None]
 
     @override
-    def pull_in(self, weights: Float[Tensor, "n p p"]) -> Float[Tensor, " rows"]:
-        found = (weights * self.same).sum(2)
-        values = found.new_zeros(self.rows + 1)
-        values.index_add_(0, (self.ids % (self.rows + 1)).flatten(), found.flatten())
-        return values[:-1]
-
-    @override
-    def square_in(self, weights: Float[Tensor, "n p p"]) -> Float[Tensor, ""]:
-        same = self.same
-        found = (weights * same).sum(2, keepdim=True)
-        return (found.mT @ same @ found).sum()
+    def add_inputs(self, total: Tensor, weights: Float[Tensor, "n p p"]) -> None:
+        found = (weights * self.same).sum(2)  # zero where there is no row
+        found, ids = found.flatten().to(total.dtype), self.ids.clamp(min=0)
+        total.index_add_(0, ids.flatten(), found)
 
     @override
     def apply(self, W: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "n p d_out"]:

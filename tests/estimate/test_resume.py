@@ -66,7 +66,7 @@ def assert_equal(found: Any, expected: Any) -> None:
         ("ekfac", 3, ("summing up", 6)),
         ("ekfac-groups", 9, ("refining", None)),
         ("groups", 11, ("refining", None)),
-        ("groups", 16, ("refining", None)),
+        ("groups", 13, ("refining", None)),
     ],
 )
 def test_interrupted_runs_go_on_bit_for_bit(

@@ -5,10 +5,10 @@ form a group, whose records are kept from one pass; a block too large for that i
 recorded again for every look.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import final
+from typing import TypeAlias, final
 
 from torch import Tensor
 from typing_extensions import override
@@ -19,16 +19,18 @@ from kfac_artifacts.capture import (
     Layer,
     RecordBatch,
     Run,
-    StreamedRecords,
-    next_group,
 )
 from kfac_artifacts.choices import KEPT_BYTES
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.estimate.accumulator import factor_sums
+from kfac_artifacts.estimate.accumulator import Accumulator, factor_sums
 from kfac_artifacts.estimate.estimators.base import Cost, Estimate, Estimator
 from kfac_artifacts.estimate.estimators.nearest_fit import Fit
+from kfac_artifacts.estimate.estimators.nearest_guarded import GuardedFit
 from kfac_artifacts.estimate.estimators.nearest_power import PowerOptions
+from kfac_artifacts.estimate.recording import RecordingAccumulator, next_records
 from kfac_artifacts.factors import Factor
+
+AnyFit: TypeAlias = Fit | GuardedFit
 
 FLOAT = 4
 """Bytes of a number of the sums; float64 is for tests."""
@@ -44,7 +46,8 @@ class Nearest(Estimator):
     Attributes:
         terms: Products per block.
         shrinkage: Whether it guards against learning the noise of examples.
-        max_sweeps: Sweeps over the data after which it stops in any case.
+        max_sweeps: Sweeps over the data after which it stops in any case; a single
+            term that is guarded takes one.
         memory: Bytes of activations that may be kept at once; what does not fit is
             computed again, which changes no factor.
     """
@@ -68,17 +71,25 @@ class Nearest(Estimator):
             )
 
     @override
+    def accumulator(self, run: Run) -> Accumulator:
+        wanted = [x for x in run.coverage.layers if isinstance(x, KroneckerLayer)]
+        return RecordingAccumulator(run, wanted, self.memory)
+
+    @override
     def refine(self, run: Run, found: Estimate) -> Iterator[None]:
         todo = [
             layer
             for layer in run.coverage.layers
             if isinstance(layer, KroneckerLayer) and layer.name not in found.finished
         ]
-        options = PowerOptions(self.terms, self.shrinkage, self.max_sweeps)
         while todo:
-            group, batches = _next(run, _bearable(run, todo, self), self.memory)
+            bearable, stage = (
+                _bearable(run, todo, self),
+                f"refining {len(todo)} modules",
+            )
+            group, batches = next_records(run, found, bearable, self.memory, stage)
             fits = {
-                layer.name: Fit(_start(run, found.start, layer), options)
+                layer.name: self._fit(_start(run, found.start, layer))
                 for layer in group
             }
             _sweep(run, fits, batches)
@@ -87,6 +98,11 @@ class Nearest(Estimator):
                     _keep(run, found, name, block, fits[name])
             todo = [layer for layer in todo if layer not in group]
             yield
+
+    def _fit(self, start: tuple[Tensor, Tensor]) -> AnyFit:
+        if self.shrinkage and self.terms == 1:
+            return GuardedFit(start)
+        return Fit(start, PowerOptions(self.terms, self.shrinkage, self.max_sweeps))
 
     @override
     def blocks(self, layer: Layer, leader: Layer) -> Mapping[str, Block]:
@@ -108,7 +124,9 @@ class Nearest(Estimator):
         return {k: v for k, v in super().settings().items() if k != "memory"}
 
 
-def _sweep(run: Run, fits: Mapping[str, Fit], batches: Iterable[RecordBatch]) -> None:
+def _sweep(
+    run: Run, fits: Mapping[str, AnyFit], batches: Iterable[RecordBatch]
+) -> None:
     """Look at the batches until every block is done."""
     while not all(fit.done for fit in fits.values()):
         with run.workers.stage():
@@ -118,7 +136,7 @@ def _sweep(run: Run, fits: Mapping[str, Fit], batches: Iterable[RecordBatch]) ->
                 fit.close(run.workers, len(run.sample))
 
 
-def _look(fits: Mapping[str, Fit], batches: Iterable[RecordBatch]) -> None:
+def _look(fits: Mapping[str, AnyFit], batches: Iterable[RecordBatch]) -> None:
     """Show every batch to every block that is not done."""
     for numbers, records in batches:
         for name, record in records.items():
@@ -136,22 +154,11 @@ def _bearable(
     size, bearable = 0, list[KroneckerLayer]()
     for layer in todo:
         pair = sum(prod(sums[name].shape) for name in _shared_names(run, layer))
-        size += pair * (1 + 2 * estimator.terms) * FLOAT
+        size += pair * (1 + 4 * estimator.terms) * FLOAT
         if bearable and size > estimator.memory:
             break
         bearable.append(layer)
     return bearable
-
-
-def _next(
-    run: Run, todo: Sequence[KroneckerLayer], memory: int
-) -> tuple[list[KroneckerLayer], Iterable[RecordBatch]]:
-    """The next blocks, with records that are kept if they fit into memory."""
-    stage = f"refining {len(todo)} modules"
-    group, kept = next_group(run, todo, memory, stage)
-    if group:
-        return group, kept
-    return list(todo), StreamedRecords(run, todo, f"{stage}, one look")
 
 
 def _start(
@@ -174,7 +181,7 @@ def _tensor(factor: Factor) -> Tensor:
     return tensor
 
 
-def _keep(run: Run, found: Estimate, name: str, block: Block, fit: Fit) -> None:
+def _keep(run: Run, found: Estimate, name: str, block: Block, fit: AnyFit) -> None:
     """Put what a fit has found in the place of the factors of KFAC."""
     _, output, *_ = block.factors
     if run.workers.holds(output):

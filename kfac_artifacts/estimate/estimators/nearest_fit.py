@@ -10,14 +10,11 @@ KFAC on the error never grows (KPSVD: Koroko et al. 2022; Morwani et al. 2024). 
 terms the same is done to a subspace of r matrices: the best sum of r products of
 symmetric matrices.
 
-Few examples make both factors learn the same noise. So, unless told otherwise,
-
-- the factors of a single term are drawn towards those of KFAC, whose shape has little
-  noise, as far as their own spread over the examples says (Ledoit & Wolf 2004, with
-  KFAC as the target);
-- the scale is fitted on examples that were left out: each half of the data tells the
-  other's drift c times too large, and what that means for all of them is
-  ``2 c / (1 + c)`` (Spearman 1910; Brown 1910), since noise falls with their number.
+Few examples make both factors learn the same noise. Unless told otherwise, a single
+term is guarded against it by ``nearest_guarded``. Of several the scale is fitted on
+examples that were left out: each half of the data tells the other's drift c times too
+large, and what that means for all of them is ``2 c / (1 + c)`` (Spearman 1910; Brown
+1910), since noise falls with their number.
 """
 
 from collections.abc import Sequence
@@ -26,13 +23,13 @@ import torch
 from torch import Tensor
 
 from kfac_artifacts.capture import HALVES, Record
+from kfac_artifacts.estimate.estimators.nearest_pairs import factor_pairs
 from kfac_artifacts.estimate.estimators.nearest_power import (
     Power,
     PowerAlone,
     PowerOptions,
-    symmetric,
 )
-from kfac_artifacts.factors import Dense, Diagonal, Factor
+from kfac_artifacts.factors import Factor
 from kfac_artifacts.workers import Workers
 
 SMALLEST_SCALE = 0.02
@@ -116,37 +113,6 @@ class Fit:
 
     def terms(self) -> list[tuple[Factor, Factor]]:
         """The pairs ``(A, B)``; the first A has the trace that KFAC gives it."""
-        if self._whole.square == 0:
-            a, b = self._start  # there is nothing; copies, so that each can be saved
-            scales = [1.0] + [0.0] * (self._terms - 1)
-            return [(_factor(a * scale), _factor(b * scale)) for scale in scales]
         scale = 1.0 if self._scale is None else self._scale
-        A, B = _principal(self._whole.A, [scale * b for b in self._whole.B])
-        trace = _trace(self._start[0]) / _trace(A[0])
-        A[0], B[0] = A[0] * trace, B[0] / trace
-        pairs = list(zip(A, B, strict=True))[: self._terms]
-        return [(_factor(symmetric(a)), _factor(symmetric(b))) for a, b in pairs]
-
-
-def _principal(
-    A: Sequence[Tensor], B: Sequence[Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The same sum of products with orthogonal B as well, the largest first."""
-    flat = torch.stack([b.flatten() for b in B])
-    _, rotation = torch.linalg.eigh((flat @ flat.mT).double())
-    rotation = rotation.flip(1).to(flat.dtype)
-    turned_A = torch.einsum("ri,i...->r...", rotation.mT.to(A[0]), torch.stack([*A]))
-    turned_B = torch.einsum("ri,i...->r...", rotation.mT, torch.stack([*B]))
-    signs = [1.0 if _trace(b) >= 0 else -1.0 for b in turned_B]
-    return (
-        [sign * a for sign, a in zip(signs, turned_A, strict=True)],
-        [sign * b for sign, b in zip(signs, turned_B, strict=True)],
-    )
-
-
-def _trace(matrix: Tensor) -> Tensor:
-    return matrix.trace() if matrix.dim() == 2 else matrix.sum()
-
-
-def _factor(matrix: Tensor) -> Factor:
-    return Dense(matrix) if matrix.dim() == 2 else Diagonal(matrix)
+        B = [scale * b for b in self._whole.B]
+        return factor_pairs(self._start, self._whole.A, B, self._terms)

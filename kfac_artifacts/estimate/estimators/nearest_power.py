@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.capture import Record, gaussian
+from kfac_artifacts.estimate.estimators.nearest_pairs import symmetric, whole
 from kfac_artifacts.workers import Workers
 
 TOLERANCE = 0.02
@@ -43,13 +44,11 @@ class _Look:
     """What one look at the examples adds up, on this process.
 
     Attributes:
-        sums: For every term, of its matrix for each example.
-        square: Of the squared norms of the first term's, in float64, ``[1]``.
+        sums: For every term, of its matrix for each example: upper triangles.
         examples: How many examples these are.
     """
 
     sums: list[Tensor]
-    square: Tensor
     examples: int = 0
 
 
@@ -61,8 +60,7 @@ class Power:
 
     Args:
         start: A and B to begin with, of any scale.
-        options: How it is done; with shrinkage the factors of a single term are drawn
-            towards ``start``.
+        options: How it is done.
 
     Attributes:
         A: Inputs' matrices of the terms, orthonormal; none before the first look.
@@ -78,7 +76,6 @@ class Power:
         self.done = False
         self._terms = options.terms
         self._max_sweeps = options.max_sweeps
-        self._drawing = options.shrinkage and options.terms == 1
         self._looks = 0
         self._captured: list[float] = []  # by the terms together, after every look
         self._begin(start)
@@ -104,25 +101,17 @@ class Power:
             if self._for_inputs:
                 weights = record.output_kernel(kept).mean(1)
                 weights = weights * self._signs(term, numbers, weights)
-                sums[term] += record.pull_in(weights)
-                square = record.square_in
+                record.add_inputs(sums[term], weights)
             else:
-                weights = record.input_kernel(kept)
-                sums[term] += record.pull_out(weights)
-                square = record.square_out
-            if self._drawing:
-                self._look.square += square(weights)
+                record.add_outputs(sums[term], record.input_kernel(kept))
         self._look.examples += len(numbers)
 
     def close(self, workers: Workers) -> None:
         """End a look: set one factor of every term, and turn to the other."""
-        means, square, count = _mean_over(self._look, workers)
+        means = _mean_over(self._look, workers)
         flat = torch.stack([mean.flatten() for mean in means]).double()
         values = torch.linalg.eigvalsh(flat @ flat.mT).clamp(min=0)[-self._terms :]
         self._captured.append(float(values.sum()))
-        if self._drawing:
-            target = self._start[0] if self._for_inputs else self._start[1]
-            means = [_drawn(means[0], square, count, target)]
         for_inputs = self._for_inputs
         self._looks += 1
         if for_inputs:
@@ -148,8 +137,7 @@ class Power:
 
     def _new_look(self) -> _Look:
         like = self._start[0] if self._for_inputs else self._start[1]
-        sums = [torch.zeros_like(like) for _ in self._held]
-        return _Look(sums, like.new_zeros(1, dtype=torch.float64))
+        return _Look([torch.zeros_like(like) for _ in self._held])
 
     def inner(self, record: Record) -> Tensor:
         """``Σ_n ⟨M, Σ B M A⟩``, the mean over cotangents: what it tells of others."""
@@ -200,36 +188,24 @@ class PowerAlone(Power):
             super().add(record, numbers)
             return
         one = torch.eye(record.g.shape[2], dtype=record.g.dtype).to(record.g)
-        self._own[0].add_(record.pull_in(one.expand(len(numbers), -1, -1)))
-        self._own[1].add_(record.pull_out(one.expand(len(numbers), 1, -1, -1)))
+        record.add_inputs(self._own[0], one.expand(len(numbers), -1, -1))
+        record.add_outputs(self._own[1])
 
     @override
     def close(self, workers: Workers) -> None:
         if self._begun:
             super().close(workers)
             return
-        self._begin((workers.sum(self._own[0]), workers.sum(self._own[1])))
+        A, B = (whole(workers.sum(total)) for total in self._own)
+        self._begin((A, B))
         self._begun = True
 
 
-def _mean_over(look: _Look, workers: Workers) -> tuple[list[Tensor], float, float]:
-    """The means of what all processes have added up, and the number of examples."""
-    counted = torch.tensor([float(look.examples)], device=look.square.device)
+def _mean_over(look: _Look, workers: Workers) -> list[Tensor]:
+    """The means of what all processes have added up."""
+    counted = torch.tensor([float(look.examples)], device=look.sums[0].device)
     count = workers.sum(counted).item()
-    square = workers.sum(look.square).item() / count
-    return [workers.sum(total) / count for total in look.sums], square, count
-
-
-def _drawn(mean: Tensor, square: float, count: float, target: Tensor) -> Tensor:
-    """Draw a mean of ``count`` matrices towards a target of any scale."""
-    # The target's weight is Var(mean) / ‖mean - target‖², with the variance from
-    # ``square``, the mean of the squared norms (Ledoit & Wolf 2004).
-    norm = float(target.pow(2).sum())
-    target = target * (float((mean * target).sum()) / norm if norm > 0 else 0.0)
-    variance = (square - float(mean.pow(2).sum())) / max(count - 1, 1)
-    distance = float((mean - target).pow(2).sum())
-    weight = min(max(variance / distance, 0.0), 1.0) if distance > 0 else 0.0
-    return mean + weight * (target - mean)
+    return [whole(workers.sum(total)) / count for total in look.sums]
 
 
 def _orthonormal(matrices: Sequence[Tensor]) -> list[Tensor]:
@@ -240,8 +216,3 @@ def _orthonormal(matrices: Sequence[Tensor]) -> list[Tensor]:
     sizes = R.diagonal()
     real = sizes.abs() > 100 * torch.finfo(sizes.dtype).eps * sizes.abs().max()
     return [q.view_as(matrices[0]) for q in (Q * sizes.sign() * real).unbind(1)]
-
-
-def symmetric(matrix: Tensor) -> Tensor:
-    """The symmetric part of a matrix; a diagonal as it is."""
-    return (matrix + matrix.mT) / 2 if matrix.dim() == 2 else matrix

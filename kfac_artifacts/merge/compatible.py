@@ -16,6 +16,9 @@ from kfac_artifacts.lineage import named_sources
 
 logger = logging.getLogger(__name__)
 
+MOST_EXAMPLES = 2**53 - 1
+"""Whole numbers up to it are exact wherever JSON is read."""
+
 
 def check_same(artifacts: Sequence[Artifact]) -> None:
     """Refuse artifacts that do not belong together, with all differences at once."""
@@ -95,6 +98,12 @@ def merged_sources(
             kept.remove(same[0])
     if not kept:
         raise MismatchError("nothing is left: every task was excluded")
+    size = sum(source.data.size for source in kept)
+    if size > MOST_EXAMPLES:
+        raise MismatchError(
+            f"the tasks have {size} examples together, more than the {MOST_EXAMPLES} "
+            "that an artifact can tell of; merge fewer"
+        )
     return tuple(kept)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from border_cases import BORDER, border_cases
 from breaking import Case
 from compressed_breaks import compressed_manifest_cases
@@ -22,8 +21,10 @@ from eigen_cases import EIGEN, eigen_cases
 from file_cases import file_cases
 from inputs_cases import INPUTS, inputs_cases
 from manifest_cases import manifest_cases
+from meaning import form, task_vector
+from merge_cases import CASES as MERGES, made
+from merge_results import joined, merged
 from schema_cases import schema_cases
-from stored import Stored
 from task_vectors import VALID, applications, sums, task_vector_cases
 from valid_cases import CASES
 from value_cases import value_cases
@@ -45,6 +46,7 @@ def main(root: Path) -> None:
         invalid[case.name] = case.to_json()
     (root / "index.json").write_bytes(dump({"valid": [*valid], "invalid": invalid}))
     write_task_vectors(root / "task_vectors")
+    write_merges(root / "merge")
 
 
 def write_task_vectors(root: Path) -> None:
@@ -60,6 +62,24 @@ def write_task_vectors(root: Path) -> None:
         invalid[case.name] = case.to_json()
     index = {"valid": [*VALID], "invalid": invalid}
     index |= {"sums": sums(), "applications": applications()}
+    (root / "index.json").write_bytes(dump(index))
+
+
+def write_merges(root: Path) -> None:
+    """Write the cases of section 11: artifacts, and what comes of them."""
+    shutil.rmtree(root, ignore_errors=True)
+    drafts, index = made(), {}
+    for name, draft in drafts.items():
+        files = {"kfac.json": compact(draft.manifest)} | draft.files
+        write(root / "artifacts" / name, files)
+    for name, (operation, of, exclude, cites) in MERGES.items():
+        index[name] = {"operation": operation, "of": of, "exclude": exclude}
+        if cites:
+            index[name] |= {"cites": cites.split()}
+            continue
+        added, taken = ([drafts[one] for one in each] for each in (of, exclude))
+        found = joined(added) if operation == "join" else merged(added, taken)
+        write(root / "expected" / name, {"expected.json": compact(found)})
     (root / "index.json").write_bytes(dump(index))
 
 
@@ -106,62 +126,6 @@ def expected(draft: Draft) -> dict[str, Any]:
         "drift": sum(scaled),
         "digest": draft.digest,
     }
-
-
-def task_vector(shape: list[int], seed: int) -> np.ndarray:
-    """Make values that differ along every axis."""
-    count = int(np.prod(shape))
-    values = (np.arange(1, count + 1) * 7 + 3 * seed) % 11 - 5.0
-    return (values / 4).reshape(shape)
-
-
-def form(block: dict[str, Any], tau: dict[str, np.ndarray], draft: Draft) -> float:
-    """Evaluate the quadratic form of a block with the whole matrix, in float64."""
-    matrices = {name: f.matrix.astype(float) for name, f in draft.factors.items()}
-    if block["kind"] == "gramian":
-        G = sum(matrices[term["G"]] for term in block["terms"])
-        return quadratic(tau[block["parameter"]], G)
-    W = arranged(block, tau)
-    if block["kind"] == "diagonal":
-        return quadratic(W, matrices[block["terms"][0]["S"]])
-    if "constant" in block:  # the last coordinate of A is no input of W
-        for term in block["terms"]:
-            matrices[term["A"]] = matrices[term["A"]][:-1, :-1]
-    if block["kind"] == "inputs":
-        return quadratic(W, np.kron(np.eye(len(W)), matrices[block["terms"][0]["A"]]))
-    G = sum(np.kron(matrices[t["B"]], matrices[t["A"]]) for t in block["terms"])
-    if block["kind"] == "eigen":
-        G = G + correction(*(draft.factors[block["terms"][0][role]] for role in "ABS"))
-    return quadratic(W, G)
-
-
-def arranged(block: dict[str, Any], tau: dict[str, np.ndarray]) -> np.ndarray:
-    """Arrange a weight and its bias as W."""
-    bias = None if block["bias"] is None else tau[block["bias"]]
-    weight = tau[block["weight"]]
-    if "part" in block:
-        weight = weight[block["part"]]
-        bias = None if bias is None else bias[block["part"]]
-    if block["layout"] == "rows":
-        W = weight.reshape(len(weight), -1)
-    else:
-        W = weight.reshape(-1, weight.shape[-1]).T
-    return W if bias is None else np.column_stack([W, bias])
-
-
-def correction(A: Stored, B: Stored, S: Stored) -> np.ndarray:
-    """Put S in the place of the products of the values of A and B."""
-    u, v = A.fields["vectors"], B.fields["vectors"]
-    basis = np.kron(v, u).astype(float)
-    products = np.outer(B.fields["values"], A.fields["values"]).reshape(-1)
-    change = np.diag(S.matrix).astype(float) - products
-    return basis.T @ (change[:, None] * basis)
-
-
-def quadratic(W: np.ndarray, G: np.ndarray) -> float:
-    """Evaluate ``vec(W)ᵀ G vec(W)``; vec flattens rows."""
-    vector = W.reshape(-1)
-    return float(vector @ G @ vector)
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ def _block_to_json(planned: "PlannedBlock", storages: list[str]) -> dict[str, An
         "parameters": {name: list(shape) for name, shape in planned.shapes.items()},
         "positions": planned.positions,
         "factors": {
-            name: {"dim": dim, "structure": planned.structures[name]}
+            name: {"dim": dim, "structure": planned.structures[name].name}
             for name, dim in planned.dims.items()
         },
         "shared": sorted(planned.shared),

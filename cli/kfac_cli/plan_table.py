@@ -24,11 +24,15 @@ def grouped(blocks: "Sequence[PlannedBlock]") -> list[list[object]]:
     ]
 
 
+def _in_short(structure: str) -> str:
+    return "" if structure == "dense" else f" {structure.replace('_', '-')}"
+
+
 def _row(planned: "PlannedBlock") -> tuple[object, ...]:
     factors = " ".join(
         f"{name.rsplit('.', 1)[-1]} {dim}"
         + ("*" if name in planned.shared else "")
-        + ("" if planned.structures[name] == "dense" else " diagonal")
+        + _in_short(planned.structures[name].name)
         for name, dim in planned.dims.items()
     )
     positions = "?" if planned.positions is None else planned.positions

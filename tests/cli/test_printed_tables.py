@@ -29,7 +29,7 @@ def printed(
     monkeypatch: pytest.MonkeyPatch, width: int | None, rows: list[list[object]]
 ) -> list[str]:
     size = os.terminal_size((width or 80, 24))
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: size)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: size)
     with contextlib.redirect_stdout(Stream(width)) as stream:
         print_table(HEADER, rows)
     return stream.getvalue().split("\n")[:-1]

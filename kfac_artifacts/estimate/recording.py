@@ -60,6 +60,8 @@ class RecordingAccumulator(Accumulator):
 
     @override
     def end_of_batch(self, loaded: Loaded) -> None:
+        if not self._wanted:  # other processes may be past their batches: ask them not
+            return
         records = self._recorder.take()
         if not self._kept:
             memory = self._memory * len(loaded.ordinals)

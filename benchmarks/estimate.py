@@ -45,7 +45,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("--quick", action="store_true", help="a smaller model, in less than a minute")
+    add("--quick", action="store_true", help="a smaller model, in a few minutes")
     add(
         "--estimators",
         action="store_true",

@@ -138,7 +138,7 @@ def command(
 
     drawing.vectors()
     estimating.check(drawing)
-    running.check()
+    running.check(means=means)
     recipe = storing.parse()
     checkpoint = writing.claim([model, data])
     check_model(model)

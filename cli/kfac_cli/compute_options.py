@@ -142,8 +142,10 @@ class RunOptions:
         """The cotangents of the engine unless others are asked for."""
         return "orthogonal" if self.native else "mc"
 
-    def check(self) -> None:
+    def check(self, *, means: bool) -> None:
         """Refuse what the engine cannot do."""
+        if means and not self.native:
+            raise click.UsageError("--means does not go with --engine curvlinops")
         if not self.native and (self.resume or self.shard):
             raise click.UsageError("--resume and --shard go with the native engine")
 

@@ -128,7 +128,11 @@ def _report(output: Path, merged: "Header", *, as_json: bool) -> None:
         console.print_json(result)
         return
     rows = [[name, f"{w:.4f}"] for name, w in weights(merged.provenance).items()]
-    print_table(["task", "effective weight"], rows)
+    by_size = merged.provenance.weighting == WEIGHTINGS[0]
+    title = (
+        "effective weight" if by_size else "share of size; A is weighed by positions"
+    )
+    print_table(["task", title], rows)
     if worst is not None:
         values = sorted(error.relative for error in errors.values())
         error = errors[worst]

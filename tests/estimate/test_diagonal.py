@@ -12,10 +12,11 @@ from kfac_artifacts.artifact import (
     Cotangents,
     DiagonalBlock,
     GramianBlock,
+    Layout,
     NamedConfig,
 )
 from kfac_artifacts.compress import compression_report, save_artifact
-from kfac_artifacts.errors import FormatError
+from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.estimate import DiagonalGramian, Effort, Kfac
 from kfac_artifacts.factors import Diagonal
 from kfac_artifacts.fidelity import fidelity
@@ -202,6 +203,14 @@ def test_it_is_planned() -> None:
     assert usual.flops is not None
     assert found.flops is not None
     assert found.flops.inputs == 0
+
+
+def test_values_that_do_not_fit_are_refused() -> None:
+    """Nearly as many as there are entries, too: 13 for 3 x 5 would be 4 a row."""
+    block = DiagonalBlock("w", None, Layout.ROWS, (("S",),))
+    for count in (13, 16, 30):
+        with pytest.raises(FactorError, match=rf"need \[1, {count}\]"):
+            block.product(torch.zeros(3, 5), {"S": Diagonal(torch.ones(count))})
 
 
 def test_a_factor_that_is_not_diagonal_is_refused(tmp_path: Path) -> None:

@@ -319,6 +319,10 @@ def test_cotangents_do_not_go_with_it(tmp_path: Path) -> None:
     )
     assert done.exit_code == 2
     assert "goes forward only" in done.output
+    words = ("compute", "model", "data.csv", "-o", tmp_path / "a", "--means")
+    done = kfac(*words, "--engine", "curvlinops")
+    assert done.exit_code == 2
+    assert "does not go with --engine curvlinops" in done.output
 
 
 @pytest.mark.parametrize("estimator", [Kfac(), Inputs()], ids=lambda e: e.name)

@@ -47,7 +47,7 @@ class DiagonalBlock(LinearBlock):
     def product(self, W: Matrix, factors: FactorMapping) -> Matrix:
         S = factors[self.terms[0][0]].diagonal()
         if len(S) != W.numel():
-            self.require_shape(W, (W.shape[0], len(S) // max(W.shape[0], 1)))
+            self.require_shape(W, (1, len(S)))  # of whatever rows, another number
         return S.view_as(W) * W
 
     @classmethod

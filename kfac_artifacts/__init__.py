@@ -75,7 +75,12 @@ if TYPE_CHECKING:
 
     # task vectors: adding, applying, evaluating
     from kfac_artifacts.task_vector import (
+        Actmat as Actmat,
+        IsoC as IsoC,
+        IsoCts as IsoCts,
         TaskVector as TaskVector,
+        Ties as Ties,
+        Tsv as Tsv,
         merge_task_vectors as merge_task_vectors,
     )
     from kfac_artifacts.sources import apply as apply
@@ -93,7 +98,10 @@ if TYPE_CHECKING:
     from kfac_artifacts.estimate import Estimator as Estimator
     from kfac_artifacts.factors import Factor as Factor
     from kfac_artifacts.format import Storage as Storage
-    from kfac_artifacts.task_vector import Merging as Merging
+    from kfac_artifacts.task_vector import (
+        MergeMethod as MergeMethod,
+        Merging as Merging,
+    )
     from kfac_artifacts.train import Penalty as Penalty, Regime as Regime
 
     # errors

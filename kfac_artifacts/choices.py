@@ -52,7 +52,17 @@ OPTIMIZERS = Variants(
     "optimizer",
     {"adamw": "train.optimizers:adamw", "adamw8bit": "train.optimizers:adamw8bit"},
 )
-MERGES = Variants("merge method", {"sum": "task_vector.merging.sum:Sum"})
+MERGES = Variants(
+    "merge method",
+    {
+        "sum": "task_vector.merging.sum:Sum",
+        "ties": "task_vector.merging.ties:Ties",
+        "tsv": "task_vector.merging.tsv:Tsv",
+        "iso-c": "task_vector.merging.iso_c:IsoC",
+        "iso-cts": "task_vector.merging.iso_cts:IsoCts",
+        "actmat": "task_vector.merging.actmat:Actmat",
+    },
+)
 
 WEIGHTINGS = ("size", "positions")
 """What merging may weigh the inputs of tasks by; see ``Provenance.weighting``."""

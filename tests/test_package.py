@@ -17,7 +17,7 @@ from kfac_artifacts.compress.forms.base import Form
 from kfac_artifacts.estimate.estimators.base import Estimator
 from kfac_artifacts.format.storage.base import Storage
 from kfac_artifacts.lazy import Variants
-from kfac_artifacts.task_vector.merging.base import Merging
+from kfac_artifacts.task_vector.merging.base import MergeMethod, Merging
 from kfac_artifacts.train.penalties.base import Penalty
 from kfac_artifacts.train.regimes.base import Regime
 from tests.artifacts import artifact, tau
@@ -80,7 +80,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "optimizer": lambda found: isinstance(
         found([torch.zeros(2, requires_grad=True)], 0.1, 0.0), torch.optim.Optimizer
     ),
-    "merge method": lambda found: issubclass(found, Merging),
+    "merge method": lambda found: issubclass(found, Merging | MergeMethod),
 }
 
 

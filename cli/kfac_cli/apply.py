@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from kfac_artifacts.choices import DTYPES
+from kfac_artifacts.errors import listed
 from kfac_cli import console
 from kfac_cli.given import check_vectors
 from kfac_cli.groups import group
-from kfac_cli.options import WriteOptions, json_option, method_option
+from kfac_cli.merge_options import MergeOptions
+from kfac_cli.options import WriteOptions, json_option
 from kfac_cli.parameters import DIRECTORY, NAMED
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ MOST_SHOWN = 20
     help="Factor of the task vectors: one for all, or repeated, one for each. "
     "[default: 1]",
 )
-@method_option
+@group(MergeOptions)
 @click.option(
     "--dtype",
     type=click.Choice(DTYPES),
@@ -43,7 +45,7 @@ def command(
     vectors: tuple[Path, ...],
     writing: WriteOptions,
     alphas: tuple[float, ...],
-    method: str,
+    merging: MergeOptions,
     dtype: str | None,
     as_json: bool,
 ) -> None:
@@ -52,12 +54,14 @@ def command(
     Everything else stays as it is: heads and decoders that were not trained, names,
     files and number types of the weights, configuration, tokenizer, processor and the
     modules of sentence-transformers. Pickles, code and other weights are not copied; it
-    is said which. A negative factor makes the model forget a task.
+    is said which. A negative factor makes the model forget a task. Whatever the method,
+    a task vector is multiplied by its factor first.
 
     \b
     Example:
         kfac apply sentence-transformers/all-MiniLM-L6-v2 tau-a tau-b -o merged
         kfac apply openai/clip-vit-base-patch32 tau --alpha 0.5 -o half
+        kfac apply my-model tau-a tau-b --method ties --keep 10% -o merged
     """
     from kfac_artifacts.sources import check_model
 
@@ -69,6 +73,7 @@ def command(
     check_model(model)
     writing.check_free([model, *vectors])
     check_vectors(vectors)
+    method = merging.method()
     from kfac_artifacts.sources import apply
     from kfac_artifacts.task_vector import TaskVector
 
@@ -103,6 +108,9 @@ def _print(done: "Applied", vectors: int) -> None:
         f"{done.path}: {count} added to {len(done.changed)} of {done.tensors} tensors, "
         f"in {', '.join(done.dtypes)}"
     )
+    if done.averaged:
+        names = listed(done.averaged)
+        click.echo(f"merged by the mean, {len(done.averaged)} parameters: {names}")
     if done.lost > 0:
         percent = 100 * done.lost
         shown = f"{percent:.0f}" if percent >= 10 else f"{percent:.2g}"

@@ -12,11 +12,11 @@ from kfac_cli.data import EncodeOptions
 from kfac_cli.given import check_plot, check_vectors
 from kfac_cli.groups import group, option
 from kfac_cli.heads import HeadOptions
+from kfac_cli.merge_options import MergeOptions
 from kfac_cli.options import (
     ModelOptions,
     batch_size_option,
     json_option,
-    method_option,
     plot_option,
 )
 from kfac_cli.parameters import NAMED
@@ -69,7 +69,7 @@ class ScoreOptions:
 @click.argument("model", type=NAMED)
 @click.argument("pairs", metavar="TAU=DATA...", type=NAMED, nargs=-1, required=True)
 @group(ScoreOptions)
-@method_option
+@group(MergeOptions)
 @plot_option
 @group(HeadOptions)
 @group(TaskDataOptions)
@@ -81,7 +81,7 @@ def command(
     model: str,
     pairs: tuple[str, ...],
     scored: ScoreOptions,
-    method: str,
+    merging: MergeOptions,
     plot: Path | None,
     head: HeadOptions,
     reading: TaskDataOptions,
@@ -113,6 +113,7 @@ def command(
     check_vectors(map(Path, data))
     check_model(model)
     opened = reading.read(data)
+    method = merging.method()
     from kfac_artifacts.evaluate import evaluate, plot_evaluation
 
     network = loading.load(model)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kfac_artifacts.choices import DTYPES, KEPT_BYTES, MERGES, STORAGES
+from kfac_artifacts.choices import DTYPES, KEPT_BYTES, STORAGES
 from kfac_cli.groups import Option, option, shared
 from kfac_cli.parameters import COUNT, DIRECTORY, FILE, NATURAL, Size
 
@@ -18,13 +18,6 @@ if TYPE_CHECKING:
     from kfac_artifacts.hub import Hub
     from kfac_artifacts.network import Network
 
-method_option = click.option(
-    "--method",
-    type=click.Choice(list(MERGES)),
-    default="sum",
-    show_default=True,
-    help="How the task vectors are merged.",
-)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 max_shard_option = click.option(
     "--max-shard-size",

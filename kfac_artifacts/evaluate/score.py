@@ -94,7 +94,8 @@ def evaluate(
         tasks: The task vectors to add, each with examples of its task.
         alphas: Factors of what all are merged to.
         modes: ``linear``, ``plain`` or both.
-        method: How they are merged: a name out of ``choices.MERGES``, or a class.
+        method: How they are merged: a name out of ``choices.MERGES``, a method with
+            its settings such as ``Ties(keep=0.1)``, or a class of ``Merging``.
         batch_size: Examples per forward pass.
         progress: Called with the number of examples just done, in every mode.
 

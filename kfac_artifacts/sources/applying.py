@@ -52,6 +52,8 @@ class Applied:
         lost: Norm of what rounding took, relative to the norm of what was added.
         files: The files written, relative to the directory.
         left_out: Files and folders of the model that were not copied, with the reason.
+        averaged: Parameters of which the mean was added, as the method says nothing of
+            them.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class Applied:
     lost: float
     files: tuple[str, ...]
     left_out: Mapping[str, str]
+    averaged: tuple[str, ...]
 
 
 def apply(
@@ -86,7 +89,8 @@ def apply(
         vectors: Task vectors of that model.
         path: The directory to write.
         alphas: Factor of each task vector; None for 1.
-        method: How they are merged: a name out of ``choices.MERGES``, or a class.
+        method: How they are merged: a name out of ``choices.MERGES``, a method with
+            its settings such as ``Ties(keep=0.1)``, or a class of ``Merging``.
         dtype: Number type of everything that is written; None to keep each tensor's.
         replace: Whether what is at ``path`` may be replaced.
 
@@ -131,6 +135,7 @@ def apply(
         lost,
         tuple(files),
         kept.left_out,
+        merging.averaged,
     )
 
 

@@ -8,8 +8,16 @@ if TYPE_CHECKING:
     from kfac_artifacts.task_vector.head import ClassifierHead as ClassifierHead
     from kfac_artifacts.task_vector.manifest import read_manifest as read_manifest
     from kfac_artifacts.task_vector.merging import (
+        Actmat as Actmat,
+        Begin as Begin,
+        IsoC as IsoC,
+        IsoCts as IsoCts,
+        MergeMethod as MergeMethod,
         Merging as Merging,
         Method as Method,
+        Ties as Ties,
+        Tsv as Tsv,
+        choose_method as choose_method,
         merge_task_vectors as merge_task_vectors,
         merging_by as merging_by,
     )

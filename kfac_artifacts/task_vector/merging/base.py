@@ -1,26 +1,31 @@
 """What every method has that makes one task vector of several."""
 
 import functools
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, TypeAlias
 
+import torch
 from torch import Tensor
 
 from kfac_artifacts.artifact import Json
 from kfac_artifacts.choices import MERGES
-from kfac_artifacts.errors import MismatchError
+from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.task_vector.vector import TaskVector, joint_base
 
 
 class Merging(ABC):
     """Several task vectors that become one, a parameter at a time.
 
-    What a method needs to know of all parameters it finds out when it is made.
+    What a method needs to know of all parameters it finds out when the first change is
+    asked for: by then it is known that the task vectors are of one model.
 
     Attributes:
         vectors: The task vectors.
-        alphas: A factor each.
+        alphas: A factor each, which the task vector is multiplied by before anything
+            else is done.
 
     Raises:
         MismatchError: If there is no task vector, or the counts differ.
@@ -48,16 +53,100 @@ class Merging(ABC):
             if name in vector.tensors
         ]
 
+    def all_terms(self, name: str) -> list[Tensor]:
+        """The scaled changes of a parameter by every task vector, zero if it stood."""
+        like = self.terms(name)[0]
+        return [
+            alpha * vector.tensors[name]
+            if name in vector.tensors
+            else torch.zeros_like(like)
+            for vector, alpha in zip(self.vectors, self.alphas, strict=True)
+        ]
+
+    def mean(self, name: str) -> Tensor:
+        """The mean over all task vectors; one that did not move it counts as zero."""
+        return functools.reduce(operator.add, self.terms(name)) / len(self.vectors)
+
     @abstractmethod
     def change(self, name: str) -> Tensor:
         """Give the merged change of a parameter, of its shape."""
+
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """Parameters that get the mean, because the method says nothing of them."""
+        return ()
 
     def describe(self) -> dict[str, Json]:
         """What a model that it was applied to says of it."""
         return {"method": type(self).__name__}
 
 
-Method: TypeAlias = str | type[Merging]
+Begin: TypeAlias = Callable[[Sequence[TaskVector], Sequence[float]], Merging]
+"""Begins to merge task vectors with a factor each."""
+Method: TypeAlias = str | Begin
+"""A name out of ``choices.MERGES``, a ``MergeMethod``, or a class of ``Merging``."""
+
+
+@dataclass(frozen=True)
+class MergeMethod(ABC):
+    """A method with its settings: its fields are what may be chosen about it.
+
+    Attributes:
+        name: What it is called by the command, and by models that it made.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def __call__(
+        self, vectors: Sequence[TaskVector], alphas: Sequence[float]
+    ) -> Merging:
+        """Begin to merge.
+
+        Args:
+            vectors: At least one task vector.
+            alphas: One factor each.
+
+        Returns:
+            What gives every merged change.
+
+        Raises:
+            MismatchError: If something does not belong together.
+            SettingsError: If a setting does not fit these task vectors.
+        """
+
+    def describe(self) -> dict[str, Json]:
+        """Name the method, and its settings."""
+        return {"method": self.name, "settings": asdict(self)}
+
+
+def choose_method(name: str, **settings: Any) -> Begin:
+    """Make the method of a name.
+
+    Args:
+        name: One of ``choices.MERGES``.
+        settings: Its settings; those not given are as usual.
+
+    Returns:
+        The method.
+
+    Raises:
+        SettingsError: If there is none of that name, it has no such setting, or a
+            setting is impossible.
+    """
+    kind = MERGES[name]
+    for setting in sorted(settings.keys() - _settings_of(kind)):
+        having = [n for n, other in MERGES.items() if setting in _settings_of(other)]
+        raise SettingsError(
+            f"{setting} does not go with the merge method {name}, but with "
+            f"{', '.join(having) or 'none'}"
+        )
+    begin: Begin = kind(**settings) if issubclass(kind, MergeMethod) else kind
+    return begin
+
+
+def _settings_of(kind: type) -> set[str]:
+    return {s.name for s in fields(kind)} if issubclass(kind, MergeMethod) else set()
 
 
 def merging_by(
@@ -66,7 +155,8 @@ def merging_by(
     """Begin to merge task vectors.
 
     Args:
-        method: A name out of ``choices.MERGES``, or a class.
+        method: A name out of ``choices.MERGES``, a method with its settings, or a class
+            of ``Merging``.
         vectors: At least one task vector.
         alphas: One factor each.
 
@@ -77,8 +167,8 @@ def merging_by(
         MismatchError: If there is no task vector, or the counts differ.
         SettingsError: If there is no such method.
     """
-    kind = MERGES[method] if isinstance(method, str) else method
-    return kind(vectors, alphas)
+    begin = choose_method(method) if isinstance(method, str) else method
+    return begin(vectors, alphas)
 
 
 def merge_task_vectors(
@@ -88,8 +178,9 @@ def merge_task_vectors(
 
     Args:
         vectors: At least one task vector.
-        alphas: One factor each.
-        method: A name out of ``choices.MERGES``, or a class.
+        alphas: One factor each; whatever the method, τ_t is multiplied by it first.
+        method: A name out of ``choices.MERGES``, a method with its settings such as
+            ``Ties(keep=0.1)``, or a class of ``Merging``.
 
     Returns:
         One task vector, without head, settings and metrics.

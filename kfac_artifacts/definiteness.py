@@ -1,44 +1,24 @@
 """Whether blocks are semidefinite: else a penalty rewards some drift."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact, Block
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import (
-    BlockDiagonal,
-    Dense,
+    CLEARLY,
     Factor,
-    Pruned,
     eigenvalue_ratio,
-    floats,
+    lowest,
+    rounding,
 )
 from kfac_artifacts.seeding import seeded
 
-CLEARLY = 1e-2
-"""How negative λ_min / λ_max may be. Rounding gives some thousandths, which do no harm;
-pruning gives tenths, and training runs away along what is rewarded."""
-STORED = 1e-5
-"""What is allowed of factors on disk that are stored exactly."""
 SMALL = 64
 """Size of a sum of terms of which all eigenvalues are computed."""
-
-
-def tolerance(artifact: Artifact, name: str) -> float:
-    """How negative λ_min / λ_max of a factor may be, by what rounding does to it.
-
-    Args:
-        artifact: The artifact; of one in memory, nothing says how it was rounded.
-        name: Of the factor.
-
-    Returns:
-        The largest share of the largest eigenvalue.
-    """
-    return STORED if artifact.factors.is_exact(name) else CLEARLY
 
 
 def check_definite(
@@ -51,8 +31,8 @@ def check_definite(
         factors: Its factors, where they have been read already.
 
     Raises:
-        FactorError: If a factor, or a sum of terms, has an eigenvalue that is more
-            negative than its ``tolerance`` allows.
+        FactorError: If a factor has an eigenvalue that is more negative than
+            ``rounding`` explains, or a sum of terms a clearly negative one.
     """
     held = artifact.factors if factors is None else factors
     looked_at: set[str] = set()
@@ -63,7 +43,7 @@ def check_definite(
             continue
         for own in block.factors:
             if own not in looked_at:
-                allowed = tolerance(artifact, own)
+                allowed = rounding(exact=artifact.factors.is_exact(own))
                 refuse_indefinite(own, lowest(held[own], allowed), allowed)
         looked_at |= set(block.factors)
 
@@ -86,62 +66,6 @@ def refuse_indefinite(name: str, ratio: float, allowed: float) -> None:
             "with `kfac compress`, which repairs that, or allow it all the same "
             "(--allow-indefinite)"
         )
-
-
-def lowest(factor: Factor, allowed: float) -> float:
-    """Find λ_min / λ_max where it may matter.
-
-    Args:
-        factor: A finite symmetric factor.
-        allowed: How negative the ratio may be.
-
-    Returns:
-        The ratio, from float64; zero where a Cholesky decomposition shows that it is
-        not below ``-allowed``.
-    """
-    matrices = list(_matrices(factor))
-    if matrices and _raised_is_definite(matrices, allowed):
-        return 0.0
-    return eigenvalue_ratio(*factor.to(dtype=torch.float64).eigenvalue_range())
-
-
-def dear_rows(factor: Factor) -> int:
-    """Rows of the largest matrix that has to be formed for eigenvalues; 0 if none."""
-    if isinstance(factor, BlockDiagonal):
-        runs: list[list[int]] = factor.configuration["blocks"]
-        return max(size for _, size in runs)
-    return factor.dim if isinstance(factor, Dense | Pruned) else 0
-
-
-def _matrices(factor: Factor) -> Iterator[Tensor]:
-    """Stacks of the matrices of which eigenvalues are dear; none if they are cheap."""
-    if isinstance(factor, BlockDiagonal):
-        yield from map(floats, factor.runs)
-    elif isinstance(factor, Dense | Pruned):
-        yield factor.to_dense()[None]
-
-
-def _raised_is_definite(stacks: list[Tensor], allowed: float) -> bool:
-    """Whether all have a Cholesky decomposition once their diagonals are raised."""
-    unit = max(float(stack.abs().max()) for stack in stacks)
-    if unit == 0:
-        return True
-    scaled = [stack / unit for stack in stacks]  # no sum is beyond the number type
-    shift = allowed * max(_largest(stack) for stack in scaled)
-    for stack in scaled:
-        stack.diagonal(dim1=-2, dim2=-1).add_(shift)
-    infos = [torch.linalg.cholesky_ex(stack).info for stack in scaled]
-    return not any(bool(info.any()) for info in infos)
-
-
-def _largest(matrices: Tensor) -> float:
-    """The largest eigenvalue of a stack, from below, by power iteration."""
-    tiny = torch.finfo(matrices.dtype).tiny
-    x = matrices.diagonal(dim1=-2, dim2=-1)[..., None].abs().sqrt()
-    for _ in range(10):
-        x = matrices @ (x / x.norm(dim=-2, keepdim=True).clamp(min=tiny))
-    x = x / x.norm(dim=-2, keepdim=True).clamp(min=tiny)
-    return float((x * (matrices @ x)).sum(dim=(-2, -1)).max())
 
 
 def extreme_ratio(block: Block, factors: Mapping[str, Factor]) -> float:

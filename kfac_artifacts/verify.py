@@ -7,15 +7,17 @@ from pathlib import Path
 import torch
 
 from kfac_artifacts.artifact import Artifact, BaseModel, Block
-from kfac_artifacts.definiteness import dear_rows, extreme_ratio, tolerance
+from kfac_artifacts.definiteness import extreme_ratio
 from kfac_artifacts.errors import FactorError, FormatError, listed
-from kfac_artifacts.factors import Factor, eigenvalue_ratio
+from kfac_artifacts.factors import (
+    MOST_ROWS,
+    Factor,
+    dear_rows,
+    eigenvalue_ratio,
+    rounding,
+)
 from kfac_artifacts.format import check_hashes, load_artifact
 from kfac_artifacts.progress import Advance, unseen
-
-MOST_ROWS = 16384
-"""Rows of a matrix of which eigenvalues are computed: a small file of a pruned factor
-may stand for a larger one."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def _factor_findings(artifact: Artifact, progress: Advance) -> Iterator[Finding]
             factor = artifact.factors[name]
             if name not in summed:
                 ratios[name] = _ratio(factor)
-                _check_ratio(ratios[name], tolerance(artifact, name))
+                allowed = rounding(exact=artifact.factors.is_exact(name))
+                _check_ratio(ratios[name], allowed)
             count += 1
         except (FormatError, FactorError) as error:
             yield Finding(False, name, str(error))

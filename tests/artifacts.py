@@ -1,6 +1,7 @@
 """Small artifacts: of a layer, a norm and a table, of the least, or of every kind."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,15 @@ def symmetric(dim: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     values = torch.randint(-8, 9, (dim, dim), generator=generator) / 4
     return values + values.mT
+
+
+def dominant(dim: int, seed: int) -> Tensor:
+    """Draw a definite matrix that every number type holds exactly, too.
+
+    A power of two above the sum of each row is its diagonal.
+    """
+    size = float(2 ** math.ceil(math.log2(4 * dim)))
+    return symmetric(dim, seed).fill_diagonal_(size)
 
 
 def psd(dim: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -137,9 +147,9 @@ def small(dims: tuple[int, int, int] = (3, 2, 4), seed: int = 0) -> Artifact:
     d_in, d_out, entries = dims
     shapes = {"l.weight": (d_out, d_in), "l.bias": (d_out,), "norm": (entries,)}
     factors: dict[str, Factor] = {
-        "l/A": Dense(symmetric(d_in + 1, 3 * seed + 1)),
-        "l/B": Dense(symmetric(d_out, 3 * seed + 2)),
-        "norm/G": Dense(symmetric(entries, 3 * seed + 3)),
+        "l/A": Dense(dominant(d_in + 1, 3 * seed + 1)),
+        "l/B": Dense(dominant(d_out, 3 * seed + 2)),
+        "norm/G": Dense(dominant(entries, 3 * seed + 3)),
     }
     blocks: dict[str, Block] = {
         "l": KroneckerBlock("l.weight", "l.bias", ROWS, (("l/A", "l/B"),)),

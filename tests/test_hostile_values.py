@@ -40,9 +40,7 @@ NAN, INF = float("nan"), float("inf")
 def saved(path: Path, storage: str, **factors: Factor) -> Path:
     of = artifact(1, dtype=torch.float32)
     save_artifact(
-        with_factors(of, factors),
-        path,
-        storage=storage,
+        with_factors(of, factors), path, storage=storage, allow_indefinite=True
     )
     return path
 

@@ -11,9 +11,11 @@ from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
 from kfac_artifacts.choices import ESTIMATORS
 from kfac_artifacts.compress import Recipe, save_artifact
 from kfac_artifacts.errors import MismatchError
+from kfac_artifacts.factors import Dense
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import join_parts
-from tests.artifacts import artifact
+from tests.artifacts import artifact, with_factors
+from tests.commands import kfac
 from tests.computed import compute
 from tests.estimate.test_nearest import tiny
 
@@ -86,3 +88,20 @@ def test_joined_parts_that_were_compressed_are_a_new_artifact(tmp_path: Path) ->
         assert small[-1].provenance.sources[0].digest == original.digest
     joined = join_parts(small)
     assert [source.digest for source in joined.provenance.sources] == [None]
+
+
+def test_joining_what_is_indefinite_has_to_be_asked_for(tmp_path: Path) -> None:
+    _, (low, high) = halves(ESTIMATORS["kfac"]())
+    name = next(iter(high.factors))
+    negative = Dense(-high.factors[name].to_dense())
+    save_artifact(low, tmp_path / "low")
+    bent = with_factors(high, {name: negative})
+    save_artifact(bent, tmp_path / "high", allow_indefinite=True)
+    words = ["join", f"{tmp_path / 'low'}", f"{tmp_path / 'high'}"]
+    words += ["-o", f"{tmp_path / 'whole'}"]
+    done = kfac(*words)
+    assert done.exit_code == 3
+    assert f"{name} is indefinite" in done.stderr
+    assert "--allow-indefinite" in done.stderr
+    assert not (tmp_path / "whole").exists()
+    assert kfac(*words, "--allow-indefinite").exit_code == 0

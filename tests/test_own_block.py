@@ -125,7 +125,11 @@ def test_it_is_saved_opened_and_verified(tmp_path: Path) -> None:
     save_artifact(scaled(), tmp_path / "own", storage="float32")
     assert same(load_artifact(tmp_path / "own"), scaled())
     assert all(finding.good for finding in verify(tmp_path / "own"))
-    save_artifact(scaled(s=-1.0), tmp_path / "negative", storage="float32")
+    negative = scaled(s=-1.0)
+    with pytest.raises(FormatError, match="s is indefinite"):
+        save_artifact(negative, tmp_path / "negative", storage="float32")
+    path = tmp_path / "negative"
+    save_artifact(negative, path, storage="float32", allow_indefinite=True)
     (bad,) = (f for f in verify(tmp_path / "negative") if not f.good)
     assert (bad.what, "indefinite" in bad.message) == ("s", True)
     with pytest.raises(FactorError, match="s is clearly indefinite"):

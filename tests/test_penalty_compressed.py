@@ -10,9 +10,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kfac_artifacts.artifact import Artifact, HeldFactors
 from kfac_artifacts.choices import STORAGES
-from kfac_artifacts.definiteness import CLEARLY, check_definite
+from kfac_artifacts.definiteness import check_definite
 from kfac_artifacts.errors import FactorError
-from kfac_artifacts.factors import BlockDiagonal, Dense, Factor, LowRank, Pruned
+from kfac_artifacts.factors import (
+    CLEARLY,
+    BlockDiagonal,
+    Dense,
+    Factor,
+    LowRank,
+    Pruned,
+)
 from kfac_artifacts.format.coding import rounded
 from kfac_artifacts.penalty import KfacPenalty
 from tests.artifacts import artifact, dense_block, psd, tau, with_factors

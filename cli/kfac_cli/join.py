@@ -7,7 +7,12 @@ import click
 from kfac_cli import console
 from kfac_cli.given import check_artifacts
 from kfac_cli.groups import group
-from kfac_cli.options import StorageOptions, WriteOptions, json_option
+from kfac_cli.options import (
+    StorageOptions,
+    WriteOptions,
+    allow_indefinite_option,
+    json_option,
+)
 from kfac_cli.parameters import DIRECTORY
 from kfac_cli.units import size
 from kfac_cli.writing import write
@@ -17,11 +22,13 @@ from kfac_cli.writing import write
 @click.argument("artifacts", type=DIRECTORY, nargs=-1, required=True)
 @group(WriteOptions)
 @group(StorageOptions)
+@allow_indefinite_option
 @json_option
 def command(
     artifacts: tuple[Path, ...],
     writing: WriteOptions,
     storing: StorageOptions,
+    allow_indefinite: bool,
     as_json: bool,
 ) -> None:
     """Join ARTIFACTS that cover different modules of one model.
@@ -50,6 +57,7 @@ def command(
         storage=storing.storage,
         max_shard_bytes=storing.max_shard_bytes,
         replace=writing.force,
+        allow_indefinite=allow_indefinite,
     )
     summary = overview(read_header(writing.output))
     if as_json:

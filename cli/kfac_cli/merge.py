@@ -10,7 +10,12 @@ from kfac_artifacts.errors import listed
 from kfac_cli import console
 from kfac_cli.given import check_artifacts
 from kfac_cli.groups import group
-from kfac_cli.options import CompressedOptions, WriteOptions, json_option
+from kfac_cli.options import (
+    CompressedOptions,
+    WriteOptions,
+    allow_indefinite_option,
+    json_option,
+)
 from kfac_cli.parameters import DIRECTORY
 from kfac_cli.tables import print_table
 from kfac_cli.units import size
@@ -38,11 +43,7 @@ if TYPE_CHECKING:
     help="What inputs A are weighed by: sizes of datasets, or the positions that "
     "were used.  [default: as in the totals among them, or size]",
 )
-@click.option(
-    "--allow-indefinite",
-    is_flag=True,
-    help="Merge factors that clearly reward drift along some directions.",
-)
+@allow_indefinite_option
 @group(CompressedOptions)
 @json_option
 def command(
@@ -99,6 +100,7 @@ def command(
         storage=storing.storage,
         max_shard_bytes=storing.max_shard_bytes,
         replace=writing.force,
+        allow_indefinite=allow_indefinite,
     )
     _report(writing.output, read_header(writing.output), as_json=as_json)
 

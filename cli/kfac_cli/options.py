@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from kfac_artifacts.network import Network
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+allow_indefinite_option = click.option(
+    "--allow-indefinite",
+    is_flag=True,
+    help="Take, and write, factors that clearly reward drift along some directions.",
+)
 max_shard_option = click.option(
     "--max-shard-size",
     "max_shard_bytes",

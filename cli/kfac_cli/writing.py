@@ -18,6 +18,7 @@ def write(
     what: str,
     max_shard_bytes: int,
     replace: bool,
+    allow_indefinite: bool = False,
     shown: bool = True,
     storage: str | None = None,
     fitness: bool = False,
@@ -35,6 +36,7 @@ def write(
             recipe=recipe,
             max_shard_bytes=max_shard_bytes,
             replace=replace,
+            allow_indefinite=allow_indefinite,
             progress=advance,
             fitness=fitness,
         )

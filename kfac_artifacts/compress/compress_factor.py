@@ -10,9 +10,8 @@ from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.compress.factor_fitness import with_fitness
 from kfac_artifacts.compress.originals import Original
 from kfac_artifacts.compress.recipes import Recipe
-from kfac_artifacts.definiteness import lowest
 from kfac_artifacts.errors import FactorError
-from kfac_artifacts.factors import Diagonal, Factor, LowRank, eigenvalue_ratio
+from kfac_artifacts.factors import Diagonal, Factor, LowRank, eigenvalue_ratio, lowest
 from kfac_artifacts.format import FactorInfo, Storage, factor_info, rounded
 
 NEGATIVE = 1e-5

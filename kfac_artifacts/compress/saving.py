@@ -16,7 +16,7 @@ from kfac_artifacts.places import check_free, workspace
 from kfac_artifacts.progress import Advance, unseen
 
 
-def save_artifact(
+def save_artifact(  # noqa: PLR0913 - as many arguments as there are choices
     artifact: Artifact,
     path: str | Path,
     *,
@@ -24,6 +24,7 @@ def save_artifact(
     recipe: Recipe | Mapping[str, Recipe] | Budget | str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     replace: bool = False,
+    allow_indefinite: bool = False,
     progress: Advance = unseen,
     fitness: bool = False,
 ) -> None:
@@ -41,13 +42,15 @@ def save_artifact(
             that chooses them. It says how numbers are stored as well.
         max_shard_bytes: Size in bytes above which several tensor files are written.
         replace: Whether what this package wrote there may be replaced.
+        allow_indefinite: Whether a factor may be one that ``verify`` refuses.
         progress: Called with 1 after every factor, and with a budget twice.
         fitness: Whether to measure, and to write down, for what else than a penalty
             compressed factors are fit: 13 s for one of 3072 rows on one core.
 
     Raises:
         PlaceError: If the place is taken or cannot be written.
-        FormatError: If a value does not fit the storage.
+        FormatError: If a value does not fit the storage, or a factor that is not
+            compressed is clearly indefinite; it is named.
         SettingsError: If there is no such storage or recipe, both are given, or the
             budget cannot be kept.
     """
@@ -57,7 +60,11 @@ def save_artifact(
     how = Recipe.parse(recipe) if isinstance(recipe, str) else recipe
     how = how or _rounding(artifact, storage)
     write = partial(
-        write_artifact, path=path, max_shard_bytes=max_shard_bytes, replace=replace
+        write_artifact,
+        path=path,
+        max_shard_bytes=max_shard_bytes,
+        replace=replace,
+        allow_indefinite=allow_indefinite,
     )
     if how is None:
         write(artifact, storage=storage, progress=progress)

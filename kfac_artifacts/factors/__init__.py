@@ -36,6 +36,13 @@ if TYPE_CHECKING:
         largest as largest,
         relative_asymmetry as relative_asymmetry,
     )
+    from kfac_artifacts.factors.definite import (
+        CLEARLY as CLEARLY,
+        MOST_ROWS as MOST_ROWS,
+        dear_rows as dear_rows,
+        lowest as lowest,
+        rounding as rounding,
+    )
     from kfac_artifacts.factors.dense import Dense as Dense
     from kfac_artifacts.factors.diagonal import (
         Diagonal as Diagonal,

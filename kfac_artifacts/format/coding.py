@@ -5,7 +5,14 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from kfac_artifacts.errors import FactorError, FormatError
-from kfac_artifacts.factors import Factor, check_factor
+from kfac_artifacts.factors import (
+    MOST_ROWS,
+    Factor,
+    check_factor,
+    dear_rows,
+    lowest,
+    rounding,
+)
 from kfac_artifacts.format.factor_info import FactorInfo
 from kfac_artifacts.format.storage.base import Storage
 
@@ -35,6 +42,31 @@ def encode_factor(
                 yield f"{name}/{field}{suffix}", tensor
     except (FactorError, FormatError) as error:
         raise FormatError(f"{name}: {error}") from error
+
+
+def check_verifiable(name: str, info: FactorInfo, factor: Factor) -> None:
+    """Refuse a factor that every verifier would report once it is stored.
+
+    Args:
+        name: Of the factor.
+        info: How it is stored.
+        factor: A factor of that structure and size, in no sum of terms.
+
+    Raises:
+        FormatError: If an eigenvalue is more negative than rounding explains
+            (``spec``, R4.7.3); of matrices of over ``MOST_ROWS`` rows none is computed.
+    """
+    if dear_rows(factor) > MOST_ROWS:
+        return
+    allowed = rounding(exact=info.storage.exact)
+    ratio = lowest(rounded(factor, info.storage), allowed)
+    if not ratio >= -allowed:
+        raise FormatError(
+            f"{name} is indefinite: its smallest eigenvalue is {ratio:.3g} of the "
+            f"largest, and rounding to {info.storage.name} explains {-allowed:g}, so "
+            "that `kfac verify` would refuse what is written. Save it with the recipe "
+            "float32, which repairs that, or allow it all the same (--allow-indefinite)"
+        )
 
 
 def rounded(factor: Factor, storage: Storage) -> Factor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.choices import STORAGES
-from kfac_artifacts.format.coding import encode_factor
+from kfac_artifacts.format.coding import check_verifiable, encode_factor
 from kfac_artifacts.format.consistency import INDEX, shard_names
 from kfac_artifacts.format.factor_info import FactorInfo, factor_info, stored
 from kfac_artifacts.format.files import dump_json, sha256_file, write_durably
@@ -33,6 +33,7 @@ def write_artifact(
     storage: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     replace: bool = False,
+    allow_indefinite: bool = False,
     progress: Advance = unseen,
 ) -> None:
     """Write an artifact as a directory that appears whole or not at all.
@@ -47,19 +48,24 @@ def write_artifact(
             for it. None keeps what factors are stored as, or ``DEFAULT_STORAGE``.
         max_shard_bytes: Size in bytes above which several tensor files are written.
         replace: Whether what this package wrote there may be replaced.
+        allow_indefinite: Whether a factor may be one that ``verify`` refuses.
         progress: Called with 1 after every factor.
 
     Raises:
         PlaceError: If the place is taken or cannot be written.
-        FormatError: If a value does not fit the storage.
+        FormatError: If a value does not fit the storage, or a factor that is in no sum
+            of terms has eigenvalues more negative than rounding explains.
     """
     check_free(path, replace=replace)
     infos = _factor_infos(artifact, storage)
+    sums = (block for block in artifact.blocks.values() if block.is_sum)
+    of_any_sign = {factor for block in sums for factor in block.factors}
+    definite = set() if allow_indefinite else set(infos) - of_any_sign
     with new_directory(path, replace=replace) as directory:
         files: dict[str, FileInfo] = {}
         shards = _shards(infos, max_shard_bytes)
         for name, factors in shards.items():
-            tensors = _tensors(artifact, factors, progress)
+            tensors = _tensors(artifact, factors, definite, progress)
             files[name] = write_tensors(directory / name, stored(factors), tensors)
         if len(shards) > 1:
             index = dump_json(weight_map(shards))
@@ -114,8 +120,12 @@ def _shards(
 def _tensors(
     artifact: Artifact,
     factors: dict[str, FactorInfo],
+    definite: set[str],
     progress: Advance,
 ) -> Iterator[tuple[str, Tensor]]:
     for name, info in factors.items():
-        yield from encode_factor(name, info, artifact.factors[name])
+        factor = artifact.factors[name]
+        yield from encode_factor(name, info, factor)
+        if name in definite:
+            check_verifiable(name, info, factor)
         progress(1)

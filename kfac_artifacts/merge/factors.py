@@ -8,7 +8,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Artifact, Factors, Loss, NamedConfig
-from kfac_artifacts.definiteness import lowest
 from kfac_artifacts.errors import FactorError
 from kfac_artifacts.factors import (
     Dense,
@@ -16,6 +15,7 @@ from kfac_artifacts.factors import (
     Factor,
     check_factor,
     eigenvalue_ratio,
+    lowest,
     weighted,
 )
 from kfac_artifacts.format import packed

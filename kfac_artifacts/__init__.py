@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         Actmat as Actmat,
         IsoC as IsoC,
         IsoCts as IsoCts,
+        RegMean as RegMean,
         TaskVector as TaskVector,
         Ties as Ties,
         Tsv as Tsv,

@@ -19,6 +19,11 @@ ESTIMATORS = Variants(
 )
 FORWARD_ONLY = ("inputs",)
 """Estimators that pull nothing back, and so take no cotangents."""
+NO_INPUTS = {
+    "nearest": "A is fitted, and not the covariance of the inputs, with nearest",
+    "kfac-reduce": "A is of inputs that were averaged over positions, with kfac-reduce",
+}
+"""Why the A of an estimator is of no use to who wants the covariance of the inputs."""
 COTANGENTS = ("orthogonal", "mc", "exact")
 NO_COTANGENTS = "none"
 """What artifacts say of cotangents where nothing was pulled back."""
@@ -61,8 +66,11 @@ MERGES = Variants(
         "iso-c": "task_vector.merging.iso_c:IsoC",
         "iso-cts": "task_vector.merging.iso_cts:IsoCts",
         "actmat": "task_vector.merging.actmat:Actmat",
+        "regmean": "task_vector.merging.regmean:RegMean",
     },
 )
+TASK_WEIGHTS = ("equal", "positions")
+"""What regmean may weigh the inputs of tasks by."""
 
 WEIGHTINGS = ("size", "positions")
 """What merging may weigh the inputs of tasks by; see ``Provenance.weighting``."""

@@ -50,7 +50,7 @@ def vectors() -> list[TaskVector]:
 
 
 def test_every_method_keeps_what_only_one_moved(vectors: list[TaskVector]) -> None:
-    for method in MERGES:
+    for method in MERGES.keys() - {"regmean"}:  # which needs more, and has its tests
         found = merge_task_vectors(vectors, [1.0, 1.0], method)
         assert {n: t.shape for n, t in found.tensors.items()} == {
             n: t.shape for n, t in vectors[0].tensors.items()

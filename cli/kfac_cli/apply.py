@@ -9,7 +9,7 @@ import click
 from kfac_artifacts.choices import DTYPES
 from kfac_artifacts.errors import listed
 from kfac_cli import console
-from kfac_cli.given import check_vectors
+from kfac_cli.given import check_artifacts, check_vectors
 from kfac_cli.groups import group
 from kfac_cli.merge_options import MergeOptions
 from kfac_cli.options import WriteOptions, json_option
@@ -62,6 +62,8 @@ def command(
         kfac apply sentence-transformers/all-MiniLM-L6-v2 tau-a tau-b -o merged
         kfac apply openai/clip-vit-base-patch32 tau --alpha 0.5 -o half
         kfac apply my-model tau-a tau-b --method ties --keep 10% -o merged
+        kfac apply my-model tau-a tau-b --method regmean --curvature tau-a=a-inputs \\
+            --curvature tau-b=b-inputs -o merged
     """
     from kfac_artifacts.sources import check_model
 
@@ -71,9 +73,11 @@ def command(
             f"{len(alphas)}"
         )
     check_model(model)
-    writing.check_free([model, *vectors])
+    artifacts = merging.artifacts(vectors)
+    writing.check_free([model, *vectors, *artifacts])
     check_vectors(vectors)
-    method = merging.method()
+    check_artifacts(artifacts)
+    method = merging.method(artifacts)
     from kfac_artifacts.sources import apply
     from kfac_artifacts.task_vector import TaskVector
 

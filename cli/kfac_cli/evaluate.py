@@ -9,7 +9,7 @@ import click
 from kfac_artifacts.choices import MODES
 from kfac_cli import console
 from kfac_cli.data import EncodeOptions
-from kfac_cli.given import check_plot, check_vectors
+from kfac_cli.given import check_artifacts, check_plot, check_vectors
 from kfac_cli.groups import group, option
 from kfac_cli.heads import HeadOptions
 from kfac_cli.merge_options import MergeOptions
@@ -109,11 +109,14 @@ def command(
     from kfac_artifacts.sources import check_model
 
     alphas, data = scored.alphas(), split_pairs(pairs)
-    check_plot(plot, [model, *data, *data.values()])
-    check_vectors(map(Path, data))
+    vectors = [Path(path) for path in data]
+    artifacts = merging.artifacts(vectors)
+    check_plot(plot, [model, *data, *data.values(), *artifacts])
+    check_vectors(vectors)
+    check_artifacts(artifacts)
     check_model(model)
     opened = reading.read(data)
-    method = merging.method()
+    method = merging.method(artifacts)
     from kfac_artifacts.evaluate import evaluate, plot_evaluation
 
     network = loading.load(model)

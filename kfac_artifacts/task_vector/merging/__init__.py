@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     )
     from kfac_artifacts.task_vector.merging.iso_c import IsoC as IsoC
     from kfac_artifacts.task_vector.merging.iso_cts import IsoCts as IsoCts
+    from kfac_artifacts.task_vector.merging.regmean import RegMean as RegMean
     from kfac_artifacts.task_vector.merging.ties import Ties as Ties
     from kfac_artifacts.task_vector.merging.tsv import Tsv as Tsv
 

@@ -63,6 +63,18 @@ class Merging(ABC):
             for vector, alpha in zip(self.vectors, self.alphas, strict=True)
         ]
 
+    def wide_terms(self, name: str) -> list[Tensor]:
+        """``all_terms`` in float64, all numbers finite."""
+        terms = self.all_terms(name)
+        if not all(bool(term.isfinite().all()) for term in terms):
+            raise MismatchError(f"{name} has changes that are not finite numbers")
+        return [term.double() for term in terms]
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The number type of the merged change of a parameter."""
+        types = (term.dtype for term in self.terms(name))
+        return functools.reduce(torch.promote_types, types)
+
     def mean(self, name: str) -> Tensor:
         """The mean over all task vectors; one that did not move it counts as zero."""
         return functools.reduce(operator.add, self.terms(name)) / len(self.vectors)

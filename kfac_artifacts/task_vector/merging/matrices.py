@@ -1,6 +1,5 @@
 """Methods that merge every matrix by itself, and what matrices they take apart into."""
 
-import functools
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Json
-from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.task_vector.merging.base import MergeMethod, Merging
 from kfac_artifacts.task_vector.vector import TaskVector
 
@@ -68,13 +66,9 @@ class _MatrixMerging(Merging):
 
     @override
     def change(self, name: str) -> Tensor:
-        terms = self.all_terms(name)
-        if not self.method.takes(terms[0].shape):
+        if not self.method.takes(self.terms(name)[0].shape):
             return self.mean(name)
-        if not all(bool(term.isfinite().all()) for term in terms):
-            raise MismatchError(f"{name} has changes that are not finite numbers")
-        dtype = functools.reduce(torch.promote_types, (term.dtype for term in terms))
-        return self.method.merged(name, [term.double() for term in terms]).to(dtype)
+        return self.method.merged(name, self.wide_terms(name)).to(self.dtype(name))
 
     @override
     def describe(self) -> dict[str, Json]:

@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kfac_artifacts.definiteness import CLEARLY
 from kfac_artifacts.errors import FactorError
-from kfac_artifacts.factors import eigh
+from kfac_artifacts.factors import CLEARLY, eigh
 
 SURE = 1e-6
 """Above it no eigenvalue of inputs of unit size is rounding."""

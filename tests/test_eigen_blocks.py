@@ -253,6 +253,26 @@ def test_it_is_compressed_and_reported(parts: Any, tmp_path: Path, recipe: str) 
     torch.testing.assert_close(small.drift(tau), expected.float(), rtol=1e-3, atol=0)
 
 
+def test_fitness_of_cut_eigenvalues_counts_those_that_are_gone(
+    parts: Any, tmp_path: Path
+) -> None:
+    """Against inverses of the whole curvature, in the basis that it had."""
+    save_artifact(parts[0], tmp_path / "whole", storage="float32")
+    whole = load_artifact(tmp_path / "whole")
+    save_artifact(whole, tmp_path / "few", recipe="svd-2", fitness=True)
+    few = load_artifact(tmp_path / "few")
+    eigen = {n: b for n, b in whole.blocks.items() if isinstance(b, EigenBlock)}
+    for name, block in eigen.items():
+        S = block.factors[-1]
+        exact, found = (dense_block(a, name).double() for a in (whole, few))
+        damping = 0.01 * exact.trace() / len(exact) * torch.eye(len(exact)).double()
+        inverse = torch.linalg.inv(exact + damping)
+        lost = (torch.linalg.inv(found + damping) - inverse).norm() / inverse.norm()
+        told = few.provenance.losses[S].inverse_error
+        assert told == pytest.approx(float(lost), rel=1e-3)
+        assert told > 0.1
+
+
 def test_what_changes_its_vectors_is_refused(parts: Any, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="block-2 does not go with ekfac"):
         save_artifact(parts[0], tmp_path / "own", recipe="block-2")

@@ -78,8 +78,8 @@ class KeepOptions:
 @click.option(
     "--fitness/--no-fitness",
     default=True,
-    help="Whether to measure for what else than a penalty the result is fit (13 s for "
-    "a factor of 3072 rows, 1 s for one of 768).",
+    help="Whether to measure, and to write down, for what else than a penalty the "
+    "result is fit (13 s for a factor of 3072 rows, 1 s for one of 768).",
 )
 @max_shard_option
 @json_option
@@ -152,7 +152,8 @@ def command(
     if as_json:
         console.print_json(_as_json(output, sizes, after, found, task_vectors))
     else:
-        _print(output, sizes, after, found, task_vectors)
+        shown = FITNESS if fitness else ()
+        _print(output, sizes, after, found, task_vectors, shown)
 
 
 def _changes(path: Path, artifact: "Artifact") -> "Mapping[str, Tensor]":
@@ -197,6 +198,7 @@ def _print(
     after: "Header",
     found: "Report | None",
     task_vectors: tuple[Path, ...],
+    shown: tuple[str, ...],
 ) -> None:
     from kfac_cli.inspect import rows
 
@@ -212,7 +214,7 @@ def _print(
                 f"{m.trace:.4f}",
                 f"{m.min_eigenvalue:.0e}",
                 f"{m.random:.4f}",
-                *(_ratio(value) for value in m.fitness.values()),
+                *(_ratio(value) for value in [*m.fitness.values()][: len(shown)]),
                 *(_ratio(value) for value in m.directions),
             ]
             for m in found.modules
@@ -227,11 +229,11 @@ def _print(
             "trace",
             "λmin",
             "random",
-            *FITNESS,
+            *shown,
         ]
         print_table(header + names, table)
         click.echo(f"\nall blocks together: relative Frobenius error {found.error:.4f}")
-        for title, spread in zip(FITNESS, found.fitness.values(), strict=True):
+        for title, spread in zip(shown, found.fitness.values(), strict=False):
             click.echo(_spread(title, spread))
         for name, value in zip(names, found.directions, strict=True):
             click.echo(f"penalty along {name}: {_ratio(value)} of what it was")

@@ -11,7 +11,11 @@ from kfac_artifacts.lazy import export_lazily
 if TYPE_CHECKING:
     from kfac_artifacts.compress.budget import Budget as Budget
     from kfac_artifacts.compress.compress_artifact import compress as compress
-    from kfac_artifacts.compress.measures import MEASURES as MEASURES, Spread as Spread
+    from kfac_artifacts.compress.measures import (
+        MEASURES as MEASURES,
+        Spread as Spread,
+        spreads as spreads,
+    )
     from kfac_artifacts.compress.recipes import (
         DEFAULT_RECIPE as DEFAULT_RECIPE,
         PRESETS as PRESETS,

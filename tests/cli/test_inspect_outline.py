@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kfac_artifacts.compress import USES
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import load_artifact, read_outline
 from kfac_artifacts.names import is_foreign
@@ -63,6 +64,8 @@ def test_what_a_third_party_names_is_shown_and_not_decoded(
     assert f"unknown {what}: {OWN}" in said
     assert "merged" in said
     details = json.loads(good("inspect", path, "--json"))
+    assert {use["fit"] for use in details["uses"].values()} == {None}
+    assert said.count("unknown: names of third parties are in it") == len(USES)
     (unknown,) = details["unknown"]
     assert (unknown["what"], unknown["name"]) == (what, OWN)
     plain = json.loads(good("inspect", VALID / "merged-1-2", "--json"))

@@ -4,13 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from kfac_artifacts.artifact import Artifact, HeldFactors, NamedConfig
-from kfac_artifacts.compress import USES, Use, judge_uses, save_artifact
+from kfac_artifacts.compress import PRESETS, USES, Use, judge_uses, save_artifact
 from kfac_artifacts.compress.uses import LIMITS
 from kfac_artifacts.factors import Dense, Factor
 from kfac_artifacts.format import read_header
-from tests.artifacts import plain, rich
+from tests.artifacts import plain, rich, small
 from tests.compress.test_fitness import decaying
 
 CURVATURE, INPUTS = ["penalty", "inverse"], ["input_inverse", "null_space", "diagonal"]
@@ -25,6 +26,19 @@ def steep(estimator: str = "kfac") -> Artifact:
     }
     about = replace(start.provenance, estimator=NamedConfig(estimator))
     return replace(start, provenance=about, factors=HeldFactors(factors))
+
+
+def wide(dim: int = 160) -> Artifact:
+    """As wide as real ones: one large eigenvalue, and a slow decay of the rest."""
+    start = small((dim - 1, dim, dim))
+    generator = torch.Generator().manual_seed(0)
+    factors: dict[str, Factor] = {}
+    for name in start.factors:
+        Q = torch.linalg.qr(torch.randn(dim, dim, generator=generator).double())[0]
+        values = 1 / torch.arange(1, dim + 1, dtype=torch.float64)
+        values[0] = 10
+        factors[name] = Dense(((Q * values) @ Q.mT).float())
+    return replace(start, factors=HeldFactors(factors))
 
 
 def judged(
@@ -56,6 +70,17 @@ def test_a_low_rank_is_for_penalties_alone(tmp_path: Path) -> None:
     assert found["null_space"].value == overlap
     assert overlap is not None
     assert found["null_space"].fit == (overlap >= LIMITS["null_overlap"])
+
+
+@pytest.mark.parametrize("recipe", PRESETS)
+def test_our_own_recipes_are_for_penalties(tmp_path: Path, recipe: str) -> None:
+    """Their accuracy was measured: README, "How small"."""
+    assert judged(wide(), tmp_path / "a", recipe)["penalty"].fit
+
+
+@pytest.mark.parametrize("recipe", ["diagonal", "prune-10%", "svd-1%"])
+def test_what_loses_accuracy_is_not_for_penalties(tmp_path: Path, recipe: str) -> None:
+    assert judged(wide(), tmp_path / "a", recipe)["penalty"].fit is False
 
 
 def test_what_was_not_measured_is_unknown(tmp_path: Path) -> None:

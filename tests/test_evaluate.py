@@ -78,6 +78,37 @@ def test_accuracies_are_those_counted_one_by_one(
         assert scores.merged == expected
 
 
+@pytest.mark.parametrize("mode", ["linear", "plain"])
+def test_a_factor_is_chosen_on_other_data_than_it_is_reported_on(
+    network: Network, tasks: list[EvaluationTask], mode: str
+) -> None:
+    others = [tiny_points(seed) for seed in (1, 2)]
+    found = evaluate(network, tasks, alphas=ALPHAS, modes=[mode], validation=others)
+    moved = [
+        dataclasses.replace(t, examples=o) for t, o in zip(tasks, others, strict=True)
+    ]
+    sweep = evaluate(network, moved, alphas=ALPHAS, modes=[mode]).modes
+    assert found.validation == sweep
+    means = [sum(t.merged[i] for t in sweep[0].tasks) for i in range(len(ALPHAS))]
+    best = ALPHAS[means.index(max(means))]
+    assert found.modes == evaluate(network, tasks, alphas=[best], modes=[mode]).modes
+    told = found.to_json()
+    assert told["validation"] == {mode: sweep[0].to_json()}
+    # that on the data of the report another factor looks best is what it is for
+    own = evaluate(network, tasks, alphas=ALPHAS, modes=[mode]).modes[0]
+    assert own.alphas[own.best] != best
+
+
+def test_a_factor_is_not_chosen_on_what_is_reported(
+    network: Network, tasks: list[EvaluationTask]
+) -> None:
+    same = [tiny_points(30), tasks[1].examples]
+    with pytest.raises(MismatchError, match="task 2 would be reported on the very"):
+        evaluate(network, tasks, alphas=ALPHAS, validation=same)
+    with pytest.raises(MismatchError, match="2 tasks, and validation data for 1"):
+        evaluate(network, tasks, alphas=ALPHAS, validation=same[:1])
+
+
 def test_a_sweep_in_linear_mode_needs_two_passes_per_batch(
     network: Network, tasks: list[EvaluationTask]
 ) -> None:

@@ -1,6 +1,7 @@
 """``kfac evaluate``: accuracy of task vectors alone and added together."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from kfac_cli.units import percent
 
 if TYPE_CHECKING:
     from kfac_artifacts.evaluate import Evaluation, ModeScores
+    from kfac_artifacts.sources import Data
 
 MOST_ALPHAS = 1000
 
@@ -65,10 +67,54 @@ class ScoreOptions:
         return grid(self.sweep)
 
 
+@dataclass(frozen=True)
+class ValidationOptions:
+    """On which data a factor is chosen."""
+
+    validation: tuple[str, ...] = option(
+        "--validation",
+        multiple=True,
+        metavar="TAU=DATA",
+        help="Choose the factor out of --sweep on these data, and report that one on "
+        "the others; once for every TAU.",
+    )
+    validation_split: str | None = option(
+        "--validation-split",
+        metavar="NAME",
+        help="Split of the data that the factor is chosen on; without --validation, of "
+        "the same data.",
+    )
+
+    def data(self, scored: ScoreOptions, tested: Mapping[str, str]) -> dict[str, str]:
+        """The data by task vector, in the order of those that are reported on."""
+        if not self.validation and self.validation_split is None:
+            return {}
+        if scored.sweep is None:
+            raise click.UsageError("choosing a factor needs several; give --sweep")
+        found = split_pairs(self.validation) if self.validation else tested
+        if found.keys() != tested.keys():
+            unlike = ", ".join(sorted(found.keys() ^ tested.keys()))
+            raise click.UsageError(
+                "--validation needs data for every TAU that is reported on, and for no "
+                f"other; see {unlike}"
+            )
+        return {path: found[path] for path in tested}
+
+    def read(
+        self, reading: TaskDataOptions, data: Mapping[str, str]
+    ) -> "dict[str, Data]":
+        """Read them as the others, from a split of their own if it is given."""
+        split = (
+            reading.split if self.validation_split is None else self.validation_split
+        )
+        return replace(reading, split=split).read(data)
+
+
 @click.command("evaluate")
 @click.argument("model", type=NAMED)
 @click.argument("pairs", metavar="TAU=DATA...", type=NAMED, nargs=-1, required=True)
 @group(ScoreOptions)
+@group(ValidationOptions)
 @group(MergeOptions)
 @plot_option
 @group(HeadOptions)
@@ -81,6 +127,7 @@ def command(
     model: str,
     pairs: tuple[str, ...],
     scored: ScoreOptions,
+    choosing: ValidationOptions,
     merging: MergeOptions,
     plot: Path | None,
     head: HeadOptions,
@@ -97,7 +144,8 @@ def command(
     linear mode costs no more than a single factor. A task vector that was saved without
     a head is given one for the classes of its data, as --head says. Columns that differ
     from task to task are given as --text-column TAU=NAME, and the same for labels and
-    images.
+    images. A factor that was chosen on the data that it is reported on looks better
+    than it is: with --validation it is chosen on others.
 
     \b
     Example:
@@ -105,24 +153,31 @@ def command(
             --plot alphas.png
         kfac evaluate my-model tau-a=a.csv tau-b=b.tsv --text-column tau-b=question \\
             --label-column tau-b=intent
+        kfac evaluate my-model tau-a=a.csv tau-b=b.csv --sweep 0:2:0.1 \\
+            --validation tau-a=a-dev.csv --validation tau-b=b-dev.csv
     """
     from kfac_artifacts.sources import check_model
 
     alphas, data = scored.alphas(), split_pairs(pairs)
     vectors = [Path(path) for path in data]
     artifacts = merging.artifacts(vectors)
-    check_plot(plot, [model, *data, *data.values(), *artifacts])
+    chosen_on = choosing.data(scored, data)
+    check_plot(plot, [model, *data, *data.values(), *chosen_on.values(), *artifacts])
     check_vectors(vectors)
     check_artifacts(artifacts)
     check_model(model)
     opened = reading.read(data)
+    held_out = choosing.read(reading, chosen_on)
     method = merging.method(artifacts)
     from kfac_artifacts.evaluate import evaluate, plot_evaluation
 
     network = loading.load(model)
     tasks, accounts = load_tasks(network, opened, encoding)
     tasks = head.complete(network, tasks, prompt=encoding.prompt)
-    total = sum(len(task.examples) for task in tasks) * len(scored.modes)
+    others, more = load_tasks(network, held_out, encoding)
+    validation = [task.examples for task in others]
+    counts = [len(data) for data in (*(task.examples for task in tasks), *validation)]
+    total = sum(counts) * len(scored.modes)
     with console.progress("evaluating", total, "examples") as advance:
         found = evaluate(
             network,
@@ -130,13 +185,14 @@ def command(
             alphas=alphas,
             modes=scored.modes,
             method=method,
+            validation=validation or None,
             batch_size=batch_size,
             progress=advance,
         )
     if plot is not None:
         plot_evaluation(found, plot)
     if as_json:
-        about = {"read": accounts, "warnings": console.SPOKEN.said}
+        about = {"read": [*accounts, *more], "warnings": console.SPOKEN.said}
         console.print_json({**found.to_json(), **about})
     else:
         _print(found)
@@ -160,12 +216,16 @@ def _print(evaluation: "Evaluation") -> None:
     for i, scores in enumerate(evaluation.modes):
         if i:
             click.echo()
-        _print_mode(scores)
+        if evaluation.validation:
+            _print_mode(scores, "alpha")
+            click.echo("\nchosen on validation data:")
+            _print_mode(evaluation.validation[i], "best alpha")
+        else:
+            _print_mode(scores, "best alpha" if len(scores.alphas) > 1 else "alpha")
 
 
-def _print_mode(scores: "ModeScores") -> None:
-    best, sweep = scores.best, len(scores.alphas) > 1
-    chosen = "best alpha" if sweep else "alpha"
+def _print_mode(scores: "ModeScores", chosen: str) -> None:
+    best = scores.best
     click.echo(f"{scores.mode}, at {chosen} {scores.alphas[best]:g}, in %")
     rows = [
         [
@@ -183,7 +243,7 @@ def _print_mode(scores: "ModeScores") -> None:
     rows.append(["mean", total, *map(percent, means), percent(scores.normalised[best])])
     header = ["task", "examples", "pretrained", "individual", "merged", "normalised"]
     print_table(header, rows)
-    if sweep:
+    if len(scores.alphas) > 1:
         click.echo()
         names = [task.name for task in scores.tasks]
         print_table(

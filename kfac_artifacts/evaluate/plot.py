@@ -10,6 +10,8 @@ from kfac_artifacts.plotting import COLOURS, MARKERS, new_figure, save_figure
 def plot_evaluation(evaluation: Evaluation, path: str | Path) -> None:
     """Draw an evaluation, one panel per mode: bars for one α, lines for a sweep.
 
+    Of a factor that was chosen on validation data, it draws what was reported with it.
+
     Args:
         evaluation: What to draw.
         path: The file; its ending says the format: png, pdf or svg.

@@ -101,17 +101,29 @@ class ModeScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of one model by mode."""
+    """Scores of one model by mode.
+
+    Attributes:
+        model: Name of the model.
+        modes: The scores.
+        validation: Of every mode the scores on the data that its one factor was chosen
+            on; empty if none was chosen.
+    """
 
     model: str
     modes: tuple[ModeScores, ...]
+    validation: tuple[ModeScores, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         """Write everything as JSON."""
-        modes: dict[str, Json] = {
-            scores.mode: scores.to_json() for scores in self.modes
-        }
-        return {"model": self.model, "modes": modes}
+        found: dict[str, Json] = {"model": self.model, "modes": _by_mode(self.modes)}
+        if self.validation:
+            found["validation"] = _by_mode(self.validation)
+        return found
+
+
+def _by_mode(modes: Sequence[ModeScores]) -> dict[str, Json]:
+    return {scores.mode: scores.to_json() for scores in modes}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -84,10 +84,14 @@ def evaluate(
     alphas: Sequence[float] = (1.0,),
     modes: Sequence[str] = MODES,
     method: Method = "sum",
+    validation: Sequence[LabelledExamples] | None = None,
     batch_size: int = 64,
     progress: Advance = unseen,
 ) -> Evaluation:
     """Measure every task pretrained, with its own task vector, and with all merged.
+
+    With ``validation`` the factor is chosen on other data than it is reported on: the
+    one with the highest absolute accuracy there, the first of several, mode by mode.
 
     Args:
         network: The pretrained network.
@@ -96,6 +100,8 @@ def evaluate(
         modes: ``linear``, ``plain`` or both.
         method: How they are merged: a name out of ``choices.MERGES``, a method with
             its settings such as ``Ties(keep=0.1)``, or a class of ``Merging``.
+        validation: Labelled examples of every task, in the order of ``tasks``, to
+            choose the factor on; None to report every factor.
         batch_size: Examples per forward pass.
         progress: Called with the number of examples just done, in every mode.
 
@@ -103,8 +109,8 @@ def evaluate(
         Accuracies, as fractions of the examples.
 
     Raises:
-        MismatchError: If a task vector is of another model or output map, or there is
-            no head for its data.
+        MismatchError: If a task vector is of another model or output map, there is no
+            head for its data, or validation data are those that are reported on.
         SettingsError: If there is no task or no α, or a mode or method is unknown.
     """
     if not tasks or not alphas or not modes or not set(modes) <= set(MODES):
@@ -113,23 +119,69 @@ def evaluate(
             f"found {len(tasks)}, {len(alphas)} and {', '.join(modes)}"
         )
     heads = [_head(network, task) for task in tasks]
+    data = [task.examples for task in tasks]
+    if validation is not None:
+        _require_other_data(tasks, validation)
     total = merge_task_vectors(
         [task.vector for task in tasks], [1.0] * len(tasks), method
     )
-    summed = _on_device(total, network)
-    found: dict[str, list[TaskScores]] = {mode: [] for mode in modes}
-    for task, head in zip(tasks, heads, strict=True):
-        own = summed if len(tasks) == 1 else _on_device(task.vector, network)
-        job = _Job(network, own, summed, tuple(alphas))
-        for mode in modes:
+    scoring = _Scoring(network, tasks, heads, total, batch_size, progress)
+    if validation is None:
+        return Evaluation(network.id, tuple(scoring(m, alphas, data) for m in modes))
+    sweeps = tuple(scoring(mode, alphas, validation) for mode in modes)
+    found = tuple(scoring(s.mode, (s.alphas[s.best],), data) for s in sweeps)
+    return Evaluation(network.id, found, sweeps)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scoring:
+    """Task vectors, merged once, that are measured in any mode, with any factor."""
+
+    network: Network
+    tasks: Sequence[EvaluationTask]
+    heads: Sequence[ClassifierHead]
+    total: TaskVector
+    batch_size: int
+    progress: Advance
+
+    def __call__(
+        self, mode: str, alphas: Sequence[float], data: Sequence[LabelledExamples]
+    ) -> ModeScores:
+        """Measure every task on the data that are given for it."""
+        summed = _on_device(self.total, self.network)
+        found = []
+        for task, head, examples in zip(self.tasks, self.heads, data, strict=True):
+            one = len(self.tasks) == 1
+            own = summed if one else _on_device(task.vector, self.network)
+            job = _Job(self.network, own, summed, tuple(alphas))
             outputs = job.linear if mode == "linear" else job.plain
-            right = _count(outputs, head, task.examples, batch_size, progress)
-            before, alone, *merged = (n / len(task.examples) for n in right)
-            found[mode].append(
-                TaskScores(task.name, len(task.examples), before, alone, tuple(merged))
+            right = _count(outputs, head, examples, self.batch_size, self.progress)
+            before, alone, *merged = (n / len(examples) for n in right)
+            found.append(
+                TaskScores(task.name, len(examples), before, alone, tuple(merged))
             )
-    scores = (ModeScores(m, tuple(alphas), tuple(t)) for m, t in found.items())
-    return Evaluation(network.id, tuple(scores))
+        return ModeScores(mode, tuple(alphas), tuple(found))
+
+
+def _require_other_data(
+    tasks: Sequence[EvaluationTask], validation: Sequence[LabelledExamples]
+) -> None:
+    """Refuse to choose a factor on what is reported."""
+    if len(tasks) != len(validation):
+        raise MismatchError(
+            f"there are {len(tasks)} tasks, and validation data for {len(validation)}; "
+            "give some for every task"
+        )
+    for task, examples in zip(tasks, validation, strict=True):
+        if _fingerprint(examples) == _fingerprint(task.examples):
+            raise MismatchError(
+                f"{task.name} would be reported on the very data that the factor is "
+                "chosen on; give others for validation"
+            )
+
+
+def _fingerprint(examples: LabelledExamples) -> str:
+    return examples.info(range(len(examples))).fingerprint
 
 
 def _head(network: Network, task: EvaluationTask) -> ClassifierHead:

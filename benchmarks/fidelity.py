@@ -3,8 +3,8 @@
 The curvature of a pretrained model, all-MiniLM-L6-v2 on questions of programmers or
 TinyViT on small photographs, is estimated from a few training examples in every way
 there is, and compared with that of test examples: the relative Frobenius error and the
-cosine of all blocks together and of the Kronecker blocks alone, in which the estimators
-differ; and predicted / true drift along random directions and along gradients.
+cosine of all blocks together and without Gramian blocks, which are the same for most
+estimators; and predicted / true drift along random directions and along gradients.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import assets
 import tinyvit
 
 import kfac_artifacts as kfac
+from kfac_artifacts.artifact import GramianBlock
 from kfac_artifacts.estimate import (
     DiagonalGramian,
     Ekfac,
@@ -48,7 +49,7 @@ COTANGENTS = ("mc", "orthogonal")
 COUNTS, HELD_OUT = (128, 256), 512
 QUICK: dict[str, Any] = {"counts": [64], "cotangents": ["orthogonal"], "held_out": 96}
 HEADER = ("estimator", "cotangents", "examples", "error", "+/-", "cosine", "scale")
-KRONECKER = ("kronecker: share", "error", "cosine", "scale")
+PRODUCTS = ("products: share", "error", "cosine", "scale")
 RATIOS = ("random", "gradient", "gradient, single modules")
 
 
@@ -56,7 +57,7 @@ def main() -> None:
     """Estimate, compare and print."""
     options = _options()
     network, train, test = MODELS[options.model]()
-    print("  ".join(_cells([*HEADER, *KRONECKER, *RATIOS, "seconds"])), flush=True)
+    print("  ".join(_cells([*HEADER, *PRODUCTS, *RATIOS, "seconds"])), flush=True)
     cells = product(options.estimators, options.cotangents, options.counts)
     results = []
     for cell in cells:
@@ -152,28 +153,31 @@ def _summary(found: Fidelity) -> dict[str, float | None]:
         "uncertainty": found.total.uncertainty,
         "cosine": found.total.cosine,
         "best_scale": found.total.best_scale,
-        **_of_kronecker(found),
+        **_of_products(found),
         "random": ratios[0].ratio,
         "gradient": ratios[1].ratio,
         "gradient_modules": gradient.modules.ratio,
     }
 
 
-def _of_kronecker(found: Fidelity) -> dict[str, float | None]:
+def _of_products(found: Fidelity) -> dict[str, float | None]:
     """What the estimators differ in; Gramian blocks are the same for all of them."""
-    of_kind = found.kinds["kronecker"]
+    kinds = [c for kind, c in found.kinds.items() if kind != GramianBlock.kind]
+    size = sum(c.norm**2 for c in kinds)
+    ours = sum(c.predicted_norm**2 for c in kinds)
+    shared = sum((c.cosine or 0.0) * c.norm * c.predicted_norm for c in kinds)
     return {
-        "kronecker_share": of_kind.norm**2 / found.total.norm**2,
-        "kronecker_error": of_kind.error,
-        "kronecker_cosine": of_kind.cosine,
-        "kronecker_best_scale": of_kind.best_scale,
+        "product_share": size / found.total.norm**2,
+        "product_error": (sum(c.lost for c in kinds) / size) ** 0.5,
+        "product_cosine": shared / (size * ours) ** 0.5,
+        "product_best_scale": shared / ours,
     }
 
 
 def _cells(values: Any) -> list[str]:
     """Write one line of the table."""
     widths = [max(len(title), 13 if i < 1 else 7) for i, title in enumerate(HEADER)]
-    widths += [max(len(title), 7) for title in (*KRONECKER, *RATIOS)] + [7]
+    widths += [max(len(title), 7) for title in (*PRODUCTS, *RATIOS)] + [7]
     words = [
         f"{value:.3f}" if isinstance(value, float) else str(value) for value in values
     ]

@@ -20,6 +20,7 @@ from kfac_cli.options import (
     batch_size_option,
     examples_option,
     json_option,
+    means_option,
     seed_option,
 )
 from kfac_cli.parameters import EXISTING_FILE, NAMED
@@ -74,11 +75,7 @@ class NameOptions:
 @group(CotangentOptions)
 @seed_option("the choice of examples and of the cotangents")
 @group(CoverageOptions)
-@click.option(
-    "--means",
-    is_flag=True,
-    help="Keep the means of inputs also where there is no bias, for kfac and inputs.",
-)
+@means_option
 @click.option(
     "--allow-few",
     is_flag=True,

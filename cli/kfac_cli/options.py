@@ -32,6 +32,11 @@ max_shard_option = click.option(
     show_default=True,
     help="Write several files above this size.",
 )
+means_option = click.option(
+    "--means",
+    is_flag=True,
+    help="Keep the means of inputs also where there is no bias, for kfac and inputs.",
+)
 plot_option = click.option(
     "--plot", type=FILE, help="Draw the result into this png, pdf or svg file."
 )

@@ -14,6 +14,7 @@ from kfac_cli.options import (
     batch_size_option,
     examples_option,
     json_option,
+    means_option,
 )
 from kfac_cli.parameters import COUNT, NAMED, POSITIVE
 from kfac_cli.plan_table import grouped
@@ -120,6 +121,7 @@ class RateOptions:
 @click.command("plan")
 @click.argument("model", type=NAMED)
 @group(CoverageOptions)
+@means_option
 @group(EffortOptions)
 @group(ShapeOptions)
 @group(MetaModelOptions)
@@ -128,6 +130,7 @@ class RateOptions:
 def command(
     model: str,
     coverage: CoverageOptions,
+    means: bool,
     effort: EffortOptions,
     shape: ShapeOptions,
     building: MetaModelOptions,
@@ -159,6 +162,7 @@ def command(
         only=coverage.only,
         exclude=coverage.exclude,
         tables=coverage.tables,
+        means=means,
         effort=effort.effort(),
     )
     rate = speed.rate(network)

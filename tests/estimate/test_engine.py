@@ -74,8 +74,7 @@ def test_exact_factors_are_those_of_our_engine(kind: str) -> None:
     ours = compute(network, examples, cotangents=EXACT)
     theirs = compute_with_curvlinops(network, examples, cotangents=EXACT, batch_size=3)
     for name in covered_by_both(ours, theirs):
-        # curvlinops does not tell how many positions there were
-        assert theirs.blocks[name] == ours.blocks[name].with_positions(None)
+        assert theirs.blocks[name] == ours.blocks[name]
         for factor in ours.blocks[name].factors:
             torch.testing.assert_close(
                 theirs.factors[factor].to_dense(),

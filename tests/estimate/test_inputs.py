@@ -15,7 +15,7 @@ from kfac_artifacts.errors import (
     MismatchError,
     SettingsError,
 )
-from kfac_artifacts.estimate import Ekfac, Inputs, Kfac, KfacReduce, Nearest
+from kfac_artifacts.estimate import Effort, Ekfac, Inputs, Kfac, KfacReduce, Nearest
 from kfac_artifacts.fidelity import fidelity
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import merge, merge_errors
@@ -28,6 +28,7 @@ from tests.artifacts import dense_block, tau
 from tests.commands import kfac
 from tests.computed import compute, plan
 from tests.estimate.test_nearest import tiny
+from tests.estimate.test_plan import uncounted
 
 COUNTED = [Kfac(), Nearest(shrinkage=False), Ekfac(), Inputs()]
 
@@ -366,6 +367,21 @@ def test_means_are_kept_where_there_is_no_bias(estimator: Any, tmp_path: Path) -
     both = torch.cat([rows(data(s, n))["last"] for s, n in ((0, 6), (1, 9))])
     mean = total.factors["last.A"].to_dense()[:-1, -1]
     torch.testing.assert_close(mean, both.mean(0))
+
+
+@pytest.mark.parametrize("estimator", [Kfac(), Inputs()])
+def test_means_are_planned(estimator: Kfac | Inputs) -> None:
+    network, _ = tiny()
+    examples = data(0, 6)
+    artifact = compute(network, examples, estimator=estimator, means=True)
+    effort = Effort(estimator=estimator)
+    batch = examples.batch(range(6))
+    found = plan(network, batch, means=True, effort=effort)
+    assert {b.name: b.block for b in found.blocks} == uncounted(artifact)
+    dims = {name: dim for block in found.blocks for name, dim in block.dims.items()}
+    assert dims == {name: factor.dim for name, factor in artifact.factors.items()}
+    with pytest.raises(SettingsError, match="nearest keeps no means"):
+        plan(network, batch, means=True, effort=Effort(estimator=Nearest()))
 
 
 def test_other_estimators_keep_no_means() -> None:

@@ -40,6 +40,10 @@ class Means:
         self._sums[name].add_(matrix, alpha=weight)
         self._weights[name] += weight
 
+    def count(self, name: str) -> int:
+        """Of how many things a matrix is the mean."""
+        return self._weights[name]
+
     def __getitem__(self, name: str) -> Tensor:
         """The mean, made symmetric, on the CPU."""
         mean = self._sums[name] / self._weights[name]

@@ -176,5 +176,6 @@ def _blocks(
             factors[own] = Dense(A)
         factors[b] = Dense(means[b])
         weight, bias = layer.parameters["weight"], layer.parameters.get("bias")
-        blocks[layer.name] = KroneckerBlock(weight, bias, Layout.ROWS, ((leader, b),))
+        block = KroneckerBlock(weight, bias, Layout.ROWS, ((leader, b),))
+        blocks[layer.name] = block.with_positions(means.count(own))
     return blocks, factors

@@ -106,6 +106,7 @@ def plan(
     only: Sequence[str] = (),
     exclude: Sequence[str] = (),
     tables: bool = False,
+    means: bool = False,
     effort: Effort = USUAL,
 ) -> Plan:
     """Find what ``compute`` would make of a network, and at what cost.
@@ -119,6 +120,7 @@ def plan(
         only: Patterns of parameter names to cover; empty means every parameter.
         exclude: Patterns of parameter names to leave out.
         tables: Whether tables of tokens and positions would be covered.
+        means: Whether means of inputs would be kept where there is no bias.
         effort: How much would be computed.
 
     Returns:
@@ -126,11 +128,13 @@ def plan(
 
     Raises:
         CoverageError: If a pattern matches no parameter, or none can be covered.
+        SettingsError: If means are wanted of an estimator that keeps none.
     """
     inventory = effort.estimator.narrowed(
         take_inventory(
             network.module, only=tuple(only), exclude=tuple(exclude), tables=tables
-        )
+        ),
+        means=means,
     )
     require_layers(inventory)
     traced, untraced = _try_trace(network, inventory, batch)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from reader_json import demand
 
 Info = Mapping[str, Any]
 SIZES = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "I32": 4}
@@ -14,15 +15,6 @@ DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 RAW = {"bits": "U8", "indices": "I32"}
 KINDS = {"F32": "<f4", "F16": "<f2", "I8": "i1", "U8": "u1", "I32": "<i4"}
 C = np.array([0x3C010204], np.uint32).view(np.float32)[0]
-
-
-class Refused(Exception):  # noqa: N818
-    """The artifact breaks a rule."""
-
-
-def demand(rule: object, what: str) -> None:
-    if not rule:
-        raise Refused(what)
 
 
 # What the manifest announces

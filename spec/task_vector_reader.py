@@ -1,7 +1,7 @@
 """The reference reader of task vectors: ``spec/task_vector_reader.py DIRECTORY``.
 
 Written from ``spec/task_vector.md`` alone; JSON, names, hashes and tensor files are
-those of artifacts, and read by ``reader.py``.
+those of artifacts, and read as ``reader.py`` reads them.
 """
 
 import hashlib
@@ -10,23 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reader import (
+from reader import read_tensors
+from reader_json import LIMIT, Refused, demand, parse
+from reader_manifest import check_base
+from reader_members import (
     BASE,
     FILE,
     FREE,
-    LIMIT,
     array,
-    check_base,
     error,
     name,
     null_or,
     only,
-    parse,
-    read_tensors,
     record,
     whole,
 )
-from reader_values import Refused, demand
 
 __all__ = ["Refused", "read", "read_manifest"]
 

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import reader_values
+from reader_json import Refused
 
 
 class Demands:
@@ -23,7 +23,7 @@ class Demands:
         place = hash((frame.f_code.co_filename, frame.f_lineno))
         if not rule and place != self.skipped:
             self.last = place
-            raise reader_values.Refused(what)
+            raise Refused(what)
 
 
 def unnoticed(
@@ -65,7 +65,7 @@ def _refuses(read: Callable[[str], object], name: str) -> bool:
     try:
         with np.errstate(all="ignore"):
             read(name)
-    except reader_values.Refused:
+    except Refused:
         return True
     except Exception:  # it was let through, and then made no sense
         return False

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import reader
+import reader_json
+import reader_manifest
 import reader_values
 import task_vector_reader
 import torch
@@ -140,7 +142,7 @@ def test_no_refusal_of_the_reader_could_be_left_out_unnoticed(
     found = unnoticed(
         INVALID,
         lambda name: task_vector_reader.read(VECTORS / "invalid" / name),
-        (task_vector_reader, reader, reader_values),
+        (task_vector_reader, reader, reader_json, reader_manifest, reader_values),
         (task_vector_reader,),
         monkeypatch,
     )

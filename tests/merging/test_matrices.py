@@ -95,6 +95,12 @@ def test_a_smaller_rank_share_keeps_fewer_singular_values_of_each() -> None:
     assert float(found.norm()) <= np.linalg.norm(np.concatenate(wanted)) * (1 + 1e-5)
 
 
+def test_iso_cts_never_takes_more_directions_than_there_are() -> None:
+    vectors = drawn(3, {"w": (2, 6)})  # two thirds of a direction each are none
+    found = merged(vectors, kfac.IsoCts(common_share=0.0))["w"]
+    torch.testing.assert_close(found, merged(vectors, "iso-c")["w"])
+
+
 def test_orthogonal_tasks_are_added_by_tsv_without_any_loss() -> None:
     a, b = torch.zeros(6, 6), torch.zeros(6, 6)
     a[:3, :3], b[3:, 3:] = torch.randn(3, 3), torch.randn(3, 3)

@@ -58,7 +58,7 @@ def _divided(pulled: Float[Tensor, "o i"], total: Tensor) -> Float[Tensor, "o i"
     if total.ndim == 1:
         return pulled * scale.square()
     unit = total * scale * scale[:, None]
-    unit.diagonal()[scale == 0] = 1.0
+    unit.diagonal()[scale == 0] = 1.0  # so that what is always zero costs no more
     return _solved(pulled * scale, unit) * scale
 
 

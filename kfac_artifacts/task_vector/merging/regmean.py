@@ -94,7 +94,7 @@ class _RegMeanMerging(Merging):
         self.method = method
         base = functools.reduce(joint_base, (vector.base for vector in vectors))
         for number, artifact in enumerate(method.curvature, 1):
-            what = f"artifact {number} does not belong to the task vectors, of"
+            what = f"cannot merge by artifact {number}; it and the task vectors are of"
             require_shared_base(what, artifact.provenance.base, base)
             reason = NO_INPUTS.get(artifact.provenance.estimator.name)
             if reason is not None:

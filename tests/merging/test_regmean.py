@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,7 +23,9 @@ from kfac_artifacts.artifact import (
     NamedConfig,
 )
 from kfac_artifacts.factors import Dense, Diagonal, Factor, LowRank
+from kfac_artifacts.network import Batch
 from kfac_artifacts.task_vector import TaskVector, merging_by
+from tests import models
 from tests.artifacts import provenance, psd
 from tests.computed import compute
 from tests.merging.vectors import assert_same, drawn, merged
@@ -221,6 +224,65 @@ def test_computed_artifacts_make_the_merged_layer_do_each_task_best(
     best = torch.linalg.lstsq(torch.cat(inputs), torch.cat(wanted_outputs)).solution.mT
     torch.testing.assert_close(found["weight"], best[:, :4], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(found["bias"], best[:, 4], rtol=1e-3, atol=1e-4)
+
+
+FAMILIES = {
+    "bert": (models.tiny_bert, models.text_batch),
+    "gpt2": (models.tiny_gpt2, models.text_batch),
+    "mixtral": (
+        partial(models.tiny, "mixtral", dtype=torch.float32),
+        models.text_batch,
+    ),
+    "vit": (models.tiny_vit, models.image_batch),
+}
+
+
+def pooled(module: nn.Module, batch: Batch) -> Tensor:
+    """The mean over positions, without padding."""
+    hidden = module(**batch).last_hidden_state
+    real = batch.get("attention_mask", torch.ones(hidden.shape[:2]))[..., None]
+    return (hidden * real).sum(1) / real.sum(1)
+
+
+def other_data(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Other tokens, padded as before, or other pixels."""
+    if "pixel_values" in batch:
+        return {"pixel_values": batch["pixel_values"].flip(-1).square()}
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    return batch | {"input_ids": (4 + 5 * ids % 20) * mask}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_layer_of_a_model_has_a_gradient_left(family: str) -> None:
+    """``Σ_t (W - W_t) A_t`` is zero: tables, Conv1D, patches and experts included."""
+    build, batch = FAMILIES[family]
+    module = build()
+    f = kfac.OutputMap(NamedConfig("f"), pooled)
+    network = kfac.Network(module, f, family)
+    artifacts, vectors = [], []
+    for number, inputs in enumerate((batch(), other_data(batch()))):
+        data = kfac.TensorExamples(inputs, f"data {number}")
+        chosen = kfac.choose_estimator("inputs")
+        artifacts.append(compute(network, data, estimator=chosen))
+        generator = torch.Generator().manual_seed(number)
+        moved = {
+            n: torch.randn(s, generator=generator) for n, s in network.shapes.items()
+        }
+        vectors.append(TaskVector(moved, network.base))
+    found = merged(vectors, kfac.RegMean(tuple(artifacts), off_diagonal=1.0))
+    assert any(block.part is not None for block in artifacts[0].blocks.values()) == (
+        family == "mixtral"
+    )
+    for name in artifacts[0].blocks:
+        pulls, sizes = [], []
+        for vector, artifact in zip(vectors, artifacts, strict=True):
+            theirs = artifact.blocks[name]
+            A = {n: artifact.factors[n] for n in theirs.factors}
+            away = theirs.gather(found) - theirs.gather(vector.tensors)
+            pulls.append(theirs.product(away, A))
+            sizes.append(theirs.product(theirs.gather(vector.tensors), A).abs())
+        limit = 1e-4 * float(torch.stack(sizes).max())
+        assert float(torch.stack(pulls).sum(0).abs().max()) <= limit, name
 
 
 def without(artifact: Artifact, name: str) -> Artifact:

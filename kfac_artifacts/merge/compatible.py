@@ -57,16 +57,36 @@ def _differences(one: Artifact, other: Artifact) -> Iterator[tuple[str, str, str
     if missing:
         count = f"{len(missing)} parameters not in both (first {missing[0]}), covering"
         yield count, str(len(p.base.parameters)), str(len(q.base.parameters))
-    elif _arrangement(one) != _arrangement(other):
-        yield "blocks", "its own", "arranged otherwise"
+    else:
+        yield from _block_differences(one, other)
 
 
-def _arrangement(artifact: Artifact) -> dict[str, Block]:
-    """The blocks, whatever their factors are called."""
-    return {
-        name: block.with_factors([""] * len(block.factors)).with_positions(None)
-        for name, block in artifact.blocks.items()
-    }
+def _block_differences(
+    one: Artifact, other: Artifact
+) -> Iterator[tuple[str, str, str]]:
+    """What tells the blocks apart, whatever their factors are called."""
+    apart = sorted(one.blocks.keys() ^ other.blocks.keys())
+    if apart:
+        count = f"{len(apart)} blocks not in both (first {apart[0]}), blocks"
+        yield count, str(len(one.blocks)), str(len(other.blocks))
+    changed: dict[str, list[str]] = {}
+    for name in sorted(one.blocks.keys() & other.blocks.keys()):
+        ours, theirs = _arrangement(one.blocks[name]), _arrangement(other.blocks[name])
+        keys = ["kind"] if ours["kind"] != theirs["kind"] else ours | theirs
+        for key in keys:
+            if ours.get(key) != theirs.get(key):
+                changed.setdefault(key, []).append(name)
+    for key, names in changed.items():
+        first = names[0]
+        what = f"{len(names)} blocks of another {key} (first {first}):"
+        ours, theirs = (_arrangement(a.blocks[first]) for a in (one, other))
+        yield what, str(ours.get(key)), str(theirs.get(key))
+
+
+def _arrangement(block: Block) -> dict[str, object]:
+    """What is said of a block beside its factors and what they are the mean of."""
+    unnamed = block.with_factors([""] * len(block.factors))
+    return unnamed.with_positions(None).to_json()
 
 
 def merged_estimator(artifacts: Sequence[Artifact]) -> NamedConfig:

@@ -5,7 +5,7 @@ It imports no reader or writer of the format, so that the vectors test both.
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from file_cases import file_cases
 from inputs_cases import INPUTS, inputs_cases
 from manifest_cases import manifest_cases
 from meaning import form, task_vector
-from merge_cases import CASES as MERGES, made
-from merge_results import joined, merged
+from merge_artifacts import made
+from merge_cases import Case as MergeCase, cases as merge_cases
+from merge_results import compressed, joined, merged
+from merge_rules import broken
 from schema_cases import schema_cases
 from task_vectors import VALID, applications, sums, task_vector_cases
 from valid_cases import CASES
@@ -72,15 +74,27 @@ def write_merges(root: Path) -> None:
     for name, draft in drafts.items():
         files = {"kfac.json": compact(draft.manifest)} | draft.files
         write(root / "artifacts" / name, files)
-    for name, (operation, of, exclude, cites) in MERGES.items():
-        index[name] = {"operation": operation, "of": of, "exclude": exclude}
-        if cites:
-            index[name] |= {"cites": cites.split()}
-            continue
-        added, taken = ([drafts[one] for one in each] for each in (of, exclude))
-        found = joined(added) if operation == "join" else merged(added, taken)
-        write(root / "expected" / name, {"expected.json": compact(found)})
+    for name, case in merge_cases().items():
+        index[name] = case.to_json()
+        added, taken = ([drafts[n] for n in each] for each in (case.of, case.exclude))
+        rules = [*broken(case.operation, added, taken, case.weighting)]
+        if rules != [case.breaks] * bool(case.breaks):
+            raise ValueError(f"{name} breaks {rules}, not {case.breaks}")
+        if not case.breaks:
+            content = compact(outcome(case, added, taken))
+            write(root / "expected" / name, {"expected.json": content})
     (root / "index.json").write_bytes(dump(index))
+
+
+def outcome(
+    case: MergeCase, added: Sequence[Draft], taken: Sequence[Draft]
+) -> dict[str, Any]:
+    """Say what comes of a case."""
+    if case.operation == "join":
+        return joined(added)
+    if case.operation == "compress":
+        return compressed(*added)
+    return merged(added, taken, case.weighting)
 
 
 def invalid_cases() -> Iterator[Case]:

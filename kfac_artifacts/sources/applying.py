@@ -82,7 +82,7 @@ def apply(
     number type, whether the network that was trained has it or not (heads, decoders),
     and so are tokenizer, processor, configuration and what else belongs to the model.
     What is added, ``Σ_t α_t τ_t`` as a rule, is float32 or wider and rounded once.
-    Memory is that of the largest tensor and of the task vectors.
+    Memory is that of the task vectors and of a few copies of the largest tensor.
 
     Args:
         model: A directory in the layout of ``transformers``, or a Hub id.

@@ -91,6 +91,14 @@ def test_equal_numbers_are_kept_together() -> None:
     assert found.tolist() == [1.0, -1.0, 1.0, 0.0]
 
 
+def test_large_tensors_are_looked_at_piece_by_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kfac_artifacts.task_vector.merging.ties.PIECE", 7)
+    x = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
+    assert kth_largest(lambda: [x], 11) == float(x.abs().flatten().sort().values[-11])
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(

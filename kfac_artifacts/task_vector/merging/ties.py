@@ -1,7 +1,7 @@
 """TIES: trim, elect signs, merge what agrees (Yadav et al., NeurIPS 2023)."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -103,6 +103,8 @@ class _TiesMerging(Merging):
 
 DIGIT = 16
 """Bits that are looked at at once."""
+PIECE = 1 << 22
+"""Numbers that are looked at at once, so that a large table takes little memory."""
 
 
 def kth_largest(tensors: Callable[[], Iterable[Tensor]], k: int) -> float:
@@ -121,8 +123,8 @@ def kth_largest(tensors: Callable[[], Iterable[Tensor]], k: int) -> float:
     found = 0
     for shift in (48, 32, 16, 0):
         counts = torch.zeros(1 << DIGIT, dtype=torch.int64)
-        for tensor in tensors():
-            bits = tensor.detach().cpu().double().abs().flatten().view(torch.int64)
+        for piece in _pieces(tensors()):
+            bits = piece.cpu().double().abs().view(torch.int64)
             own = bits[(bits >> shift >> DIGIT) == found] >> shift & (1 << DIGIT) - 1
             counts += own.bincount(minlength=1 << DIGIT)
         at_least = counts.flip(0).cumsum(0).flip(0)
@@ -130,3 +132,8 @@ def kth_largest(tensors: Callable[[], Iterable[Tensor]], k: int) -> float:
         k -= int(at_least[digit] - counts[digit])
         found = found << DIGIT | digit
     return float(torch.tensor(found).view(torch.float64))
+
+
+def _pieces(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+    for tensor in tensors:
+        yield from tensor.detach().flatten().split(PIECE)

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         PenaltySettings as PenaltySettings,
         TrainSettings as TrainSettings,
         TrainingTask as TrainingTask,
+        choose_regime as choose_regime,
         train as train,
     )
 
@@ -103,7 +104,11 @@ if TYPE_CHECKING:
         MergeMethod as MergeMethod,
         Merging as Merging,
     )
-    from kfac_artifacts.train import Penalty as Penalty, Regime as Regime
+    from kfac_artifacts.train import (
+        Others as Others,
+        Penalty as Penalty,
+        Regime as Regime,
+    )
 
     # errors
     from kfac_artifacts.errors import (

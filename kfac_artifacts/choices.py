@@ -51,8 +51,38 @@ FORMS = Variants(
         "diagonal": "compress.forms.diagonal:OnlyDiagonal",
     },
 )
-REGIMES = Variants("regime", {"linearised": "train.regimes.linearised:Linearised"})
-PENALTIES = Variants("penalty", {"kfac": "train.penalties.kfac:KfacDrift"})
+REGIMES = Variants(
+    "regime",
+    {
+        "linearised": "train.regimes.linearised:Linearised",
+        "ordinary": "train.regimes.ordinary:Ordinary",
+        "attention": "train.regimes.ordinary:Attention",
+        "lora": "train.regimes.lora:Lora",
+        "talos": "train.regimes.talos:Talos",
+        "delta": "train.regimes.delta:Delta",
+    },
+)
+PENALTIES = Variants(
+    "penalty",
+    {
+        "kfac": "train.penalties.kfac:KfacDrift",
+        "kfac-per-task": "train.penalties.kfac:KfacPerTask",
+        "orthoreg": "train.penalties.orthoreg:OrthoReg",
+        "tau-jp": "train.penalties.tau_jp:TauJp",
+    },
+)
+REGIME_SETTINGS = {
+    "lora": ("rank", "alpha"),
+    "talos": ("share",),
+    "delta": ("path", "draw"),
+}
+"""What may be chosen about a regime; nothing about the others."""
+PENALTY_NEEDS = {
+    "kfac": "curvatures",
+    "kfac-per-task": "curvatures",
+    "tau-jp": "examples",
+}
+"""What penalties are made of that is known of other tasks; the others of nothing."""
 OPTIMIZERS = Variants(
     "optimizer",
     {"adamw": "train.optimizers:adamw", "adamw8bit": "train.optimizers:adamw8bit"},

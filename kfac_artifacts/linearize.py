@@ -54,8 +54,7 @@ class Linearized(nn.Module):
 
     def forward(self, batch: Batch) -> Float[Tensor, "n c"]:
         """Evaluate ``f(x, θ0) + J(x) τ`` for a batch."""
-        tau = self.tau()
-        return _Tangent.apply(self.network, batch, self.names, *tau.values())  # type: ignore[no-untyped-call]
+        return linear_output(self.network, self.tau(), batch)
 
     def tau(self) -> dict[str, Tensor]:
         """The task vector by parameter name: live parameters, with gradients."""
@@ -85,6 +84,25 @@ def linearize(network: Network, parameters: Sequence[str]) -> Linearized:
         CoverageError: If a name is no parameter of the network, or none is given.
     """
     return Linearized(network, parameters)
+
+
+def linear_output(
+    network: Network, tau: Mapping[str, Tensor], batch: Batch
+) -> Float[Tensor, "n c"]:
+    """Evaluate ``f(x, θ0) + J(x) τ``, with gradients for τ.
+
+    Args:
+        network: The pretrained network.
+        tau: Directions by parameter name; parameters without one stand still.
+        batch: N examples.
+
+    Returns:
+        The output of the linearised network, in float32 or better.
+
+    Raises:
+        CoverageError: As of ``jvp``.
+    """
+    return _Tangent.apply(network, batch, tuple(tau), *tau.values())  # type: ignore[no-untyped-call]
 
 
 def jvp(

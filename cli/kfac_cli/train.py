@@ -25,7 +25,6 @@ from kfac_cli.train_options import (
 )
 
 if TYPE_CHECKING:
-    from kfac_artifacts.artifact import Artifact
     from kfac_artifacts.network import Network
     from kfac_artifacts.sources import Data, ImageExamples, TextExamples
     from kfac_artifacts.task_vector import TaskVector
@@ -105,18 +104,21 @@ def command(
     whatever would disturb the tasks in the curvature. Parameters that the curvature
     does not cover are not trained. Without --curvature, or with --lambda 0, nothing is
     held back. What is done is kept beside the output, and --resume goes on from there.
+    What it is compared with can be chosen by --regime and --penalty.
 
     \b
     Example:
         kfac train sentence-transformers/all-MiniLM-L6-v2 tickets.csv \\
             --curvature others -o tau-tickets
+        kfac train my-model tickets.csv --regime delta --curvature reference -o tau
         accelerate launch $(which kfac) train ...
     """
     from kfac_artifacts.sources import check_model
 
     optimizing.check()
     _check_usage(others, penalty, heading)
-    more = (reading.eval_data, heading.class_texts)
+    method.check(others)
+    more = (reading.eval_data, heading.class_texts, *method.others)
     given = [each for each in more if each is not None]
     writing.claim([model, data, *others.inputs, *given])
     check_artifacts(others.inputs)
@@ -124,7 +126,8 @@ def command(
     found, held_out_data = reading.read_labelled(data)
     from kfac_artifacts.train import TrainingTask, train
 
-    curvature = others.load()
+    known = [reading.read(each) for each in method.others]
+    curvature = others.load(merged=method.penalty != "kfac-per-task")
     network = loading.load(model)
     examples, held_out = encoding.encode(found, network), None
     if held_out_data is not None:
@@ -144,8 +147,9 @@ def command(
             TrainingTask(examples, head, held_out),
             settings,
             curvature=curvature,
+            others=[encoding.encode(each, network) for each in known],
             penalty=method.penalty,
-            regime=method.regime,
+            regime=method.make(),
             output=writing.output,
             replace=writing.force,
             resume=resume,
@@ -153,8 +157,9 @@ def command(
         )
     if _is_main():
         seconds = time.perf_counter() - started
-        parts = (vector, network, curvature)
-        _report(writing.output, *parts, seconds, accounts if as_json else None)
+        held = method.penalty is not None or bool(curvature)
+        about = accounts if as_json else None
+        _report(writing.output, vector, network, seconds, about, held=held)
 
 
 def _check_usage(
@@ -207,9 +212,10 @@ def _report(
     output: Path,
     vector: "TaskVector",
     network: "Network",
-    curvature: "Artifact | None",
     seconds: float,
     accounts: dict[str, Any] | None,
+    *,
+    held: bool,
 ) -> None:
     """Print what was trained, as JSON with what was read if that is given."""
     sizes = {name: p.numel() for name, p in network.parameters().items()}
@@ -220,7 +226,7 @@ def _report(
         console.print_json({**result, **about, **accounts})
         return
     click.echo(f"trained {trained:,} of {sum(sizes.values()):,} parameters")
-    if curvature is None:
+    if not held:
         click.echo("no curvature: every parameter that f depends on was free to move")
     elif trained < sum(sizes.values()):
         click.echo("the others stay as they are: not covered, or not asked for")

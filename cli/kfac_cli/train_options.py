@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kfac_artifacts.choices import OPTIMIZERS, PENALTIES, REGIMES
+from kfac_artifacts.choices import (
+    OPTIMIZERS,
+    PENALTIES,
+    PENALTY_NEEDS,
+    REGIME_SETTINGS,
+    REGIMES,
+)
 from kfac_cli import console
-from kfac_cli.groups import option, shared
+from kfac_cli.groups import given, option, shared
 from kfac_cli.options import batch_size_option, seed_option
-from kfac_cli.parameters import COUNT, DIRECTORY, NATURAL, POSITIVE
+from kfac_cli.parameters import COUNT, DIRECTORY, NAMED, NATURAL, POSITIVE, Share
 
 if TYPE_CHECKING:
     from kfac_artifacts.artifact import Artifact
     from kfac_artifacts.network import LabelledExamples
-    from kfac_artifacts.train import PenaltySettings, TrainSettings
+    from kfac_artifacts.train import PenaltySettings, RegimeMaker, TrainSettings
 
 
 def _weights(
@@ -57,17 +63,27 @@ class CurvatureOptions:
         """All that is read."""
         return [*self.curvatures, *self.exclude_own]
 
-    def load(self) -> "Artifact | None":
-        """Load it, merged, without your own task; None if there is none."""
+    def load(self, *, merged: bool) -> "list[Artifact]":
+        """Load it, merged into one, without your own task; or each by itself."""
         from kfac_artifacts.format import load_artifact
         from kfac_artifacts.merge import merge
 
         added = [load_artifact(path) for path in self.curvatures]
-        if len(added) < 2 and not self.exclude_own:
-            return added[0] if added else None
+        if not merged or (len(added) < 2 and not self.exclude_own):
+            return added
         removed = [load_artifact(path) for path in self.exclude_own]
         with console.progress("merging", len(added[0].blocks), "modules") as advance:
-            return merge(added, exclude=removed, progress=advance)
+            return [merge(added, exclude=removed, progress=advance)]
+
+
+FLAGS = {
+    "rank": "--rank",
+    "alpha": "--lora-alpha",
+    "share": "--share",
+    "path": "--path",
+    "draw": "--draw",
+}
+"""Settings of regimes as they are given."""
 
 
 @dataclass(frozen=True)
@@ -79,26 +95,106 @@ class MethodOptions:
         type=click.Choice(list(REGIMES)),
         default="linearised",
         show_default=True,
-        help="How the network moves.",
+        help="How the network moves: linearised; as an ordinary one, or in its "
+        "attention alone; by low-rank products (lora); in the weights that its outputs "
+        "notice least (talos); or as an ordinary one that a linearised one teaches "
+        "(delta).",
+    )
+    rank: int = option(
+        "--rank",
+        type=COUNT,
+        default=16,
+        show_default=True,
+        help="Rank of every change, for lora.",
+    )
+    alpha: float | None = option(
+        "--lora-alpha",
+        "alpha",
+        type=POSITIVE,
+        help="Products of lora are multiplied by this and divided by the rank.  "
+        "[default: the rank]",
+    )
+    share: float = option(
+        "--share",
+        type=Share(),
+        default="10%",
+        show_default=True,
+        help="Share of the weights that move, for talos.",
+    )
+    path: tuple[float, float] = option(
+        "--path",
+        type=(float, float),
+        default=(0.5, 2.0),
+        show_default=True,
+        metavar="LOW HIGH",
+        help="Multiples of the task vector at which delta compares.",
+    )
+    draw: float = option(
+        "--draw",
+        type=click.FloatRange(min=0),
+        default=1.0,
+        show_default=True,
+        help="Factor of the squared distance from the teacher, for delta.",
     )
     penalty: str | None = option(
         "--penalty",
         type=click.Choice(list(PENALTIES)),
-        help="What holds it back. [default: kfac, if there is --curvature]",
+        help="What holds it back: the drift under the curvature, merged (kfac) or of "
+        "each artifact by itself (kfac-per-task); the drift on the data of others "
+        "(tau-jp); orthogonal changes (orthoreg).  [default: kfac, if there is "
+        "--curvature]",
     )
+    others: tuple[str, ...] = option(
+        "--others",
+        type=NAMED,
+        multiple=True,
+        metavar="DATA",
+        help="Data of another task for tau-jp, read as DATA is, without labels; may be "
+        "repeated.",
+    )
+
+    def check(self, others: CurvatureOptions) -> None:
+        """Refuse settings of another regime, and a penalty without what it is of."""
+        for regime, settings in REGIME_SETTINGS.items():
+            asked = [name for name in settings if given(name)]
+            if asked and regime != self.regime:
+                raise click.UsageError(f"{FLAGS[asked[0]]} goes with --regime {regime}")
+        named = self.penalty or ("kfac" if others.curvatures else None)
+        needs = PENALTY_NEEDS.get(named or "")
+        for values, what, flag in (
+            (others.curvatures, "curvatures", "--curvature"),
+            (self.others, "examples", "--others"),
+        ):
+            if needs == what and not values:
+                raise click.UsageError(f"--penalty {named} needs {flag}")
+            if values and needs != what:
+                uses = [name for name, use in PENALTY_NEEDS.items() if use == what]
+                raise click.UsageError(f"{flag} goes with --penalty {', '.join(uses)}")
+        if others.exclude_own and named == "kfac-per-task":
+            raise click.UsageError(
+                "--exclude-own does not go with kfac-per-task, which takes each "
+                "artifact by itself: leave your own out"
+            )
+
+    def make(self) -> "RegimeMaker":
+        """Choose the regime in the library, with the settings that were given."""
+        from kfac_artifacts.train import choose_regime
+
+        names = REGIME_SETTINGS.get(self.regime, ())
+        settings = {name: getattr(self, name) for name in names}
+        return choose_regime(self.regime, **settings)
 
 
 @dataclass(frozen=True)
 class PenaltyOptions:
     """How much drift costs, and where."""
 
-    weight: float = option(
+    weight: float | None = option(
         "--lambda",
         "weight",
         type=click.FloatRange(min=0),
-        default=100.0,
-        show_default=True,
-        help="Factor of the penalty; 0 trains without.",
+        help="Factor of the penalty; 0 trains without.  [default: 100 under curvature, "
+        "10 for tau-jp, 1 for orthoreg]",
     )
     every: int = option(
         "--every",

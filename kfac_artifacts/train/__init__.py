@@ -16,15 +16,23 @@ if TYPE_CHECKING:
     from kfac_artifacts.train.loop import train as train
     from kfac_artifacts.train.parameters import choose_parameters as choose_parameters
     from kfac_artifacts.train.penalties import (
+        Others as Others,
         Penalty as Penalty,
         PenaltySettings as PenaltySettings,
     )
-    from kfac_artifacts.train.regimes import Regime as Regime
+    from kfac_artifacts.train.regimes import (
+        Regime as Regime,
+        RegimeMaker as RegimeMaker,
+        choose_regime as choose_regime,
+    )
     from kfac_artifacts.train.run import TrainingProgress as TrainingProgress
     from kfac_artifacts.train.settings import (
         TrainSettings as TrainSettings,
         steps_of as steps_of,
     )
-    from kfac_artifacts.train.task import TrainingTask as TrainingTask
+    from kfac_artifacts.train.task import (
+        Learning as Learning,
+        TrainingTask as TrainingTask,
+    )
 
 export_lazily(__name__)

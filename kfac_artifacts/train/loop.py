@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,22 @@ from torch.nn.functional import cross_entropy
 from kfac_artifacts.artifact import Artifact, Json
 from kfac_artifacts.errors import FactorError, PlaceError, SettingsError
 from kfac_artifacts.format import CHECKPOINT_MANIFEST, Checkpoint, State
-from kfac_artifacts.network import Network
+from kfac_artifacts.network import Examples, Network
 from kfac_artifacts.places import check_free, checkpoint_beside, hold
 from kfac_artifacts.progress import unseen
 from kfac_artifacts.task_vector import TaskVector
 from kfac_artifacts.train.checkpoint import capture, restore
-from kfac_artifacts.train.penalties import Penalty
+from kfac_artifacts.train.penalties import Others, Penalty
+from kfac_artifacts.train.record import describe, measure
+from kfac_artifacts.train.regimes import RegimeMaker
 from kfac_artifacts.train.run import (
-    RegimeMaker,
     Run,
     TrainingProgress,
     make_penalty,
     prepare,
 )
 from kfac_artifacts.train.settings import TrainSettings
-from kfac_artifacts.train.task import TrainingTask, describe
+from kfac_artifacts.train.task import TrainingTask
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ def train(  # noqa: PLR0913 - as many arguments as there are choices
     task: TrainingTask,
     settings: TrainSettings | None = None,
     *,
-    curvature: Artifact | None = None,
+    curvature: Artifact | Sequence[Artifact] | None = None,
+    others: Sequence[Examples] = (),
     penalty: Penalty | str | None = None,
     regime: RegimeMaker | str = "linearised",
     output: str | Path | None = None,
@@ -63,11 +65,13 @@ def train(  # noqa: PLR0913 - as many arguments as there are choices
         network: The pretrained network.
         task: What is to be learned.
         settings: How; None for what is usual for the examples.
-        curvature: Curvature of the other tasks, for a penalty that is named.
+        curvature: Curvature of the other tasks, in one or several artifacts.
+        others: Data of the other tasks, without labels, for ``tau-jp``.
         penalty: What holds it back: a penalty, or a name out of ``choices.PENALTIES``;
             None for the drift under the curvature, and none without curvature.
-        regime: How the network moves: a name out of ``choices.REGIMES``, or what makes
-            a regime of the network and the names of the parameters that may move.
+        regime: How the network moves: a name out of ``choices.REGIMES``, what
+            ``choose_regime`` gives, or what makes a regime of the network and the names
+            of the parameters that may move.
         output: Directory for the task vector; None only returns it.
         replace: Whether what this package wrote at the output may be replaced.
         resume: Whether to go on from the checkpoint of an interrupted run.
@@ -94,7 +98,9 @@ def train(  # noqa: PLR0913 - as many arguments as there are choices
         network.to(accelerator.device)
     place = None if output is None else checkpoint_beside(output)
     with _held(accelerator, place):
-        made = make_penalty(penalty, curvature, settings.penalty)
+        parts = [curvature] if isinstance(curvature, Artifact) else curvature or ()
+        known = Others(tuple(parts), tuple(others))
+        made, settings = make_penalty(penalty, known, settings)
         run = prepare(accelerator, network, task, settings, made, regime)
         described = describe(task, settings, run.indices, made, run.regime)
         base = network.base.restrict(set(run.regime.tau()))
@@ -183,19 +189,30 @@ def _step(run: Run) -> None:
     accelerator, settings = run.accelerator, run.settings
     batch = settings.batch(run.step, run.indices)
     share = batch[accelerator.process_index :: accelerator.num_processes]
-    logits = run.task.head.logits(run.model(run.task.examples.batch(share)))
-    targets = run.targets[share].to(logits.device)
-    summed = cross_entropy(logits, targets, reduction="sum")
+    run.regime.begin(run.step)
+    inputs = run.task.examples.batch(share)
+    output = run.model(inputs)
+    targets = run.targets[share].to(output.device)
+
+    def task_loss(f: Tensor) -> Tensor:
+        return cross_entropy(run.task.head.logits(f), targets, reduction="sum")
+
+    summed = task_loss(output)
+    beside = run.regime.loss_beside(inputs, output, task_loss)
+    lowered = summed if beside is None else summed + beside
     # gradients are averaged over processes, so that this is the mean over the batch
-    loss = summed * accelerator.num_processes / len(batch)
+    loss = lowered * accelerator.num_processes / len(batch)
     factor = settings.penalty.factor(run.step)
     if run.penalty is not None and factor > 0:
-        loss = loss + factor * _value(run.penalty, run.regime.tau())
+        run.penalty.begin(run.step)
+        for tau in run.regime.held_back():
+            loss = loss + factor * _value(run.penalty, tau)
     for group in run.optimizer.param_groups:
         group["lr"] = settings.rate(run.step)
     run.optimizer.zero_grad()
     accelerator.backward(loss)
     run.optimizer.step()
+    logits = run.task.head.logits(output.detach())
     correct = (logits.argmax(-1) == targets).sum()
     both = torch.stack([summed.detach().double(), correct.double()])
     mean = (accelerator.reduce(both, "sum") / len(batch)).tolist()
@@ -230,5 +247,5 @@ def _metrics(run: Run) -> dict[str, Json]:
         with torch.no_grad():
             metrics["penalty"] = float(run.penalty(run.regime.tau()))
     if run.task.held_out is not None:
-        metrics["held_out"] = run.task.measure(run.regime)
+        metrics["held_out"] = measure(run.task, run.regime)
     return metrics

@@ -2,25 +2,21 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
-from kfac_artifacts.artifact import Artifact
-from kfac_artifacts.choices import OPTIMIZERS, PENALTIES, REGIMES
+from kfac_artifacts.choices import OPTIMIZERS, PENALTIES
 from kfac_artifacts.errors import CoverageError, SettingsError
 from kfac_artifacts.network import Network
 from kfac_artifacts.train.parameters import choose_parameters
-from kfac_artifacts.train.penalties import Penalty, PenaltySettings
-from kfac_artifacts.train.regimes import Regime
+from kfac_artifacts.train.penalties import USUAL_WEIGHT, Others, Penalty
+from kfac_artifacts.train.regimes import Regime, RegimeMaker, choose_regime
 from kfac_artifacts.train.settings import TrainSettings
-from kfac_artifacts.train.task import TrainingTask
+from kfac_artifacts.train.task import Learning, TrainingTask
 
-RegimeMaker: TypeAlias = Callable[[Network, Sequence[str]], Regime]
 logger = logging.getLogger(__name__)
 
 
@@ -77,31 +73,51 @@ class Run:
 
 
 def make_penalty(
-    penalty: Penalty | str | None,
-    curvature: Artifact | None,
-    settings: PenaltySettings,
-) -> Penalty | None:
+    penalty: Penalty | str | None, others: Others, settings: TrainSettings
+) -> tuple[Penalty | None, TrainSettings]:
     """Make the penalty that was asked for.
 
     Args:
         penalty: The penalty itself, or its name; None for that of the curvature.
-        curvature: Curvature of the other tasks.
-        settings: How much the penalty counts.
+        others: What is known of the other tasks.
+        settings: How to train.
 
     Returns:
-        The penalty; None for none.
+        The penalty, None for none; and the settings, with the weight that is usual for
+        it if none was given.
 
     Raises:
-        SettingsError: If there is none of that name, or both a penalty and curvature
-            are given.
+        SettingsError: If there is none of that name, it does not use what is given, or
+            both a penalty and what to make one of are given.
+        MismatchError: If something is missing that it is made of.
     """
+    if penalty is None and others.curvatures:
+        penalty = "kfac"
+    if penalty is None and others.examples:
+        raise SettingsError(
+            "data of other tasks are used by the penalty tau-jp alone; name it, or "
+            "leave them out"
+        )
     if penalty is None:
-        return None if curvature is None else PENALTIES["kfac"](curvature, settings)
+        return None, _weighed(settings, USUAL_WEIGHT)
     if isinstance(penalty, str):
-        return PENALTIES[penalty](curvature, settings)
-    if curvature is not None:
-        raise SettingsError("give curvature or a penalty of your own, not both")
-    return penalty
+        kind = PENALTIES[penalty]
+        kind.check_others(penalty, others)
+        settings = _weighed(settings, kind.usual_weight)
+        return kind(others, settings.penalty), settings
+    if others.curvatures or others.examples:
+        raise SettingsError(
+            "give curvature or data of others, or a penalty of your own, not both"
+        )
+    return penalty, _weighed(settings, penalty.usual_weight)
+
+
+def _weighed(settings: TrainSettings, usual: float) -> TrainSettings:
+    """The settings with the weight that is usual, if there is none."""
+    if settings.penalty.weight is not None:
+        return settings
+    weighed = dataclasses.replace(settings.penalty, weight=usual)
+    return dataclasses.replace(settings, penalty=weighed)
 
 
 def prepare(
@@ -131,7 +147,7 @@ def prepare(
     """
     if penalty is not None:
         penalty.check(network)
-        if accelerator.is_main_process and settings.penalty.weight > 0:
+        if accelerator.is_main_process and settings.penalty.factor(0) > 0:
             for doubt in penalty.doubts(task.examples):
                 logger.warning("%s", doubt)
     targets = task.head.targets(task.examples)
@@ -146,13 +162,14 @@ def prepare(
     some = task.examples.batch(indices[:2])
     covered = None if penalty is None else penalty.covered
     names = choose_parameters(network, covered, settings.modules, some)
-    made = REGIMES[regime] if isinstance(regime, str) else regime
-    moving = made(network, names)
+    make = choose_regime(regime) if isinstance(regime, str) else regime
+    moving = make(network, names)
     if not moving.tau():
         raise CoverageError(
             f"{type(moving).__name__} trains none of {', '.join(names[:3])} and the "
             f"other parameters that may move ({len(names)} in all)"
         )
+    moving.prepare(Learning(task, indices, settings))
     if penalty is not None:  # without weight it is still measured at the end
         penalty.prepare(network, tuple(moving.tau()))
     optimizer = OPTIMIZERS[settings.optimizer](

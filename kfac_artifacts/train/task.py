@@ -1,19 +1,10 @@
-"""What is to be learned, how that is recorded, and how well it was learned."""
+"""What is to be learned."""
 
-import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-import torch
-
-from kfac_artifacts.artifact import Json
 from kfac_artifacts.network import LabelledExamples
 from kfac_artifacts.task_vector import ClassifierHead
-from kfac_artifacts.train.penalties import Penalty
-from kfac_artifacts.train.regimes import Regime
 from kfac_artifacts.train.settings import TrainSettings
-
-FINGERPRINTED = 256
-MEASURED_AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,53 +21,17 @@ class TrainingTask:
     head: ClassifierHead
     held_out: LabelledExamples | None = None
 
-    def measure(self, regime: Regime) -> dict[str, Json]:
-        """Measure the pretrained and the trained model on the held-out examples."""
-        if self.held_out is None:
-            return {}
-        targets, count = self.head.targets(self.held_out), len(self.held_out)
-        right = torch.zeros(2, dtype=torch.long)
-        for start in range(0, count, MEASURED_AT_ONCE):
-            chosen = range(start, min(start + MEASURED_AT_ONCE, count))
-            expected = targets[list(chosen)]
-            outputs = regime.outputs(self.held_out.batch(chosen))
-            answers = [self.head.logits(f).argmax(-1).cpu() for f in outputs]
-            right += (torch.stack(answers) == expected).sum(1)
-        before, after = (n / count for n in right.tolist())
-        return {"examples": count, "pretrained": before, regime.mode: after}
 
+@dataclass(frozen=True, eq=False)
+class Learning:
+    """What will be learned, and how.
 
-def describe(
-    task: TrainingTask,
-    settings: TrainSettings,
-    indices: tuple[int, ...],
-    penalty: Penalty | None,
-    regime: Regime,
-) -> dict[str, Json]:
-    """Write down everything that decides on the result.
-
-    Args:
+    Attributes:
         task: What is to be learned.
+        indices: Numbers of the examples that are trained on.
         settings: How.
-        indices: Numbers of the examples that are used; the first 256 of them are
-            fingerprinted.
-        penalty: What holds it back.
-        regime: How the network moves.
-
-    Returns:
-        A JSON object.
     """
-    info = task.examples.info(indices[:FINGERPRINTED])
-    labels = repr([task.examples.labels[i] for i in indices])
-    rows = task.head.embeddings.detach().float().cpu().contiguous().numpy().tobytes()
-    return {
-        **settings.to_json(),
-        "data": asdict(info),
-        "examples": len(indices),
-        "labels_sha256": hashlib.sha256(labels.encode()).hexdigest(),
-        "head_sha256": hashlib.sha256(rows).hexdigest(),
-        "logit_scale": task.head.logit_scale,
-        "curvature": [],
-        **({} if penalty is None else penalty.describe()),
-        **regime.describe(),
-    }
+
+    task: TrainingTask
+    indices: tuple[int, ...]
+    settings: TrainSettings

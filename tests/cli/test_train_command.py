@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,6 +67,63 @@ def test_command_line_from_curvature_to_a_merged_model(
     ).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("how", "described"),
+    [
+        (["--regime", "ordinary"], {"name": "ordinary"}),
+        (["--regime", "attention"], {"name": "attention"}),
+        (
+            ["--regime", "lora", "--rank", 2, "--lora-alpha", 4],
+            {"name": "lora", "rank": 2, "alpha": 4.0},
+        ),
+        (["--regime", "talos", "--share", "20%"], {"name": "talos", "share": 0.2}),
+        (
+            ["--regime", "delta", "--path", 0.8, 1.5, "--draw", 2],
+            {"name": "delta", "path": [0.8, 1.5], "draw": 2.0},
+        ),
+    ],
+)
+def test_every_regime_is_trained_by_the_command_and_applied(
+    tmp_path: Path, table: Path, saved_model: SavedModel, how: Any, described: Any
+) -> None:
+    """What was measured of the moved network is what the model that is written does."""
+    model, tau, curvature = saved_model("bert"), tmp_path / "tau", tmp_path / "a"
+    good(*COMPUTE, model, table, "-o", curvature)
+    trained = good(
+        *("train", model, table, "--curvature", curvature, "-o", tau, *how),
+        *("--head", "prototypes", "--steps", 5, "--lr", 0.01, "--batch-size", 4),
+        *("--eval-data", table, "--json"),
+    )
+    assert TaskVector.load(tau).settings["regime"] == described
+    found = good("evaluate", model, f"{tau}={table}", "--mode", "plain", "--json")
+    plain = json.loads(found)["modes"]["plain"]
+    assert plain["individual"] == json.loads(trained)["held_out"]["plain"]
+
+
+@pytest.mark.parametrize("penalty", ["kfac-per-task", "tau-jp", "orthoreg"])
+def test_every_penalty_is_used_by_the_command(
+    tmp_path: Path, table: Path, saved_model: SavedModel, penalty: str
+) -> None:
+    model, tau = saved_model("bert"), tmp_path / "tau"
+    known = {"tau-jp": ["--others", table, "--others", table]}
+    if penalty == "kfac-per-task":
+        for name, seed in (("a", 0), ("b", 1)):
+            options = ("--examples", 4, "--seed", seed)
+            good(*COMPUTE, model, table, *options, "-o", tmp_path / name)
+            known.setdefault(penalty, []).extend(["--curvature", tmp_path / name])
+    good(
+        *("train", model, table, "--penalty", penalty, *known.get(penalty, [])),
+        *("--head", "prototypes", "--steps", 3, "--batch-size", 4, "-o", tau),
+    )
+    vector = TaskVector.load(tau)
+    described: Any = vector.settings["penalty"]
+    assert described["name"] == penalty
+    assert len(described.get("others", vector.settings["curvature"])) == (
+        0 if penalty == "orthoreg" else 2
+    )
+    assert vector.metrics["penalty"] > 0
+
+
 def test_command_line_refuses_what_does_not_go_together(
     tmp_path: Path, table: Path, saved_model: SavedModel
 ) -> None:
@@ -74,6 +132,11 @@ def test_command_line_refuses_what_does_not_go_together(
         ("--steps", "3", "--epochs", "2"): "not both",
         ("--exclude-own", "x"): "goes with --curvature",
         ("--module-weight", "a"): "PATTERN=NUMBER",
+        ("--rank", "4"): "--rank goes with --regime lora",
+        ("--regime", "lora", "--share", "5%"): "--share goes with --regime talos",
+        ("--others", str(table)): "--others goes with --penalty tau-jp",
+        ("--penalty", "kfac-per-task"): "kfac-per-task needs --curvature",
+        ("--penalty", "tau-jp"): "tau-jp needs --others",
     }.items():
         result = kfac(*start, *wrong)
         assert result.exit_code == 2

@@ -4,13 +4,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from kfac_artifacts.artifact import Json
-from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.artifact import Artifact, Json
+from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.network import Examples, Network
+
+USUAL_WEIGHT = 100.0
+_CALLED = {"curvatures": "curvature", "examples": "data"}
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,8 @@ class PenaltySettings:
     """How much a penalty counts, and when.
 
     Attributes:
-        weight: Factor λ of the penalty; 0 trains without one, and only measures it.
+        weight: Factor λ of the penalty; 0 trains without one, and only measures it;
+            None is what is usual for the penalty.
         every: The penalty is evaluated in every Nth step.
         unscaled: Whether to leave out the factor ``every`` that makes up for the steps
             without penalty, as TAK does.
@@ -27,14 +32,14 @@ class PenaltySettings:
         allow_indefinite: Whether curvature that clearly rewards some drift may be used.
     """
 
-    weight: float = 100.0
+    weight: float | None = None
     every: int = 1
     unscaled: bool = False
     module_weights: Mapping[str, float] = field(default_factory=dict)
     allow_indefinite: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight < math.inf:
+        if self.weight is not None and not 0 <= self.weight < math.inf:
             raise SettingsError(
                 f"the weight of the penalty must be at least 0, found {self.weight}"
             )
@@ -47,11 +52,57 @@ class PenaltySettings:
         """What the penalty is multiplied by in a step, 0 where it is left out."""
         if step % self.every:
             return 0.0
-        return self.weight if self.unscaled else self.weight * self.every
+        weight = USUAL_WEIGHT if self.weight is None else self.weight
+        return weight if self.unscaled else weight * self.every
+
+
+@dataclass(frozen=True, eq=False)
+class Others:
+    """What is known of the tasks of others.
+
+    Attributes:
+        curvatures: Their curvature, of one or more tasks each.
+        examples: Their data, without labels.
+    """
+
+    curvatures: tuple[Artifact, ...] = ()
+    examples: tuple[Examples, ...] = ()
 
 
 class Penalty(ABC):
-    """A number that training adds to the loss, as a function of the task vector."""
+    """A number that training adds to the loss, as a function of the task vector.
+
+    Attributes:
+        usual_weight: The factor λ that is usual for it.
+        needs: Which of ``Others`` it is made of.
+    """
+
+    usual_weight: ClassVar[float] = USUAL_WEIGHT
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def check_others(cls, name: str, others: Others) -> None:
+        """Refuse others of whom too little is known, or what it does not use.
+
+        Args:
+            name: What it is called.
+            others: What is known of the tasks of others.
+
+        Raises:
+            MismatchError: If something is missing.
+            SettingsError: If something is given that is not used.
+        """
+        for what, called in _CALLED.items():
+            given = getattr(others, what)
+            if what in cls.needs and not given:
+                raise MismatchError(
+                    f"the penalty {name} needs the {called} of other tasks"
+                )
+            if given and what not in cls.needs:
+                raise SettingsError(
+                    f"the penalty {name} does not use the {called} of other tasks; "
+                    "leave it out, or choose another penalty"
+                )
 
     @abstractmethod
     def __call__(self, tau: Mapping[str, Tensor]) -> Float[Tensor, ""]:
@@ -70,6 +121,9 @@ class Penalty(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Json]:
         """What the settings of a task vector say of it."""
+
+    def begin(self, step: int) -> None:  # noqa: B027, most are of no step
+        """Get ready for a step, by its number and nothing else."""
 
     @property
     def covered(self) -> Collection[str] | None:

@@ -9,31 +9,34 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Artifact, Json, require_curvature_of
-from kfac_artifacts.errors import MismatchError
+from kfac_artifacts.errors import MismatchError, listed
+from kfac_artifacts.merge import merge
 from kfac_artifacts.network import Examples, Network
 from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.train.doubts import doubts
-from kfac_artifacts.train.penalties.base import Penalty, PenaltySettings
+from kfac_artifacts.train.penalties.base import Others, Penalty, PenaltySettings
 
 
 class KfacDrift(Penalty):
     """``KfacPenalty`` on the parameters that are trained; the others stand still.
 
-    A parameter that the curvature does not cover is never trained: it would be free to
-    disturb the other tasks.
+    Whatever the estimator, the curvature of all others is merged into one, and costs
+    what one costs. A parameter that it does not cover is never trained: it would be
+    free to disturb the other tasks.
 
     Args:
-        curvature: Curvature of the other tasks; factors are read by ``prepare``.
+        others: Curvature of the other tasks; factors are read by ``prepare``.
         settings: How much it counts.
 
     Raises:
-        MismatchError: If there is no curvature.
+        MismatchError: If the curvatures do not belong together.
     """
 
-    def __init__(self, curvature: Artifact | None, settings: PenaltySettings) -> None:
-        if curvature is None:
-            raise MismatchError("the penalty kfac needs the curvature of other tasks")
-        self.curvature = curvature
+    needs = ("curvatures",)
+
+    def __init__(self, others: Others, settings: PenaltySettings) -> None:
+        one, *more = others.curvatures
+        self.curvature = merge(others.curvatures) if more else one
         self.settings = settings
 
     @property
@@ -79,14 +82,77 @@ class KfacDrift(Penalty):
 
     @override
     def describe(self) -> dict[str, Json]:
-        return {
-            "curvature": [
-                {
-                    "data": source.data.id,
-                    "fingerprint": source.data.fingerprint,
-                    "size": source.data.size,
-                    "digest": source.digest,
-                }
-                for source in self.curvature.provenance.sources
-            ]
+        return {"curvature": described(self.curvature)}
+
+
+class KfacPerTask(Penalty):
+    """``Σ_t λ_t τᵀ G_t τ`` of every curvature by itself, λ_t by the sizes (TAK, Eq. 7).
+
+    What ``KfacDrift`` approximates by one merged curvature: memory and time are those
+    of as many as there are.
+
+    Args:
+        others: Curvature of the other tasks, unmerged.
+        settings: How much it counts.
+
+    Raises:
+        MismatchError: If they do not cover the same parameters.
+    """
+
+    needs = ("curvatures",)
+
+    def __init__(self, others: Others, settings: PenaltySettings) -> None:
+        self.parts = [
+            KfacDrift(Others((curvature,)), settings) for curvature in others.curvatures
+        ]
+        first, *more = (set(part.covered) for part in self.parts)
+        if differing := sorted({name for other in more for name in first ^ other}):
+            raise MismatchError(
+                "the curvatures do not cover the same parameters: "
+                f"{listed(differing, 3)} are in some of them alone"
+            )
+        sizes = [a.provenance.size for a in others.curvatures]
+        self.shares = [size / sum(sizes) for size in sizes]
+
+    @property
+    @override
+    def covered(self) -> Collection[str]:
+        return self.parts[0].covered
+
+    @override
+    def check(self, network: Network) -> None:
+        for part in self.parts:
+            part.check(network)
+
+    @override
+    def doubts(self, examples: Examples) -> list[str]:
+        found = [doubt for part in self.parts for doubt in part.doubts(examples)]
+        return list(dict.fromkeys(found))
+
+    @override
+    def prepare(self, network: Network, names: Sequence[str]) -> None:
+        for part in self.parts:
+            part.prepare(network, names)
+
+    @override
+    def __call__(self, tau: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+        pairs = zip(self.shares, self.parts, strict=True)
+        return torch.stack([share * part(tau) for share, part in pairs]).sum()
+
+    @override
+    def describe(self) -> dict[str, Json]:
+        sources = [s for part in self.parts for s in described(part.curvature)]
+        return {"penalty": {"name": "kfac-per-task"}, "curvature": sources}
+
+
+def described(curvature: Artifact) -> list[Json]:
+    """What a task vector says of the curvature that held it back."""
+    return [
+        {
+            "data": source.data.id,
+            "fingerprint": source.data.fingerprint,
+            "size": source.data.size,
+            "digest": source.digest,
         }
+        for source in curvature.provenance.sources
+    ]

@@ -1,9 +1,10 @@
 """Numbers kept as int8 in memory, and turned into float when they are used.
 
 A row has its largest magnitude as scale s and codes q from -127 to 127, which stand for
-``q · s / 127`` (Dettmers et al. 2022, LLM.int8). Codes, scales and decoded values are
-those of bitsandbytes' ``int8_vectorwise_quant`` and ``int8_vectorwise_dequant``, to the
-last bit. Its kernels do not serve here: the one that rounds takes float16 alone, and
+``q · s / 127`` (Dettmers et al. 2022, LLM.int8). Scales and decoded values are those of
+bitsandbytes' ``int8_vectorwise_quant`` and ``int8_vectorwise_dequant`` to the last bit,
+and so are codes, but for what is halfway between two: there it rounds 127 / s
+otherwise. Its kernels do not serve here: the one that rounds takes float16 alone, and
 those that multiply round the other operand to int8 as well, which is a task vector: the
 penalty would have an error of their own.
 """
@@ -174,7 +175,8 @@ def _quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
     if rows.shape[-1] == 0:
         return rows.to(torch.int8), rows.new_zeros(rows.shape[:-1])
     largest = rows.abs().amax(-1)
-    factor = LARGEST / largest
+    # a number over a tensor is, in torch, the number times a rounded inverse
+    factor = torch.full_like(largest, LARGEST) / largest
     usable = factor.isfinite()  # else the row is zero, or as good as that
     codes = (rows * factor.where(usable, 0.0)[..., None]).round().to(torch.int8)
     return codes, largest.where(usable, 0.0)

@@ -30,6 +30,7 @@ from schema_cases import schema_cases
 from task_vectors import VALID, applications, sums, task_vector_cases
 from valid_cases import CASES
 from value_cases import value_cases
+from writing_cases import writing_cases
 
 
 def main(root: Path) -> None:
@@ -49,6 +50,7 @@ def main(root: Path) -> None:
     (root / "index.json").write_bytes(dump({"valid": [*valid], "invalid": invalid}))
     write_task_vectors(root / "task_vectors")
     write_merges(root / "merge")
+    write_writing(root / "writing")
 
 
 def write_task_vectors(root: Path) -> None:
@@ -84,6 +86,14 @@ def write_merges(root: Path) -> None:
             content = compact(outcome(case, added, taken))
             write(root / "expected" / name, {"expected.json": content})
     (root / "index.json").write_bytes(dump(index))
+
+
+def write_writing(root: Path) -> None:
+    """Write the cases for writers, a line for each."""
+    shutil.rmtree(root, ignore_errors=True)
+    pairs = (map(compact, pair) for pair in writing_cases().items())
+    lines = b",\n".join(name + b": " + case for name, case in pairs)
+    write(root, {"index.json": b"{\n" + lines + b"\n}\n"})
 
 
 def outcome(

@@ -192,22 +192,46 @@ def _by_two_backward_passes(
     moved = [value.requires_grad_() for value in values.values()]
     with forward_mode_kernels(), torch.enable_grad():
         output = network.functional_call(values, batch)
-        u = torch.zeros_like(output, requires_grad=True)
+        u = torch.randn(output.shape, generator=seeded(0)).to(output).requires_grad_()
         try:
             pulled = torch.autograd.grad(
                 output, moved, u, create_graph=True, materialize_grads=True
             )
             pairs = zip(pulled, directions.values(), strict=True)
-            inner = torch.stack([(p * t).sum() for p, t in pairs]).sum()
+            products = [p * t for p, t in pairs]
+            inner = torch.stack([product.sum() for product in products]).sum()
             (change,) = torch.autograd.grad(inner, u, materialize_grads=True)
+            once = not _is_linear(inner, u, change, products)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            raise CoverageError(
-                f"cannot linearise {network.id}: {obstacle}; and it cannot be "
-                f"differentiated twice instead ({first_line(error)}). {_REMEDY}"
-            ) from error
+            raise _twice(network, obstacle, first_line(error)) from error
+    if once:
+        reason = "an operation can be differentiated once only"
+        raise _twice(network, obstacle, reason)
     return output.detach(), change
+
+
+def _twice(network: Network, obstacle: str, reason: str) -> CoverageError:
+    return CoverageError(
+        f"cannot linearise {network.id}: {obstacle}; and it cannot be differentiated "
+        f"twice instead ({reason}). {_REMEDY}"
+    )
+
+
+def _is_linear(
+    inner: Tensor, u: Tensor, change: Tensor, products: Sequence[Tensor]
+) -> bool:
+    """Whether a ``⟨Jᵀ u, τ⟩`` is the ``⟨u, change⟩`` that it is if linear in u."""
+    # For autograd, what can be differentiated once only is constant in u: it would be
+    # left out of the change without a word.
+    with torch.no_grad():
+        far = abs(float(inner) - float((u * change).sum()))
+        allowed = _TOLERANCES.get(u.dtype, 0.2) * float(u.norm() * change.norm())
+        rounding = torch.finfo(u.dtype).eps * sum(
+            float(p.abs().sum()) for p in products
+        )
+    return far <= allowed + rounding
 
 
 def vjp(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
 from kfac_artifacts.artifact import NamedConfig
@@ -294,6 +295,31 @@ def test_an_operation_that_forward_mode_cannot_see_changes_nothing(
     _, expected = jvp(network(lambda x: x**3), tau, batch)
     _, change = jvp(network(cube), tau, batch)
     torch.testing.assert_close(change, expected)
+
+
+@pytest.mark.parametrize("beside", [0.0, 1.0])
+def test_an_operation_that_can_be_differentiated_once_only_is_never_left_out(
+    beside: float,
+) -> None:
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.save_for_backward(x)
+            return x.square()
+
+        @staticmethod
+        @once_differentiable
+        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+            return 2 * ctx.saved_tensors[0] * gradients[0]
+
+    def f(module: nn.Module, batch: Batch) -> Tensor:
+        x = module(batch["x"])
+        return Once.apply(x) + beside * x  # type: ignore[no-untyped-call]
+
+    network = Network(nn.Linear(3, 2), OutputMap(NamedConfig("test"), f), "once")
+    tau = _random({n: p.detach() for n, p in network.parameters().items()})
+    with pytest.raises(CoverageError, match="differentiated once only"):
+        jvp(network, tau, {"x": torch.ones(4, 3)})
 
 
 def test_fused_kernel_without_forward_mode_is_named() -> None:

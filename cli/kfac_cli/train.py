@@ -46,7 +46,8 @@ class LabelledOptions(DataOptions):
         "--eval-data",
         type=NAMED,
         metavar="DATA",
-        help="Labelled data to measure the result on.",
+        help="Labelled data to measure the result on, linearised and as the ordinary "
+        "model that `kfac apply` writes.",
     )
     eval_split: str | None = option(
         "--eval-split", help="Split of these. [default: train]"

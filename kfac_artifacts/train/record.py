@@ -1,15 +1,23 @@
 """How a training is recorded, and how well it learned."""
 
 import hashlib
+import logging
 from dataclasses import asdict
 
 import torch
+from torch import Tensor
 
 from kfac_artifacts.artifact import Json
+from kfac_artifacts.errors import CoverageError
+from kfac_artifacts.linearize import jvp
+from kfac_artifacts.network import Batch, Network
 from kfac_artifacts.train.penalties import Penalty
 from kfac_artifacts.train.regimes import Regime
+from kfac_artifacts.train.regimes.ordinary import moved
 from kfac_artifacts.train.settings import TrainSettings
 from kfac_artifacts.train.task import TrainingTask
+
+logger = logging.getLogger(__name__)
 
 FINGERPRINTED = 256
 MEASURED_AT_ONCE = 64
@@ -18,26 +26,55 @@ MEASURED_AT_ONCE = 64
 def measure(task: TrainingTask, regime: Regime) -> dict[str, Json]:
     """Measure the pretrained and the trained model on the held-out examples.
 
+    Whatever the regime, τ is measured in both modes of ``choices.MODES``: as the
+    linearised network, and as the ordinary one that ``apply`` writes.
+
     Args:
         task: What was to be learned; without held-out examples nothing is measured.
         regime: The network as it is now.
 
     Returns:
-        How many examples there are, and the share of right answers of both.
+        How many examples there are, and the share of right answers: ``pretrained``,
+        ``linear`` and ``plain``. A network that cannot be linearised has no ``linear``,
+        and a warning says so.
+
+    Raises:
+        CoverageError: If such a network was trained linearised.
     """
     if task.held_out is None:
         return {}
+    network, tau = regime.network, {n: t.detach() for n, t in regime.tau().items()}
+    names = ["pretrained", "linear", "plain"]
     targets, count = task.head.targets(task.held_out), len(task.held_out)
-    right = torch.zeros(2, dtype=torch.long)
+    right = dict.fromkeys(names, 0)
     for start in range(0, count, MEASURED_AT_ONCE):
         chosen = range(start, min(start + MEASURED_AT_ONCE, count))
-        expected = targets[list(chosen)]
+        expected, batch = targets[list(chosen)], task.held_out.batch(chosen)
         with torch.no_grad():
-            outputs = regime.outputs(task.held_out.batch(chosen))
-        answers = [task.head.logits(f).argmax(-1).cpu() for f in outputs]
-        right += (torch.stack(answers) == expected).sum(1)
-    before, after = (n / count for n in right.tolist())
-    return {"examples": count, "pretrained": before, regime.mode: after}
+            outputs = {"plain": moved(network, tau, batch)}
+            if "linear" in right:
+                outputs |= _linear(network, tau, batch, needed=regime.mode == "linear")
+            else:
+                outputs["pretrained"] = network(batch)
+        right = {n: right[n] for n in names if n in outputs}
+        for name in right:
+            answers = task.head.logits(outputs[name]).argmax(-1).cpu()
+            right[name] += int((answers == expected).sum())
+    return {"examples": count} | {name: n / count for name, n in right.items()}
+
+
+def _linear(
+    network: Network, tau: dict[str, Tensor], batch: Batch, *, needed: bool
+) -> dict[str, Tensor]:
+    """Outputs at θ0 and linearised; only the first, if that is impossible."""
+    try:
+        output, change = jvp(network, tau, batch)  # both in one pass
+    except CoverageError as error:
+        if needed:
+            raise
+        logger.warning("the linearised model is not measured: %s", error)
+        return {"pretrained": network(batch)}
+    return {"pretrained": output, "linear": output + change}
 
 
 def describe(
@@ -70,6 +107,7 @@ def describe(
         "labels_sha256": hashlib.sha256(labels.encode()).hexdigest(),
         "head_sha256": hashlib.sha256(rows).hexdigest(),
         "logit_scale": task.head.logit_scale,
+        "mode": regime.mode,
         "curvature": [],
         **({} if penalty is None else penalty.describe()),
         **regime.describe(),

@@ -54,6 +54,8 @@ def test_command_line_from_curvature_to_a_merged_model(
     assert linear["absolute"][0] == linear["pretrained"]
     assert linear["absolute"][2] == linear["individual"]
     assert linear["individual"] == result["held_out"]["linear"]
+    plain = json.loads(found)["modes"]["plain"]
+    assert plain["individual"] == result["held_out"]["plain"]
     assert plot.read_bytes().startswith(b"\x89PNG")
     good("apply", model, tau, "--alpha", 0.5, "--method", "sum", "-o", merged)
     before, after = AutoModel.from_pretrained(model), AutoModel.from_pretrained(merged)

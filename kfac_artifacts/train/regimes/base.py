@@ -86,10 +86,6 @@ class Regime(nn.Module, ABC):
         """The live parameters of the optimiser, by their names in checkpoints."""
         return dict(self.named_parameters())
 
-    def outputs(self, batch: Batch) -> tuple[Float[Tensor, "n c"], ...]:
-        """Evaluate the pretrained network, and the network as it is now."""
-        return self.network(batch), self(batch)
-
 
 RegimeMaker: TypeAlias = Callable[[Network, Sequence[str]], Regime]
 """A class of ``Regime``, or what ``choose_regime`` gives."""

@@ -111,9 +111,5 @@ class Delta(Regime):
             for name, change in own.tau().items()
         }
 
-    @override
-    def outputs(self, batch: Batch) -> tuple[Float[Tensor, "n c"], ...]:
-        return self.student.outputs(batch)
-
     def _along(self, tau: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: self.alpha * change for name, change in tau.items()}

@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Json
-from kfac_artifacts.linearize import jvp, linearize
+from kfac_artifacts.linearize import linearize
 from kfac_artifacts.network import Batch, Network
 from kfac_artifacts.train.regimes.base import Regime
 
@@ -36,8 +36,3 @@ class Linearised(Regime):
     @override
     def state(self) -> dict[str, Tensor]:
         return self.tau()
-
-    @override
-    def outputs(self, batch: Batch) -> tuple[Float[Tensor, "n c"], ...]:
-        output, change = jvp(self.network, self.tau(), batch)  # both in one pass
-        return output, output + change

@@ -1,4 +1,4 @@
-"""Switching refusals of the reference readers off, one after another."""
+"""Switching refusals of the reference readers and writer off, one after another."""
 
 import ast
 import sys

@@ -14,6 +14,7 @@ from kfac_cli import (
     plan,
     pull,
     push,
+    suite,
     train,
     verify,
 )
@@ -55,5 +56,6 @@ for module in (
     apply,
     evaluate,
     fidelity,
+    suite,
 ):
     main.add_command(module.command)

@@ -1,0 +1,157 @@
+"""A suite's results as one page that needs nothing else: tables and bars."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from kfac_artifacts.format import write_durably
+from kfac_artifacts.suite.results import Row, Spread, SuiteResults
+
+MODES = {
+    "linear": "linearised, f(x, θ0) + α J(x) τ",
+    "plain": "as an ordinary model, f(x, θ0 + α τ)",
+}
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem;
+       padding: 0 1rem; color: #1a1a1a; }
+table { border-collapse: collapse; margin: 1rem 0 2rem; }
+th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; }
+td.bar { width: 16rem; text-align: left; }
+td.bar div { background: #0072B2; height: .8rem; position: relative; }
+td.bar div.from { background: #999; height: .15rem; }
+tr.best td { font-weight: 600; }
+.note { color: #666; }
+@media (prefers-color-scheme: dark) {
+  body { background: #181818; color: #e8e8e8; }
+  th, td { border-color: #444; } .note { color: #aaa; }
+}
+"""
+
+
+def write_report(results: SuiteResults, path: str | Path) -> None:
+    """Write a page with every number of a suite that people look at.
+
+    Args:
+        results: What was found.
+        path: The file; what is there is replaced.
+    """
+    write_durably(Path(path), _page(results).encode())
+
+
+def _page(results: SuiteResults) -> str:
+    suite: Any = results.suite
+    modes = list(dict.fromkeys(row.mode for row in results.rows))
+    parts = [
+        f"<h1>{escape(suite['name'])}</h1>",
+        f"<p>{escape(suite['model'])}; {len(suite['tasks'])} tasks; seeds "
+        f"{', '.join(map(str, suite['seeds']))}. The pretrained model has "
+        f"{_percent(results.pretrained)} on average. Learning rate and λ of every arm "
+        "were chosen on validation data with the first seed; all numbers are of test "
+        "data, the mean over seeds with the standard deviation of one.</p>",
+    ]
+    for mode in modes:
+        parts.append(f"<h2>{escape(MODES.get(mode, mode))}</h2>")
+        parts.append(_mode_table([r for r in results.rows if r.mode == mode], results))
+        parts.append(_task_table([r for r in results.rows if r.mode == mode], suite))
+    parts += ["<h2>Search</h2>", _search_tables(results)]
+    about = ", ".join(f"{n} {v}" for n, v in results.versions.items())
+    parts.append(f'<p class="note">{escape(about)}; {results.seconds:.0f} s</p>')
+    body = "\n".join(parts)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>'
+        f"{escape(suite['name'])}</title><style>{STYLE}</style></head>"
+        f"<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _mode_table(rows: Sequence[Row], results: SuiteResults) -> str:
+    best = max((r.scores["absolute"].mean for r in rows), default=0.0)
+    header = ("arm", "merged by", "α", "merged", "", "normalised", "alone", "rate", "λ")
+    lines = []
+    for row in rows:
+        merged = row.scores["absolute"]
+        alphas = sorted(set(row.alphas))
+        shown = ", ".join(f"{alpha:g}" for alpha in alphas)
+        cells = [
+            escape(row.arm),
+            escape(row.merging),
+            f"{shown} (validation)" if row.chosen else shown,
+            _spread(merged),
+            _bar(merged, results.pretrained),
+            _spread(row.scores["normalised"]),
+            _spread(row.scores["individual"]),
+            f"{row.rate:g}",
+            "usual" if row.weight is None else f"{row.weight:g}",
+        ]
+        lines.append(_line(cells, best=merged.mean == best))
+    return _table(header, lines)
+
+
+def _bar(merged: Spread, pretrained: float) -> str:
+    """A bar of the accuracy, and a thin one of the pretrained model's."""
+    return (
+        f'<div style="width:{100 * merged.mean:.1f}%"></div>'
+        f'<div class="from" style="width:{100 * pretrained:.1f}%"></div>'
+    )
+
+
+def _task_table(rows: Sequence[Row], suite: Any) -> str:
+    names = [task["name"] for task in suite["tasks"]]
+    lines = [
+        _line(
+            [
+                escape(f"{row.arm}, {row.merging}{', α chosen' if row.chosen else ''}"),
+                *(_spread(row.tasks[name]) for name in names),
+            ]
+        )
+        for row in rows
+    ]
+    return _table(("merged, by task", *names), lines)
+
+
+def _search_tables(results: SuiteResults) -> str:
+    parts = []
+    for arm, tried in results.searches.items():
+        if not tried:
+            continue
+        best = max(float(str(each["accuracy"])) for each in tried)
+        lines = [
+            _line(
+                [
+                    f"{each['rate']:g}",
+                    "usual" if each["weight"] is None else f"{each['weight']:g}",
+                    _percent(float(str(each["accuracy"]))),
+                ],
+                best=each["accuracy"] == best,
+            )
+            for each in tried
+        ]
+        parts.append(f"<h3>{escape(arm)}</h3>")
+        parts.append(_table(("rate", "λ", "validation"), lines))
+    return "\n".join(parts) or "<p>Nothing had to be chosen.</p>"
+
+
+def _table(header: Iterable[str], lines: Iterable[str]) -> str:
+    titles = "".join(f"<th>{escape(title)}</th>" for title in header)
+    return f"<table><tr>{titles}</tr>\n" + "\n".join(lines) + "</table>"
+
+
+def _line(cells: Iterable[str], *, best: bool = False) -> str:
+    shown = "".join(
+        f"<td{' class=bar' if cell.startswith('<div') else ''}>{cell}</td>"
+        for cell in cells
+    )
+    return f"<tr{' class=best' if best else ''}>{shown}</tr>"
+
+
+def _spread(spread: Spread) -> str:
+    found = _percent(spread.mean)
+    if spread.deviation is None:
+        return found
+    return f"{found} ± {100 * spread.deviation:.1f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"

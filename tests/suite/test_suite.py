@@ -1,0 +1,296 @@
+"""A suite from its declaration to its page, on a tiny model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from statistics import stdev
+from typing import Any
+
+import pytest
+
+from kfac_artifacts.errors import PlaceError, SettingsError
+from kfac_artifacts.evaluate import EvaluationTask, evaluate
+from kfac_artifacts.sources import load_examples, load_network
+from kfac_artifacts.suite import MergeSpec, Suite, read_suite, run_suite, write_report
+from kfac_artifacts.suite.parts import Part, divided
+from kfac_artifacts.suite.reading import TRAINING
+from kfac_artifacts.suite.session import Choice, Session
+from kfac_artifacts.suite.store import Store
+from kfac_artifacts.task_vector import TaskVector
+from kfac_artifacts.train import TrainSettings
+from tests.commands import good, kfac
+from tests.models import SavedModel
+
+WORDS = {
+    "animals": (["cat", "dog"], ["bird", "fish"]),
+    "colours": (["red"], ["blue"]),
+    "actions": (["runs"], ["sings"]),
+}
+DECLARED = """
+name = "tiny & small"
+model = "model"
+modules = ["encoder.layer.1.*"]
+seeds = [0, 1]
+alphas = [0.5, 1.0, 1.5]
+training = {steps = 4, batch_size = 4}
+
+[[curvatures]]
+name = "exact"
+cotangents = "exact"
+examples = 8
+[[curvatures]]
+name = "public"
+reference = "animals.csv"
+examples = 8
+recipe = "low-rank-2+int8"
+
+[[arms]]
+name = "nothing"
+rates = [1e-3, 1e-2]
+merges = ["sum", {method = "ties", settings = {keep = 0.5}}]
+[[arms]]
+name = "TAK"
+curvature = "exact"
+rates = [1e-2]
+weights = [0.1, 10]
+merges = ["sum", "regmean"]
+[[arms]]
+name = "delta <b>"
+regime = "delta"
+regime_settings = {path = [0.8, 1.2]}
+curvature = "public"
+rates = [1e-2]
+[[arms]]
+name = "data"
+penalty = "tau-jp"
+rates = [1e-2]
+training = {steps = 2}
+"""
+
+
+def rows(words: tuple[list[str], list[str]], which: int) -> list[str]:
+    """Texts with one of the words, and which of the two kinds it is."""
+    return [
+        f"the {word} is {'good' if i % 2 else 'in a'} {place},{label}"
+        for label, own in zip(("first", "second"), words, strict=True)
+        for word in own
+        for i, place in enumerate(("red", "cat", "runs", "dog", "in")[which:])
+    ]
+
+
+@pytest.fixture
+def declared(tmp_path: Path, saved_model: SavedModel) -> Path:
+    (tmp_path / "model").symlink_to(saved_model("bert"))
+    text = DECLARED
+    for name, words in WORDS.items():
+        for part, which in (("", 0), ("-test", 2)):
+            lines = ["text,label", *rows(words, which), ""]
+            (tmp_path / f"{name}{part}.csv").write_text("\n".join(lines))
+        text += f'\n[[tasks]]\nname = "{name}"\nhead = "prototypes"\n'
+        text += f'train = "{name}.csv"\ntest = "{name}-test.csv"\n'
+    path = tmp_path / "suite.toml"
+    path.write_text(text)
+    return path
+
+
+def files(directory: Path) -> dict[Path, float]:
+    return {p: p.stat().st_mtime_ns for p in directory.rglob("*") if p.is_file()}
+
+
+def test_the_command_runs_it_reports_it_and_does_nothing_twice(
+    declared: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    found = json.loads(good("suite", declared, "-o", output, "--json"))
+    assert json.loads((output / "results.json").read_text()) == found
+    shown = [(row["arm"], row["merging"], row["chosen"]) for row in found["rows"]]
+    assert len(shown) == 2 * 2 * (2 + 2 + 1 + 1)  # modes, α, merges
+    assert ("nothing", "ties keep 0.5", True) in shown
+    assert {row["mode"] for row in found["rows"]} == {"linear", "plain"}
+    assert [len(found["searches"][arm]) for arm in found["searches"]] == [2, 2, 0, 0]
+    for row in found["rows"]:
+        for spread in row["scores"].values():
+            assert len(spread["values"]) == 2
+            assert spread["deviation"] == pytest.approx(stdev(spread["values"]))
+        if not row["chosen"]:
+            assert row["alphas"] == [1.0, 1.0]
+    page = (output / "report.html").read_text()
+    assert "tiny &amp; small" in page
+    assert "delta &lt;b&gt;" in page
+    assert "<b>" not in page
+    assert "http" not in page  # it needs nothing else
+    before = files(output)
+    plain = good("suite", declared, "-o", output)
+    assert "± " in plain
+    after = files(output)
+    changed = {p.name for p in after if after[p] != before.get(p)}
+    assert changed <= {"results.json", "report.html"}
+    again = json.loads((output / "results.json").read_text())
+    assert again["rows"] == found["rows"]
+
+
+def test_rows_are_what_evaluation_finds(declared: Path, tmp_path: Path) -> None:
+    suite = small(read_suite(declared))
+    results = run_suite(suite, tmp_path / "out")
+    session = Session(suite, Store(tmp_path / "out"))
+    (arm,) = suite.arms
+    tried = results.searches[arm.name]
+    best = max(tried, key=lambda each: float(str(each["accuracy"])))
+    row = next(r for r in results.rows if r.mode == "linear" and not r.chosen)
+    assert (row.rate, row.weight) == (best["rate"], best["weight"])
+    network = load_network(suite.model)
+    tasks = [
+        EvaluationTask(
+            task.name,
+            TaskVector.load(
+                session.vector(arm, task.name, Choice(row.rate, row.weight), 0)
+            ),
+            load_examples(task.test, network, label_column="label"),
+        )
+        for task in suite.tasks
+    ]
+    expected = evaluate(network, tasks).modes[0]
+    assert row.scores["absolute"].values == expected.absolute
+    assert row.scores["individual"].values == (expected.individual,)
+    assert results.pretrained == expected.pretrained
+
+
+def small(suite: Suite) -> Suite:
+    """Its second arm, with one seed."""
+    return replace(suite, arms=(suite.arms[1],), seeds=(0,), alphas=())
+
+
+def test_what_decides_a_number_has_a_key_of_its_own(
+    declared: Path, tmp_path: Path
+) -> None:
+    suite = read_suite(declared)
+    session = Session(suite, Store(tmp_path / "out"))
+    arm, other = suite.arms[1], suite.arms[0]
+    choice = Choice(0.01, 1.0)
+    ways = [
+        session.about(arm, "animals", choice, 0),
+        session.about(arm, "animals", choice, 1),
+        session.about(arm, "colours", choice, 0),
+        session.about(arm, "animals", Choice(0.01, 2.0), 0),
+        session.about(arm, "animals", Choice(0.02, 1.0), 0),
+        session.about(other, "animals", choice, 0),
+        session.about(replace(arm, every=2), "animals", choice, 0),
+        session.about(replace(arm, regime="ordinary"), "animals", choice, 0),
+        session.about(replace(arm, curvature="public"), "animals", choice, 0),
+    ]
+    places = {session.store.place("vectors", way) for way in ways}
+    assert len(places) == len(ways)
+    renamed = replace(arm, name="x", rates=(1.0, 2.0), merges=(MergeSpec("tsv"),))
+    assert session.about(renamed, "animals", choice, 0) == ways[0]
+
+
+def test_validation_data_are_of_no_other_part(declared: Path, tmp_path: Path) -> None:
+    suite = read_suite(declared)
+    session = Session(suite, Store(tmp_path / "out"))
+    task = session.tasks["animals"]
+    own, chosen_on = task.train, task.validation
+    assert isinstance(own, Part)
+    assert isinstance(chosen_on, Part)
+    assert len(chosen_on) == 2
+    assert {*own.indices, *chosen_on.indices} == {*range(20)}
+    again, _ = divided(own.whole, 0)
+    other, _ = divided(own.whole, 1)
+    assert again.indices == own.indices != other.indices
+    expected = own.whole.info([own.indices[0]])
+    assert own.info([0]) == replace(expected, size=18)
+    assert own.labels[3] == own.whole.labels[own.indices[3]]
+
+
+def test_two_processes_find_what_one_finds(declared: Path, tmp_path: Path) -> None:
+    suite = small(read_suite(declared))
+    one = run_suite(suite, tmp_path / "one")
+    two = run_suite(suite, tmp_path / "two", devices=("cpu", "cpu"))
+    assert two.rows == one.rows
+    assert two.searches == one.searches
+
+
+DONE = "vectors/[!.]*/task_vector.safetensors"
+KILLED = """
+import sys
+from pathlib import Path
+from kfac_artifacts.suite import read_suite, run_suite
+from tests.suite.test_suite import small
+run_suite(small(read_suite(sys.argv[1])), sys.argv[2])
+"""
+
+
+@pytest.mark.processes
+def test_a_killed_suite_goes_on(declared: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    words = [sys.executable, "-c", KILLED, str(declared), str(output)]
+    with subprocess.Popen(words, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        until(lambda: len([*output.glob(DONE)]) >= 2)
+        process.send_signal(signal.SIGKILL)
+    vectors = files(output / "vectors")
+    whole = [*output.glob(DONE)]
+    suite = small(read_suite(declared))
+    results = run_suite(suite, output)
+    after = files(output / "vectors")
+    assert all(after[path] == vectors[path] for path in whole)
+    assert results.rows == run_suite(suite, tmp_path / "whole").rows
+    write_report(results, tmp_path / "page.html")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "TAK"', 'nam = "TAK"', "arms[1] lacks 'name'"),
+        ("seeds = [0, 1]", "seeds = [0.5]", "seeds[0] must be a number"),
+        ("seeds = [0, 1]", "seed = [0]", "unknown field 'seed'"),
+        ("steps = 4", "stepps = 4", "unknown 'stepps'"),
+        ('curvature = "exact"', 'curvature = "kfac"', "'kfac', and there are exact"),
+        ('regime = "delta"', 'regime = "dleta"', "must be one of linearised"),
+        ("{path =", "{rank = 3, path =", "rank is no setting of the regime delta"),
+        ('penalty = "tau-jp"', 'penalty = "kfac"', "its penalty needs one"),
+        ('name = "nothing"', 'name = "TAK"', "two arms have one name"),
+        ('merges = ["sum", "regmean"]', 'merges = ["mean"]', "must be one of sum"),
+        ("modules = [", "modules = [1, ", "modules[0] must be a string"),
+        ("seeds", "[", "cannot be read as a suite"),
+    ],
+)
+def test_a_wrong_declaration_is_one_line(
+    declared: Path, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    text = declared.read_text()
+    assert old in text
+    declared.write_text(text.replace(old, new, 1))
+    with pytest.raises(SettingsError) as error:
+        read_suite(declared)
+    assert message in str(error.value)
+    done = kfac("suite", declared, "-o", tmp_path / "out")
+    assert done.exit_code == 1
+    assert message in done.stderr.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_of_something_else_is_left_alone(
+    declared: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(PlaceError, match="not of a suite"):
+        run_suite(read_suite(declared), tmp_path / "mine")
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_what_a_suite_may_say_of_training_are_its_settings() -> None:
+    known: Any = {field.name for field in fields(TrainSettings)}
+    assert set(TRAINING) <= known

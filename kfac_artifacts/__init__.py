@@ -1,8 +1,8 @@
 """Publish, merge and use the curvature of a pretrained network.
 
 The words are those of the ``kfac`` command: ``compute``, ``merge``, ``compress``,
-``push``, ``pull``, ``verify``, ``train``, ``apply``, ``evaluate``. Every name is
-imported when it is used, so that importing the package costs nothing.
+``push``, ``pull``, ``verify``, ``train``, ``apply``, ``evaluate``, ``predict``. Every
+name is imported when it is used, so that importing the package costs nothing.
 """
 
 from typing import TYPE_CHECKING
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
         train as train,
     )
 
-    # task vectors: adding, applying, evaluating
+    # task vectors: adding, applying, evaluating, predicting
     from kfac_artifacts.task_vector import (
         Actmat as Actmat,
         IsoC as IsoC,
@@ -88,7 +88,9 @@ if TYPE_CHECKING:
     from kfac_artifacts.sources import apply as apply
     from kfac_artifacts.evaluate import (
         EvaluationTask as EvaluationTask,
+        Predictions as Predictions,
         evaluate as evaluate,
+        predict as predict,
     )
 
     # what a variant of one's own derives from

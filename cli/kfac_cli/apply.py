@@ -11,7 +11,7 @@ from kfac_artifacts.errors import listed
 from kfac_cli import console
 from kfac_cli.given import check_artifacts, check_vectors
 from kfac_cli.groups import group
-from kfac_cli.merge_options import MergeOptions
+from kfac_cli.merge_options import MergeOptions, alpha_option, factors
 from kfac_cli.options import WriteOptions, json_option
 from kfac_cli.parameters import DIRECTORY, NAMED
 
@@ -25,14 +25,7 @@ MOST_SHOWN = 20
 @click.argument("model", type=NAMED)
 @click.argument("vectors", metavar="TAU...", type=DIRECTORY, nargs=-1, required=True)
 @group(WriteOptions)
-@click.option(
-    "--alpha",
-    "alphas",
-    type=float,
-    multiple=True,
-    help="Factor of the task vectors: one for all, or repeated, one for each. "
-    "[default: 1]",
-)
+@alpha_option
 @group(MergeOptions)
 @click.option(
     "--dtype",
@@ -67,11 +60,7 @@ def command(
     """
     from kfac_artifacts.sources import check_model
 
-    if len(alphas) not in {0, 1, len(vectors)}:
-        raise click.UsageError(
-            f"{len(vectors)} task vectors need one --alpha or {len(vectors)}, found "
-            f"{len(alphas)}"
-        )
+    weights = factors(alphas, vectors)
     check_model(model)
     artifacts = merging.artifacts(vectors)
     writing.check_free([model, *vectors, *artifacts])
@@ -81,15 +70,12 @@ def command(
     from kfac_artifacts.sources import apply
     from kfac_artifacts.task_vector import TaskVector
 
-    factors = (
-        alphas if len(alphas) == len(vectors) else [*(alphas or (1.0,))] * len(vectors)
-    )
     loaded = [TaskVector.load(path) for path in vectors]
     done = apply(
         model,
         loaded,
         writing.output,
-        alphas=factors,
+        alphas=weights,
         method=method,
         dtype=dtype,
         replace=writing.force,
@@ -97,7 +83,7 @@ def command(
     if as_json:
         taus = [
             {"path": str(path), "alpha": alpha}
-            for path, alpha in zip(vectors, factors, strict=True)
+            for path, alpha in zip(vectors, weights, strict=True)
         ]
         result = asdict(done) | {"output": str(done.path), "vectors": taus}
         result.pop("path")

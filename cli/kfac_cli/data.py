@@ -71,6 +71,15 @@ class DataOptions(TableOptions):
         columns = Columns(self.text_columns, self.image_column, labels, classes)
         return read_data(data, split=self.split, columns=columns, layout=self.layout)
 
+    def read_all(self, data: str, copied: Sequence[str]) -> "Data":
+        """Read data to be labelled, be it one example, with columns to be copied."""
+        from kfac_artifacts.sources import Columns, read_data
+
+        columns = Columns(self.text_columns, self.image_column, copied=copied)
+        return read_data(
+            data, split=self.split, columns=columns, layout=self.layout, fewest=1
+        )
+
 
 @dataclass(frozen=True)
 class EncodeOptions:

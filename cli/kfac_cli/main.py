@@ -12,6 +12,7 @@ from kfac_cli import (
     join,
     merge,
     plan,
+    predict,
     pull,
     push,
     suite,
@@ -27,7 +28,8 @@ def main() -> None:
     """Publish, merge and use the curvature of a pretrained network.
 
     Data owners run `compute`; sharers run `merge`, `compress` and `push`; people
-    without the data run `pull` and `train`, then `apply` and `evaluate`.
+    without the data run `pull` and `train`, then `apply`, `evaluate` and
+    `predict`.
 
     \b
     Exit codes:
@@ -55,6 +57,7 @@ for module in (
     train,
     apply,
     evaluate,
+    predict,
     fidelity,
     suite,
 ):

@@ -15,6 +15,28 @@ if TYPE_CHECKING:
     from kfac_artifacts.task_vector import Begin
 
 
+alpha_option = click.option(
+    "--alpha",
+    "alphas",
+    type=float,
+    multiple=True,
+    help="Factor of the task vectors: one for all, or repeated, one for each. "
+    "[default: 1]",
+)
+
+
+def factors(alphas: Sequence[float], vectors: Sequence[Path]) -> list[float]:
+    """The factor of every task vector."""
+    if len(alphas) == len(vectors):
+        return [*alphas]
+    if len(alphas) > 1:
+        raise click.UsageError(
+            f"{len(vectors)} task vectors need one --alpha or {len(vectors)}, found "
+            f"{len(alphas)}"
+        )
+    return [*(alphas or (1.0,))] * len(vectors)
+
+
 @dataclass(frozen=True)
 class MergeOptions:
     """How the task vectors are merged."""

@@ -1,4 +1,4 @@
-"""Accuracy of task vectors alone and added together."""
+"""Task vectors at work, alone and added together: accuracies, and predictions."""
 
 from typing import TYPE_CHECKING
 
@@ -6,6 +6,11 @@ from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
     from kfac_artifacts.evaluate.plot import plot_evaluation as plot_evaluation
+    from kfac_artifacts.evaluate.predict import (
+        Predictions as Predictions,
+        predict as predict,
+        trained_mode as trained_mode,
+    )
     from kfac_artifacts.evaluate.results import (
         Evaluation as Evaluation,
         ModeScores as ModeScores,

@@ -1,16 +1,14 @@
 """Counting right answers of single and of merged task vectors."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from kfac_artifacts.artifact import NamedConfig, preprocessing_differences
 from kfac_artifacts.choices import MODES
 from kfac_artifacts.errors import MismatchError, SettingsError
+from kfac_artifacts.evaluate.moving import check_vector, moved_output, on_device
 from kfac_artifacts.evaluate.results import Evaluation, ModeScores, TaskScores
 from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import Batch, LabelledExamples, Network
@@ -21,8 +19,6 @@ from kfac_artifacts.task_vector import (
     TaskVector,
     merge_task_vectors,
 )
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,17 +60,9 @@ class _Job:
     def plain(self, batch: Batch) -> Iterator[Tensor]:
         """Outputs pretrained, individual and at every α, a forward pass for each."""
         yield self.network(batch)
-        yield self._moved(self.own, 1.0, batch)
+        yield moved_output(self.network, self.own, 1.0, batch)
         for alpha in self.alphas:
-            yield self._moved(self.total, alpha, batch)
-
-    def _moved(self, tau: dict[str, Tensor], alpha: float, batch: Batch) -> Tensor:
-        parameters = self.network.parameters()
-        moved = {
-            name: (parameters[name].to(t.dtype) + alpha * t).to(parameters[name].dtype)
-            for name, t in tau.items()
-        }
-        return self.network.functional_call(moved, batch)
+            yield moved_output(self.network, self.total, alpha, batch)
 
 
 def evaluate(
@@ -148,11 +136,11 @@ class _Scoring:
         self, mode: str, alphas: Sequence[float], data: Sequence[LabelledExamples]
     ) -> ModeScores:
         """Measure every task on the data that are given for it."""
-        summed = _on_device(self.total, self.network)
+        summed = on_device(self.total, self.network)
         found = []
         for task, head, examples in zip(self.tasks, self.heads, data, strict=True):
             one = len(self.tasks) == 1
-            own = summed if one else _on_device(task.vector, self.network)
+            own = summed if one else on_device(task.vector, self.network)
             job = _Job(self.network, own, summed, tuple(alphas))
             outputs = job.linear if mode == "linear" else job.plain
             right = _count(outputs, head, examples, self.batch_size, self.progress)
@@ -185,37 +173,14 @@ def _fingerprint(examples: LabelledExamples) -> str:
 
 
 def _head(network: Network, task: EvaluationTask) -> ClassifierHead:
-    vector = task.vector
-    vector.check_base(network)
-    if vector.output_map is not None and vector.output_map != network.output_map.info:
-        raise MismatchError(
-            f"{task.name} was trained for the output map {vector.output_map}, the "
-            f"network's is {network.output_map.info}; load the network with that one"
-        )
-    head = task.head or vector.head
+    check_vector(network, task.name, task.vector, task.examples)
+    head = task.head or task.vector.head
     if head is None:
         raise MismatchError(
             f"{task.name} has no head to classify with; give one (make_head makes it "
             "for the classes of the examples)"
         )
-    _warn_of_other_inputs(task)
     return head
-
-
-def _warn_of_other_inputs(task: EvaluationTask) -> None:
-    trained: Any = task.vector.settings.get("data")
-    recorded = trained.get("preprocessing") if isinstance(trained, dict) else None
-    if not (isinstance(recorded, dict) and {"name", "configuration"} <= set(recorded)):
-        return  # not trained here
-    theirs = NamedConfig(recorded["name"], recorded["configuration"])
-    ours = task.examples.info([0]).preprocessing
-    differences = preprocessing_differences(theirs, ours)
-    if differences:
-        logger.warning(
-            "%s was trained on other inputs than it is measured on: %s",
-            task.name,
-            "; ".join(differences),
-        )
 
 
 @torch.no_grad()
@@ -238,7 +203,3 @@ def _count(
         right = counts if right is None else right + counts
         progress(len(chosen))
     return [] if right is None else right.tolist()
-
-
-def _on_device(vector: TaskVector, network: Network) -> dict[str, Tensor]:
-    return {name: t.to(network.device) for name, t in vector.tensors.items()}

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
         OUTPUT_MAPS as OUTPUT_MAPS,
         output_map as output_map,
     )
+    from kfac_artifacts.sources.predictions import (
+        check_copied as check_copied,
+        check_predictable as check_predictable,
+        delimited as delimited,
+        prediction_rows as prediction_rows,
+        write_predictions as write_predictions,
+    )
     from kfac_artifacts.sources.reading import (
         Columns as Columns,
         Data as Data,

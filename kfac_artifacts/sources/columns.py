@@ -10,6 +10,7 @@ from kfac_artifacts.sources.tables.table import Table, count
 USUAL_TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "question")
 USUAL_IMAGE_COLUMNS = ("image", "img")
 TEXT, IMAGE, LABEL = "--text-column", "--image-column", "--label-column"
+COPY = "--copy"
 
 
 def candidates(asked: Collection[str]) -> Callable[[str], bool]:

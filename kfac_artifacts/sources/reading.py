@@ -7,8 +7,10 @@ from pathlib import Path
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources.columns import (
+    COPY,
     LABEL,
     candidates,
+    check_column,
     has_images,
     has_texts,
     image_column,
@@ -42,18 +44,20 @@ class Columns:
         label: The column of classes; None if labels are not needed.
         classes: Names of all classes in order, for example those of the training set;
             none for the ones found, sorted.
+        copied: Columns that are read beside them, and written again.
     """
 
     text: Sequence[str] = ()
     image: str | None = None
     label: str | None = None
     classes: Sequence[str] = ()
+    copied: Sequence[str] = ()
 
     @property
     def asked(self) -> set[str]:
         """All columns that are named."""
         named = {self.image, self.label} - {None}
-        return {*self.text, *map(str, named)}
+        return {*self.text, *self.copied, *map(str, named)}
 
 
 USUAL_COLUMNS = Columns()
@@ -119,6 +123,7 @@ def read_data(
     split: str | None = None,
     columns: Columns = USUAL_COLUMNS,
     layout: Layout = AS_FOUND,
+    fewest: int = FEWEST_EXAMPLES,
 ) -> Data:
     """Read a dataset, and check what can be checked without a model.
 
@@ -130,6 +135,7 @@ def read_data(
             only one.
         columns: What the user says of the columns.
         layout: What the user says of a file of text.
+        fewest: Data of fewer examples are refused.
 
     Returns:
         The data.
@@ -153,11 +159,12 @@ def read_data(
         found.texts()
     if columns.image is not None or (of_images and not of_texts):
         found.images()
-    if len(table) < FEWEST_EXAMPLES:
+    for name in columns.copied:
+        check_column(table, name, COPY)
+    if len(table) < fewest:
         raise SourceError(
-            f"{description.id} has {len(table)} example(s); at least "
-            f"{FEWEST_EXAMPLES} are needed, because what is computed from one alone "
-            "would show it"
+            f"{description.id} has {len(table)} example(s); at least {fewest} "
+            "are needed, because what is computed from one alone would show it"
         )
     return found
 

@@ -39,9 +39,10 @@ RESULTS, REPORT = "results.json", "report.html"
 def command(file: Path, output: Path, devices: tuple[str, ...], as_json: bool) -> None:
     """Run the suite that FILE declares: every arm on every task.
 
-    Every arm is trained with every seed. For each the learning rate and λ are chosen by the merged model's accuracy on
-    validation data; what is reported is that on test data, as a mean over seeds. The
-    results are in OUTPUT/results.json, and as a page in OUTPUT/report.html.
+    Every arm is trained with every seed. For each the learning rate and λ are chosen by
+    the merged model's accuracy on validation data; what is reported is that on test
+    data, as a mean over seeds. The results are in OUTPUT/results.json, and as a page in
+    OUTPUT/report.html.
 
     \b
     Example of FILE (TOML):

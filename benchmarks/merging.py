@@ -1,9 +1,9 @@
 """Every way to merge, on the task vectors and the artifacts that the demo has left.
 
 Those that were trained without the penalty, and those that were trained with it, are
-merged by every method at α = 1, which needs no labels, and at the α that is best on
-other texts (``dev``). All is measured on the demo's held-out texts. Run ``make demo``
-first.
+merged by every method, with the factor that is best on other texts (``dev``). Printed
+is the mean accuracy on the demo's held-out texts, linearised and as an ordinary model,
+with the factor. Run ``make demo`` first.
 """
 
 import argparse
@@ -11,10 +11,9 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import assets
-from cli_session import MODEL, MODES, TASKS, TOKENS, kfac, say
+from cli_session import MODEL, MODES, TASKS, TOKENS, kfac
 
 METHODS = {
     "sum": "",
@@ -28,13 +27,14 @@ METHODS = {
     "regmean, 100 %": "--off-diagonal 100%",
 }
 ARMS = ("without", "with")
-SWEEP, DEV = "0.25:3:0.25", 150
+SWEEP, DEV = "0.25:3:0.25", 100
 
 
 def main() -> None:
-    """Merge, measure and print."""
+    """Merge, measure and print, row by row."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--demo", type=Path, default=Path("demo"), help="what it left")
+    parser.add_argument("--arms", nargs="*", choices=ARMS, default=ARMS)
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=[*METHODS])
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -43,20 +43,10 @@ def main() -> None:
     os.chdir(options.demo)
     for task in TASKS:
         _keep_dev(task)
-    found = {
-        arm: {method: _measure(arm, method) for method in options.methods}
-        for arm in ARMS
-    }
-    Path("merging.json").write_text(json.dumps(found, indent=1) + "\n")
-    for arm, rows in found.items():
-        say(f"trained {arm} the penalty: mean accuracy, %, and the α that was chosen")
-        print("".join(f"{name:>18}" for name in ("", *_columns())))
-        for method, row in rows.items():
-            print(f"{method:>18}" + "".join(f"{row[name]:>18}" for name in _columns()))
-
-
-def _columns() -> list[str]:
-    return [f"{mode}, {alpha}" for mode in MODES for alpha in ("α = 1", "chosen")]
+    for arm in options.arms:
+        for method in options.methods:
+            cells = _measure(arm, method)
+            print(f"| {arm} | {method} | {' | '.join(cells)} |", flush=True)
 
 
 def _keep_dev(task: str) -> None:
@@ -67,33 +57,24 @@ def _keep_dev(task: str) -> None:
     chosen.to_csv(Path(task) / "dev.csv", index=False)
 
 
-def _measure(arm: str, method: str) -> dict[str, str]:
-    """Mean accuracies of what a method makes of the task vectors, by column."""
+def _measure(arm: str, method: str) -> list[str]:
+    """Mean accuracy of every mode, with the factor that was chosen for it."""
     name = method.partition(",")[0]
-    how = f"--method {name} {METHODS[method]}"
-    if name == "regmean":
-        pairs = (f"{arm}/{task}={task}/curvature" for task in TASKS)
-        how += "".join(f" --curvature {pair}" for pair in pairs)
-    dev = "".join(f" --validation {arm}/{task}={task}/dev.csv" for task in TASKS)
-    one, chosen = (
-        _evaluate(arm, f"{how} {more}")
-        for more in ("--alpha 1", f"--sweep {SWEEP} {dev}")
-    )
-    row = {}
-    for mode in MODES:
-        row[f"{mode}, α = 1"] = f"{100 * one[mode]['absolute'][0]:.1f}"
-        (alpha,), (accuracy,) = (chosen[mode][key] for key in ("alphas", "absolute"))
-        row[f"{mode}, chosen"] = f"{100 * accuracy:.1f} ({alpha:g})"
-    return row
-
-
-def _evaluate(arm: str, how: str) -> Any:
     pairs = " ".join(f"{arm}/{task}={task}/test.csv" for task in TASKS)
+    how = f"--method {name} {METHODS[method]} --sweep {SWEEP}"
+    for task in TASKS:
+        how += f" --validation {arm}/{task}={task}/dev.csv"
+        if name == "regmean":
+            how += f" --curvature {arm}/{task}={task}/curvature"
     said = kfac(
         f"evaluate {MODEL} {pairs} {how} --text-column text "
         f"--max-length {TOKENS} --json"
     )
-    return json.loads(said)["modes"]
+    found = json.loads(said)["modes"]
+    return [
+        f"{100 * found[mode]['absolute'][0]:.1f} ({found[mode]['alphas'][0]:g})"
+        for mode in MODES
+    ]
 
 
 if __name__ == "__main__":

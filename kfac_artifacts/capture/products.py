@@ -3,11 +3,16 @@
 Padded positions are zero, and left out of what costs most.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from kfac_artifacts.symmetric import add_outer, half_product
+
+CACHED = 2**17
+"""Numbers of a matrix that is read and written fast with another of its size."""
 
 
 def kernels(
@@ -55,6 +60,29 @@ def add_gram(
     others = rows if weights is None else _rows(weights @ x, places)
     draws = x.shape[1]
     add_outer(total, rows, others if draws == 1 else others / draws)
+
+
+def add_squares(
+    total: Float[Tensor, "o i"],
+    pairs: Sequence[tuple[Float[Tensor, "k _ o"], Float[Tensor, "_ i"]]],
+) -> None:
+    """Add ``Σ (gᵀ a)²``, entry by entry, over pairs ``(g, a)``, the mean over their K.
+
+    A part of the rows of all products is made and added before the next part, so that
+    neither it nor its sum leaves the cache.
+
+    Args:
+        total: The sum.
+        pairs: Of every example its cotangents and its inputs.
+    """
+    parts = max(1, round(total.numel() / CACHED))
+    rows = -(-len(total) // parts)
+    for start, part in zip(range(0, len(total), rows), total.split(rows), strict=True):
+        M = torch.empty_like(part)
+        for g, a in pairs:
+            for each in g[:, :, start : start + len(part)]:
+                torch.mm(each.mT, a, out=M)
+                part.addcmul_(M, M, value=1 / len(g))
 
 
 def _rows(x: Tensor, places: Tensor | None) -> Tensor:

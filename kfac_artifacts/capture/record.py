@@ -15,10 +15,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
 
-from kfac_artifacts.capture.products import add_gram, kernels
+from kfac_artifacts.capture.products import add_gram, add_squares, kernels
 
 CACHED, ROOM = 2**19, 2**26
 """Numbers of matrices that are looked at together, on a CPU and elsewhere."""
+LARGE = 2**15
+"""Numbers of a matrix that a CPU makes as fast alone as with others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,10 +119,22 @@ class Record(ABC):
     def squares(self) -> Float[Tensor, "d_out d_in"]:
         """``Σ M²``, entry by entry, over examples and cotangents."""
         total = self.g.new_zeros(self.g.shape[3], self.width)
-        for chunk in self.projections():
+        self.add_squares(total)
+        return total.mul_(self.g.shape[1])
+
+    def add_squares(
+        self,
+        total: Float[Tensor, "o i"],
+        outputs: Float[Tensor, "o d_out"] | None = None,
+        inputs: Float[Tensor, "i d_in"] | None = None,
+    ) -> None:
+        """Add ``Σ (outputs M inputsᵀ)²`` over examples, entry by entry.
+
+        It is the mean over cotangents; the directions are those of ``projections``.
+        """
+        for chunk in self.projections(outputs, inputs):
             for M in chunk.flatten(0, 1):
-                total.addcmul_(M, M)
-        return total
+                total.addcmul_(M, M, value=1 / chunk.shape[1])
 
     def output_kernel(self, B: Float[Tensor, "d d"]) -> Float[Tensor, "n k p p"]:
         """``g B gᵀ`` of every example and cotangent, for a symmetric B."""
@@ -214,18 +228,46 @@ class LinearRecord(Record):
         if self.x.shape[1] > self.width:  # fewer products with M itself
             yield from super().projections(outputs, inputs)
             return
-        count = _at_once(self.g, self.g.shape[3] * self.width)
-        if self.real is not None and count == 1:  # padding would cost as much
-            real = self.real > 0
-            lengths = real.sum(1).tolist()
-            g = _turned(self.g.transpose(1, 2)[real], outputs).split(lengths)
-            a = _turned(self.a[real], inputs).split(lengths)
-            for g_one, a_one in zip(g, a, strict=True):
-                yield (g_one.permute(1, 2, 0) @ a_one)[None]
+        if self._is_one_by_one:
+            for g_one, a_one in self._turned(outputs, inputs):
+                yield (g_one.mT @ a_one)[None]
             return
+        count = _at_once(self.g, self.g.shape[3] * self.width)
         g, a = _turned(self.g, outputs).mT, _turned(self.a, inputs)[:, None]
         for g_few, a_few in zip(g.split(count), a.split(count), strict=True):
             yield g_few @ a_few
+
+    @override
+    def add_squares(
+        self,
+        total: Float[Tensor, "o i"],
+        outputs: Float[Tensor, "o d_out"] | None = None,
+        inputs: Float[Tensor, "i d_in"] | None = None,
+    ) -> None:
+        if self.x.shape[1] <= self.width and self._is_one_by_one:
+            add_squares(total, self._turned(outputs, inputs))
+        else:
+            super().add_squares(total, outputs, inputs)
+
+    @property
+    def _is_one_by_one(self) -> bool:
+        """Whether examples apart cost less than together, with their padding."""
+        return self.g.device.type == "cpu" and self.g.shape[3] * self.width >= LARGE
+
+    def _turned(
+        self, outputs: Tensor | None, inputs: Tensor | None
+    ) -> list[tuple[Float[Tensor, "k _ o"], Float[Tensor, "_ i"]]]:
+        """Cotangents and inputs of every example in other coordinates, unpadded."""
+        g, a = self.g.transpose(1, 2), self.a
+        if self.real is None:
+            lengths = [a.shape[1]] * self.examples
+            g, a = g.flatten(0, 1), a.flatten(0, 1)
+        else:
+            real = self.real > 0
+            lengths = real.sum(1).tolist()
+            g, a = g[real], a[real]
+        g, a = _turned(g, outputs).transpose(0, 1), _turned(a, inputs)
+        return list(zip(g.split(lengths, dim=1), a.split(lengths), strict=True))
 
     @property
     @override

@@ -87,7 +87,7 @@ class LowRank(Factor):
         size = values if definite else values.abs()
         kept = size.argsort(descending=True)[:rank]
         found = values[kept].clamp(min=0) if definite else values[kept]
-        return cls(vectors[:, kept].mT.contiguous(), found)
+        return cls(vectors.mT[kept].contiguous(), found)
 
     def completed(
         self, diagonal: Float[Tensor, " d"], *, definite: bool = True

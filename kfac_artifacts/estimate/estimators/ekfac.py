@@ -21,7 +21,6 @@ from kfac_artifacts.artifact import Block, EigenBlock, Json, KroneckerBlock
 from kfac_artifacts.capture import (
     KroneckerLayer,
     Layer,
-    Record,
     RecordBatch,
     Run,
 )
@@ -153,15 +152,7 @@ def _correct(
         for ordinals, records in batches:
             for name, record in records.items() if ordinals else ():
                 A, B = pairs[name]
-                _add_squares(sums[name], record, B, A)
+                record.add_squares(sums[name], floats(B.vectors), floats(A.vectors))
     return {
         name: run.workers.sum(total) / len(run.sample) for name, total in sums.items()
     }
-
-
-def _add_squares(total: Tensor, record: Record, B: LowRank, A: LowRank) -> None:
-    """Add ``Σ (U_Bᵀ M U_A)²`` over the examples, the mean over cotangents."""
-    outputs, inputs = floats(B.vectors), floats(A.vectors)
-    for chunk in record.projections(outputs, inputs):
-        for M in chunk.flatten(0, 1):
-            total.addcmul_(M, M, value=1 / chunk.shape[1])

@@ -65,7 +65,10 @@ if TYPE_CHECKING:
     from kfac_artifacts.linearize import linearize as linearize
     from kfac_artifacts.penalty import KfacPenalty as KfacPenalty
     from kfac_artifacts.sources import make_head as make_head
-    from kfac_artifacts.task_vector import ClassifierHead as ClassifierHead
+    from kfac_artifacts.task_vector import (
+        ClassifierHead as ClassifierHead,
+        LinearHead as LinearHead,
+    )
     from kfac_artifacts.train import (
         PenaltySettings as PenaltySettings,
         TrainSettings as TrainSettings,

@@ -28,7 +28,7 @@ COTANGENTS = ("orthogonal", "mc", "exact")
 NO_COTANGENTS = "none"
 """What artifacts say of cotangents where nothing was pulled back."""
 DTYPES = ("float32", "bfloat16", "float16")
-HEADS = ("texts", "prototypes")
+HEADS = ("texts", "prototypes", "linear")
 MODES = ("linear", "plain")
 STORAGES = Variants(
     "storage",

@@ -29,14 +29,16 @@ from reader_members import (
 __all__ = ["Refused", "read", "read_manifest"]
 
 TEXT, TENSORS = "task_vector.json", "task_vector.safetensors"
-HEAD = record({"classes": array(name), "dim": whole(), "logit_scale": error})
+BOTH = {"classes": array(name), "dim": whole()}
+COSINES = record(BOTH | {"logit_scale": error})
+LINEAR = record(BOTH | {"kind": only("linear")})
 MANIFEST = record(
     {
         "format": only("kfac-task-vector"),
         "version": only(1),
         "base_model": BASE,
         "output_map": null_or(FREE),
-        "head": null_or(HEAD),
+        "head": null_or(lambda value: COSINES(value) or LINEAR(value)),
         "settings": lambda value: isinstance(value, dict),
         "metrics": lambda value: isinstance(value, dict),
         "files": record({TENSORS: FILE}),
@@ -61,10 +63,13 @@ def read_manifest(data: bytes) -> dict[str, Any]:
 def announced(manifest: dict[str, Any]) -> dict[str, tuple[str, list[int]]]:
     """Number type and shape of every tensor: section 4."""
     parameters, head = manifest["base_model"]["parameters"], manifest["head"]
-    shapes = [(n, parameters[n]["shape"]) for n in sorted(parameters)]
-    found = {f"tau/{n}": ("F32", shape) for n, shape in shapes}
+    sizes = [(n, parameters[n]["shape"]) for n in sorted(parameters)]
+    found = {f"tau/{n}": ("F32", shape) for n, shape in sizes}
     if head is not None:
-        found["head/embeddings"] = ("F32", [len(head["classes"]), head["dim"]])
+        rows = [len(head["classes"]), head["dim"]]
+        linear = {"weight": rows, "bias": rows[:1]}
+        shapes = linear if "kind" in head else {"embeddings": rows}
+        found |= {f"head/{n}": ("F32", shape) for n, shape in shapes.items()}
     return found
 
 

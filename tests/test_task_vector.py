@@ -145,8 +145,8 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
         assert torch.equal(found.tensors[name], tensor)
     assert (found.base, found.output_map) == (vector.base, vector.output_map)
     assert (found.settings, found.metrics) == (vector.settings, vector.metrics)
-    assert found.head is not None
-    assert vector.head is not None
+    assert isinstance(found.head, ClassifierHead)
+    assert isinstance(vector.head, ClassifierHead)
     assert torch.equal(found.head.embeddings, vector.head.embeddings)
     assert (found.head.classes, found.head.logit_scale) == (("a", "b"), 20.0)
 

@@ -14,12 +14,13 @@ from kfac_cli.parameters import POSITIVE
 if TYPE_CHECKING:
     from kfac_artifacts.evaluate import EvaluationTask
     from kfac_artifacts.network import LabelledExamples, Network
-    from kfac_artifacts.task_vector import ClassifierHead
+    from kfac_artifacts.task_vector import Head
 
 MADE_OF = {
     None: "class texts",
     "texts": "class texts",
     "prototypes": "means of the very examples that are scored: accuracies are too high",
+    "linear": "a fit to the very examples that are scored: accuracies are too high",
 }
 
 
@@ -31,7 +32,8 @@ class HeadOptions:
         "--head",
         "head_kind",
         type=click.Choice(HEADS),
-        help="Classify by encoded class texts, or by class means of the examples. "
+        help="Classify by encoded class texts, by class means of the examples, or by a "
+        "linear layer that is fitted to them by logistic regression. "
         "[default: texts, if the names of the classes are words]",
     )
     class_texts: Path | None = option(
@@ -59,7 +61,7 @@ class HeadOptions:
         *,
         prompt: str | None,
         indices: Sequence[int] | None = None,
-    ) -> "ClassifierHead":
+    ) -> "Head":
         """Make a head for the classes of some examples."""
         from kfac_artifacts.sources import make_head
 

@@ -32,6 +32,8 @@ def show(path: Path, *, as_json: bool) -> None:
 
 def overview(vector: "TaskVector") -> dict[str, Any]:
     """Summarise a task vector."""
+    from kfac_artifacts.task_vector import head_info
+
     head, output_map = vector.head, vector.output_map
     modules = rows(vector)
     return {
@@ -40,13 +42,7 @@ def overview(vector: "TaskVector") -> dict[str, Any]:
         "base_sha256": vector.base.sha256,
         "sha256": vector.sha256,
         "output_map": None if output_map is None else output_map.name,
-        "head": None
-        if head is None
-        else {
-            "classes": [*head.classes],
-            "dim": head.embeddings.shape[1],
-            "logit_scale": head.logit_scale,
-        },
+        "head": None if head is None else head_info(head).to_json(),
         "settings": dict(vector.settings),
         "metrics": dict(vector.metrics),
         "tensors": len(vector.tensors),
@@ -108,8 +104,9 @@ def _print(path: Path, summary: Mapping[str, Any]) -> None:
 def _head(head: Mapping[str, Any] | None) -> str:
     if head is None:
         return "none; kfac evaluate makes one"
-    classes = head["classes"]
+    classes, scale = head["classes"], head.get("logit_scale")
+    how = "a linear layer" if scale is None else f"logit scale {scale:.4g}"
     return (
-        f"{len(classes)} classes, {head['dim']} outputs, logit scale "
-        f"{head['logit_scale']:.4g}: {listed(classes, MOST_CLASSES)}"
+        f"{len(classes)} classes, {head['dim']} outputs, {how}: "
+        f"{listed(classes, MOST_CLASSES)}"
     )

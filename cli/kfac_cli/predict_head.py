@@ -13,7 +13,7 @@ from kfac_cli.given import is_vector
 if TYPE_CHECKING:
     from kfac_artifacts.artifact import NamedConfig
     from kfac_artifacts.network import Network
-    from kfac_artifacts.task_vector import ClassifierHead, TaskVector
+    from kfac_artifacts.task_vector import Head, TaskVector
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ChosenHead:
     """A head, the name of what it is of, and the output map that it is for."""
 
     name: str
-    head: "ClassifierHead"
+    head: "Head"
     output_map: "NamedConfig | None"
 
     def check(self, network: "Network") -> None:

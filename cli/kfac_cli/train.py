@@ -170,7 +170,7 @@ def _check_usage(
         raise click.UsageError("--exclude-own goes with --curvature")
     if penalty.module_weights and not others.curvatures:
         raise click.UsageError("--module-weight goes with --curvature")
-    if head.class_texts is not None and head.head_kind == "prototypes":
+    if head.class_texts is not None and head.head_kind not in {None, "texts"}:
         raise click.UsageError("--class-texts goes with --head texts")
 
 

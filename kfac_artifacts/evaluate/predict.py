@@ -14,7 +14,7 @@ from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import Batch, Examples, Network
 from kfac_artifacts.progress import Advance, unseen
 from kfac_artifacts.task_vector import (
-    ClassifierHead,
+    Head,
     Method,
     TaskVector,
     merge_task_vectors,
@@ -70,7 +70,7 @@ def predict(  # noqa: PLR0913 - as many arguments as there are choices
     network: Network,
     examples: Examples,
     vectors: Sequence[TaskVector] = (),
-    head: ClassifierHead | None = None,
+    head: Head | None = None,
     *,
     alphas: Sequence[float] | None = None,
     method: Method = "sum",

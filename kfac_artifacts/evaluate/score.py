@@ -14,7 +14,7 @@ from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import Batch, LabelledExamples, Network
 from kfac_artifacts.progress import Advance, unseen
 from kfac_artifacts.task_vector import (
-    ClassifierHead,
+    Head,
     Method,
     TaskVector,
     merge_task_vectors,
@@ -35,7 +35,7 @@ class EvaluationTask:
     name: str
     vector: TaskVector
     examples: LabelledExamples
-    head: ClassifierHead | None = None
+    head: Head | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ class _Scoring:
 
     network: Network
     tasks: Sequence[EvaluationTask]
-    heads: Sequence[ClassifierHead]
+    heads: Sequence[Head]
     total: TaskVector
     batch_size: int
     progress: Advance
@@ -172,7 +172,7 @@ def _fingerprint(examples: LabelledExamples) -> str:
     return examples.info(range(len(examples))).fingerprint
 
 
-def _head(network: Network, task: EvaluationTask) -> ClassifierHead:
+def _head(network: Network, task: EvaluationTask) -> Head:
     check_vector(network, task.name, task.vector, task.examples)
     head = task.head or task.vector.head
     if head is None:
@@ -186,7 +186,7 @@ def _head(network: Network, task: EvaluationTask) -> ClassifierHead:
 @torch.no_grad()
 def _count(
     outputs: Callable[[Batch], Iterator[Tensor]],
-    head: ClassifierHead,
+    head: Head,
     examples: LabelledExamples,
     batch_size: int,
     progress: Advance,

@@ -1,4 +1,4 @@
-"""Classifiers for the classes of a dataset: of class texts, or of class means."""
+"""Classifiers for the classes of a dataset: of class texts, of means, or fitted."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,10 +7,11 @@ from kfac_artifacts.choices import HEADS
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.network import LabelledExamples, Network
 from kfac_artifacts.sources.encode import encode_texts
-from kfac_artifacts.task_vector import ClassifierHead
+from kfac_artifacts.task_vector import Head
 from kfac_artifacts.train import (
     check_names,
     class_texts,
+    linear_head,
     model_logit_scale,
     prototype_head,
     read_texts,
@@ -28,20 +29,20 @@ def make_head(
     logit_scale: float | None = None,
     indices: Sequence[int] | None = None,
     prompt: str | None = None,
-) -> ClassifierHead:
+) -> Head:
     """Make a frozen classifier for the classes of some examples.
 
     Args:
         network: The pretrained network.
         examples: Labelled examples.
         kind: ``texts`` classifies by encoded class texts, ``prototypes`` by the means
-            of the pretrained outputs of each class; None for texts, if the names of
-            the classes are words.
+            of the pretrained outputs of each class, ``linear`` by a linear layer that
+            is fitted to them; None for texts, if the names of the classes are words.
         texts: A text per class in their order, or a file with them (``read_texts``);
             None for the names of the classes.
         template: Text around the name of a class, with ``{}`` in its place.
         logit_scale: Factor from cosines to logits; None for the model's own, or 20.
-        indices: Numbers of the examples to take means of; None for all.
+        indices: Numbers of the examples to take means of, or to fit; None for all.
         prompt: Text before every class text; None for what the model declares.
 
     Returns:
@@ -52,20 +53,27 @@ def make_head(
     """
     if kind not in {None, *HEADS}:
         raise SettingsError(f"head {kind!r} is unknown; use one of {', '.join(HEADS)}")
+    if texts is not None and kind in {"prototypes", "linear"}:
+        raise SettingsError(f"class texts go with a head of texts, not with {kind}")
+    chosen = range(len(examples)) if indices is None else indices
+    if kind == "linear":
+        if logit_scale is not None:
+            raise SettingsError("a logit scale is for cosines, not for a linear head")
+        return linear_head(network, examples, chosen)
     scale = model_logit_scale(network) if logit_scale is None else logit_scale
     if kind == "prototypes":
-        if texts is not None:
-            raise SettingsError(
-                "class texts go with a head of texts, not of prototypes"
-            )
-        chosen = range(len(examples)) if indices is None else indices
         return prototype_head(network, examples, chosen, logit_scale=scale)
-    classes = list(examples.classes)
+    if kind is None and texts is None and template == "{}":
+        check_names(examples.classes)
+    rows = _texts(list(examples.classes), texts, template)
+    embeddings = encode_texts(network, rows, prompt=prompt).float().cpu()
+    return text_head(embeddings, examples.classes, logit_scale=scale)
+
+
+def _texts(
+    classes: Sequence[str], texts: Sequence[str] | Path | None, template: str
+) -> Sequence[str]:
+    """A text for each of the classes."""
     if isinstance(texts, Path):
-        texts = read_texts(texts, classes)
-    elif texts is None:
-        if kind is None and template == "{}":
-            check_names(classes)
-        texts = class_texts(classes, template)
-    embeddings = encode_texts(network, texts, prompt=prompt).float().cpu()
-    return text_head(embeddings, classes, logit_scale=scale)
+        return read_texts(texts, classes)
+    return class_texts(classes, template) if texts is None else texts

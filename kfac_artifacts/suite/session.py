@@ -25,7 +25,7 @@ from kfac_artifacts.suite.declaration import (
 )
 from kfac_artifacts.suite.parts import divided
 from kfac_artifacts.suite.store import Store
-from kfac_artifacts.task_vector import ClassifierHead, TaskVector, choose_method
+from kfac_artifacts.task_vector import Head, TaskVector, choose_method
 from kfac_artifacts.train import (
     PenaltySettings,
     TrainingTask,
@@ -55,14 +55,16 @@ class Loaded:
     train: LabelledExamples
     validation: LabelledExamples
     test: LabelledExamples
-    head: ClassifierHead
+    head: Head
 
     @functools.cached_property
     def head_sha256(self) -> str:
         """A hash of the head."""
-        rows = self.head.embeddings.detach().float().cpu().contiguous()
-        named = f"{self.head.classes} {self.head.logit_scale} {list(rows.shape)}"
-        return hashlib.sha256(named.encode() + rows.numpy().tobytes()).hexdigest()
+        rows = [t.detach().float().cpu().numpy() for t in self.head.tensors().values()]
+        shapes = [list(r.shape) for r in rows]
+        named = f"{self.head.classes} {self.head.describe()} {shapes}"
+        numbers = b"".join(r.tobytes() for r in rows)
+        return hashlib.sha256(named.encode() + numbers).hexdigest()
 
     @functools.cached_property
     def fingerprints(self) -> dict[str, Json]:

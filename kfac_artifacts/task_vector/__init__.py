@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING
 from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from kfac_artifacts.task_vector.head import ClassifierHead as ClassifierHead
+    from kfac_artifacts.task_vector.head import (
+        ClassifierHead as ClassifierHead,
+        Head as Head,
+        LinearHead as LinearHead,
+    )
+    from kfac_artifacts.task_vector.head_info import head_info as head_info
     from kfac_artifacts.task_vector.manifest import read_manifest as read_manifest
     from kfac_artifacts.task_vector.merging import (
         Actmat as Actmat,

@@ -16,22 +16,14 @@ from kfac_artifacts.format import (
     file_info,
     read_json,
 )
-from kfac_artifacts.json_object import JsonObject, check_name
+from kfac_artifacts.json_object import JsonObject
 from kfac_artifacts.places import recover
+from kfac_artifacts.task_vector.head_info import HeadInfo, read_head
 
 FORMAT = "kfac-task-vector"
 VERSION = 1
 MANIFEST = "task_vector.json"
 TENSORS = "task_vector.safetensors"
-
-
-@dataclass(frozen=True)
-class HeadInfo:
-    """The classifier without its embeddings; ``dim`` is their size C."""
-
-    classes: tuple[str, ...]
-    dim: int
-    logit_scale: float
 
 
 @dataclass(frozen=True)
@@ -52,14 +44,11 @@ class Manifest:
 
 
 def announced(base: BaseModel, head: HeadInfo | None) -> dict[str, TensorInfo]:
-    """Name and describe the stored tensors: changes first, then class embeddings."""
+    """Name and describe the stored tensors: changes first, then the head."""
     infos = {
         f"tau/{n}": TensorInfo("float32", s) for n, s in sorted(base.shapes.items())
     }
-    if head is not None:
-        shape = (len(head.classes), head.dim)
-        infos["head/embeddings"] = TensorInfo("float32", shape)
-    return infos
+    return infos if head is None else infos | head.tensors
 
 
 def to_json(manifest: Manifest) -> dict[str, Any]:
@@ -70,7 +59,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "version": VERSION,
         "base_model": base_to_json(manifest.base),
         "output_map": None if output_map is None else asdict(output_map),
-        "head": None if head is None else {**asdict(head), "classes": [*head.classes]},
+        "head": None if head is None else head.to_json(),
         "settings": dict(manifest.settings),
         "metrics": dict(manifest.metrics),
         "files": {TENSORS: asdict(manifest.file)},
@@ -102,7 +91,7 @@ def from_json(value: object) -> Manifest:
     return Manifest(
         base=base,
         output_map=None if output_map is None else _named(output_map),
-        head=None if head is None else _head(head),
+        head=None if head is None else read_head(head),
         settings=settings,
         metrics=metrics,
         file=files[TENSORS],
@@ -141,18 +130,3 @@ def _named(value: object) -> NamedConfig:
     named = NamedConfig(fields.name("name"), fields.take("configuration", dict))
     fields.finish()
     return named
-
-
-def _head(value: object) -> HeadInfo:
-    fields = JsonObject(value, "head")
-    head = HeadInfo(
-        fields.list_of("classes", check_name),
-        fields.count("dim"),
-        fields.number("logit_scale"),
-    )
-    distinct = len(set(head.classes))
-    fields.require(
-        distinct == len(head.classes) >= 2, "classes must be 2 or more names"
-    )
-    fields.finish()
-    return head

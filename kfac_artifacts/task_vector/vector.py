@@ -20,11 +20,11 @@ from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.format import dump_json, settled, write_durably, write_tensors
 from kfac_artifacts.network import Network, parameter_info
 from kfac_artifacts.places import new_directory
-from kfac_artifacts.task_vector.head import ClassifierHead
+from kfac_artifacts.task_vector.head import Head
+from kfac_artifacts.task_vector.head_info import head_info, head_tensors
 from kfac_artifacts.task_vector.manifest import (
     MANIFEST,
     TENSORS,
-    HeadInfo,
     Manifest,
     announced,
     read_manifest,
@@ -51,7 +51,7 @@ class TaskVector:
     tensors: Mapping[str, Tensor]
     base: BaseModel
     output_map: NamedConfig | None = None
-    head: ClassifierHead | None = None
+    head: Head | None = None
     settings: Mapping[str, Json] = field(default_factory=dict)
     metrics: Mapping[str, Json] = field(default_factory=dict)
 
@@ -164,10 +164,10 @@ class TaskVector:
             PlaceError: If the place is taken or cannot be written.
             FormatError: If a number is not finite.
         """
-        head = _describe(self.head)
+        head = None if self.head is None else head_info(self.head)
         tensors = {f"tau/{n}": t for n, t in sorted(self.tensors.items())}
         if self.head is not None:
-            tensors["head/embeddings"] = self.head.embeddings
+            tensors |= head_tensors(self.head)
         stored = {name: storable(name, tensor) for name, tensor in tensors.items()}
         with new_directory(path, replace=replace) as directory:
             infos = announced(self.base, head)
@@ -197,15 +197,12 @@ class TaskVector:
     def _load(cls, directory: Path) -> "TaskVector":
         manifest = read_manifest(directory)
         tensors = read_tensors(directory / TENSORS, manifest)
-        info, embeddings = manifest.head, tensors.pop("head/embeddings", None)
-        head = None
-        if info is not None and embeddings is not None:
-            head = ClassifierHead(embeddings, info.classes, info.logit_scale)
+        info = manifest.head
         return cls(
-            {name.removeprefix("tau/"): tensor for name, tensor in tensors.items()},
+            {name: tensors[f"tau/{name}"] for name in manifest.base.parameters},
             manifest.base,
             manifest.output_map,
-            head,
+            None if info is None else info.head(tensors),
             manifest.settings,
             manifest.metrics,
         )
@@ -233,9 +230,3 @@ def joint_base(a: BaseModel, b: BaseModel) -> BaseModel:
 def _sum(value: Tensor, change: Tensor) -> Tensor:
     dtype = torch.promote_types(value.dtype, change.dtype)
     return (value.to(dtype) + change.to(value.device, dtype)).to(value.dtype)
-
-
-def _describe(head: ClassifierHead | None) -> HeadInfo | None:
-    if head is None:
-        return None
-    return HeadInfo(head.classes, head.embeddings.shape[1], head.logit_scale)

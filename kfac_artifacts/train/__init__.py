@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.train.heads import (
         check_names as check_names,
         class_texts as class_texts,
+        linear_head as linear_head,
         model_logit_scale as model_logit_scale,
         prototype_head as prototype_head,
         read_texts as read_texts,

@@ -9,13 +9,15 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.network import LabelledExamples, Network
-from kfac_artifacts.task_vector import ClassifierHead
+from kfac_artifacts.task_vector import ClassifierHead, LinearHead
 
 USUAL_LOGIT_SCALE = 20.0
+LINEAR_DECAY = 1e-4
+LINEAR_STEPS = 1000
 NO_WORD = re.compile(
     r"[+-]?[\d.,]+|(?=.*\d)([0-9a-f]{8,}|[0-9a-f]{4,}(-[0-9a-f]{4,})+)", re.IGNORECASE
 )
@@ -154,19 +156,90 @@ def prototype_head(
     Raises:
         SettingsError: If a class has no example among them.
     """
+    labels = _labels(examples, indices, "prototype")
+    features = normalize(_outputs(network, examples, indices, batch_size), dim=-1)
+    sums = torch.zeros(len(examples.classes), features.shape[1])
+    sums.index_add_(0, labels, features)
+    return ClassifierHead(normalize(sums, dim=-1), tuple(examples.classes), logit_scale)
+
+
+def linear_head(
+    network: Network,
+    examples: LabelledExamples,
+    indices: Sequence[int],
+    *,
+    decay: float = LINEAR_DECAY,
+    batch_size: int = 64,
+) -> LinearHead:
+    """Fit a linear layer to the pretrained outputs by logistic regression.
+
+    It is the minimum of ``mean cross entropy + decay / 2 · ‖W‖²``, which is convex; the
+    bias is free.
+
+    Args:
+        network: The pretrained network.
+        examples: Labelled examples.
+        indices: Numbers of the examples to fit to.
+        decay: Weight of the squared norm; above 0, or examples that can be told apart
+            would make W grow without end.
+        batch_size: Examples per forward pass.
+
+    Returns:
+        The head.
+
+    Raises:
+        SettingsError: If a class has no example among them, or the decay is not above
+            0.
+    """
+    if not 0 < decay < float("inf"):
+        raise SettingsError(
+            f"the decay of a linear head must be above 0, found {decay}"
+        )
+    labels = _labels(examples, indices, "linear head")
+    features = _outputs(network, examples, indices, batch_size).double()
+    count = len(examples.classes)
+    W = torch.zeros(count, features.shape[1], dtype=torch.float64, requires_grad=True)
+    b = torch.zeros(count, dtype=torch.float64, requires_grad=True)
+    fit = torch.optim.LBFGS(
+        [W, b],
+        max_iter=LINEAR_STEPS,
+        tolerance_grad=1e-8,
+        tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
+    )
+
+    def loss() -> Tensor:
+        fit.zero_grad()
+        value = cross_entropy(features @ W.mT + b, labels)
+        value = value + decay / 2 * W.square().sum()
+        value.backward()
+        return value
+
+    fit.step(loss)
+    return LinearHead(W.detach().float(), b.detach().float(), tuple(examples.classes))
+
+
+def _labels(examples: LabelledExamples, indices: Sequence[int], what: str) -> Tensor:
+    """The classes of some examples; none may be without."""
     labels = torch.tensor([examples.labels[i] for i in indices])
     counts = torch.bincount(labels, minlength=len(examples.classes))
     empty = int((counts == 0).sum())
     if empty:
         raise SettingsError(
-            f"no prototype for {empty} of {len(counts)} classes: none of the "
+            f"no {what} for {empty} of {len(counts)} classes: none of the "
             f"{len(indices)} examples is of them; take more, or texts for the classes"
         )
-    outputs = []
-    with torch.no_grad():
-        for start in range(0, len(indices), batch_size):
-            batch = examples.batch(indices[start : start + batch_size])
-            outputs.append(normalize(network(batch).float(), dim=-1).cpu())
-    features = torch.cat(outputs)
-    sums = torch.zeros(len(counts), features.shape[1]).index_add_(0, labels, features)
-    return ClassifierHead(normalize(sums, dim=-1), tuple(examples.classes), logit_scale)
+    return labels
+
+
+@torch.no_grad()
+def _outputs(
+    network: Network,
+    examples: LabelledExamples,
+    indices: Sequence[int],
+    batch_size: int,
+) -> Float[Tensor, "n c"]:
+    """The pretrained outputs of some examples, on the CPU."""
+    starts = range(0, len(indices), batch_size)
+    batches = (examples.batch(indices[i : i + batch_size]) for i in starts)
+    return torch.cat([network(batch).float().cpu() for batch in batches])

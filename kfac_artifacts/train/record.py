@@ -99,14 +99,14 @@ def describe(
     """
     info = task.examples.info(indices[:FINGERPRINTED])
     labels = repr([task.examples.labels[i] for i in indices])
-    rows = task.head.embeddings.detach().float().cpu().contiguous().numpy().tobytes()
+    rows = [t.detach().float().cpu().numpy() for t in task.head.tensors().values()]
     return {
         **settings.to_json(),
         "data": asdict(info),
         "examples": len(indices),
         "labels_sha256": hashlib.sha256(labels.encode()).hexdigest(),
-        "head_sha256": hashlib.sha256(rows).hexdigest(),
-        "logit_scale": task.head.logit_scale,
+        "head_sha256": hashlib.sha256(b"".join(r.tobytes() for r in rows)).hexdigest(),
+        **task.head.describe(),
         "mode": regime.mode,
         "curvature": [],
         **({} if penalty is None else penalty.describe()),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kfac_artifacts.network import LabelledExamples
-from kfac_artifacts.task_vector import ClassifierHead
+from kfac_artifacts.task_vector import Head
 from kfac_artifacts.train.settings import TrainSettings
 
 
@@ -18,7 +18,7 @@ class TrainingTask:
     """
 
     examples: LabelledExamples
-    head: ClassifierHead
+    head: Head
     held_out: LabelledExamples | None = None
 
 

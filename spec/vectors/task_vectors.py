@@ -52,13 +52,22 @@ class TaskVector:
         }
         head = self.manifest["head"]
         if head is not None:
-            rows = self.tensors["head/embeddings"].astype(float)
-            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-            output = np.resize(OUTPUT, rows.shape[1])
-            cosines = rows @ output / np.linalg.norm(output)
-            found["output"] = output.tolist()
-            found["logits"] = (head["logit_scale"] * cosines).tolist()
+            output = np.resize(OUTPUT, head["dim"])
+            logits = self.linear(output) if "kind" in head else self.scaled(output)
+            found |= {"output": output.tolist(), "logits": logits.tolist()}
         return found
+
+    def linear(self, output: np.ndarray) -> np.ndarray:
+        """Logits of a linear head."""
+        weight, bias = (self.tensors[f"head/{n}"] for n in ("weight", "bias"))
+        return weight.astype(float) @ output + bias
+
+    def scaled(self, output: np.ndarray) -> np.ndarray:
+        """Logits of class embeddings."""
+        rows = self.tensors["head/embeddings"].astype(float)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        cosines = rows @ output / np.linalg.norm(output)
+        return self.manifest["head"]["logit_scale"] * cosines
 
 
 def task_vector(
@@ -99,6 +108,16 @@ def with_head() -> TaskVector:
     """A change with the head that it was trained with; one row is not of length 1."""
     rows = np.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
     return task_vector(LAYER, embeddings=rows)
+
+
+def linear_head() -> TaskVector:
+    """A change with a linear head; its weight is not of length 1, nor its bias zero."""
+    found = plain()
+    found.manifest["output_map"] = named("cls-raw")
+    found.manifest["head"] = {"classes": ["cat", "dog"], "dim": 3, "kind": "linear"}
+    found.tensors["head/weight"] = np.array([[1, -2, 0.5], [0, 3, -1]], "f4")
+    found.tensors["head/bias"] = np.array([0.25, -4], "f4")
+    return found.seal()
 
 
 def other_numbers() -> TaskVector:
@@ -169,6 +188,7 @@ def rehash(found: TaskVector) -> TaskVector:
 VALID: dict[str, Callable[[], TaskVector]] = {
     "plain": plain,
     "with-head": with_head,
+    "linear-head": linear_head,
     "other-numbers": other_numbers,
     "extensions": extensions,
     "loose-header": loose_header,
@@ -287,8 +307,11 @@ def manifest_cases() -> Iterator[Case]:
 
 def head_cases() -> Iterator[Case]:
     """Heads that are wrong, and a change of nothing."""
-    for member in ("classes", "dim", "logit_scale"):
-        rule = f"T3.1 {member} is there"
+    for member, rule in (
+        ("classes", "T3.1 classes is there"),
+        ("dim", "T3.1 dim is there"),
+        ("logit_scale", "T5.2 one of the two is there"),
+    ):
         yield broken("schema", f"head-without-{member}", rule, drop(f"head/{member}"))
     rows = np.eye(2)
     rule = "T3.1 one parameter moved at least"
@@ -299,6 +322,29 @@ def head_cases() -> Iterator[Case]:
     yield Case("one-class", "schema", rule, files)
     rule = "T5.1 classes are different"
     yield broken("schema", "class-twice", rule, put("head/classes", ["cat", "cat"]))
+
+
+def linear_cases() -> Iterator[Case]:
+    """Linear heads that are wrong."""
+    for name, rule, edit in (
+        ("linear-other-kind", "T5.2 kind is linear", put("head/kind", "affine")),
+        ("linear-null", "T5.2 kind is no null", put("head/kind", None)),
+        ("linear-with-scale", "T5.2 not both", put("head/logit_scale", 1.0)),
+    ):
+        found = linear_head()
+        edit(found.manifest)
+        yield Case(name, "schema", rule, found.files)
+    for name, rule, key, value in (
+        ("linear-without-bias", "T4.2 a linear head has a bias", "bias", None),
+        ("linear-without-weight", "T4.2 a linear head has a weight", "weight", None),
+        ("linear-wide", "T4.2 its weight has dim columns", "weight", np.ones((2, 4))),
+        ("linear-tall", "T4.2 its bias has an entry per class", "bias", np.ones(3)),
+    ):
+        found = linear_head()
+        found.tensors.pop(f"head/{key}")
+        if value is not None:
+            found.tensors[f"head/{key}"] = value.astype("f4")
+        yield Case(name, "files", rule, found.seal().files)
 
 
 def text_cases() -> Iterator[Case]:
@@ -389,4 +435,5 @@ def task_vector_cases() -> Iterator[Case]:
     yield from text_cases()
     yield from manifest_cases()
     yield from head_cases()
+    yield from linear_cases()
     yield from file_cases()

@@ -62,7 +62,7 @@ def brute_force(saved_model: SavedModel, place: Path, alphas: Any, mode: str) ->
     if mode == "linear":
         output = at(0.0) + (at(1e-5) - at(-1e-5)) / 2e-5
     head = taus[0].head
-    assert head is not None
+    assert isinstance(head, ClassifierHead)
     rows = torch.nn.functional.normalize(head.embeddings.double(), dim=1)
     cosines = torch.nn.functional.normalize(output, dim=1) @ rows.T
     return (5.0 * cosines).softmax(1)

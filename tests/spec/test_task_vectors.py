@@ -58,7 +58,7 @@ def test_the_library_reads_a_valid_vector_exactly(name: str) -> None:
     found, wanted = loaded(name), expected(name)
     tensors = {f"tau/{n}": tensor for n, tensor in found.tensors.items()}
     if found.head is not None:
-        tensors["head/embeddings"] = found.head.embeddings
+        tensors |= {f"head/{n}": t for n, t in found.head.tensors().items()}
         assert (
             list(found.head.classes)
             == text(VECTORS / "valid" / name)["head"]["classes"]

@@ -5,8 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.train import class_texts, prototype_head, read_texts, text_head
+from kfac_artifacts.errors import MismatchError, SettingsError
+from kfac_artifacts.sources import make_head
+from kfac_artifacts.task_vector import LinearHead, TaskVector
+from kfac_artifacts.train import (
+    TrainingTask,
+    TrainSettings,
+    class_texts,
+    linear_head,
+    prototype_head,
+    read_texts,
+    text_head,
+    train,
+)
 from tests.tiny_task import tiny_network, tiny_points
 
 
@@ -56,3 +67,60 @@ def test_prototypes_are_means_of_normalised_outputs() -> None:
 def test_class_without_example_has_no_prototype() -> None:
     with pytest.raises(SettingsError, match="2 of 3 classes: none of the 2"):
         prototype_head(tiny_network(), tiny_points(1), [0, 3], logit_scale=1.0)
+    with pytest.raises(SettingsError, match="2 of 3 classes: none of the 2"):
+        linear_head(tiny_network(), tiny_points(1), [0, 3])
+
+
+@pytest.mark.parametrize("decay", [1e-3, 1.0])
+def test_a_linear_head_is_the_minimum_of_logistic_regression(decay: float) -> None:
+    """The gradient, written out, is zero there; the loss is convex."""
+    network, points = tiny_network(), tiny_points(1)
+    head = linear_head(network, points, range(30), decay=decay, batch_size=7)
+    X = network(points.batch(range(30))).detach().double()
+    W, b = head.weight.double(), head.bias.double()
+    logits = X @ W.T + b
+    torch.testing.assert_close(head.logits(X), logits)
+    off = logits.softmax(1) - torch.eye(3)[[*points.labels[:30]]].double()
+    torch.testing.assert_close(off.T @ X / 30 + decay * W, 0 * W, rtol=0, atol=1e-6)
+    torch.testing.assert_close(off.mean(0), 0 * b, rtol=0, atol=1e-6)
+    with pytest.raises(SettingsError, match="above 0"):
+        linear_head(network, points, range(30), decay=0.0)
+
+
+def test_a_linear_head_tells_apart_what_a_line_does() -> None:
+    network, points = tiny_network(), tiny_points(1)
+    head = make_head(network, points, "linear")
+    assert isinstance(head, LinearHead)
+    answers = head.logits(network(points.batch(range(36)))).argmax(1)
+    assert float((answers == torch.tensor(points.labels)).float().mean()) > 0.8
+
+
+def test_what_does_not_go_with_a_linear_head_is_refused() -> None:
+    network, points = tiny_network(), tiny_points(1)
+    with pytest.raises(SettingsError, match="for cosines"):
+        make_head(network, points, "linear", logit_scale=3.0)
+    with pytest.raises(SettingsError, match="not with linear"):
+        make_head(network, points, "linear", texts=["a", "b", "c"])
+    with pytest.raises(MismatchError, match="an entry per class, 2; found"):
+        LinearHead(torch.zeros(2, 3), torch.zeros(3), ("a", "b"))
+    with pytest.raises(MismatchError, match="one row per class"):
+        LinearHead(torch.zeros(2, 3), torch.zeros(2), ("a", "b", "c"))
+    with pytest.raises(MismatchError, match="outputs of size 3"):
+        LinearHead(torch.zeros(2, 3), torch.zeros(2), ("a", "b")).logits(
+            torch.zeros(1, 4)
+        )
+
+
+def test_a_task_vector_is_trained_with_a_linear_head_and_keeps_it(
+    tmp_path: Path,
+) -> None:
+    network, points = tiny_network(), tiny_points(1)
+    head = make_head(network, points, "linear")
+    settings = TrainSettings(steps=5, batch_size=8, learning_rate=0.01)
+    train(network, TrainingTask(points, head), settings).save(tmp_path / "tau")
+    vector = TaskVector.load(tmp_path / "tau")
+    assert isinstance(vector.head, LinearHead)
+    assert vector.head.classes == head.classes
+    for name, tensor in head.tensors().items():
+        assert torch.equal(vector.head.tensors()[name], tensor)
+    assert vector.settings["head"] == "linear"

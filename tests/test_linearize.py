@@ -1,6 +1,7 @@
 """The linearised network against brute force: the whole Jacobian, and autograd."""
 
 import functools
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -132,6 +133,61 @@ def test_gradient_passes_gradcheck() -> None:
 
     values = tuple(v.requires_grad_() for v in _random(model.tau()).values())
     assert torch.autograd.gradcheck(call, values)
+
+
+def test_going_back_again_gives_the_same_gradient() -> None:
+    network, batch = _network("bert"), _batch("bert")
+    model = linearize(network, _some(network))
+    loss = model(batch).square().sum()
+    once = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+    again = torch.autograd.grad(loss, list(model.parameters()))
+    assert all(map(torch.equal, once, again))
+
+
+def test_a_step_runs_the_network_once() -> None:
+    network, batch = _network("bert"), _batch("bert")
+    model = linearize(network, [n for n in network.parameters() if "layer.1." in n])
+    model(batch)  # forward mode is tried once
+    calls: list[nn.Module] = []
+    handle = network.module.register_forward_hook(lambda m, *_: calls.append(m))
+    model(batch).sum().backward()
+    handle.remove()
+    assert len(calls) == 1
+
+
+class _Kept:
+    """What autograd has saved, as long as it is."""
+
+    def __init__(self, saved: Tensor) -> None:
+        self.saved = saved
+
+
+def test_tangents_are_forgotten_on_the_way() -> None:
+    layers = [part for _ in range(20) for part in (nn.Linear(4, 4), nn.Tanh())]
+    module = nn.Sequential(*layers).double()
+    f = OutputMap(NamedConfig("test"), lambda m, b: m(b["x"]))
+    network = Network(module, f, "deep")
+    model = linearize(network, [*network.shapes])
+    batch = {"x": torch.ones(3, 4, dtype=torch.float64)}
+    model(batch)  # forward mode is tried once
+    saved: weakref.WeakSet[_Kept] = weakref.WeakSet()
+    counts: list[int] = []
+
+    def pack(tensor: Tensor) -> _Kept:
+        kept = _Kept(tensor.detach())
+        saved.add(kept)
+        counts.append(len(saved))
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.saved):
+        plain = module(batch["x"])
+        ordinary = len(saved)
+        del plain
+        counts.clear()
+        output = model(batch)
+    assert max(counts) < ordinary + len(layers) / 2
+    assert len(saved) == ordinary
+    output.sum().backward()
 
 
 def test_linearised_network_is_affine_in_tau() -> None:

@@ -5,16 +5,14 @@ upper reference. Each step takes a batch of one of the other tasks, in turn.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Json
-from kfac_artifacts.linearize import jvp, vjp
+from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import Batch, Network
 from kfac_artifacts.seeding import seeded
 from kfac_artifacts.train.penalties.base import Others, Penalty, PenaltySettings
@@ -56,9 +54,9 @@ class TauJp(Penalty):
     @override
     def __call__(self, tau: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         batch, count = self._batch()
-        moved = _Change.apply(self.network, batch, tuple(tau), *tau.values())  # type: ignore[no-untyped-call]
-        drift: Tensor = moved.square().sum() / count
-        return drift
+        _, change = jvp(self.network, tau, batch)
+        wide = change.to(torch.promote_types(change.dtype, torch.float32))
+        return wide.square().sum() / count
 
     def _batch(self) -> tuple[Batch, int]:
         """The examples of this step, by its number and nothing else."""
@@ -81,23 +79,3 @@ class TauJp(Penalty):
         ]
         about: dict[str, Json] = {"name": "tau-jp", "batch_size": self.batch_size}
         return {"penalty": {**about, "others": data}}
-
-
-class _Change(torch.autograd.Function):
-    """``J τ`` forwards, ``Jᵀ g`` backwards."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, network: Network, batch: Batch, names: tuple[str, ...], *tau: Tensor
-    ) -> Tensor:
-        ctx.network, ctx.batch, ctx.names = network, batch, names
-        ctx.dtypes = [direction.dtype for direction in tau]
-        _, change = jvp(network, dict(zip(names, tau, strict=True)), batch)
-        return change.to(torch.promote_types(change.dtype, torch.float32))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        pulled = vjp(ctx.network, ctx.names, ctx.batch, grad).values()
-        converted = (g.to(dtype) for g, dtype in zip(pulled, ctx.dtypes, strict=True))
-        return None, None, None, *converted

@@ -1,10 +1,31 @@
-"""Task vectors at work, alone and added together: accuracies, and predictions."""
+"""What task vectors do: added, subtracted, one beside another, and where."""
 
 from typing import TYPE_CHECKING
 
 from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
+    from kfac_artifacts.evaluate.disentanglement import (
+        Disentanglement as Disentanglement,
+        DisentanglementMap as DisentanglementMap,
+        disentanglement as disentanglement,
+    )
+    from kfac_artifacts.evaluate.localisation import (
+        Localisation as Localisation,
+        LocalisedVector as LocalisedVector,
+        auroc as auroc,
+        localise as localise,
+    )
+    from kfac_artifacts.evaluate.negation import (
+        KEEP as KEEP,
+        ControlTask as ControlTask,
+        negate as negate,
+    )
+    from kfac_artifacts.evaluate.negation_results import (
+        NegatedTask as NegatedTask,
+        Negation as Negation,
+        NegationScores as NegationScores,
+    )
     from kfac_artifacts.evaluate.plot import plot_evaluation as plot_evaluation
     from kfac_artifacts.evaluate.predict import (
         Predictions as Predictions,
@@ -16,9 +37,11 @@ if TYPE_CHECKING:
         ModeScores as ModeScores,
         TaskScores as TaskScores,
     )
-    from kfac_artifacts.evaluate.score import (
-        EvaluationTask as EvaluationTask,
-        evaluate as evaluate,
+    from kfac_artifacts.evaluate.score import evaluate as evaluate
+    from kfac_artifacts.evaluate.tasks import EvaluationTask as EvaluationTask
+    from kfac_artifacts.evaluate.union import (
+        union_head as union_head,
+        with_union_head as with_union_head,
     )
 
 export_lazily(__name__)

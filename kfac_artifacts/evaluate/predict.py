@@ -1,6 +1,6 @@
 """Classes of examples that nobody has labelled."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from kfac_artifacts.choices import MODES
 from kfac_artifacts.errors import MismatchError, SettingsError
-from kfac_artifacts.evaluate.moving import check_vector, moved_output, on_device
-from kfac_artifacts.linearize import jvp
-from kfac_artifacts.network import Batch, Examples, Network
+from kfac_artifacts.evaluate.moved import Moved, batches
+from kfac_artifacts.evaluate.tasks import check_vector
+from kfac_artifacts.network import Examples, Network
 from kfac_artifacts.progress import Advance, unseen
 from kfac_artifacts.task_vector import (
     Head,
@@ -116,33 +116,13 @@ def predict(  # noqa: PLR0913 - as many arguments as there are choices
             f"none of the {len(vectors)} task vectors has a head to classify with; "
             "give one (make_head makes it of class texts or labelled examples)"
         )
-    outputs = _outputs(network, vectors, factors, method, mode)
+    total = [merge_task_vectors(vectors, factors, method)] if vectors else []
+    moved, whole = Moved(network, total, mode), (1.0,) * len(total)
     rows = []
-    for start in range(0, len(examples), batch_size):
-        chosen = range(start, min(start + batch_size, len(examples)))
-        logits = found.logits(outputs(examples.batch(chosen)))
+    for chosen in batches(examples, batch_size):
+        (output,) = moved.outputs(examples.batch(chosen), [whole])
+        logits = found.logits(output)
         rows.append(logits.float().softmax(-1).cpu())
         progress(len(chosen))
     none = torch.empty(0, len(found.classes))
     return Predictions(found.classes, torch.cat([none, *rows]), mode)
-
-
-def _outputs(
-    network: Network,
-    vectors: Sequence[TaskVector],
-    alphas: Sequence[float],
-    method: Method,
-    mode: str,
-) -> Callable[[Batch], Tensor]:
-    """The network with task vectors added to it, in one of the two modes."""
-    if not vectors:
-        return network
-    tau = on_device(merge_task_vectors(vectors, alphas, method), network)
-    if mode == "plain":
-        return lambda batch: moved_output(network, tau, 1.0, batch)
-
-    def linear(batch: Batch) -> Tensor:
-        output, change = jvp(network, tau, batch)
-        return output + change
-
-    return linear

@@ -1,10 +1,11 @@
 """What an evaluation found.
 
 Absolute accuracy is the mean over tasks; normalised accuracy is the mean over tasks of
-``merged / individual``, each task divided by its own.
+``merged / individual``, each task divided by its own. Where tasks are of unlike sizes,
+accuracy over all examples is another number than the mean over tasks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -35,6 +36,16 @@ class TaskScores:
         if self.individual == 0:
             return (None,) * len(self.merged)
         return tuple(accuracy / self.individual for accuracy in self.merged)
+
+    def to_json(self) -> dict[str, Json]:
+        """Write everything but the name as JSON."""
+        return {
+            "examples": self.examples,
+            "pretrained": self.pretrained,
+            "individual": self.individual,
+            "merged": [*self.merged],
+            "normalised": [*self.normalised],
+        }
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,23 @@ class ModeScores:
         """Place of the α with the highest absolute accuracy; the lowest such α."""
         return max(range(len(self.alphas)), key=lambda i: (self.absolute[i], -i))
 
+    @property
+    def over_examples(self) -> TaskScores:
+        """All tasks as one, in which every example counts once."""
+        total = sum(task.examples for task in self.tasks)
+
+        def pooled(accuracies: Iterable[float]) -> float:
+            pairs = zip(accuracies, self.tasks, strict=True)
+            return sum(accuracy * task.examples for accuracy, task in pairs) / total
+
+        return TaskScores(
+            "all examples",
+            total,
+            pooled(task.pretrained for task in self.tasks),
+            pooled(task.individual for task in self.tasks),
+            tuple(map(pooled, zip(*(t.merged for t in self.tasks), strict=True))),
+        )
+
     def to_json(self) -> dict[str, Json]:
         """Write everything as JSON, means included."""
         return {
@@ -86,16 +114,8 @@ class ModeScores:
             "absolute": [*self.absolute],
             "normalised": [*self.normalised],
             "best_alpha": self.alphas[self.best],
-            "tasks": {
-                task.name: {
-                    "examples": task.examples,
-                    "pretrained": task.pretrained,
-                    "individual": task.individual,
-                    "merged": [*task.merged],
-                    "normalised": [*task.normalised],
-                }
-                for task in self.tasks
-            },
+            "over_examples": self.over_examples.to_json(),
+            "tasks": {task.name: task.to_json() for task in self.tasks},
         }
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 import pytest
 import torch
-from torch import Tensor, nn
 
 from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.evaluate import (
@@ -19,11 +18,12 @@ from kfac_artifacts.evaluate import (
     plot_evaluation,
 )
 from kfac_artifacts.linearize import jvp
-from kfac_artifacts.network import Batch, Network
+from kfac_artifacts.network import Network
 from kfac_artifacts.plotting import check_plottable
-from kfac_artifacts.task_vector import TaskVector, merge_task_vectors
+from kfac_artifacts.task_vector import TaskVector, Ties, merge_task_vectors
 from kfac_artifacts.train import TrainSettings, train
 from kfac_cli.evaluate import grid
+from tests.evaluate.by_hand import passes
 from tests.tiny_task import tiny_network, tiny_points, tiny_task
 
 ALPHAS = (0.0, 0.5, 1.0, -2.0)
@@ -78,6 +78,18 @@ def test_accuracies_are_those_counted_one_by_one(
         assert scores.merged == expected
 
 
+def test_individual_is_the_task_vector_itself_even_if_merging_one_changes_it(
+    network: Network, tasks: list[EvaluationTask]
+) -> None:
+    few = Ties(keep=0.01)
+    (mode,) = evaluate(network, tasks[:1], modes=["plain"], method=few).modes
+    (scores,) = mode.tasks
+    trimmed = merge_task_vectors([tasks[0].vector], [1.0], few)
+    assert scores.individual == _accuracy(network, tasks[0], tasks[0].vector, "plain")
+    assert scores.merged == (_accuracy(network, tasks[0], trimmed, "plain"),)
+    assert scores.individual != scores.merged[0]
+
+
 @pytest.mark.parametrize("mode", ["linear", "plain"])
 def test_a_factor_is_chosen_on_other_data_than_it_is_reported_on(
     network: Network, tasks: list[EvaluationTask], mode: str
@@ -112,17 +124,7 @@ def test_a_factor_is_not_chosen_on_what_is_reported(
 def test_a_sweep_in_linear_mode_needs_two_passes_per_batch(
     network: Network, tasks: list[EvaluationTask]
 ) -> None:
-    calls = []
-
-    def counting(module: nn.Module, batch: Batch) -> Tensor:
-        calls.append(1)
-        return network.output_map.apply(module, batch)
-
-    counted = dataclasses.replace(
-        network.output_map,
-        apply=counting,
-    )
-    watched = Network(network.module, counted, network.id)
+    watched, calls = passes(network)
     settings = {"modes": ["linear"], "batch_size": 36}
     evaluate(watched, tasks, **settings)  # forward mode is proved here, once
     calls.clear()

@@ -1,0 +1,79 @@
+"""The class-incremental protocol: one head over the classes of all tasks.
+
+Every task's examples are classified among the classes of all (TAK, App. F.7; Porrello
+et al. 2025), and not among those of their own task alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from kfac_artifacts.errors import MismatchError, SettingsError
+from kfac_artifacts.evaluate.tasks import EvaluationTask, head_for
+from kfac_artifacts.network import Network
+from kfac_artifacts.task_vector import ClassifierHead
+
+
+def union_head(heads: Sequence[ClassifierHead]) -> ClassifierHead:
+    """Put heads together to one over the classes of all.
+
+    >>> a = ClassifierHead(torch.eye(3)[:2], ("cat", "dog"), 20.0)
+    >>> b = ClassifierHead(torch.eye(3)[1:], ("dog", "cow"), 20.0)
+    >>> union_head([a, b]).classes
+    ('cat', 'dog', 'cow')
+
+    Args:
+        heads: Heads for outputs of the same size, K_t classes each.
+
+    Returns:
+        A head of every class once, in the order in which they come, with the logit
+        scale of the first: an answer is the largest cosine whatever the scale.
+
+    Raises:
+        MismatchError: If two heads have unlike embeddings for a class of one name, or
+            are for outputs of unlike sizes.
+        SettingsError: If there is no head.
+    """
+    if not heads:
+        raise SettingsError("there is no head to put together; give at least one")
+    sizes = sorted({head.embeddings.shape[1] for head in heads})
+    if len(sizes) > 1:
+        raise MismatchError(
+            f"the heads are for outputs of sizes {', '.join(map(str, sizes))}; one "
+            "head over all classes needs those of one network"
+        )
+    rows: dict[str, Tensor] = {}
+    for head in heads:
+        for name, row in zip(head.classes, normalize(head.embeddings), strict=True):
+            known = rows.setdefault(name, row)
+            if not torch.allclose(known, row.to(known), atol=1e-4):
+                raise MismatchError(
+                    f"two tasks have a class {name!r} that their heads do not embed "
+                    "alike; rename one, or make the heads of the same texts"
+                )
+    return ClassifierHead(
+        torch.stack([*rows.values()]), tuple(rows), heads[0].logit_scale
+    )
+
+
+def with_union_head(
+    network: Network, tasks: Sequence[EvaluationTask]
+) -> list[EvaluationTask]:
+    """Give every task the head over the classes of all, to evaluate them with.
+
+    Args:
+        network: The pretrained network.
+        tasks: Tasks, each with a head of its own or of its task vector.
+
+    Returns:
+        The same tasks, with one head.
+
+    Raises:
+        MismatchError: As of ``union_head``, or if a task has no head.
+        SettingsError: If there is no task.
+    """
+    head = union_head([head_for(network, task) for task in tasks])
+    return [replace(task, head=head) for task in tasks]

@@ -90,10 +90,15 @@ if TYPE_CHECKING:
     )
     from kfac_artifacts.sources import apply as apply
     from kfac_artifacts.evaluate import (
+        ControlTask as ControlTask,
         EvaluationTask as EvaluationTask,
         Predictions as Predictions,
+        disentanglement as disentanglement,
         evaluate as evaluate,
+        localise as localise,
+        negate as negate,
         predict as predict,
+        with_union_head as with_union_head,
     )
 
     # what a variant of one's own derives from

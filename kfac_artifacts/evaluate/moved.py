@@ -17,7 +17,7 @@ from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import Batch, Examples, Network
 from kfac_artifacts.progress import Advance
-from kfac_artifacts.task_vector import ClassifierHead, TaskVector
+from kfac_artifacts.task_vector import Head, TaskVector
 
 Factors: TypeAlias = tuple[float, ...]
 """One factor for every task vector."""
@@ -91,7 +91,7 @@ def answers(
     moved: Moved,
     combinations: Sequence[Factors],
     examples: Examples,
-    head: ClassifierHead,
+    head: Head,
     batch_size: int,
     progress: Advance,
 ) -> Int[Tensor, "k n"]:

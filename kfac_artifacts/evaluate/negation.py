@@ -14,7 +14,7 @@ from kfac_artifacts.evaluate.negation_results import (
 from kfac_artifacts.evaluate.tasks import EvaluationTask, head_for, require_other_data
 from kfac_artifacts.network import LabelledExamples, Network
 from kfac_artifacts.progress import Advance, unseen
-from kfac_artifacts.task_vector import ClassifierHead
+from kfac_artifacts.task_vector import Head
 
 KEEP = 0.95
 """Least control accuracy, as a share of the pretrained one (TAK, Table 2)."""
@@ -34,7 +34,7 @@ class ControlTask:
 
     name: str
     examples: LabelledExamples
-    head: ClassifierHead
+    head: Head
     keep: float = KEEP
     validation: LabelledExamples | None = None
 
@@ -132,7 +132,7 @@ class _Subtracting:
 
     network: Network
     tasks: Sequence[EvaluationTask]
-    heads: Sequence[ClassifierHead]
+    heads: Sequence[Head]
     control: ControlTask
     batch_size: int
     progress: Advance
@@ -170,7 +170,7 @@ class _Subtracting:
         moved: Moved,
         alphas: Sequence[float],
         examples: LabelledExamples,
-        head: ClassifierHead,
+        head: Head,
     ) -> list[float]:
         """Measure the pretrained model, then every factor."""
         factors = [(0.0,), *((-alpha,) for alpha in alphas)]

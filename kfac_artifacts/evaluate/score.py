@@ -11,7 +11,7 @@ from kfac_artifacts.evaluate.tasks import EvaluationTask, head_for, require_othe
 from kfac_artifacts.network import LabelledExamples, Network
 from kfac_artifacts.progress import Advance, unseen
 from kfac_artifacts.task_vector import (
-    ClassifierHead,
+    Head,
     Method,
     TaskVector,
     merge_task_vectors,
@@ -81,7 +81,7 @@ class _Scoring:
 
     network: Network
     tasks: Sequence[EvaluationTask]
-    heads: Sequence[ClassifierHead]
+    heads: Sequence[Head]
     total: TaskVector
     batch_size: int
     progress: Advance

@@ -8,7 +8,7 @@ from typing import Any
 from kfac_artifacts.artifact import NamedConfig, preprocessing_differences
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.network import Examples, LabelledExamples, Network
-from kfac_artifacts.task_vector import ClassifierHead, TaskVector
+from kfac_artifacts.task_vector import Head, TaskVector
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +27,10 @@ class EvaluationTask:
     name: str
     vector: TaskVector
     examples: LabelledExamples
-    head: ClassifierHead | None = None
+    head: Head | None = None
 
 
-def head_for(network: Network, task: EvaluationTask) -> ClassifierHead:
+def head_for(network: Network, task: EvaluationTask) -> Head:
     """Check that a task can be measured; give what classifies its examples.
 
     Args:

@@ -14,10 +14,10 @@ from torch.nn.functional import normalize
 from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.evaluate.tasks import EvaluationTask, head_for
 from kfac_artifacts.network import Network
-from kfac_artifacts.task_vector import ClassifierHead
+from kfac_artifacts.task_vector import ClassifierHead, Head
 
 
-def union_head(heads: Sequence[ClassifierHead]) -> ClassifierHead:
+def union_head(heads: Sequence[Head]) -> ClassifierHead:
     """Put heads together to one over the classes of all.
 
     >>> a = ClassifierHead(torch.eye(3)[:2], ("cat", "dog"), 20.0)
@@ -26,7 +26,7 @@ def union_head(heads: Sequence[ClassifierHead]) -> ClassifierHead:
     ('cat', 'dog', 'cow')
 
     Args:
-        heads: Heads for outputs of the same size, K_t classes each.
+        heads: Class embeddings for outputs of the same size, K_t classes each.
 
     Returns:
         A head of every class once, in the order in which they come, with the logit
@@ -34,19 +34,27 @@ def union_head(heads: Sequence[ClassifierHead]) -> ClassifierHead:
 
     Raises:
         MismatchError: If two heads have unlike embeddings for a class of one name, or
-            are for outputs of unlike sizes.
+            are for outputs of unlike sizes, or a head is a linear layer: its logits
+            were fitted among the classes of its own task, and compare with no others.
         SettingsError: If there is no head.
     """
     if not heads:
         raise SettingsError("there is no head to put together; give at least one")
-    sizes = sorted({head.embeddings.shape[1] for head in heads})
+    embedded = [head for head in heads if isinstance(head, ClassifierHead)]
+    if len(embedded) < len(heads):
+        raise MismatchError(
+            f"{len(heads) - len(embedded)} of {len(heads)} heads are linear layers, "
+            "whose logits compare with none of another task; give heads of class texts "
+            "or of prototypes"
+        )
+    sizes = sorted({head.dim for head in heads})
     if len(sizes) > 1:
         raise MismatchError(
             f"the heads are for outputs of sizes {', '.join(map(str, sizes))}; one "
             "head over all classes needs those of one network"
         )
     rows: dict[str, Tensor] = {}
-    for head in heads:
+    for head in embedded:
         for name, row in zip(head.classes, normalize(head.embeddings), strict=True):
             known = rows.setdefault(name, row)
             if not torch.allclose(known, row.to(known), atol=1e-4):
@@ -55,7 +63,7 @@ def union_head(heads: Sequence[ClassifierHead]) -> ClassifierHead:
                     "alike; rename one, or make the heads of the same texts"
                 )
     return ClassifierHead(
-        torch.stack([*rows.values()]), tuple(rows), heads[0].logit_scale
+        torch.stack([*rows.values()]), tuple(rows), embedded[0].logit_scale
     )
 
 

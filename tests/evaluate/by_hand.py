@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kfac_artifacts.evaluate import EvaluationTask
 from kfac_artifacts.network import Batch, Network
-from kfac_artifacts.task_vector import ClassifierHead, TaskVector
+from kfac_artifacts.task_vector import ClassifierHead, Head, TaskVector
 from tests.tiny_task import CLASSES, tiny_network, tiny_points
 
 DTYPE = torch.float64
@@ -71,13 +71,13 @@ def moved_output(
     if mode == "plain":
         return f({n: p + total[n] for n, p in state.items()})
     jacobian = torch.func.jacrev(f)(state)
-    change = [(j * total[n]).flatten(1).sum(1) for n, j in jacobian.items()]
-    return f(state) + torch.stack(change).sum(0)
+    changes = [(j * total[n]).flatten(1).sum(1) for n, j in jacobian.items()]
+    return f(state) + torch.stack(changes).sum(0)
 
 
-def answer(head: ClassifierHead, output: Tensor) -> int:
+def answer(head: Head, output: Tensor) -> int:
     """The class of the largest cosine, by hand."""
-    embeddings = head.embeddings.to(output)
+    embeddings = head.tensors()["embeddings"].to(output)
     rows = embeddings / embeddings.norm(dim=1, keepdim=True)
     return int((rows @ output / output.norm()).argmax())
 
@@ -87,7 +87,7 @@ def accuracy(
     task: EvaluationTask,
     moves: list[tuple[float, TaskVector]],
     mode: str,
-    head: ClassifierHead | None = None,
+    head: Head | None = None,
 ) -> float:
     """Count right answers, by the names of the classes."""
     head = head or task.head or task.vector.head

@@ -50,7 +50,7 @@ def test_json_has_the_sum_and_its_parts() -> None:
     found = disentanglement(net, tasks, alphas=ALPHAS, modes=["linear"])
     told = found.to_json()
     assert (told["tasks"], told["examples"]) == (["task 0", "task 1"], [15, 18])
-    mode = told["modes"]["linear"]  # type: ignore[index,call-overload]
+    mode = told["modes"]["linear"]  # type: ignore[call-overload]
     one, two = mode["disagreement"]["task 0"], mode["disagreement"]["task 1"]
     assert mode["error"][0][3] == one[0][3] + two[0][3] > 0
     assert mode["alphas"] == [*ALPHAS]

@@ -13,7 +13,7 @@ from kfac_artifacts.evaluate import (
     with_union_head,
 )
 from kfac_artifacts.network import Network
-from kfac_artifacts.task_vector import ClassifierHead
+from kfac_artifacts.task_vector import ClassifierHead, LinearHead
 from tests.evaluate.by_hand import DTYPE, accuracy, network, wide_tasks
 
 
@@ -80,9 +80,12 @@ def _cosines(rows: torch.Tensor) -> torch.Tensor:
     return torch.cosine_similarity(rows[:, None], rows[None], dim=2)
 
 
-def test_heads_of_unlike_networks_and_no_heads_are_refused() -> None:
+def test_heads_that_do_not_compare_and_no_heads_are_refused() -> None:
     heads = [ClassifierHead(torch.eye(c)[:2], ("a", "b"), 1.0) for c in (4, 5)]
     with pytest.raises(MismatchError, match="outputs of sizes 4, 5"):
         union_head(heads)
+    layer = LinearHead(torch.eye(4)[:2], torch.zeros(2), ("c", "d"))
+    with pytest.raises(MismatchError, match="1 of 2 heads are linear layers"):
+        union_head([heads[0], layer])
     with pytest.raises(SettingsError, match="no head"):
         union_head([])

@@ -50,6 +50,9 @@ def command(
     is said which. A negative factor makes the model forget a task. Whatever the method,
     a task vector is multiplied by its factor first.
 
+    The heads of the task vectors are put beside the model, each in heads/NAME, so that
+    `kfac predict` can classify with them; other libraries do not see them.
+
     \b
     Example:
         kfac apply sentence-transformers/all-MiniLM-L6-v2 tau-a tau-b -o merged
@@ -78,6 +81,7 @@ def command(
         alphas=weights,
         method=method,
         dtype=dtype,
+        names=[path.resolve().name.lstrip(".") or "task" for path in vectors],
         replace=writing.force,
     )
     if as_json:
@@ -101,6 +105,8 @@ def _print(done: "Applied", vectors: int) -> None:
     if done.averaged:
         names = listed(done.averaged)
         click.echo(f"merged by the mean, {len(done.averaged)} parameters: {names}")
+    if done.heads:
+        click.echo(f"heads/: {listed(done.heads)}, for `kfac predict --head`")
     if done.lost > 0:
         percent = 100 * done.lost
         shown = f"{percent:.0f}" if percent >= 10 else f"{percent:.2g}"

@@ -35,7 +35,7 @@ MOST_SHOWN = 5
     "head_name",
     metavar="TAU",
     help="Whose head to classify with: a task vector by its path or name, be it added "
-    "or not.  [default: the first that has one]",
+    "or not, or a head beside MODEL by its name.  [default: the first]",
 )
 @click.option(
     "--mode",
@@ -83,6 +83,7 @@ def command(
     Example:
         kfac predict my-model tau-a tau-b mails.csv -o mails-labelled.csv --copy id
         kfac predict my-model tau-a tau-b mails.csv --head tau-b --mode plain --json
+        kfac predict merged mails.csv --head tau-b    # merged by kfac apply
     """
     from kfac_artifacts.sources import check_copied, check_model, check_predictable
 
@@ -99,7 +100,7 @@ def command(
     from kfac_artifacts.task_vector import TaskVector
 
     loaded = {str(path): TaskVector.load(path) for path in vectors}
-    chosen = choose_head(head_name, loaded)
+    chosen = choose_head(model, head_name, loaded)
     network = loading.load(model)
     chosen.check(network)
     examples = encoding.encode(opened, network)

@@ -33,26 +33,33 @@ class ChosenHead:
             )
 
 
-def choose_head(wanted: str | None, vectors: "Mapping[str, TaskVector]") -> ChosenHead:
-    """Find the head to classify with, be it of a task vector that is added or not."""
-    heads = {
+def choose_head(
+    model: str, wanted: str | None, vectors: "Mapping[str, TaskVector]"
+) -> ChosenHead:
+    """Find the head to classify with: of a TAU, added or not, or beside MODEL."""
+    from kfac_artifacts.sources import shipped_heads
+
+    beside = shipped_heads(model)
+    own = {
         path: ChosenHead(path, vector.head, vector.output_map)
         for path, vector in vectors.items()
         if vector.head is not None
     }
+    heads = {name: ChosenHead(name, *found) for name, found in beside.items()} | own
     if wanted is None and not heads:
         raise click.UsageError(
-            "no TAU that is added has a head; name a task vector with one (--head)"
+            "neither a TAU that is added nor MODEL has a head; name a task vector with "
+            "one (--head)"
         )
     if wanted is None:
-        wanted = next(iter(heads))
+        wanted = next(iter(own or heads))
         if len(heads) > 1:
             click.echo(f"classified with the head of {wanted}; see --head", err=True)
     found = [path for path in heads if wanted in {path, Path(path).name}]
     if wanted in heads or len(found) == 1:
         return heads.get(wanted) or heads[found[0]]
     if not is_vector(Path(wanted)):
-        known = f"there are {listed([*heads])}" if heads else "no TAU has one"
+        known = f"there are {listed([*heads])}" if heads else "there is none"
         raise click.UsageError(f"--head {wanted}: there is no such head; {known}")
     return _head_of(wanted)
 

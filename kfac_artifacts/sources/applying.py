@@ -31,10 +31,23 @@ from kfac_artifacts.sources.models import (
     number_type_of,
     read_config,
 )
-from kfac_artifacts.task_vector import Merging, Method, TaskVector, merging_by
+from kfac_artifacts.sources.shipped_heads import (
+    HEAD_FILES,
+    head_names,
+    ship_heads,
+)
+from kfac_artifacts.task_vector import (
+    HEADS_FOLDER,
+    Merging,
+    Method,
+    TaskVector,
+    find_heads,
+    merging_by,
+)
 
 FILES = (
     *DOWNLOADED,
+    *HEAD_FILES,
     *("*.bpe", "*.codes", "*.jinja", "*.md", "*.spm", "*.tiktoken"),
     *("LICENSE", "NOTICE", "*/model.safetensors"),
 )
@@ -54,6 +67,7 @@ class Applied:
         left_out: Files and folders of the model that were not copied, with the reason.
         averaged: Parameters of which the mean was added, as the method says nothing of
             them.
+        heads: Names of the heads beside the model, each in ``heads/NAME``.
     """
 
     path: Path
@@ -64,6 +78,7 @@ class Applied:
     files: tuple[str, ...]
     left_out: Mapping[str, str]
     averaged: tuple[str, ...]
+    heads: tuple[str, ...]
 
 
 def apply(
@@ -74,6 +89,7 @@ def apply(
     alphas: Sequence[float] | None = None,
     method: Method = "sum",
     dtype: str | None = None,
+    names: Sequence[str] | None = None,
     replace: bool = False,
 ) -> Applied:
     """Write a model with task vectors added to its weights, whole or not at all.
@@ -81,6 +97,7 @@ def apply(
     Every tensor of the checkpoint is kept, under its name, in its file and of its
     number type, whether the network that was trained has it or not (heads, decoders),
     and so are tokenizer, processor, configuration and what else belongs to the model.
+    The heads of the task vectors go beside it, each in ``heads/NAME``.
     What is added, ``Σ_t α_t τ_t`` as a rule, is float32 or wider and rounded once.
     Memory is that of the task vectors and of a few copies of the largest tensor.
 
@@ -92,6 +109,8 @@ def apply(
         method: How they are merged: a name out of ``choices.MERGES``, a method with
             its settings such as ``Ties(keep=0.1)``, or a class of ``Merging``.
         dtype: Number type of everything that is written; None to keep each tensor's.
+        names: What the head of each task vector is called beside the model; None for
+            ``task-1``, ``task-2``, …
         replace: Whether what is at ``path`` may be replaced.
 
     Returns:
@@ -100,7 +119,9 @@ def apply(
     Raises:
         MismatchError: If the task vectors are of another model, a parameter is stored
             in a way that nothing can be added to, or numbers become too large.
+        SettingsError: If the names of heads are not one folder for each task vector.
     """
+    called = head_names(names, vectors)
     alphas = [1.0] * len(vectors) if alphas is None else [*alphas]
     merging = merging_by(method, vectors, alphas)
     number_type = None if dtype is None else number_type_of(dtype)
@@ -111,8 +132,8 @@ def apply(
     folder = location.encoder
     checkpoint = open_checkpoint(folder, location.id)
     kept = belongings(location.directory, folder, {*checkpoint.files})
-    names = sorted(merging.names)
-    places = find_places(location, checkpoint, {*names})
+    moved = sorted(merging.names)
+    places = find_places(location, checkpoint, {*moved})
     check_base(location, vectors, checkpoint, places)
     with new_directory(target, replace=replace) as directory:
         written = directory / folder.relative_to(location.directory)
@@ -120,8 +141,9 @@ def apply(
         copy = checkpoint.copy(written, number_type)
         if number_type is not None:
             _correct_config(written / "config.json", number_type)
-        changes = ((n, merging.change(n).detach().cpu()) for n in names)
+        changes = ((n, merging.change(n).detach().cpu()) for n in moved)
         lost = _add(changes, places, checkpoint, copy)
+        heads = ship_heads(location.directory, directory, called, vectors)
         files = _files(directory)
         marker = _marker(location, merging, files)
         (directory / MARKER).write_bytes(dump_json(marker))
@@ -134,9 +156,16 @@ def apply(
         tuple(sorted(dtypes)),
         lost,
         tuple(files),
-        kept.left_out,
+        _left_out(location, kept),
         merging.averaged,
+        tuple(heads),
     )
+
+
+def _left_out(location: Location, kept: Belongings) -> dict[str, str]:
+    """What was not copied; heads beside the model were."""
+    shipped = {f"{HEADS_FOLDER}/"} if find_heads(location.directory) else set()
+    return {name: why for name, why in kept.left_out.items() if name not in shipped}
 
 
 def _add(

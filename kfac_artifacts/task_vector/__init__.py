@@ -10,6 +10,12 @@ if TYPE_CHECKING:
         Head as Head,
         LinearHead as LinearHead,
     )
+    from kfac_artifacts.task_vector.head_files import (
+        HEADS_FOLDER as HEADS_FOLDER,
+        find_heads as find_heads,
+        load_head as load_head,
+        save_head as save_head,
+    )
     from kfac_artifacts.task_vector.head_info import head_info as head_info
     from kfac_artifacts.task_vector.manifest import read_manifest as read_manifest
     from kfac_artifacts.task_vector.merging import (

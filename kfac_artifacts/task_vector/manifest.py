@@ -90,7 +90,7 @@ def from_json(value: object) -> Manifest:
     fields.finish(extensible=True)
     return Manifest(
         base=base,
-        output_map=None if output_map is None else _named(output_map),
+        output_map=None if output_map is None else read_named(output_map),
         head=None if head is None else read_head(head),
         settings=settings,
         metrics=metrics,
@@ -125,7 +125,8 @@ def read_manifest(path: str | Path) -> Manifest:
     return manifest
 
 
-def _named(value: object) -> NamedConfig:
+def read_named(value: object) -> NamedConfig:
+    """Read the output map, or whatever else has a name and a configuration."""
     fields = JsonObject(value, "output_map")
     named = NamedConfig(fields.name("name"), fields.take("configuration", dict))
     fields.finish()

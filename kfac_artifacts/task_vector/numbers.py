@@ -1,5 +1,6 @@
-"""The numbers of a task vector, on their way to a file and back."""
+"""The numbers of task vectors and heads, on their way to a file and back."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -7,8 +8,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format import check_tensors, open_tensors, sha256_file
-from kfac_artifacts.task_vector.manifest import MANIFEST, Manifest
+from kfac_artifacts.format import (
+    FileInfo,
+    TensorInfo,
+    check_tensors,
+    open_tensors,
+    sha256_file,
+)
 
 
 def storable(name: str, tensor: Tensor) -> Tensor:
@@ -29,12 +35,15 @@ def storable(name: str, tensor: Tensor) -> Tensor:
     return value
 
 
-def read_tensors(path: Path, manifest: Manifest) -> dict[str, Tensor]:
+def read_tensors(
+    path: Path, file: FileInfo, infos: Mapping[str, TensorInfo]
+) -> dict[str, Tensor]:
     """Read all tensors, after checking size, hash and header of their file.
 
     Args:
         path: The file.
-        manifest: What it must hold.
+        file: What size and hash it must have.
+        infos: The tensors that it must hold.
 
     Returns:
         The tensors by name.
@@ -42,20 +51,20 @@ def read_tensors(path: Path, manifest: Manifest) -> dict[str, Tensor]:
     Raises:
         FormatError: If it holds anything else, or a number that is not finite.
     """
-    if not path.is_file() or path.stat().st_size != manifest.file.size:
+    if not path.is_file() or path.stat().st_size != file.size:
         raise FormatError(
-            f"{path} is missing or does not have the {manifest.file.size} bytes that "
-            f"{MANIFEST} says; fetch it again"
+            f"{path} is missing or does not have the {file.size} bytes that "
+            "the manifest says; fetch it again"
         )
-    if sha256_file(path) != manifest.file.sha256:
+    if sha256_file(path) != file.sha256:
         raise FormatError(
-            f"{path} was damaged or changed: its sha256 is not the one in {MANIFEST}; "
-            "fetch it again"
+            f"{path} was damaged or changed: its sha256 is not the one in the "
+            "manifest; fetch it again"
         )
-    check_tensors(path, manifest.tensors)
-    file = open_tensors(path)
+    check_tensors(path, infos)
+    opened = open_tensors(path)
     try:
-        tensors = {name: file.get_tensor(name) for name in manifest.tensors}
+        tensors = {name: opened.get_tensor(name) for name in infos}
     except SafetensorError as error:  # since its header was checked
         raise FormatError(f"{path} was changed while it was read: {error}") from error
     for name, tensor in tensors.items():

@@ -196,7 +196,7 @@ class TaskVector:
     @classmethod
     def _load(cls, directory: Path) -> "TaskVector":
         manifest = read_manifest(directory)
-        tensors = read_tensors(directory / TENSORS, manifest)
+        tensors = read_tensors(directory / TENSORS, manifest.file, manifest.tensors)
         info = manifest.head
         return cls(
             {name: tensors[f"tau/{name}"] for name in manifest.base.parameters},

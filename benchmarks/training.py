@@ -1,0 +1,132 @@
+"""What a training step costs: time and memory, by regime and penalty.
+
+All arms take turns, training a few steps each, as ``kfac train`` does it. Seconds are
+those of the processor, which do not count what others do to it meanwhile, and medians
+over steps; memory is the most that a process of its own has grown by since the model
+was loaded. Both are printed as ratios to the same regime without penalty, and to
+ordinary fine-tuning without penalty.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from stepping.case import DENSE, NONE, Arm, keep_curvature, network, train
+from stepping.memory import growth
+
+REGIMES = ("ordinary", "linearised")
+SMALL, LARGE = 16, 128
+RECIPES = ("small", "block-8")
+WARM_UP, STEPS = 2, 4
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--quick", action="store_true", help="random weights, and fewer turns")
+    add("--json", action="store_true", help="print the results in one last line")
+    add("--batches", type=int, nargs="+", default=[SMALL, LARGE])
+    add("--recipes", nargs="*", default=[*RECIPES], help="of compressed curvature")
+    add("--rounds", type=int, help="turns of every arm (default 5, quick 2)")
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    torch.set_num_threads(1)
+    rounds = options.rounds or (2 if options.quick else 5)
+    penalties = [NONE, DENSE, *options.recipes]
+    with tempfile.TemporaryDirectory() as made:
+        place, model = Path(made), network(quick=options.quick)
+        keep_curvature(model, place, options.recipes)
+        rows = []
+        for batch in options.batches:
+            arms = [Arm(r, p, batch) for r in REGIMES for p in penalties]
+            seconds = _seconds(model, arms, place, rounds)
+            held = {arm: _growth(arm, place, quick=options.quick) for arm in arms}
+            rows += _rows(arms, seconds, held)
+            print(_table(rows[-len(arms) :]), flush=True)
+    if options.json:
+        print(json.dumps({**_summary(rows), "arms": rows}))
+
+
+def _seconds(
+    model: Any, arms: Sequence[Arm], place: Path, rounds: int
+) -> dict[Arm, float]:
+    """Median seconds of a step; the first ones of every turn warm up."""
+    found: dict[Arm, list[float]] = {arm: [] for arm in arms}
+    for _ in range(rounds):
+        for arm in arms:
+            ends = train(model, arm, place, WARM_UP + STEPS)
+            steps = [after - before for before, after in pairwise(ends)]
+            found[arm] += steps[WARM_UP - 1 :]
+    return {arm: median(times) for arm, times in found.items()}
+
+
+def _growth(arm: Arm, place: Path, *, quick: bool) -> int:
+    """Bytes, measured in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(growth, arm, place, quick=quick).result()
+
+
+def _rows(
+    arms: Sequence[Arm], seconds: Mapping[Arm, float], held: Mapping[Arm, int]
+) -> list[dict[str, Any]]:
+    rows = []
+    for arm in arms:
+        free = Arm(arm.regime, NONE, arm.batch)
+        ordinary = Arm(REGIMES[0], NONE, arm.batch)
+        rows.append(
+            {
+                **vars(arm),
+                "seconds": seconds[arm],
+                "bytes": held[arm],
+                "time_vs_free": seconds[arm] / seconds[free],
+                "memory_vs_free": held[arm] / held[free],
+                "time_vs_ordinary": seconds[arm] / seconds[ordinary],
+                "memory_vs_ordinary": held[arm] / held[ordinary],
+            }
+        )
+    return rows
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        f"\n{rows[0]['batch']} texts per step: time x (MiB)",
+        "| regime | penalty | step | of no penalty | of ordinary |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['regime']} | {row['penalty']} | {1000 * row['seconds']:.0f} ms, "
+        f"{row['bytes'] / 2**20:.0f} MiB | {row['time_vs_free']:.2f}, "
+        f"{row['memory_vs_free']:.2f} | {row['time_vs_ordinary']:.2f}, "
+        f"{row['memory_vs_ordinary']:.2f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The linearised step at the smallest batch, the penalty at the largest."""
+    linear = [row for row in rows if row["regime"] == "linearised"]
+    first, last = linear[0], linear[-1]["batch"]
+    compressed = [
+        r for r in linear if r["batch"] == last and r["penalty"] not in (NONE, DENSE)
+    ]
+    summary = {"linearised_vs_ordinary": first["time_vs_ordinary"]}
+    if compressed:
+        row = compressed[0]
+        summary["penalty_time_overhead"] = row["time_vs_free"] - 1
+        summary["penalty_memory_overhead"] = row["memory_vs_free"] - 1
+    return summary
+
+
+if __name__ == "__main__":
+    main()

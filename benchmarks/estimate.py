@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from estimation.breakdown import breakdown, shown
 from estimation.config import SIZES, Case
 from estimation.held_out import held_out_errors
 from estimation.report import KEYS, summarise, table
@@ -28,6 +29,11 @@ TOLERANCE = 1e-3  # of a factor, relative; float32 in another order gives 1e-6
 def main() -> None:
     """Measure, and print."""
     options = _options()
+    if options.breakdown:
+        for case in _cases(options):
+            print(f"{case.model}, {case.examples} examples, shares of the floor:")
+            print(shown(breakdown(case)), flush=True)
+        return
     missing = missing_peers()
     for peer, command in missing.items():
         print(f"{peer} is not installed, so it is not compared with: {command}")
@@ -50,6 +56,11 @@ def _options() -> argparse.Namespace:
         "--estimators",
         action="store_true",
         help="ekfac and nearest, too; as in --quick",
+    )
+    add(
+        "--breakdown",
+        action="store_true",
+        help="only say where our time goes, beside the floor's",
     )
     add("--json", action="store_true", help="print the results in one last line")
     add("--output", type=Path, help="write the results to this file")

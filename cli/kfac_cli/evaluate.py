@@ -22,7 +22,7 @@ from kfac_cli.options import (
 )
 from kfac_cli.parameters import NAMED
 from kfac_cli.tables import print_table
-from kfac_cli.tasks import TaskDataOptions, load_tasks, split_pairs
+from kfac_cli.tasks import TaskDataOptions, load_tasks, places, split_pairs
 from kfac_cli.units import percent
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.sources import Data
 
 MOST_ALPHAS = 1000
+PAIRS = "TAU=DATA[:TEXT,LABEL]..."
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class ValidationOptions:
 
 @click.command("evaluate")
 @click.argument("model", type=NAMED)
-@click.argument("pairs", metavar="TAU=DATA...", type=NAMED, nargs=-1, required=True)
+@click.argument("pairs", metavar=PAIRS, type=NAMED, nargs=-1, required=True)
 @group(ScoreOptions)
 @group(ValidationOptions)
 @group(MergeOptions)
@@ -143,14 +144,16 @@ def command(
     on. Normalised accuracy is merged divided by individual, task by task. A sweep in
     linear mode costs no more than a single factor. A task vector that was saved without
     a head is given one for the classes of its data, as --head says. Columns that differ
-    from task to task are given as --text-column TAU=NAME, and the same for labels and
-    images. A factor that was chosen on the data that it is reported on looks better
-    than it is: with --validation it is chosen on others.
+    from task to task stand behind the data, as TAU=DATA:TEXT,LABEL, or are given as
+    --text-column TAU=NAME, and the same for labels and images. A factor that was chosen
+    on the data that it is reported on looks better than it is: with --validation it is
+    chosen on others.
 
     \b
     Example:
         kfac evaluate my-model tau-a=a-test.csv tau-b=b-test.csv --sweep 0:2:0.1 \\
             --plot alphas.png
+        kfac evaluate my-model tau-a=a.csv tau-b=b.tsv:question,intent
         kfac evaluate my-model tau-a=a.csv tau-b=b.tsv --text-column tau-b=question \\
             --label-column tau-b=intent
         kfac evaluate my-model tau-a=a.csv tau-b=b.csv --sweep 0:2:0.1 \\
@@ -162,7 +165,7 @@ def command(
     vectors = [Path(path) for path in data]
     artifacts = merging.artifacts(vectors)
     chosen_on = choosing.data(scored, data)
-    check_plot(plot, [model, *data, *data.values(), *chosen_on.values(), *artifacts])
+    check_plot(plot, [model, *data, *places(data, chosen_on), *artifacts])
     check_vectors(vectors)
     check_artifacts(artifacts)
     check_model(model)

@@ -47,17 +47,19 @@ class TaskDataOptions(TableOptions):
         for (path, data), task in zip(pairs.items(), tasks, strict=True):
             own = partial(of_task, task=task, tasks=tasks)
             images, labels = own(self.image_columns), own(self.label_columns)
+            place, named = split_columns(data)
+            labels = [*named[-1:]] or labels
             if len(images) > 1 or len(labels) > 1:
                 raise click.UsageError(
                     f"several columns of images or labels for {path}"
                 )
             columns = Columns(
-                own(self.text_columns),
+                named[:-1] or own(self.text_columns),
                 image=images[0] if images else None,
                 label=labels[0] if labels else "label",
             )
             found[path] = read_data(
-                data, split=self.split, columns=columns, layout=self.layout
+                place, split=self.split, columns=columns, layout=self.layout
             )
         return found
 
@@ -84,6 +86,30 @@ def split_pair(pair: str) -> tuple[str, str]:
     tried = " or ".join(repr(tau) for tau, _ in found or splits)
     what = "is not one task vector but" if found else "has no task vector at"
     raise console.failure(f"{pair!r} {what} {tried} ({VECTOR})", code=3)
+
+
+def places(*data: Mapping[str, str]) -> list[str]:
+    """Where data are, without their columns."""
+    return [split_columns(each)[0] for pairs in data for each in pairs.values()]
+
+
+def split_columns(data: str) -> tuple[str, tuple[str, ...]]:
+    """Split ``DATA:TEXT,LABEL``: the data, and columns of which the last is the class.
+
+    A Hub id may have a configuration behind a colon, so there a comma tells columns;
+    and what exists as it is written has none.
+    """
+    found, colon, columns = data.rpartition(":")
+    is_file = Path(found).is_file()
+    if not colon or Path(data).exists() or not (is_file or "," in columns):
+        return data, ()
+    names = tuple(name.strip() for name in columns.split(","))
+    if not all(names) or not 2 <= len(names) <= 3:
+        raise click.UsageError(
+            f"{data!r}: behind the data there are {columns!r}, not the columns of text "
+            "and class as in data.csv:text,label (or two of a pair, and the class)"
+        )
+    return found, names
 
 
 def load_tasks(

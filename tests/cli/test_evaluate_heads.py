@@ -12,6 +12,7 @@ from click.testing import Result
 
 from kfac_artifacts.sources import load_network
 from kfac_artifacts.task_vector import ClassifierHead, TaskVector
+from kfac_cli.tasks import split_columns
 from tests.commands import kfac
 from tests.models import SavedModel
 
@@ -117,3 +118,44 @@ def test_apply_says_what_it_wrote_and_what_it_left_out(
     assert found["left_out"] == {"pytorch_model.bin": "pickle, which can run code"}
     assert found["changed"] == ["encoder.layer.1.output.dense.weight"]
     assert found["dtypes"] == ["float32"]
+
+
+def test_columns_stand_behind_the_data_of_each_task(
+    saved_model: SavedModel, place: Path
+) -> None:
+    plain = (place / "data.csv").read_text()
+    (place / "other.csv").write_text(plain.replace("text,label", "question,intent"))
+    model = saved_model("bert")
+    pairs = {
+        f"{place}/with={place}/data.csv": f"{place}/without={place}/data.csv",
+        f"{place}/with={place}/other.csv:question,intent": (
+            f"{place}/without={place}/data.csv:text,label"
+        ),
+    }
+    found = [
+        json.loads(kfac("evaluate", model, *both, "--json").stdout)["modes"]
+        for both in pairs.items()
+    ]
+    assert found[0] == found[1]
+    wrong = kfac("evaluate", model, f"{place}/with={place}/other.csv:text,intent")
+    assert wrong.exit_code == 1
+    assert "no column 'text'" in wrong.stderr
+    assert "columns are question, intent" in wrong.stderr
+    for columns in ("question", "question,", "a,b,c,d"):
+        pair = f"{place}/with={place}/other.csv:{columns}"
+        refused = kfac("evaluate", model, pair)
+        assert refused.exit_code == 2
+        assert "as in data.csv:text,label" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("org/name", ("org/name", ())),
+        ("org/name:config", ("org/name:config", ())),
+        ("org/name:config:text,label", ("org/name:config", ("text", "label"))),
+        ("org/name:a, b,c", ("org/name", ("a", "b", "c"))),
+    ],
+)
+def test_a_configuration_of_the_hub_is_no_column(data: str, expected: Any) -> None:
+    assert split_columns(data) == expected

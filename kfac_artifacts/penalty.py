@@ -27,16 +27,16 @@ class _QuadraticForm(torch.autograd.Function):
         ctx: Any, W: Tensor, block: Block, factors: Mapping[str, Factor]
     ) -> Tensor:
         exact = W.detach().to(factors[block.factors[-1]].dtype)  # as the factors are
-        M = block.product(exact, factors)
+        M = block.product(exact, factors).contiguous()  # as gradients are
         ctx.save_for_backward(M)
         ctx.dtype = W.dtype
-        return (exact * M).sum()
+        return torch.dot(exact.flatten(), M.flatten())
 
     @staticmethod
     @override
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (M,) = ctx.saved_tensors
-        return (2 * grads[0] * M).to(ctx.dtype), None, None
+        return (M * (2 * grads[0])).to(ctx.dtype), None, None
 
 
 class KfacPenalty:

@@ -139,10 +139,10 @@ class LowRank(Factor):
     @override
     def matmul(self, x: Float[Tensor, "d n"]) -> Float[Tensor, "d n"]:
         vectors = floats(self.vectors)
-        product = vectors.mT @ (self.values[:, None] * (vectors @ x))
+        along = self.values[:, None] * (vectors @ x)
         if self.remainder is None:
-            return product
-        return torch.addcmul(product, self.remainder[:, None], x)
+            return vectors.mT @ along
+        return (self.remainder[:, None] * x).addmm_(vectors.mT, along)
 
     @override
     def to_dense(self) -> Float[Tensor, "d d"]:

@@ -208,14 +208,14 @@ class Block(ABC):
         """
         import torch
 
-        total = torch.zeros_like(W)
+        total: Matrix | None = None  # one term is usual, and costs no sum
         for *inputs, output in self.products(factors, {}):  # who needs shapes overrides
             self.require_shape(W, (output.dim, math.prod(A.dim for A in inputs)))
             M = output.matmul(W)
             for A in inputs:
                 M = A.matmul(M.mT).mT
-            total += M
-        return total
+            total = M if total is None else total + M
+        return torch.zeros_like(W) if total is None else total
 
     @final
     def require_shape(self, W: Matrix, needed: tuple[int, int]) -> None:

@@ -112,9 +112,11 @@ def command(
 ) -> None:
     """Compute the curvature of MODEL on DATA, without labels.
 
-    MODEL is a Hub id (org/name, org/name@revision) or a directory. DATA is the id of a
-    dataset (org/name, org/name:config), a csv, tsv, jsonl or parquet file, or a folder
-    of images.
+    MODEL is a Hub id (org/name, org/name@revision), a directory, or module:function: a
+    function of yours that gives a kfac_artifacts.Network, or a pair of one and what
+    makes a batch of a list of texts or images. Its module is in the current directory
+    or installed, and its code is run. DATA is the id of a dataset (org/name,
+    org/name:config), a csv, tsv, jsonl or parquet file, or a folder of images.
 
     No example is in the artifact, but much can be read from it (spec/privacy.md):
     tables of tokens and positions are left out, and fewer than 64 examples refused,
@@ -128,6 +130,7 @@ def command(
         kfac compute sentence-transformers/all-MiniLM-L6-v2 tickets.csv -o tickets
         kfac compute openai/clip-vit-base-patch32 photos/ -o photos --examples 128
         kfac compute ./my-model mails.csv -o mails --estimator nearest
+        kfac compute my_models:vit photos/ -o photos    # runs vit() of my_models.py
         kfac compute ./my-model wiki.jsonl -o statistics --estimator inputs
         torchrun --nproc-per-node 4 $(which kfac) compute ./my-model mails.csv -o mails
     """

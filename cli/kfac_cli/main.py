@@ -31,6 +31,10 @@ def main() -> None:
     without the data run `pull` and `train`, then `apply`, `evaluate` and
     `predict`.
 
+    Where MODEL is asked for, module:function may be given as well, a function of yours
+    whose code is then run (`kfac compute --help`); not where a checkpoint is needed, as
+    by `plan` and `apply`.
+
     \b
     Exit codes:
         1  it failed, or the output is taken or cannot be written

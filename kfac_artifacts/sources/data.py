@@ -9,6 +9,7 @@ from kfac_artifacts.network import Network
 from kfac_artifacts.sources.encode import load_image_encoder
 from kfac_artifacts.sources.examples import ImageExamples, TextExamples
 from kfac_artifacts.sources.output_maps import inputs
+from kfac_artifacts.sources.own_models import OwnEncoder, OwnNetwork
 from kfac_artifacts.sources.reading import Columns, Data, read_data
 from kfac_artifacts.sources.tables import Layout
 from kfac_artifacts.sources.texts import load_text_encoder
@@ -86,8 +87,14 @@ def encode_data(
     Raises:
         SourceError: If the data do not fit the network.
     """
-    argument = inputs(network.module, network.output_map.info.name)
     table, labels = data.table, data.labels
+    if isinstance(network, OwnNetwork) and network.encoder is not None:
+        if max_length is not None or prompt is not None:
+            raise SourceError(
+                f"{network.function} encodes texts itself; drop --max-length, --prompt"
+            )
+        return _encoded(data, network.encoder)
+    argument = _argument(network)
     if argument == "input_ids":
         columns = data.texts()
         encoder = load_text_encoder(network, max_length, prompt)
@@ -98,3 +105,22 @@ def encode_data(
             table, column, images, data.description, labels, data.folder
         )
     raise SourceError(f"{network.id} takes {argument}; only text and images are known")
+
+
+def _encoded(data: Data, encoder: OwnEncoder) -> TextExamples | ImageExamples:
+    """Data with an encoder of the user's; images, if there are any."""
+    table, of, labels = data.table, data.description, data.labels
+    if data.of_images:
+        return ImageExamples(table, data.images(), encoder, of, labels, data.folder)
+    return TextExamples(table, data.texts(), encoder, of, labels)
+
+
+def _argument(network: Network) -> str:
+    """What the model takes; models of one's own have no tokenizer beside them."""
+    if isinstance(network, OwnNetwork) and not hasattr(network.module, "config"):
+        raise SourceError(
+            f"{network.function} gives no encoder, and its module is none of "
+            "transformers, so nobody knows how data become its inputs; let it give a "
+            "pair of the network and a function from texts or images to a batch"
+        )
+    return inputs(network.module, network.output_map.info.name)

@@ -15,6 +15,7 @@ from kfac_artifacts.capture import require_same
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources.output_maps import inputs, text_map
+from kfac_artifacts.sources.own_models import OwnNetwork
 from kfac_artifacts.sources.processors import from_pretrained
 from kfac_artifacts.sources.texts import load_text_encoder
 
@@ -82,6 +83,11 @@ def encode_texts(
     """
     if not texts:
         raise SourceError("there are no texts to encode")
+    if isinstance(network, OwnNetwork):
+        raise SourceError(
+            f"{network.function} may not be able to read the names of classes; "
+            "classify by --head prototypes or linear"
+        )
     name = network.output_map.info.name
     output_map = network.output_map
     if name.startswith("clip-image"):

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 from torch import Tensor
@@ -20,11 +20,21 @@ from typing_extensions import override
 from kfac_artifacts.artifact import DataInfo, Json, NamedConfig
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources.description import Description
-from kfac_artifacts.sources.encode import ImageEncoder
 from kfac_artifacts.sources.labels import Labels
 from kfac_artifacts.sources.pixels import UnreadableImage, read_rgb
 from kfac_artifacts.sources.tables import Table
-from kfac_artifacts.sources.texts import TextEncoder
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """From rows of texts, or images, to a batch."""
+
+    def __call__(self, rows: Sequence[Any], /) -> dict[str, Tensor]:
+        """Encode them."""
+
+    @property
+    def configuration(self) -> dict[str, Json]:
+        """How, as recorded in artifacts."""
 
 
 class _FromTable(ABC):
@@ -84,7 +94,7 @@ class TextExamples(_FromTable):
 
     rows: Table
     columns: tuple[str, ...]
-    encoder: TextEncoder
+    encoder: Encoder
     description: Description
     known_labels: Labels = field(default_factory=Labels)
 
@@ -127,7 +137,7 @@ class ImageExamples(_FromTable):
 
     rows: Table
     column: str
-    encoder: ImageEncoder
+    encoder: Encoder
     description: Description
     known_labels: Labels = field(default_factory=Labels)
     folder: Path = Path()

@@ -28,6 +28,7 @@ from kfac_artifacts.sources.layouts import (
 )
 from kfac_artifacts.sources.locating import check_model
 from kfac_artifacts.sources.output_maps import output_map as find_output_map
+from kfac_artifacts.sources.own_models import is_function, load_own, refuse_function
 from kfac_artifacts.sources.sentence_transformers import read_declaration, read_json
 from kfac_artifacts.sources.silence_libraries import quiet
 from kfac_artifacts.sources.untrusted_config import check_config, no_kernels
@@ -76,7 +77,8 @@ def load_network(
 
     Args:
         model: A directory in the layout of ``transformers``, or a Hub id, with
-            ``@revision`` behind it for another revision than ``main``.
+            ``@revision`` behind it for another revision than ``main``; or a function of
+            your own, ``module:function``, which is run (``own_models``).
         output_map: Name of the output map; None for the usual one of the model.
         device: Where to compute; ``auto`` takes a GPU if there is one.
         dtype: What to compute in. Hashes are those of the weights in float32.
@@ -92,6 +94,10 @@ def load_network(
     """
     number_type = number_type_of(dtype)
     place = _device(device)
+    if is_function(model):
+        if output_map is not None:
+            raise SourceError(f"{model} says itself what f is; drop --output-map")
+        return load_own(str(model), model_id=model_id).to(place, number_type)
     location = locate(str(model))
     module = load_module(location)
     _check_finite(module, location.id)
@@ -131,6 +137,12 @@ def locate(model: str, files: Sequence[str] = DOWNLOADED) -> Location:
         SourceError: If there is neither such a directory nor such a Hub model.
     """
     check_model(model)
+    refuse_function(
+        model,
+        "what was asked needs a checkpoint of transformers; in Python, "
+        "TaskVector.apply moves the network that it gives, and "
+        "safetensors.torch.save_model writes its module",
+    )
     directory = Path(model).expanduser()
     if directory.is_dir():
         nameless = directory.name in {"", ".."}

@@ -81,6 +81,12 @@ class Data:
     labels: Labels = field(default_factory=Labels)
     folder: Path = Path()
 
+    @property
+    def of_images(self) -> bool:
+        """Whether they are taken for images where a model could read both."""
+        asked = self.columns.image is not None
+        return asked or (not self.columns.text and has_images(self.table))
+
     def texts(self) -> tuple[str, ...]:
         """Choose the columns of texts; see ``columns.text_columns``."""
         return text_columns(self.table, self.columns.text, self.columns.label)

@@ -7,6 +7,7 @@ from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.names import is_name
 from kfac_artifacts.sources.models import DOWNLOADED, locate
+from kfac_artifacts.sources.own_models import is_function
 from kfac_artifacts.task_vector import (
     HEADS_FOLDER,
     Head,
@@ -82,6 +83,8 @@ def shipped_heads(model: str | Path) -> dict[str, tuple[Head, NamedConfig | None
     Returns:
         Each head with the output map that it is for, by name.
     """
+    if is_function(model):
+        return {}
     directory = locate(str(model), (*DOWNLOADED, *HEAD_FILES)).directory
     return {name: load_head(place) for name, place in find_heads(directory).items()}
 

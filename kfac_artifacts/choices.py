@@ -30,6 +30,8 @@ NO_COTANGENTS = "none"
 DTYPES = ("float32", "bfloat16", "float16")
 HEADS = ("texts", "prototypes", "linear")
 MODES = ("linear", "plain")
+PROTOCOLS = ("addition", "union", "negation", "disentanglement")
+"""What ``kfac evaluate`` measures of task vectors."""
 STORAGES = Variants(
     "storage",
     {

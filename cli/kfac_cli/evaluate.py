@@ -3,30 +3,32 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kfac_artifacts.choices import MODES
 from kfac_cli import console
 from kfac_cli.data import EncodeOptions
 from kfac_cli.given import check_artifacts, check_plot, check_vectors
-from kfac_cli.groups import group, option
+from kfac_cli.groups import group, option, shared
 from kfac_cli.heads import HeadOptions
 from kfac_cli.merge_options import MergeOptions
 from kfac_cli.options import (
     ModelOptions,
     batch_size_option,
     json_option,
+    mode_option,
+    modes_of,
     plot_option,
 )
 from kfac_cli.parameters import NAMED
-from kfac_cli.tables import print_table
+from kfac_cli.protocols import CONTROL, Measured, ProtocolOptions
+from kfac_cli.scores import draw, show
 from kfac_cli.tasks import TaskDataOptions, load_tasks, places, split_pairs
-from kfac_cli.units import percent
 
 if TYPE_CHECKING:
-    from kfac_artifacts.evaluate import Evaluation, ModeScores
+    from kfac_artifacts.evaluate import ControlTask, EvaluationTask
+    from kfac_artifacts.network import LabelledExamples, Network
     from kfac_artifacts.sources import Data
 
 MOST_ALPHAS = 1000
@@ -45,19 +47,17 @@ class ScoreOptions:
         metavar="START:STOP:STEP",
         help="Factors from START to STOP instead.",
     )
-    mode: str = option(
-        "--mode",
-        type=click.Choice([*MODES, "both"]),
-        default="both",
-        show_default=True,
-        help="Score f + J tau as in training, f(theta + tau) as `kfac apply` writes, "
-        "or both.",
+    mode: str = shared(
+        mode_option(
+            "Score f + J tau as in training, f(theta + tau) as `kfac apply` writes, or "
+            "both."
+        )
     )
 
     @property
     def modes(self) -> tuple[str, ...]:
         """The forms, one after the other."""
-        return MODES if self.mode == "both" else (self.mode,)
+        return modes_of(self.mode)
 
     def alphas(self) -> tuple[float, ...]:
         """The factors of the sum."""
@@ -114,6 +114,7 @@ class ValidationOptions:
 @click.command("evaluate")
 @click.argument("model", type=NAMED)
 @click.argument("pairs", metavar=PAIRS, type=NAMED, nargs=-1, required=True)
+@group(ProtocolOptions)
 @group(ScoreOptions)
 @group(ValidationOptions)
 @group(MergeOptions)
@@ -127,6 +128,7 @@ class ValidationOptions:
 def command(
     model: str,
     pairs: tuple[str, ...],
+    measuring: ProtocolOptions,
     scored: ScoreOptions,
     choosing: ValidationOptions,
     merging: MergeOptions,
@@ -149,6 +151,12 @@ def command(
     on the data that it is reported on looks better than it is: with --validation it is
     chosen on others.
 
+    Other protocols answer other questions. Among the classes of all tasks (union) an
+    example of one may be taken for another's. Of what is left of a task when its TAU is
+    subtracted (negation), the factor is best that leaves the least and keeps --control.
+    Two TAU are disentangled as far as both together answer as each alone does on its
+    own task (disentanglement): the error is the sum of both rates of other answers.
+
     \b
     Example:
         kfac evaluate my-model tau-a=a-test.csv tau-b=b-test.csv --sweep 0:2:0.1 \\
@@ -158,47 +166,65 @@ def command(
             --label-column tau-b=intent
         kfac evaluate my-model tau-a=a.csv tau-b=b.csv --sweep 0:2:0.1 \\
             --validation tau-a=a-dev.csv --validation tau-b=b-dev.csv
+        kfac evaluate my-model tau-a=a.csv tau-b=b.csv --protocol union
+        kfac evaluate my-model tau-a=a.csv --protocol negation --sweep 0:1:0.05 \\
+            --control news.csv --control-validation news-dev.csv \\
+            --validation tau-a=a-dev.csv
+        kfac evaluate my-model tau-a=a.csv tau-b=b.csv --sweep -3:3:0.3 \\
+            --protocol disentanglement --plot errors.png
     """
     from kfac_artifacts.sources import check_model
 
     alphas, data = scored.alphas(), split_pairs(pairs)
+    measuring.check(data)
     vectors = [Path(path) for path in data]
     artifacts = merging.artifacts(vectors)
     chosen_on = choosing.data(scored, data)
-    check_plot(plot, [model, *data, *places(data, chosen_on), *artifacts])
+    tested = {**data, **measuring.tested}
+    chosen_on |= measuring.chosen_on(bool(chosen_on), choosing.validation_split)
+    check_plot(plot, [model, *data, *places(tested, chosen_on), *artifacts])
     check_vectors(vectors)
     check_artifacts(artifacts)
     check_model(model)
-    opened = reading.read(data)
+    opened = reading.read(tested)
     held_out = choosing.read(reading, chosen_on)
     method = merging.method(artifacts)
-    from kfac_artifacts.evaluate import evaluate, plot_evaluation
 
     network = loading.load(model)
-    tasks, accounts = load_tasks(network, opened, encoding)
-    tasks = head.complete(network, tasks, prompt=encoding.prompt)
-    others, more = load_tasks(network, held_out, encoding)
-    validation = [task.examples for task in others]
-    counts = [len(data) for data in (*(task.examples for task in tasks), *validation)]
-    total = sum(counts) * len(scored.modes)
-    with console.progress("evaluating", total, "examples") as advance:
-        found = evaluate(
-            network,
-            tasks,
-            alphas=alphas,
-            modes=scored.modes,
-            method=method,
-            validation=validation or None,
-            batch_size=batch_size,
-            progress=advance,
-        )
+    tasks, others, control, read = _load(
+        network, measuring, opened, held_out, head, encoding
+    )
+    measured = Measured(
+        network, tasks, others, control, alphas, scored.modes, method, batch_size
+    )
+    with console.progress("evaluating", measured.count, "examples") as advance:
+        found = measured.run(measuring.protocol, advance)
     if plot is not None:
-        plot_evaluation(found, plot)
+        draw(measuring.protocol, found, plot)
     if as_json:
-        about = {"read": [*accounts, *more], "warnings": console.SPOKEN.said}
+        about = {"read": read, "warnings": console.SPOKEN.said}
         console.print_json({**found.to_json(), **about})
     else:
-        _print(found)
+        show(measuring.protocol, found)
+
+
+def _load(
+    network: "Network",
+    measuring: ProtocolOptions,
+    opened: "dict[str, Data]",
+    held_out: "dict[str, Data]",
+    head: HeadOptions,
+    encoding: EncodeOptions,
+) -> "tuple[list[EvaluationTask], list[LabelledExamples], ControlTask | None, Any]":
+    """Load tasks, validation data and control; the last is what was read, as JSON."""
+    kept = (opened.pop(CONTROL, None), held_out.pop(CONTROL, None))
+    tasks, accounts = load_tasks(network, opened, encoding)
+    control, of_control = measuring.load_control(network, *kept, head, encoding)
+    if control is None or any(task.vector.head is None for task in tasks):
+        tasks = head.complete(network, tasks, prompt=encoding.prompt)
+    others, more = load_tasks(network, held_out, encoding)
+    validation = [task.examples for task in others]
+    return tasks, validation, control, [*accounts, *more, *of_control]
 
 
 def grid(sweep: str) -> tuple[float, ...]:
@@ -213,51 +239,3 @@ def grid(sweep: str) -> tuple[float, ...]:
             f"--sweep {sweep!r} has {count} factors, not 1 to {MOST_ALPHAS}"
         )
     return tuple(round(start + i * step, 10) for i in range(count))
-
-
-def _print(evaluation: "Evaluation") -> None:
-    for i, scores in enumerate(evaluation.modes):
-        if i:
-            click.echo()
-        if evaluation.validation:
-            _print_mode(scores, "alpha")
-            click.echo("\nchosen on validation data:")
-            _print_mode(evaluation.validation[i], "best alpha")
-        else:
-            _print_mode(scores, "best alpha" if len(scores.alphas) > 1 else "alpha")
-
-
-def _print_mode(scores: "ModeScores", chosen: str) -> None:
-    best = scores.best
-    click.echo(f"{scores.mode}, at {chosen} {scores.alphas[best]:g}, in %")
-    rows = [
-        [
-            task.name,
-            task.examples,
-            percent(task.pretrained),
-            percent(task.individual),
-            percent(task.merged[best]),
-            percent(task.normalised[best]),
-        ]
-        for task in scores.tasks
-    ]
-    total = sum(task.examples for task in scores.tasks)
-    means = (scores.pretrained, scores.individual, scores.absolute[best])
-    rows.append(["mean", total, *map(percent, means), percent(scores.normalised[best])])
-    header = ["task", "examples", "pretrained", "individual", "merged", "normalised"]
-    print_table(header, rows)
-    if len(scores.alphas) > 1:
-        click.echo()
-        names = [task.name for task in scores.tasks]
-        print_table(
-            ["alpha", *names, "mean", "normalised"],
-            [
-                [
-                    alpha,
-                    *(percent(task.merged[i]) for task in scores.tasks),
-                    percent(scores.absolute[i]),
-                    percent(scores.normalised[i]),
-                ]
-                for i, alpha in enumerate(scores.alphas)
-            ],
-        )

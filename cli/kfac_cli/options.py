@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kfac_artifacts.choices import DTYPES, KEPT_BYTES, STORAGES
+from kfac_artifacts.choices import DTYPES, KEPT_BYTES, MODES, STORAGES
 from kfac_cli.groups import Option, option, shared
 from kfac_cli.parameters import COUNT, DIRECTORY, FILE, NATURAL, Size
 
@@ -82,6 +82,22 @@ def batch_size_option(
         show_default=True,
         help=f"Examples per {what}.",
     )
+
+
+def mode_option(what: str) -> Option:
+    """In which form a moved network is looked at."""
+    return click.option(
+        "--mode",
+        type=click.Choice([*MODES, "both"]),
+        default="both",
+        show_default=True,
+        help=what,
+    )
+
+
+def modes_of(mode: str) -> tuple[str, ...]:
+    """The forms that ``--mode`` names, one after the other."""
+    return MODES if mode == "both" else (mode,)
 
 
 def memory_option(what: str) -> Option:

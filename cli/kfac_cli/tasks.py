@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from typing_extensions import override
 
 from kfac_cli import console
 from kfac_cli.data import EncodeOptions, TableOptions, tell
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TaskDataOptions(TableOptions):
-    """How the data of several tasks are read, some of them in their own way."""
+class SeveralDataOptions(TableOptions):
+    """How several data are read, some of them in their own way; without labels."""
 
     image_columns: tuple[str, ...] = option(
         "--image-column",
@@ -30,6 +31,41 @@ class TaskDataOptions(TableOptions):
         metavar="[TAU=]NAME",
         help="Column with the image. [default: found by type]",
     )
+
+    def read(self, pairs: Mapping[str, str]) -> "dict[str, Data]":
+        """Read the data of every task vector, each by the columns that are its own."""
+        return self._read(pairs, (), None)
+
+    def _read(
+        self, pairs: Mapping[str, str], labels: Sequence[str], usual: str | None
+    ) -> "dict[str, Data]":
+        from kfac_artifacts.sources import Columns, read_data
+
+        tasks = [(path, Path(path).name) for path in pairs]
+        found = {}
+        for (path, data), task in zip(pairs.items(), tasks, strict=True):
+            own = partial(of_task, task=task, tasks=tasks)
+            place, named = split_columns(data)
+            images, classes = own(self.image_columns), [*named[-1:]] or own(labels)
+            if len(images) > 1 or len(classes) > 1:
+                raise click.UsageError(
+                    f"several columns of images or labels for {path}"
+                )
+            columns = Columns(
+                named[:-1] or own(self.text_columns),
+                image=images[0] if images else None,
+                label=classes[0] if classes else usual,
+            )
+            found[path] = read_data(
+                place, split=self.split, columns=columns, layout=self.layout
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class TaskDataOptions(SeveralDataOptions):
+    """The same, with the class of every example."""
+
     label_columns: tuple[str, ...] = option(
         "--label-column",
         "label_columns",
@@ -38,30 +74,9 @@ class TaskDataOptions(TableOptions):
         help="Column with the class, of one task or of all.  [default: label]",
     )
 
+    @override
     def read(self, pairs: Mapping[str, str]) -> "dict[str, Data]":
-        """Read the data of every task vector, each by the columns that are its own."""
-        from kfac_artifacts.sources import Columns, read_data
-
-        tasks = [(path, Path(path).name) for path in pairs]
-        found = {}
-        for (path, data), task in zip(pairs.items(), tasks, strict=True):
-            own = partial(of_task, task=task, tasks=tasks)
-            images, labels = own(self.image_columns), own(self.label_columns)
-            place, named = split_columns(data)
-            labels = [*named[-1:]] or labels
-            if len(images) > 1 or len(labels) > 1:
-                raise click.UsageError(
-                    f"several columns of images or labels for {path}"
-                )
-            columns = Columns(
-                named[:-1] or own(self.text_columns),
-                image=images[0] if images else None,
-                label=labels[0] if labels else "label",
-            )
-            found[path] = read_data(
-                place, split=self.split, columns=columns, layout=self.layout
-            )
-        return found
+        return self._read(pairs, self.label_columns, "label")
 
 
 def split_pairs(pairs: Sequence[str]) -> dict[str, str]:
@@ -119,18 +134,24 @@ def load_tasks(
     from kfac_artifacts.evaluate import EvaluationTask
     from kfac_artifacts.task_vector import TaskVector
 
-    names = [Path(path).name for path in data]
+    names = short_names(data)
     tasks, accounts = [], []
-    for (path, found), name in zip(data.items(), names, strict=True):
+    for path, found in data.items():
         vector = TaskVector.load(path)
         known = (
             found if vector.head is None else found.with_classes(vector.head.classes)
         )
         examples = encoding.encode(known, network)
-        unique = name if names.count(name) == 1 else path
-        tasks.append(EvaluationTask(unique, vector, examples))
+        tasks.append(EvaluationTask(names[path], vector, examples))
         accounts.append(tell(examples, len(examples)))
     return tasks, accounts
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Call every path by its last part; those that share one by the whole."""
+    last = {path: Path(path).name for path in paths}
+    names = [*last.values()]
+    return {p: name if names.count(name) == 1 else p for p, name in last.items()}
 
 
 def of_task(

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
         NegationScores as NegationScores,
     )
     from kfac_artifacts.evaluate.plot import plot_evaluation as plot_evaluation
+    from kfac_artifacts.evaluate.plot_protocols import (
+        plot_disentanglement as plot_disentanglement,
+        plot_localisation as plot_localisation,
+        plot_negation as plot_negation,
+    )
     from kfac_artifacts.evaluate.predict import (
         Predictions as Predictions,
         predict as predict,

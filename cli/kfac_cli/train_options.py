@@ -260,6 +260,15 @@ class OptimizerOptions:
         help="How often to go through the examples instead.",
     )
     batch_size: int = shared(batch_size_option(what="step, over all processes"))
+    accumulate: int = option(
+        "--accumulate",
+        type=COUNT,
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Go through the examples of a step in N parts, one after the other: the "
+        "same step in less memory.",
+    )
     learning_rate: float = option(
         "--lr",
         "learning_rate",
@@ -318,4 +327,5 @@ class OptimizerOptions:
             modules=self.modules,
             seed=self.seed,
             optimizer=self.optimizer,
+            accumulate=self.accumulate,
         )

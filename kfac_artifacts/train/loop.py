@@ -190,9 +190,30 @@ def _step(run: Run) -> None:
     batch = settings.batch(run.step, run.indices)
     share = batch[accelerator.process_index :: accelerator.num_processes]
     run.regime.begin(run.step)
-    inputs = run.task.examples.batch(share)
+    for group in run.optimizer.param_groups:
+        group["lr"] = settings.rate(run.step)
+    run.optimizer.zero_grad()
+    parts = [share[i :: settings.accumulate] for i in range(settings.accumulate)]
+    with accelerator.no_sync(run.model):
+        done = [_go_back(run, part, len(batch)) for part in parts[:-1]]
+    done.append(_go_back(run, parts[-1], len(batch), last=True))
+    run.optimizer.step()
+    both = torch.stack(done).sum(0)
+    mean = (accelerator.reduce(both, "sum") / len(batch)).tolist()
+    _check_finite(mean[0], run.step)
+    run.recent = [*run.recent, (mean[0], mean[1])][-RECENT_STEPS:]
+    run.step += 1
+
+
+def _go_back(run: Run, part: list[int], size: int, *, last: bool = False) -> Tensor:
+    """Add the gradient of a part of a batch; with the last one that of the penalty.
+
+    Returns:
+        The sum of the task loss, and how many answers were right.
+    """
+    inputs = run.task.examples.batch(part)
     output = run.model(inputs)
-    targets = run.targets[share].to(output.device)
+    targets = run.targets[part].to(output.device)
 
     def task_loss(f: Tensor) -> Tensor:
         return cross_entropy(run.task.head.logits(f), targets, reduction="sum")
@@ -201,24 +222,23 @@ def _step(run: Run) -> None:
     beside = run.regime.loss_beside(inputs, output, task_loss)
     lowered = summed if beside is None else summed + beside
     # gradients are averaged over processes, so that this is the mean over the batch
-    loss = lowered * accelerator.num_processes / len(batch)
-    factor = settings.penalty.factor(run.step)
-    if run.penalty is not None and factor > 0:
-        run.penalty.begin(run.step)
-        for tau in run.regime.held_back():
-            loss = loss + factor * _value(run.penalty, tau)
-    for group in run.optimizer.param_groups:
-        group["lr"] = settings.rate(run.step)
-    run.optimizer.zero_grad()
-    accelerator.backward(loss)
-    run.optimizer.step()
+    loss = lowered * run.accelerator.num_processes / size
+    if last:
+        loss = loss + _penalty(run)
+    run.accelerator.backward(loss)
     logits = run.task.head.logits(output.detach())
     correct = (logits.argmax(-1) == targets).sum()
-    both = torch.stack([summed.detach().double(), correct.double()])
-    mean = (accelerator.reduce(both, "sum") / len(batch)).tolist()
-    _check_finite(mean[0], run.step)
-    run.recent = [*run.recent, (mean[0], mean[1])][-RECENT_STEPS:]
-    run.step += 1
+    return torch.stack([summed.detach().double(), correct.double()])
+
+
+def _penalty(run: Run) -> Tensor | float:
+    """What this step adds to the loss, once."""
+    factor = run.settings.penalty.factor(run.step)
+    if run.penalty is None or not factor > 0:
+        return 0.0
+    run.penalty.begin(run.step)
+    values = [_value(run.penalty, tau) for tau in run.regime.held_back()]
+    return factor * torch.stack(values).sum()
 
 
 def _value(penalty: Penalty, tau: Mapping[str, Tensor]) -> Tensor:

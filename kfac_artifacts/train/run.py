@@ -142,7 +142,7 @@ def prepare(
         The run.
 
     Raises:
-        SettingsError: If there are fewer examples in a batch than processes.
+        SettingsError: If there are fewer examples in a batch than parts of it.
         CoverageError: If nothing is trained.
     """
     if penalty is not None:
@@ -154,10 +154,12 @@ def prepare(
     if task.held_out is not None:
         task.head.targets(task.held_out)
     indices = tuple(settings.choose(len(task.examples)))
-    if min(settings.batch_size, len(indices)) < accelerator.num_processes:
+    parts = accelerator.num_processes * settings.accumulate
+    if min(settings.batch_size, len(indices)) < parts:
         raise SettingsError(
             f"a batch of {settings.batch_size} of {len(indices)} examples is too small "
-            f"for {accelerator.num_processes} processes; each needs at least one"
+            f"for {accelerator.num_processes} processes, {settings.accumulate} parts "
+            "each; every part needs at least one"
         )
     some = task.examples.batch(indices[:2])
     covered = None if penalty is None else penalty.covered

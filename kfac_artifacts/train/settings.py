@@ -35,6 +35,8 @@ class TrainSettings:
         modules: Patterns of parameter names to train; none for all that can be.
         limit: Train on so many examples, chosen by the seed; None for all.
         seed: Seed of the order of the examples.
+        accumulate: A step goes through its batch in so many parts, one after the
+            other; it changes nothing but memory, speed and rounding.
         optimizer: ``adamw``, or ``adamw8bit`` with a quarter of its memory.
     """
 
@@ -48,6 +50,7 @@ class TrainSettings:
     limit: int | None = None
     seed: int = 0
     optimizer: str = USUAL_OPTIMIZER
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -120,6 +123,8 @@ class TrainSettings:
         }
         if self.optimizer != USUAL_OPTIMIZER:
             found["optimizer"] = self.optimizer
+        if self.accumulate > 1:
+            found["accumulate"] = self.accumulate
         return found
 
     def rate(self, step: int) -> float:
@@ -159,6 +164,7 @@ class TrainSettings:
 _LEAST: dict[str, float] = {
     "steps": 1,
     "batch_size": 1,
+    "accumulate": 1,
     "weight_decay": 0,
     "warmup": 0,
     "limit": 2,

@@ -63,6 +63,34 @@ def test_steps_are_those_of_adamw_on_loss_and_penalty() -> None:
         torch.testing.assert_close(found[name], value.detach(), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("regime", ["linearised", "ordinary", "delta"])
+def test_a_step_in_parts_is_the_step_of_the_whole_batch(regime: str) -> None:
+    dtype = torch.float64
+    network = tiny_network(dtype)
+    task = tiny_task(network, 1, dtype)
+    curvature = tiny_curvature(network, tiny_points(2, dtype))
+    whole, parts = (
+        train(
+            network,
+            task,
+            dataclasses.replace(SETTINGS, steps=4, accumulate=accumulate),
+            curvature=curvature,
+            regime=regime,
+        )
+        for accumulate in (1, 3)  # 8 examples in parts of unequal sizes
+    )
+    for name, value in whole.tensors.items():
+        torch.testing.assert_close(parts.tensors[name], value, rtol=1e-7, atol=1e-10)
+    assert parts.metrics["loss"] == pytest.approx(whole.metrics["loss"])
+    assert parts.metrics["accuracy"] == whole.metrics["accuracy"]
+    assert parts.settings["accumulate"] == 3
+
+
+def test_more_parts_than_examples_are_refused() -> None:
+    with pytest.raises(SettingsError, match="9 parts each; every part needs"):
+        train_tiny(accumulate=9)
+
+
 def _gramian(curvature: Any, tau: dict[str, torch.Tensor]) -> torch.Tensor:
     """The matrix of the penalty, as the Hessian of the artifact's own estimate."""
     sizes = [t.numel() for t in tau.values()]

@@ -28,7 +28,7 @@ COTANGENTS = ("orthogonal", "mc", "exact")
 NO_COTANGENTS = "none"
 """What artifacts say of cotangents where nothing was pulled back."""
 DTYPES = ("float32", "bfloat16", "float16")
-HEADS = ("texts", "prototypes", "linear")
+HEADS = ("texts", "prototypes", "linear", "own")
 MODES = ("linear", "plain")
 PROTOCOLS = ("addition", "union", "negation", "disentanglement")
 """What ``kfac evaluate`` measures of task vectors."""

@@ -21,6 +21,7 @@ MADE_OF = {
     "texts": "class texts",
     "prototypes": "means of the very examples that are scored: accuracies are too high",
     "linear": "a fit to the very examples that are scored: accuracies are too high",
+    "own": "the classifier that the model has itself",
 }
 
 
@@ -32,8 +33,9 @@ class HeadOptions:
         "--head",
         "head_kind",
         type=click.Choice(HEADS),
-        help="Classify by encoded class texts, by class means of the examples, or by a "
-        "linear layer that is fitted to them by logistic regression. "
+        help="Classify by encoded class texts, by class means of the examples, by a "
+        "linear layer that is fitted to them by logistic regression, or by the "
+        "classifier that MODEL has itself. "
         "[default: texts, if the names of the classes are words]",
     )
     class_texts: Path | None = option(

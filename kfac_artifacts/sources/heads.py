@@ -7,6 +7,7 @@ from kfac_artifacts.choices import HEADS
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.network import LabelledExamples, Network
 from kfac_artifacts.sources.encode import encode_texts
+from kfac_artifacts.sources.own_head import own_head
 from kfac_artifacts.task_vector import Head
 from kfac_artifacts.train import (
     check_names,
@@ -37,7 +38,8 @@ def make_head(
         examples: Labelled examples.
         kind: ``texts`` classifies by encoded class texts, ``prototypes`` by the means
             of the pretrained outputs of each class, ``linear`` by a linear layer that
-            is fitted to them; None for texts, if the names of the classes are words.
+            is fitted to them, ``own`` by the classifier that the checkpoint has itself;
+            None for texts, if the names of the classes are words.
         texts: A text per class in their order, or a file with them (``read_texts``);
             None for the names of the classes.
         template: Text around the name of a class, with ``{}`` in its place.
@@ -50,30 +52,37 @@ def make_head(
 
     Raises:
         SettingsError: If there is no such kind, or it cannot tell the classes apart.
+        SourceError: If the checkpoint's own classifier is no linear layer on f.
     """
     if kind not in {None, *HEADS}:
         raise SettingsError(f"head {kind!r} is unknown; use one of {', '.join(HEADS)}")
-    if texts is not None and kind in {"prototypes", "linear"}:
+    if texts is not None and kind not in {None, "texts"}:
         raise SettingsError(f"class texts go with a head of texts, not with {kind}")
+    if logit_scale is not None and kind in {"linear", "own"}:
+        raise SettingsError(f"a logit scale is for cosines, not for a head {kind!r}")
+    if kind == "own":
+        return own_head(network, examples)
     chosen = range(len(examples)) if indices is None else indices
     if kind == "linear":
-        if logit_scale is not None:
-            raise SettingsError("a logit scale is for cosines, not for a linear head")
         return linear_head(network, examples, chosen)
     scale = model_logit_scale(network) if logit_scale is None else logit_scale
     if kind == "prototypes":
         return prototype_head(network, examples, chosen, logit_scale=scale)
-    if kind is None and texts is None and template == "{}":
-        check_names(examples.classes)
-    rows = _texts(list(examples.classes), texts, template)
+    rows = _texts(list(examples.classes), texts, template, named=kind is not None)
     embeddings = encode_texts(network, rows, prompt=prompt).float().cpu()
     return text_head(embeddings, examples.classes, logit_scale=scale)
 
 
 def _texts(
-    classes: Sequence[str], texts: Sequence[str] | Path | None, template: str
+    classes: Sequence[str],
+    texts: Sequence[str] | Path | None,
+    template: str,
+    *,
+    named: bool,
 ) -> Sequence[str]:
-    """A text for each of the classes."""
+    """A text for each of the classes; bare numbers only if texts are asked for."""
+    if not named and texts is None and template == "{}":
+        check_names(classes)
     if isinstance(texts, Path):
         return read_texts(texts, classes)
     return class_texts(classes, template) if texts is None else texts

@@ -96,13 +96,14 @@ def command(
     opened, method = reading.read_all(data, copied), merging.method(artifacts)
     check_copied(opened.table, copied)
     from kfac_artifacts.evaluate import predict
-    from kfac_artifacts.sources import prediction_rows
+    from kfac_artifacts.sources import is_function, prediction_rows
     from kfac_artifacts.task_vector import TaskVector
 
     loaded = {str(path): TaskVector.load(path) for path in vectors}
     chosen = choose_head(model, head_name, loaded)
     network = loading.load(model)
-    chosen.check(network)
+    free = loading.output_map is None and not is_function(model)
+    chosen.fit(network, free=free)
     examples = encoding.encode(opened, network)
     account = {"read": tell(examples, len(examples)), "head": chosen.name}
     with console.progress("predicting", len(examples), "examples") as advance:

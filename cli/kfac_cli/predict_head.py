@@ -24,11 +24,18 @@ class ChosenHead:
     head: "Head"
     output_map: "NamedConfig | None"
 
-    def check(self, network: "Network") -> None:
-        """Refuse a head that is for another output map."""
-        if self.output_map not in {None, network.output_map.info}:
+    def fit(self, network: "Network", *, free: bool) -> None:
+        """Let the network have the output map of the head, if it is free to change."""
+        from kfac_artifacts.sources import output_map
+
+        wanted = self.output_map
+        if wanted is None or wanted == network.output_map.info:
+            return
+        if free:
+            network.output_map = output_map(network.module, wanted.name)
+        if wanted != network.output_map.info:
             raise click.UsageError(
-                f"the head of {self.name} is for the output map {self.output_map}, the "
+                f"the head of {self.name} is for the output map {wanted}, the "
                 f"network's is {network.output_map.info}; see --output-map"
             )
 

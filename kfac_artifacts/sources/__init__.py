@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         OUTPUT_MAPS as OUTPUT_MAPS,
         output_map as output_map,
     )
+    from kfac_artifacts.sources.own_models import is_function as is_function
     from kfac_artifacts.sources.predictions import (
         check_copied as check_copied,
         check_predictable as check_predictable,

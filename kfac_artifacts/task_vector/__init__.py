@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         load_head as load_head,
         save_head as save_head,
     )
-    from kfac_artifacts.task_vector.head_info import head_info as head_info
+    from kfac_artifacts.task_vector.head_tensors import head_info as head_info
     from kfac_artifacts.task_vector.manifest import read_manifest as read_manifest
     from kfac_artifacts.task_vector.merging import (
         Actmat as Actmat,

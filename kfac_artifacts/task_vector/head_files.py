@@ -15,11 +15,8 @@ from kfac_artifacts.format import (
 )
 from kfac_artifacts.json_object import JsonObject
 from kfac_artifacts.task_vector.head import Head
-from kfac_artifacts.task_vector.head_info import (
-    head_info,
-    head_tensors,
-    read_head,
-)
+from kfac_artifacts.task_vector.head_info import read_head
+from kfac_artifacts.task_vector.head_tensors import head_info, head_of, head_tensors
 from kfac_artifacts.task_vector.manifest import read_named
 from kfac_artifacts.task_vector.numbers import read_tensors, storable
 
@@ -79,7 +76,7 @@ def load_head(directory: str | Path) -> tuple[Head, NamedConfig | None]:
     fields.finish(extensible=True)
     named = None if output_map is None else read_named(output_map)
     tensors = read_tensors(place / TENSORS, files[TENSORS], head.tensors)
-    return head.head(tensors), named
+    return head_of(head, tensors), named
 
 
 def find_heads(model: Path) -> dict[str, Path]:

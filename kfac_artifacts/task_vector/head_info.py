@@ -1,14 +1,13 @@
-"""What the manifest says of a head (``spec/task_vector.md``, section 5)."""
+"""What the manifest says of a head (``spec/task_vector.md``, section 5).
 
-from collections.abc import Mapping
+Manifests are read without torch: what is wrong with one is told at once.
+"""
+
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from kfac_artifacts.format import TensorInfo
 from kfac_artifacts.json_object import JsonObject, check_name
-from kfac_artifacts.task_vector.head import ClassifierHead, Head, LinearHead
 
 LINEAR = "linear"
 
@@ -43,26 +42,6 @@ class HeadInfo:
             else {"logit_scale": self.logit_scale}
         )
         return {"classes": [*self.classes], "dim": self.dim, **how}
-
-    def head(self, tensors: Mapping[str, Tensor]) -> Head:
-        """Make the head of its tensors, by their names in the file."""
-        if self.logit_scale is None:
-            weight, bias = tensors["head/weight"], tensors["head/bias"]
-            return LinearHead(weight, bias, self.classes)
-        return ClassifierHead(
-            tensors["head/embeddings"], self.classes, self.logit_scale
-        )
-
-
-def head_info(head: Head) -> HeadInfo:
-    """Describe a head."""
-    scale = head.logit_scale if isinstance(head, ClassifierHead) else None
-    return HeadInfo(head.classes, head.dim, scale)
-
-
-def head_tensors(head: Head) -> dict[str, Tensor]:
-    """The numbers of a head by their names in the file."""
-    return {f"head/{name}": tensor for name, tensor in head.tensors().items()}
 
 
 def read_head(value: object) -> HeadInfo:

@@ -21,7 +21,7 @@ from kfac_artifacts.format import dump_json, settled, write_durably, write_tenso
 from kfac_artifacts.network import Network, parameter_info
 from kfac_artifacts.places import new_directory
 from kfac_artifacts.task_vector.head import Head
-from kfac_artifacts.task_vector.head_info import head_info, head_tensors
+from kfac_artifacts.task_vector.head_tensors import head_info, head_of, head_tensors
 from kfac_artifacts.task_vector.manifest import (
     MANIFEST,
     TENSORS,
@@ -202,7 +202,7 @@ class TaskVector:
             {name: tensors[f"tau/{name}"] for name in manifest.base.parameters},
             manifest.base,
             manifest.output_map,
-            None if info is None else info.head(tensors),
+            None if info is None else head_of(info, tensors),
             manifest.settings,
             manifest.metrics,
         )

@@ -118,7 +118,8 @@ def command(
             batch_size=batch_size,
             progress=advance,
         )
-    rows = prediction_rows(opened.table, found, copied)
+    answers = zip(found.labels, found.confidences, strict=True)
+    rows = prediction_rows(opened.table, answers, copied)
     account["mode"] = found.mode
     _report(rows, output, account if as_json else None)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from kfac_artifacts.errors import PlaceError, SourceError
-from kfac_artifacts.evaluate import Predictions
 from kfac_artifacts.format import write_durably
 from kfac_artifacts.places import check_file_free
 from kfac_artifacts.sources.tables import Table
@@ -71,13 +70,13 @@ def check_copied(table: Table, copied: Sequence[str]) -> None:
 
 
 def prediction_rows(
-    table: Table, predictions: Predictions, copied: Sequence[str] = ()
+    table: Table, answers: Iterable[tuple[str, float]], copied: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """List the predictions, each with where its row was and what is copied of it.
 
     Args:
         table: The data.
-        predictions: Of all of its rows, in their order.
+        answers: The class of every row and its probability, in their order.
         copied: Columns to copy.
 
     Returns:
@@ -89,7 +88,6 @@ def prediction_rows(
     """
     check_copied(table, copied)
     places = table.columns["image"] if table.unit == "image" else table.numbers
-    answers = zip(predictions.labels, predictions.confidences, strict=True)
     rows = []
     for i, answer in enumerate(answers):
         cells = {name: _plain(table.columns[name][i]) for name in copied}

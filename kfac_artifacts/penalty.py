@@ -30,7 +30,7 @@ class _QuadraticForm(torch.autograd.Function):
         M = block.product(exact, factors).contiguous()  # as gradients are
         ctx.save_for_backward(M)
         ctx.dtype = W.dtype
-        return torch.dot(exact.flatten(), M.flatten())
+        return torch.dot(exact.to(M.dtype).flatten(), M.flatten())
 
     @staticmethod
     @override

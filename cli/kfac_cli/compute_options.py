@@ -43,7 +43,8 @@ class EstimatorOptions:
         "--shrinkage/--no-shrinkage",
         default=True,
         show_default=True,
-        help="Whether nearest guards against learning the noise of few examples.",
+        help="Whether nearest and ekfac guard against learning the noise of few "
+        "examples.",
     )
     memory: int = shared(
         memory_option(

@@ -7,17 +7,19 @@ example for a cotangent,
 
 which is the diagonal of the Gramian in the basis ``U_B ⊗ U_A``. No other eigenvalues in
 this basis come closer to the Gramian in the Frobenius norm, and ``tr S = tr G``. The
-expectation is over the examples and cotangents that gave A and B.
+expectation is over the examples and cotangents that gave A and B, which makes S too
+large for other examples; unless switched off, each block's is multiplied by what two
+halves of them say (``ekfac_scale``).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import TypeAlias, final
 
 from torch import Tensor
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Block, EigenBlock, Json, KroneckerBlock
+from kfac_artifacts.artifact import Block, EigenBlock, Json, KroneckerBlock, NamedConfig
 from kfac_artifacts.capture import (
     KroneckerLayer,
     Layer,
@@ -28,8 +30,12 @@ from kfac_artifacts.choices import KEPT_BYTES
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate.accumulator import Accumulator
 from kfac_artifacts.estimate.estimators.base import Cost, Estimate, Estimator
+from kfac_artifacts.estimate.estimators.ekfac_scale import CrossFit
 from kfac_artifacts.estimate.recording import RecordingAccumulator, next_records
 from kfac_artifacts.factors import Diagonal, Factor, LowRank, floats
+
+Pair: TypeAlias = tuple[LowRank, LowRank]
+"""The eigenvectors of B and of A."""
 
 
 @final
@@ -38,6 +44,7 @@ class Ekfac(Estimator):
     """KFAC with corrected eigenvalues; of tables, whose A is diagonal, KFAC itself.
 
     Attributes:
+        shrinkage: Whether it guards against learning the noise of examples.
         memory: Bytes of activations that may be kept at once; what does not fit is
             computed again, which changes no factor.
     """
@@ -45,6 +52,7 @@ class Ekfac(Estimator):
     name = "ekfac"
     cost = Cost(recorded=True, uncounted="eigenvectors and their eigenvalues")
 
+    shrinkage: bool = True
     memory: int = KEPT_BYTES
 
     @override
@@ -75,7 +83,12 @@ class Ekfac(Estimator):
             }
             names = [n for block in blocks.values() for n in block.factors[:2]]
             bases = _decompose(run, found, names)
-            for name, S in _correct(run, blocks, bases, batches).items():
+            pairs = {
+                name: (bases[block.factors[1]], bases[block.factors[0]])
+                for name, block in blocks.items()
+            }
+            fit = _cross_fit(run, pairs) if self.shrinkage else None
+            for name, S in _correct(run, pairs, batches, fit).items():
                 _, output, corrected = blocks[name].factors
                 if run.workers.holds(output):
                     found.factors[corrected] = Diagonal(S.flatten())
@@ -89,6 +102,10 @@ class Ekfac(Estimator):
         if not _has_eigenvectors(layer):
             return found
         return {name: _eigen_block(name, block) for name, block in found.items()}
+
+    @override
+    def described(self, found: Estimate) -> NamedConfig:
+        return NamedConfig(self.name, {"shrinkage": self.shrinkage})
 
     @override
     def settings(self) -> dict[str, Json]:
@@ -134,25 +151,34 @@ def _everywhere(run: Run, own: Factor | None, source: int) -> LowRank:
     return LowRank(**run.workers.broadcast(tensors, source))
 
 
+def _cross_fit(run: Run, pairs: Mapping[str, Pair]) -> CrossFit:
+    sizes = {name: (B.dim, A.dim) for name, (B, A) in pairs.items()}
+    (like, _), *_ = pairs.values()
+    return CrossFit(run, sizes, like.values)
+
+
 def _correct(
     run: Run,
-    blocks: Mapping[str, Block],
-    bases: Mapping[str, LowRank],
+    pairs: Mapping[str, Pair],
     batches: Iterable[RecordBatch],
+    fit: CrossFit | None,
 ) -> dict[str, Tensor]:
-    """Compute S of every block, ``[d_out, d_in]``, from one look at the examples."""
-    pairs = {
-        name: [bases[n] for n in block.factors[:2]] for name, block in blocks.items()
-    }
+    """Compute S of every block, ``[d_out, d_in]``, from one look, or two to shrink."""
     sums = {
         name: B.values.new_zeros(len(B.values), len(A.values))
-        for name, (A, B) in pairs.items()
+        for name, (B, A) in pairs.items()
     }
+    if fit is not None:
+        fit.prepare(batches)
     with run.workers.stage():
         for ordinals, records in batches:
             for name, record in records.items() if ordinals else ():
-                A, B = pairs[name]
+                B, A = pairs[name]
                 record.add_squares(sums[name], floats(B.vectors), floats(A.vectors))
-    return {
+                if fit is not None:
+                    fit.add(name, record, ordinals)
+    found = {
         name: run.workers.sum(total) / len(run.sample) for name, total in sums.items()
     }
+    factors = {} if fit is None else fit.factors()
+    return {name: S * factors.get(name, 1.0) for name, S in found.items()}

@@ -55,7 +55,7 @@ def command(
     loading: ModelOptions,
     as_json: bool,
 ) -> None:
-    """Tell examples of a task from others by what its TAU does to MODEL.
+    """Tell examples of a task from others by what its TAU moves.
 
     The score of an example is how far TAU moves the output of MODEL on it, squared. A
     task vector that was held back on other data moves little there: the score says

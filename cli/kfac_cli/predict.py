@@ -73,7 +73,7 @@ def command(
     loading: ModelOptions,
     as_json: bool,
 ) -> None:
-    """Give every row of DATA a class, by MODEL with the task vectors TAU added.
+    """Give every row of DATA a class, by MODEL with TAU added.
 
     Every row is told by its line or row in the file, and comes with the probability of
     its class, which nobody has calibrated. Blank lines are skipped, and it is said how

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from kfac_artifacts.artifact import Artifact, Cotangents, Json
+from kfac_artifacts.canonical import digest_of
 from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.estimate import choose_estimator, compute
 from kfac_artifacts.evaluate import EvaluationTask, evaluate
 from kfac_artifacts.format import CHECKPOINT_MANIFEST, load_artifact
 from kfac_artifacts.merge import merge
-from kfac_artifacts.network import LabelledExamples, Network
+from kfac_artifacts.network import Examples, LabelledExamples, Network
 from kfac_artifacts.places import checkpoint_beside
 from kfac_artifacts.sources import load_examples, load_network, make_head
 from kfac_artifacts.suite.declaration import (
@@ -70,7 +71,7 @@ class Loaded:
     def fingerprints(self) -> dict[str, Json]:
         """A hash of each of the three."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {n: e.info(range(len(e))).fingerprint for n, e in parts.items()}
+        return {name: fingerprint(examples) for name, examples in parts.items()}
 
 
 class Session:
@@ -117,7 +118,7 @@ class Session:
             "base": self.network.base.sha256,
             "output_map": asdict(self.network.output_map.info),
             "modules": [*self.suite.modules],
-            "data": examples.info(range(len(examples))).fingerprint,
+            "data": fingerprint(examples),
             "seed": seed,
         }
         place = self.store.place("curvature", about)
@@ -206,13 +207,7 @@ class Session:
     def about(self, arm: Arm, task: str, choice: Choice, seed: int) -> dict[str, Json]:
         """Everything that decides a task vector."""
         loaded = self.tasks[task]
-        spec = None
-        if arm.curvature is not None:
-            spec = {
-                n: v
-                for n, v in asdict(self.suite.curvature(arm.curvature)).items()
-                if n != "name"
-            }
+        spec = self._about_curvature(arm)
         others = [t.fingerprints["train"] for n, t in self.tasks.items() if n != task]
         return {
             "base": self.network.base.sha256,
@@ -225,6 +220,17 @@ class Session:
             "curvature": spec,
             "settings": self.settings(arm, task, choice, seed).to_json(),
         }
+
+    def _about_curvature(self, arm: Arm) -> dict[str, Json] | None:
+        """What decides the curvature of an arm, beside the tasks' own data."""
+        if arm.curvature is None:
+            return None
+        spec = self.suite.curvature(arm.curvature)
+        about = {n: v for n, v in asdict(spec).items() if n != "name"}
+        if spec.reference is not None:  # its content, and not what it is called
+            task = self.suite.tasks[0].name
+            about["reference"] = fingerprint(self._examples_of(spec, task))
+        return about
 
     def scores(
         self,
@@ -260,7 +266,9 @@ class Session:
             if alphas[1:]
             else [],
             "alphas": [*alphas],
-            "curvature": arm.curvature if merging.method == "regmean" else None,
+            "curvature": self._about_curvature(arm)
+            if merging.method == "regmean"
+            else None,
         }
 
         def measure() -> dict[str, Json]:
@@ -322,6 +330,25 @@ class Session:
             own, chosen_on = whole, read(task.validation, "validation", classes)
         head = make_head(self.network, own, task.head, template=task.template)
         return Loaded(own, chosen_on, read(task.test, "test", classes), head)
+
+
+def fingerprint(examples: Examples) -> str:
+    """Name data by all that a network is given of them, and their classes if any.
+
+    Args:
+        examples: Any data.
+
+    Returns:
+        A digest; how texts are cut off and what labels say counts, paths do not.
+    """
+    info = examples.info(range(len(examples)))
+    about: dict[str, Json] = {
+        "examples": info.fingerprint,
+        "preprocessing": asdict(info.preprocessing),
+    }
+    if isinstance(examples, LabelledExamples):
+        about |= {"labels": [*examples.labels], "classes": [*examples.classes]}
+    return digest_of(about)
 
 
 def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:

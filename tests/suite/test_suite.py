@@ -190,6 +190,39 @@ def test_what_decides_a_number_has_a_key_of_its_own(
     assert session.about(renamed, "animals", choice, 0) == ways[0]
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("colours.csv", "the red is in a red,first", "the red is in a red,second"),
+        ("animals.csv", "the cat", "the dog"),
+        ("suite.toml", "seeds", "max_length = 3\nseeds"),
+        ("suite.toml", 'cotangents = "exact"', 'cotangents = "mc"'),
+        ("suite.toml", "low-rank-2+int8", "int8"),
+    ],
+)
+def test_what_was_changed_under_its_name_is_made_anew(
+    declared: Path, tmp_path: Path, file: str, old: str, new: str
+) -> None:
+    """Labels, texts, how they are cut off, and how curvature is computed."""
+
+    def keys() -> set[Path]:
+        suite = read_suite(declared)
+        session = Session(suite, Store(tmp_path / "out"))
+        choice = Choice(0.01, 1.0)
+        return {
+            session.store.place("vectors", session.about(arm, "colours", choice, 0))
+            for arm in suite.arms[1:3]
+        }
+
+    before = keys()
+    text = (tmp_path / file).read_text()
+    assert old in text
+    (tmp_path / file).write_text(text.replace(old, new, 1))
+    assert keys() != before
+    if file == "colours.csv" or "max_length" in new:
+        assert not keys() & before
+
+
 def test_validation_data_are_of_no_other_part(declared: Path, tmp_path: Path) -> None:
     suite = read_suite(declared)
     session = Session(suite, Store(tmp_path / "out"))

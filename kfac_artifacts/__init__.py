@@ -58,7 +58,12 @@ if TYPE_CHECKING:
     from kfac_artifacts.verify import verify as verify
     from kfac_artifacts.operator import CurvatureOperator as CurvatureOperator
 
-    # sharing them
+    # sharing them, and saying who made them
+    from kfac_artifacts.signatures import (
+        Identity as Identity,
+        check_signature as check_signature,
+        sign as sign,
+    )
     from kfac_artifacts.hub import pull as pull, push as push
 
     # training

@@ -11,7 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-MODULES = {"pillow": "PIL", "curvlinops-for-pytorch": "curvlinops"}
+MODULES = {
+    "pillow": "PIL",
+    "curvlinops-for-pytorch": "curvlinops",
+    "model-signing": "model_signing",
+}
 """Modules that are not called as their distribution."""
 
 
@@ -57,11 +61,12 @@ def test_dependencies_are_those_that_are_imported() -> None:
     found = {*imported(ROOT / "kfac_artifacts"), *imported(ROOT / "cli")}
     found -= {*sys.stdlib_module_names, "kfac_artifacts", "kfac_cli"}
     extras = PROJECT["optional-dependencies"]
-    optional = declared([*extras["plot"], *extras["curvlinops"]])
+    optional = declared([*extras["plot"], *extras["curvlinops"], *extras["sign"]])
     assert found - optional == declared(PROJECT["dependencies"])
     assert declared(extras["plot"]) <= found
 
 
 def test_developers_have_every_extra_that_make_does_not_install() -> None:
     extras = PROJECT["optional-dependencies"]
-    assert declared(extras["plot"]) <= declared(extras["dev"])
+    for extra in ("plot", "sign"):
+        assert declared(extras[extra]) <= declared(extras["dev"])

@@ -1,13 +1,71 @@
-"""``kfac verify``: is an artifact whole, and of this model?"""
+"""``kfac verify``: is an artifact whole, of this model, and by whom?"""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kfac_cli import console
+from kfac_cli.groups import group, option
 from kfac_cli.options import json_option
-from kfac_cli.parameters import DIRECTORY, NAMED
+from kfac_cli.parameters import DIRECTORY, EXISTING_FILE, NAMED
+
+if TYPE_CHECKING:
+    from kfac_artifacts.verify import Finding
+
+
+@dataclass(frozen=True)
+class SignerOptions:
+    """Who is to have signed."""
+
+    key: Path | None = option(
+        "--key",
+        type=EXISTING_FILE,
+        help="Who made it: the public key, as PEM, to the one that signed it.",
+    )
+    identity: str | None = option(
+        "--identity",
+        metavar="NAME",
+        help="Who made it: the e-mail address, or the workflow, that signed it with "
+        "Sigstore; with --issuer.",
+    )
+    issuer: str | None = option(
+        "--issuer",
+        metavar="URL",
+        help="Who vouches for the identity, such as https://accounts.google.com.",
+    )
+    trust_config: Path | None = option(
+        "--trust-config",
+        type=EXISTING_FILE,
+        help="Trusted root of a Sigstore of your own.  [default: the public one's]",
+    )
+
+    def check(self) -> None:
+        """Refuse what does not go together."""
+        if self.key is not None and self.identity is not None:
+            raise click.UsageError("give --key or --identity, not both")
+        if (self.identity is None) != (self.issuer is None):
+            raise click.UsageError("--identity and --issuer go together")
+        if self.trust_config is not None and self.identity is None:
+            raise click.UsageError("--trust-config goes with --identity")
+
+    def findings(self, artifact: Path) -> "list[Finding]":
+        """Check the signature, if somebody is to have signed."""
+        if self.key is None and self.identity is None:
+            return []
+        from kfac_artifacts.errors import FormatError
+        from kfac_artifacts.signatures import Identity, check_signature
+        from kfac_artifacts.verify import Finding
+
+        signer: Path | Identity | None = self.key
+        if signer is None:
+            signer = Identity(self.identity or "", self.issuer or "", self.trust_config)
+        try:
+            return [Finding(True, "signature", check_signature(artifact, signer))]
+        except FormatError as error:
+            return [Finding(False, "signature", str(error))]
 
 
 @click.command("verify")
@@ -15,16 +73,23 @@ from kfac_cli.parameters import DIRECTORY, NAMED
 @click.option(
     "--model", type=NAMED, help="Compare with this model: Hub id or directory."
 )
+@group(SignerOptions)
 @json_option
-def command(artifact: Path, model: str | None, as_json: bool) -> None:
-    """Check format, hashes, numbers and base model of ARTIFACT.
+def command(
+    artifact: Path, model: str | None, signer: SignerOptions, as_json: bool
+) -> None:
+    """Check format, hashes, numbers and signature of ARTIFACT.
 
-    Prints one line per finding; the exit code is 3 if one of them is bad.
+    Prints one line per finding; the exit code is 3 if one of them is bad. Hashes say
+    that it is whole; who made it is known only with --key or --identity.
 
     \b
     Example:
         kfac verify tickets --model sentence-transformers/all-MiniLM-L6-v2
+        kfac verify tickets --key theirs.pub
+        kfac verify tickets --identity me@example.org --issuer https://accounts.google.com
     """
+    signer.check()
     from kfac_artifacts.format import read_manifest
 
     total = len(read_manifest(artifact).factors)
@@ -38,8 +103,9 @@ def command(artifact: Path, model: str | None, as_json: bool) -> None:
         base = load_network(model, device="cpu").base
     from kfac_artifacts.verify import verify
 
+    signed = signer.findings(artifact)
     with console.progress("verifying", total, "factors") as advance:
-        findings = verify(artifact, base, advance)
+        findings = [*signed, *verify(artifact, base, advance)]
     if as_json:
         console.print_json([vars(finding) for finding in findings])
     else:

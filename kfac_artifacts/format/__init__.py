@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from kfac_artifacts.format.manifest import (
         MANIFEST as MANIFEST,
+        SIGNATURE as SIGNATURE,
         FileInfo as FileInfo,
         base_from_json as base_from_json,
         base_to_json as base_to_json,

@@ -44,6 +44,8 @@ from kfac_artifacts.names import hint
 FORMAT = "kfac-artifact"
 VERSION = 1
 MANIFEST = "kfac.json"
+SIGNATURE = "model.sig"
+"""What ``kfac sign`` leaves beside the manifest, which does not name it."""
 MAX_AXES = 8
 
 

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,6 +12,7 @@ from kfac_artifacts.canonical import digest_of
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import (
     MANIFEST,
+    SIGNATURE,
     FileInfo,
     check_hashes,
     dump_json,
@@ -27,7 +28,9 @@ from kfac_artifacts.places import new_directory
 
 CARD = "README.md"
 ORIGIN = "pulled.json"
-MAX_CARD_BYTES = 2**20
+COMPANIONS = (CARD, SIGNATURE)
+"""What goes with an artifact, if it is there, and no hash of the manifest names."""
+MAX_COMPANION_BYTES = 2**20
 CHANGED = "{} changed while it was being read; try again"
 TENSOR_FILE = re.compile(
     r"factors(-\d{5}-of-\d{5})?\.safetensors|factors\.safetensors\.index\.json"
@@ -78,24 +81,26 @@ def receive(
         DamagedFilesError: If files are not what the manifest says.
         FormatError: If the manifest is not that of the digest, or a link.
     """
-    manifest, card = settled(source, MANIFEST, partial(_manifest_and_card, source))
+    manifest, beside = settled(source, MANIFEST, partial(_small_files, source))
     if digest_in(manifest, source / MANIFEST) != origin.digest:
         raise FormatError(CHANGED.format(source / MANIFEST))
-    return publish(source, manifest, card, directory, origin, replace=replace)
+    return publish(source, manifest, beside, directory, origin, replace=replace)
 
 
-def _manifest_and_card(directory: Path) -> tuple[bytes, bytes | None]:
-    check_plain(directory, (MANIFEST, CARD))
-    manifest = read_plain(directory / MANIFEST)
-    with suppress(FileNotFoundError):
-        return manifest, read_plain(directory / CARD)
-    return manifest, None
+def _small_files(directory: Path) -> tuple[bytes, dict[str, bytes]]:
+    """The manifest, and what stands beside it by name."""
+    check_plain(directory, (MANIFEST, *COMPANIONS))
+    manifest, beside = read_plain(directory / MANIFEST), {}
+    for name in COMPANIONS:
+        with suppress(FileNotFoundError):
+            beside[name] = read_plain(directory / name)
+    return manifest, beside
 
 
 def publish(
     source: Path,
     manifest: bytes,
-    card: bytes | None,
+    beside: Mapping[str, bytes],
     directory: Path,
     origin: Origin,
     *,
@@ -106,7 +111,7 @@ def publish(
     Args:
         source: Directory to copy the tensor files from.
         manifest: The manifest.
-        card: The card, or None if it has none.
+        beside: The companions that it has, by name.
         directory: Where the artifact goes.
         origin: What to write down about where it came from.
         replace: Whether an artifact that is already there may be replaced.
@@ -121,8 +126,8 @@ def publish(
     with new_directory(directory, replace=replace) as temporary:
         copy_files(source, temporary, files)
         (temporary / MANIFEST).write_bytes(manifest)
-        if card is not None:
-            (temporary / CARD).write_bytes(card)
+        for name, content in beside.items():
+            (temporary / name).write_bytes(content)
         damaged = [n for n, info in files.items() if not _is(temporary / n, info)]
         if damaged:
             raise DamagedFilesError(source, damaged)
@@ -145,6 +150,14 @@ def read_card(directory: Path) -> str | None:
     if not card.is_file():
         return None
     return read_plain(card).decode("utf-8", errors="replace")
+
+
+def read_signature(directory: Path) -> bytes | None:
+    """The signature of an artifact, or None if it has none."""
+    check_plain(directory, [SIGNATURE])
+    with suppress(FileNotFoundError):
+        return read_plain(directory / SIGNATURE)
+    return None
 
 
 def files_of(manifest: bytes, where: Path) -> dict[str, FileInfo]:

@@ -12,6 +12,7 @@ from kfac_artifacts.artifact import Artifact, shared_differences
 from kfac_artifacts.errors import AddressError, FormatError, PlaceError
 from kfac_artifacts.format import (
     MANIFEST,
+    SIGNATURE,
     check_hashes,
     read_header,
     settled,
@@ -24,6 +25,7 @@ from kfac_artifacts.hub.artifact_files import (
     digest_at,
     holds,
     read_card,
+    read_signature,
 )
 from kfac_artifacts.hub.package import Package
 from kfac_artifacts.hub.result import Pushed
@@ -50,6 +52,8 @@ class _Push:
         card = self.package.card(str(self.target), existing)
         self.card_kept = card is None
         changed = card is not None and card != existing
+        own = self.package.signature
+        changed = changed or own not in {None, read_signature(self.target)}
         return changed or not holds(self.target, self.package.digest)
 
     def finish(self, directory: Path) -> None:
@@ -60,6 +64,11 @@ class _Push:
         self.card_kept = card is None
         text = existing if card is None else card
         write_durably(directory / CARD, (text or "").encode())
+        signature = self.package.signature
+        if signature is None and self.replaced is None:  # the same artifact, or none
+            signature = read_signature(self.target)
+        if signature is not None:
+            write_durably(directory / SIGNATURE, signature)
 
     def _check_successor(self) -> None:
         """Refuse to take the place of what has nothing to do with this artifact."""

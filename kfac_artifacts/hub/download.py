@@ -18,8 +18,8 @@ from kfac_artifacts.format import MANIFEST, MAX_JSON_BYTES, FileInfo
 from kfac_artifacts.hub.address import COMMIT, HubAddress, contradicts, tag_of
 from kfac_artifacts.hub.answers import Entry, described_by
 from kfac_artifacts.hub.artifact_files import (
-    CARD,
-    MAX_CARD_BYTES,
+    COMPANIONS,
+    MAX_COMPANION_BYTES,
     DamagedFilesError,
     Origin,
     digest_in,
@@ -87,13 +87,13 @@ def pull_from_hub(
         pull = _Pull(address, hub)
         found = pull.find()
         _check_space(found.files, [directory.absolute().parent, hub.cache])
-        card = pull.fetch(found)
+        beside = pull.fetch(found)
     digest = digest_in(found.manifest, Path(MANIFEST))
     origin = Origin(str(address), str(found.pinned), digest)
 
     def appear() -> int:
         source, manifest = pull.source(found), found.manifest
-        return publish(source, manifest, card, directory, origin, replace=replace)
+        return publish(source, manifest, beside, directory, origin, replace=replace)
 
     for _ in range(REPAIRS):
         try:
@@ -129,17 +129,12 @@ class _Pull:
                 raise  # which were tried again already
             return self._look()
 
-    def fetch(self, found: _Found) -> bytes | None:
-        """Bring the tensor files into the cache; give the card."""
-        if found.listed is None:
-            file = self._cached(CARD, found.commit)
-            small = file is not None and file.stat().st_size <= MAX_CARD_BYTES
-            return file.read_bytes() if file is not None and small else None
-        self._download(found, list(found.files), found.listed)
-        entry = found.listed.get(CARD)
-        if entry is None or not 0 < entry.size <= MAX_CARD_BYTES:
-            return None
-        return self.client.read(self.address.file(CARD), found.commit, entry)
+    def fetch(self, found: _Found) -> dict[str, bytes]:
+        """Bring the tensor files into the cache; give what stands beside them."""
+        if found.listed is not None:
+            self._download(found, list(found.files), found.listed)
+        contents = {name: self._small(found, name) for name in COMPANIONS}
+        return {name: c for name, c in contents.items() if c is not None}
 
     def fetch_again(self, found: _Found, names: list[str]) -> None:
         """Replace what the cache holds under the name of other bytes."""
@@ -153,6 +148,17 @@ class _Pull:
         """The folder of the cache with the tensor files."""
         snapshot = self.client.cache.folder / "snapshots" / found.commit
         return snapshot / self.address.path
+
+    def _small(self, found: _Found, name: str) -> bytes | None:
+        """The content of a file that need not be there; None without it."""
+        if found.listed is None:
+            file = self._cached(name, found.commit)
+            small = file is not None and file.stat().st_size <= MAX_COMPANION_BYTES
+            return file.read_bytes() if file is not None and small else None
+        entry = found.listed.get(name)
+        if entry is None or not 0 < entry.size <= MAX_COMPANION_BYTES:
+            return None
+        return self.client.read(self.address.file(name), found.commit, entry)
 
     def _look(self) -> _Found:
         commit, reason = self._resolve()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format import MANIFEST, FileInfo, load_artifact
+from kfac_artifacts.format import MANIFEST, SIGNATURE, FileInfo, load_artifact
 from kfac_artifacts.hub.artifact_files import (
     CARD,
     CHANGED,
@@ -15,6 +15,7 @@ from kfac_artifacts.hub.artifact_files import (
     digest_in,
     files_of,
     read_card,
+    read_signature,
 )
 from kfac_artifacts.hub.card import is_untouched, license_of, model_card
 from kfac_artifacts.hub.plain_files import check_plain, read_plain
@@ -29,12 +30,14 @@ class Package:
         artifact: The artifact.
         manifest: The bytes of its manifest, as they were checked.
         license: Licence to be named in its card; None keeps what an earlier card named.
+        signature: What ``kfac sign`` left beside it, or None.
     """
 
     directory: Path
     artifact: Artifact
     manifest: bytes
     license: str | None = None
+    signature: bytes | None = None
 
     @classmethod
     def of(cls, directory: Path, license: str | None) -> "Package":
@@ -53,12 +56,13 @@ class Package:
         Raises:
             FormatError: If it is damaged, or one of its files is a link.
         """
-        check_plain(directory, (MANIFEST, CARD, ORIGIN))
+        check_plain(directory, (MANIFEST, CARD, SIGNATURE, ORIGIN))
         artifact = load_artifact(directory)
         manifest = read_plain(directory / MANIFEST)
         if digest_in(manifest, directory / MANIFEST) != artifact.digest:
             raise FormatError(CHANGED.format(directory / MANIFEST))
-        return cls(directory, artifact, manifest, license)
+        signature = read_signature(directory)
+        return cls(directory, artifact, manifest, license, signature)
 
     @cached_property
     def digest(self) -> str:

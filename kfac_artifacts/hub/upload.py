@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from kfac_artifacts.errors import (
     ConnectionFailed,
     RegistryError,
 )
-from kfac_artifacts.format import MANIFEST
+from kfac_artifacts.format import MANIFEST, SIGNATURE
 from kfac_artifacts.hub.address import COMMIT, TAG, HubAddress, tag_of
 from kfac_artifacts.hub.answers import Entry
-from kfac_artifacts.hub.artifact_files import CARD, MAX_CARD_BYTES, TENSOR_FILE
+from kfac_artifacts.hub.artifact_files import CARD, MAX_COMPANION_BYTES, TENSOR_FILE
 from kfac_artifacts.hub.card import collection_card
 from kfac_artifacts.hub.causes import is_conflict, is_unreachable
 from kfac_artifacts.hub.client import Client
@@ -195,18 +196,30 @@ class _Upload:
             base = package.artifact.provenance.base
             texts[CARD] = collection_card(base, package.license).encode()
         new = {address.file(name) for name in package.files}
+        new |= self._signature(listed, texts)
         deleted = [
             path
             for path in sorted(listed.keys() - new)
-            if TENSOR_FILE.fullmatch(Path(path).name)
+            if (TENSOR_FILE.fullmatch(Path(path).name) or Path(path).name == SIGNATURE)
             and path == address.file(Path(path).name)
         ]
         return Shipment(package, address, texts, deleted)
 
+    def _signature(
+        self, listed: Mapping[str, Entry], texts: dict[str, bytes]
+    ) -> set[str]:
+        """Send the signature; keep one that is there if it is of this artifact."""
+        path, own = self.address.file(SIGNATURE), self.package.signature
+        if own is not None:
+            texts[path] = own
+        there = listed.get(self.address.file(MANIFEST))
+        same = there is not None and there.is_of(self.package.manifest)
+        return {path} if own is not None or same else set()
+
     def _card(self, path: str, head: str, listed: dict[str, Entry]) -> str | None:
         existing = None
         if path in listed:
-            if listed[path].size > MAX_CARD_BYTES:
+            if listed[path].size > MAX_COMPANION_BYTES:
                 return None  # nothing that was generated is so large
             content = self.client.read(path, head, listed[path])
             existing = content.decode("utf-8", errors="replace")

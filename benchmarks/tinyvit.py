@@ -7,6 +7,7 @@ stage keeps the resolution. f is the mean of the last map over places, L2-normal
 """
 
 import json
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -25,8 +26,8 @@ PREFIX = "image_encoder."
 UNUSED = ("neck.", "norm_head.", "head.")
 """Beginnings of the checkpoint's keys that f has no use for."""
 
-SIDE, SHEET = 96, 32
-"""Side of the images that the network sees, and that they have in the files, pixels."""
+SIDE, SUITE_SIDE, SHEET = 96, 64, 32
+"""Side of images that the network sees, in a suite, and in CIFAR-10's files; pixels."""
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the channels of ImageNet, whose images the network was made for."""
 
@@ -224,6 +225,26 @@ def network(model: TinyViT) -> kfac.Network:
     return kfac.Network(model, kfac.OutputMap(info, pooled), "mobile-sam/tinyvit-5m")
 
 
+def suite_model() -> tuple[kfac.Network, Callable[[list[Image.Image]], Batch]]:
+    """The pretrained network and what makes a batch of images, for the command.
+
+    Returns:
+        Both; images are scaled to ``SUITE_SIDE``.
+    """
+    return network(pretrained()), _batch
+
+
+def _batch(rows: list[Image.Image]) -> Batch:
+    scaled = [np.asarray(row.resize((SUITE_SIDE, SUITE_SIDE))) for row in rows]
+    pixels = torch.tensor(np.stack(scaled)).movedim(-1, 1) / 255
+    return {"pixel_values": _normalised(pixels)}
+
+
+def _normalised(pixels: Tensor) -> Tensor:
+    mean, deviation = (torch.tensor(t).view(3, 1, 1) for t in (MEAN, DEVIATION))
+    return (pixels - mean) / deviation
+
+
 def images(split: str, count: int, side: int = SIDE) -> tuple[Tensor, list[int]]:
     """The first images of a split of CIFAR-10, as the network wants them, with classes.
 
@@ -239,8 +260,6 @@ def images(split: str, count: int, side: int = SIDE) -> tuple[Tensor, list[int]]
     sheet = {"train": "data_batch_1.png", "test": "test_batch.png"}[split]
     rows = np.asarray(Image.open(folder / sheet).convert("RGB"))[:count]
     pixels = torch.tensor(rows).view(-1, SHEET, SHEET, 3).movedim(-1, 1) / 255
-    scaled = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(
-        3, 1, 1
-    )
+    scaled = _normalised(pixels)
     labels = json.loads((folder / f"{split}_lables.json").read_text())[:count]
     return interpolate(scaled, size=(side, side), mode="bilinear"), labels

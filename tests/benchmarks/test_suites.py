@@ -1,0 +1,83 @@
+"""The suites of the benchmarks can be read, and keep what was run before."""
+
+import importlib
+import json
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from kfac_artifacts.suite import Suite, SuiteResults, read_suite
+from kfac_artifacts.suite.results import Row, Spread
+
+ROOT = Path(__file__).parents[2]
+DECLARED = sorted((ROOT / "benchmarks" / "suites").glob("*.toml"))
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("suite")
+
+
+@pytest.mark.parametrize("path", DECLARED, ids=lambda path: path.stem)
+def test_a_declared_suite_compares_tak_with_what_the_paper_does(path: Path) -> None:
+    suite = read_suite(path)
+    assert {"linear", "kfac", "nearest", "ekfac", "tau-jp", "ordinary"} <= {
+        arm.name for arm in suite.arms
+    }
+    assert len(suite.seeds) >= 3
+
+
+def test_every_suite_that_the_command_prepares_is_declared(bench: ModuleType) -> None:
+    assert {*bench.PREPARED} <= {path.stem for path in DECLARED}
+
+
+def test_parts_of_a_set_of_images_have_no_image_in_common(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    data = importlib.import_module("suite_data")
+    parts = [range(*data._of_each(part, 10)) for part in data.MOST]
+    assert not any({*a} & {*b} for a, b in combinations(parts, 2))
+    assert not {*data._numbers("validation")} & {*data._numbers("test")}
+
+
+def _results(suite: Suite, arm: str, accuracy: float) -> SuiteResults:
+    score = Spread.of([accuracy])
+    row = Row(
+        arm=arm,
+        merging="sum",
+        mode="linear",
+        chosen=False,
+        rate=1e-4,
+        weight=None,
+        alphas=(1.0,),
+        scores={"absolute": score, "normalised": score, "individual": score},
+        tasks={},
+    )
+    arms = tuple(a for a in suite.arms if a.name == arm)
+    about = json.loads(json.dumps(_declared(replace(suite, arms=arms))))
+    return SuiteResults(about, 0.5, (row,), {arm: []}, seconds=1.0)
+
+
+def _declared(suite: Suite) -> dict[str, object]:
+    return {"name": suite.name, "arms": [{"name": arm.name} for arm in suite.arms]}
+
+
+def test_rows_of_arms_that_were_run_before_stay_and_those_run_again_are_replaced(
+    bench: ModuleType, tmp_path: Path
+) -> None:
+    suite, kept = read_suite(DECLARED[0]), tmp_path / "results.json"
+    for arm, accuracy in (("linear", 0.5), ("kfac", 0.6), ("linear", 0.7)):
+        bench._keep(kept, _results(suite, arm, accuracy), tmp_path)
+    found = json.loads(kept.read_text())
+    scores = {r["arm"]: r["scores"]["absolute"]["mean"] for r in found["rows"]}
+    assert scores == {"linear": 0.7, "kfac": 0.6}
+    assert found["seconds"] == 3
+    other = replace(_results(suite, "kfac", 0.1), suite={"name": "other", "arms": []})
+    bench._keep(kept, other, tmp_path)
+    rows = json.loads(kept.read_text())["rows"]
+    assert [row["arm"] for row in rows] == ["kfac"]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         compute as compute,
         compute_with_curvlinops as compute_with_curvlinops,
         plan as plan,
+        recompute as recompute,
         save_together as save_together,
     )
     from kfac_artifacts.fidelity import fidelity as fidelity

@@ -2,15 +2,17 @@
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kfac_cli import console
-from kfac_cli.groups import group, option
-from kfac_cli.options import json_option
-from kfac_cli.parameters import DIRECTORY, EXISTING_FILE, NAMED
+from kfac_cli.data import DataOptions, EncodeOptions, tell
+from kfac_cli.groups import group, option, shared
+from kfac_cli.options import ModelOptions, batch_size_option, json_option
+from kfac_cli.parameters import DIRECTORY, EXISTING_FILE, NAMED, POSITIVE
 
 if TYPE_CHECKING:
     from kfac_artifacts.verify import Finding
@@ -68,25 +70,101 @@ class SignerOptions:
             return [Finding(False, "signature", str(error))]
 
 
+@dataclass(frozen=True)
+class RecomputeOptions:
+    """Whether it is computed again, from what, and how closely it is to agree."""
+
+    of: tuple[str, str] | None = option(
+        "--recompute",
+        "of",
+        nargs=2,
+        type=NAMED,
+        metavar="MODEL DATA",
+        help="Compute it again, as its manifest says, from the data that it was "
+        "computed from; for their owner.",
+    )
+    only: tuple[str, ...] = option(
+        "--modules",
+        "only",
+        multiple=True,
+        metavar="PATTERN",
+        help="Compute again only the parameters named so; may be repeated.",
+    )
+    tolerance: float = option(
+        "--tolerance",
+        type=POSITIVE,
+        default=1e-3,
+        show_default=True,
+        help="Largest relative difference of a block; twice what compressing lost is "
+        "allowed besides.",
+    )
+    batch_size: int = shared(batch_size_option())
+
+    def findings(
+        self,
+        artifact: Path,
+        reading: DataOptions,
+        encoding: EncodeOptions,
+        loading: ModelOptions,
+    ) -> "list[Finding]":
+        """Compute it again and compare, if that is asked for."""
+        if self.of is None:
+            return []
+        from kfac_artifacts.sources import check_model
+
+        model, data = self.of
+        check_model(model)
+        opened = reading.read(data)
+        from kfac_artifacts.estimate import recompute
+        from kfac_artifacts.format import load_artifact
+
+        network = loading.load(model)
+        examples = encoding.encode(opened, network)
+        tell(examples)
+        return recompute(
+            load_artifact(artifact, verify=False),
+            network,
+            examples,
+            only=self.only,
+            tolerance=self.tolerance,
+            batch_size=self.batch_size,
+            progress=partial(console.progress, unit="examples"),
+        )
+
+
 @click.command("verify")
 @click.argument("artifact", type=DIRECTORY)
 @click.option(
     "--model", type=NAMED, help="Compare with this model: Hub id or directory."
 )
 @group(SignerOptions)
+@group(RecomputeOptions)
+@group(DataOptions)
+@group(EncodeOptions)
+@group(ModelOptions)
 @json_option
 def command(
-    artifact: Path, model: str | None, signer: SignerOptions, as_json: bool
+    artifact: Path,
+    model: str | None,
+    signer: SignerOptions,
+    again: RecomputeOptions,
+    reading: DataOptions,
+    encoding: EncodeOptions,
+    loading: ModelOptions,
+    as_json: bool,
 ) -> None:
     """Check format, hashes, numbers and signature of ARTIFACT.
 
     Prints one line per finding; the exit code is 3 if one of them is bad. Hashes say
-    that it is whole; who made it is known only with --key or --identity.
+    that it is whole; who made it is known only with --key or --identity. An owner can
+    compute it again, giving the options for data and model that `kfac compute` was
+    given.
 
     \b
     Example:
         kfac verify tickets --model sentence-transformers/all-MiniLM-L6-v2
         kfac verify tickets --key theirs.pub
+        kfac verify tickets --recompute ./my-model tickets.csv
         kfac verify tickets --identity me@example.org --issuer https://accounts.google.com
     """
     signer.check()
@@ -106,6 +184,8 @@ def command(
     signed = signer.findings(artifact)
     with console.progress("verifying", total, "factors") as advance:
         findings = [*signed, *verify(artifact, base, advance)]
+    if all(finding.good for finding in findings):
+        findings += again.findings(artifact, reading, encoding, loading)
     if as_json:
         console.print_json([vars(finding) for finding in findings])
     else:

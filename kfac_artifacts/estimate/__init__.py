@@ -48,5 +48,6 @@ if TYPE_CHECKING:
         Plan as Plan,
         plan as plan,
     )
+    from kfac_artifacts.estimate.recompute import recompute as recompute
 
 export_lazily(__name__)

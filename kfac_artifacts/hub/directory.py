@@ -2,9 +2,13 @@
 
 The address of an artifact is the path of its own directory; folders above it are the
 user's to arrange. Its version is its tag, ``kfac-`` and the start of its digest:
-pulling ``PATH@kfac-...`` fails if another artifact stands there by now.
+what another version takes the place of stays beside it, in the directory that is
+called ``PATH@kfac-...``, so that the pinned address goes on naming it.
 """
 
+import os
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +33,7 @@ from kfac_artifacts.hub.artifact_files import (
 )
 from kfac_artifacts.hub.package import Package
 from kfac_artifacts.hub.result import Pushed
-from kfac_artifacts.places import check_free, new_directory
+from kfac_artifacts.places import check_free, new_directory, own_entries, version_place
 
 UNREADABLE = "unreadable"
 """In place of the tag of something whose manifest is no JSON."""
@@ -57,8 +61,9 @@ class _Push:
         return changed or not holds(self.target, self.package.digest)
 
     def finish(self, directory: Path) -> None:
-        """Look at what there is by now, and write the card accordingly."""
+        """Look at what there is by now, keep it, and write the card accordingly."""
         self._check_successor()
+        self._keep_version()
         existing = read_card(self.target)
         card = self.package.card(str(self.target), existing)
         self.card_kept = card is None
@@ -88,13 +93,26 @@ class _Push:
             )
         self.replaced = tag
 
+    def _keep_version(self) -> None:
+        """Let what is about to be replaced stay under its pinned address."""
+        if self.replaced in {None, UNREADABLE}:
+            return
+        place = version_place(self.target, str(self.replaced))
+        with suppress(FormatError):
+            if tag_of(digest_at(place) or "") == self.replaced:
+                return
+        with new_directory(place) as directory:
+            for name in own_entries(self.target):
+                _link(self.target / name, directory / name)
+
 
 def push_to_directory(
     package: Package, address: PlainAddress, *, replace: bool = False
 ) -> Pushed:
     """Copy an artifact into an embedded registry, whole or not at all.
 
-    An earlier version, of the same base model and with tasks in common, is replaced.
+    An earlier version, of the same base model and with tasks in common, gives way, and
+    stays under its pinned address.
 
     Args:
         package: The artifact.
@@ -129,6 +147,14 @@ def push_to_directory(
         directory=push.target,
         replaced=push.replaced,
     )
+
+
+def _link(file: Path, new: Path) -> None:
+    """Give a file another name; where the file system cannot, copy it."""
+    try:
+        os.link(file.resolve(), new)
+    except OSError:
+        shutil.copyfile(file, new)
 
 
 def _unrelated(place: Path, artifact: Artifact) -> str | None:

@@ -8,7 +8,7 @@ from kfac_artifacts.hub.address import PlainAddress, contradicts, tag_of
 from kfac_artifacts.hub.artifact_files import Origin, digest_in, receive
 from kfac_artifacts.hub.plain_files import read_plain
 from kfac_artifacts.hub.result import Pulled
-from kfac_artifacts.places import check_free, recover
+from kfac_artifacts.places import check_free, recover, version_place
 
 
 def pull_from_directory(
@@ -29,15 +29,17 @@ def pull_from_directory(
         FileNotFoundError: If the output is taken away meanwhile.
         RegistryError: If there is none, or another than the pinned one.
     """
-    source = address.directory
-    check_free(directory, replace=replace, inputs=[source])
+    check_free(directory, replace=replace, inputs=[_place_of(address)])
     for _ in range(LOOKS):
+        source = _place_of(address)
         seen, digest = identity(source / MANIFEST), _digest(source)
-        reference = PlainAddress(source, tag_of(digest))
+        reference = PlainAddress(address.directory, tag_of(digest))
         if contradicts(address.revision, digest):
+            if _place_of(address) != source:
+                continue  # it has just been replaced
             raise RegistryError(
-                f"{source} holds {reference.revision} by now, not {address.revision}; "
-                f"pull {reference} if that will do"
+                f"{source} holds {reference.revision}, not {address.revision}, and no "
+                f"such version is kept; pull {reference} if that will do"
             )
         origin = Origin(str(address), str(reference), digest)
         try:
@@ -48,7 +50,17 @@ def pull_from_directory(
                 raise
         else:
             return Pulled(directory, str(reference), digest, size)
-    raise RegistryError(f"{source} is being replaced again and again; try again later")
+    raise RegistryError(f"{address} is being replaced again and again; try again later")
+
+
+def _place_of(address: PlainAddress) -> Path:
+    """Where an artifact stands: a version that was replaced is beside its place."""
+    place = address.directory
+    if address.revision is not None:
+        kept = version_place(place, address.revision)
+        if (kept / MANIFEST).is_file():
+            return kept
+    return place
 
 
 def _digest(source: Path) -> str:

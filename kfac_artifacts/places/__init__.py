@@ -11,6 +11,7 @@ from kfac_artifacts.places.faults import plain_errors
 from kfac_artifacts.places.files import check_file_free
 from kfac_artifacts.places.inputs import check_apart
 from kfac_artifacts.places.leftovers import recover
+from kfac_artifacts.places.names import own_entries, version_place
 from kfac_artifacts.places.owned import APPLIED_FORMAT, APPLIED_MARKER, contents_of
 
 __all__ = [
@@ -24,7 +25,9 @@ __all__ = [
     "contents_of",
     "hold",
     "new_directory",
+    "own_entries",
     "plain_errors",
     "recover",
+    "version_place",
     "workspace",
 ]

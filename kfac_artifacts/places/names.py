@@ -24,6 +24,12 @@ def settled(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def version_place(path: Path, tag: str) -> Path:
+    """Where a version stays that another one has taken the place of: beside it."""
+    place = settled(path)
+    return place.with_name(f"{place.name}@{tag}")
+
+
 def folder_of(place: Path, *, within: bool) -> Path:
     """Where hidden directories of a place stand."""
     return place if within else place.parent

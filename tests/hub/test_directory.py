@@ -44,10 +44,23 @@ def test_a_damaged_artifact_in_the_registry_is_repaired_by_a_push(
 def test_a_new_artifact_replaces_the_old_one(artifact: Path, tmp_path: Path) -> None:
     place = tmp_path / "registry"
     old = push(write_artifact(tmp_path / "old", seed=1, shard_bytes=80), str(place))
-    push(artifact, str(place))
+    new = push(artifact, str(place))
     assert contents(place) == contents(artifact)
-    with pytest.raises(RegistryError, match=f"by now, not {old.tag}"):
-        pull(old.reference, tmp_path / "copy")
+    pull(old.reference, tmp_path / "copy")  # its address goes on naming it
+    assert contents(tmp_path / "copy") == contents(tmp_path / "old")
+    push(tmp_path / "old", str(place))  # and back again: no version is lost
+    for of, tag in ((artifact, new.tag), (tmp_path / "old", old.tag)):
+        pull(f"{place}@{tag}", tmp_path / "copy", replace=True)
+        assert contents(tmp_path / "copy") == contents(of)
+
+
+def test_a_version_that_was_never_there_is_refused(
+    artifact: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "registry"
+    push(artifact, str(place))
+    with pytest.raises(RegistryError, match="no such version is kept"):
+        pull(f"{place}@kfac-0123456789ab", tmp_path / "copy")
 
 
 def test_an_edited_card_is_kept(artifact: Path, tmp_path: Path) -> None:

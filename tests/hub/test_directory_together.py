@@ -10,11 +10,12 @@ import pytest
 
 from kfac_artifacts.hub import pull
 from tests.hub.conftest import contents, write_artifact
+from tests.running import Process, finish
 
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).parents[2]
-KINDS, READERS = 5, 3
+KINDS, READERS, FIRST = 5, 3, 20
 
 TOGETHER = """
 import errno, json, os, sys, time, traceback
@@ -102,5 +103,22 @@ def test_all_of_many_pushes_succeed_and_readers_see_one_of_them(
     assert all(one["good"] for one in said)
     place = tmp_path / "registry" / "b"
     assert str(contents(place)) in digests
-    assert [p.name for p in place.parent.iterdir()] == ["b"]  # no lock, no leftovers
+    # no lock, no leftovers: the versions that others took the place of, each whole
+    versions = [p for p in place.parent.iterdir() if p != place]
+    assert {p.name.partition("@kfac-")[0] for p in versions} == {"b"}
+    assert {str(contents(p)) for p in (place, *versions)} == digests.keys()
+    for number, version in enumerate(versions):
+        pull(str(version), tmp_path / f"version-{number}")
     pull(str(place), tmp_path / "last")
+
+
+def test_many_first_pushes_at_once_succeed(tmp_path: Path) -> None:
+    """The folders above the place are not there either."""
+    kinds = [write_artifact(tmp_path / f"kind-{i}", seed=i) for i in range(KINDS)]
+    place = tmp_path / "registry" / "org" / "b"
+    code = "import sys; from kfac_artifacts.hub import push; push(*sys.argv[1:])"
+    ran = [
+        Process(["-c", code, str(kinds[i % KINDS]), str(place)]) for i in range(FIRST)
+    ]
+    assert [(status, said) for status, _, said in finish(ran) if status] == []
+    assert str(contents(place)) in {str(contents(kind)) for kind in kinds}

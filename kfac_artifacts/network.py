@@ -203,6 +203,23 @@ class Network:
         with self._evaluating():
             return functional_call(wrapped, replaced, (self.to_device(batch),))
 
+    def moved(self, tau: Mapping[str, Tensor], batch: Batch) -> Float[Tensor, "n c"]:
+        """Evaluate ``f(x, θ0 + τ)``, with gradients for τ alone.
+
+        Args:
+            tau: Changes by parameter name; parameters without one stand still.
+            batch: N examples.
+
+        Returns:
+            The output, in the number type of the network.
+        """
+        # Everything is detached, so that no gradient is kept for what stands still.
+        values = {name: value.detach() for name, value in self.parameters().items()}
+        for name, change in tau.items():
+            # the sum is of the wider type: what is small beside a half must not be lost
+            values[name] = (values[name] + change).to(values[name].dtype)
+        return self.functional_call(values, batch)
+
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         """Switch dropout off for a while, then restore the mode of every part."""

@@ -74,16 +74,12 @@ class Moved:
             yield self._plain(batch, alone) - before
 
     def _plain(self, batch: Batch, factors: Factors) -> Tensor:
-        values = self.network.parameters()
-        moved: dict[str, Tensor] = {}
+        total: dict[str, Tensor] = {}
         for alpha, tau in zip(factors, self.vectors, strict=True):
             for name, change in tau.items() if alpha else ():
-                # promoted: what is small beside a weight in half must not be lost
-                dtype = torch.promote_types(values[name].dtype, change.dtype)
-                value = moved.get(name, values[name].to(dtype))
-                moved[name] = value + alpha * change
-        rounded = {name: value.to(values[name].dtype) for name, value in moved.items()}
-        return self.network.functional_call(rounded, batch)
+                scaled = alpha * change
+                total[name] = total[name] + scaled if name in total else scaled
+        return self.network.moved(total, batch)
 
 
 @torch.no_grad()

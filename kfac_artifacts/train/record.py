@@ -13,7 +13,6 @@ from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import Batch, Network
 from kfac_artifacts.train.penalties import Penalty
 from kfac_artifacts.train.regimes import Regime
-from kfac_artifacts.train.regimes.ordinary import moved
 from kfac_artifacts.train.settings import TrainSettings
 from kfac_artifacts.train.task import TrainingTask
 
@@ -51,7 +50,7 @@ def measure(task: TrainingTask, regime: Regime) -> dict[str, Json]:
         chosen = range(start, min(start + MEASURED_AT_ONCE, count))
         expected, batch = targets[list(chosen)], task.held_out.batch(chosen)
         with torch.no_grad():
-            outputs = {"plain": moved(network, tau, batch)}
+            outputs = {"plain": network.moved(tau, batch)}
             if "linear" in right:
                 outputs |= _linear(network, tau, batch, needed=regime.mode == "linear")
             else:

@@ -25,7 +25,7 @@ from kfac_artifacts.network import Batch, Network
 from kfac_artifacts.seeding import seeded
 from kfac_artifacts.train.regimes.base import Regime, TaskLoss
 from kfac_artifacts.train.regimes.linearised import Linearised
-from kfac_artifacts.train.regimes.ordinary import Ordinary, moved
+from kfac_artifacts.train.regimes.ordinary import Ordinary
 from kfac_artifacts.train.task import Learning
 
 
@@ -80,7 +80,7 @@ class Delta(Regime):
 
     @override
     def forward(self, batch: Batch) -> Float[Tensor, "n c"]:
-        return moved(self.network, self._along(self.student.tau()), batch)
+        return self.network.moved(self._along(self.student.tau()), batch)
 
     @override
     def loss_beside(

@@ -14,7 +14,6 @@ from kfac_artifacts.network import Batch, Network
 from kfac_artifacts.seeding import seeded
 from kfac_artifacts.train.regimes.base import Regime
 from kfac_artifacts.train.regimes.matrices import matrices_of
-from kfac_artifacts.train.regimes.ordinary import moved
 from kfac_artifacts.train.task import Learning
 
 
@@ -73,7 +72,7 @@ class Lora(Regime):
 
     @override
     def forward(self, batch: Batch) -> Float[Tensor, "n c"]:
-        return moved(self.network, self.tau(), batch)
+        return self.network.moved(self.tau(), batch)
 
     @override
     def tau(self) -> dict[str, Tensor]:

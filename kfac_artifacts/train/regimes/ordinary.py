@@ -31,7 +31,7 @@ class Ordinary(Regime):
 
     @override
     def forward(self, batch: Batch) -> Float[Tensor, "n c"]:
-        return moved(self.network, self.tau(), batch)
+        return self.network.moved(self.tau(), batch)
 
     @override
     def tau(self) -> dict[str, Tensor]:
@@ -73,17 +73,6 @@ class Attention(Ordinary):
 def is_attention(name: str) -> bool:
     """Whether the path of a parameter's module names attention."""
     return any(ATTENTION.search(part) for part in name.split(".")[:-1])
-
-
-def moved(
-    network: Network, tau: dict[str, Tensor], batch: Batch
-) -> Float[Tensor, "n c"]:
-    """Evaluate ``f(x, θ0 + τ)`` in the number type of the network."""
-    # Everything is detached, so that no gradient is kept for what stands still.
-    values = {name: value.detach() for name, value in network.parameters().items()}
-    for name, change in tau.items():
-        values[name] = (values[name] + change).to(values[name].dtype)
-    return network.functional_call(values, batch)
 
 
 def zeros(network: Network, names: Sequence[str]) -> list[Tensor]:

@@ -1,7 +1,8 @@
 """The drift penalty of a task vector under an artifact (TAK, Eq. 6 and 7)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -26,17 +27,25 @@ class _QuadraticForm(torch.autograd.Function):
     def forward(
         ctx: Any, W: Tensor, block: Block, factors: Mapping[str, Factor]
     ) -> Tensor:
-        exact = W.detach().to(factors[block.factors[-1]].dtype)  # as the factors are
-        M = block.product(exact, factors).contiguous()  # as gradients are
+        value, M = _form(W, block, factors)
         ctx.save_for_backward(M)
         ctx.dtype = W.dtype
-        return torch.dot(exact.to(M.dtype).flatten(), M.flatten())
+        return value
 
     @staticmethod
     @override
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (M,) = ctx.saved_tensors
         return (M * (2 * grads[0])).to(ctx.dtype), None, None
+
+
+def _form(
+    W: Tensor, block: Block, factors: Mapping[str, Factor]
+) -> tuple[Tensor, Tensor]:
+    """``⟨W, M⟩`` and M, in the number type of the factors."""
+    exact = W.detach().to(factors[block.factors[-1]].dtype)
+    M = block.product(exact, factors).contiguous()  # as gradients are
+    return torch.dot(exact.to(M.dtype).flatten(), M.flatten()), M
 
 
 class KfacPenalty:
@@ -141,35 +150,100 @@ class KfacPenalty:
             MismatchError: If ``tau`` has no block, or a part of one.
             FactorError: If the value is not finite; the block is named.
         """
-        terms, names = [], []
+        forms: dict[str, Tensor] = {}
+        for name, block in self._seen(tau):
+            form = _QuadraticForm.apply(  # type: ignore[no-untyped-call]
+                block.gather(tau), block, self.factors
+            )
+            forms[name] = self.multipliers[name] * form
+        return _total(forms)
+
+    def backward(
+        self, tau: Mapping[str, Tensor], weight: float = 1.0
+    ) -> Float[Tensor, ""]:
+        """Add the gradient of ``weight`` times the penalty to those of the parameters.
+
+        As ``(weight * penalty(tau)).backward()`` does, in less time and memory: block
+        by block, and a product is added to the gradient as it is, ``2 B W A`` being
+        the derivative of ``⟨W, B W A⟩``. Best called behind the backward pass of the
+        loss, which has let go of the activations.
+
+        Args:
+            tau: As of a call; what it is computed from gets gradients.
+            weight: Factor λ of the penalty.
+
+        Returns:
+            The penalty, without the weight and without a graph.
+
+        Raises:
+            MismatchError: As of a call.
+            FactorError: As of a call; gradients are of no use then.
+        """
+        forms: dict[str, Tensor] = {}
+        with leaves(tau) as held:
+            for name, block in self._seen(held):
+                W = block.gather(held)
+                c = self.multipliers[name]
+                form, M = _form(W, block, self.factors)
+                forms[name] = c * form
+                if W.requires_grad:
+                    W.backward(M.mul_(2 * weight * c).to(W.dtype))
+        return _total(forms)
+
+    def _seen(self, tau: Mapping[str, Tensor]) -> Iterator[tuple[str, Block]]:
+        """The blocks of which the task vector has all parameters, if any."""
+        found = False
         for name, block in self.blocks.items():
             missing = [p for p in block.parameters if p not in tau]
             if not missing:
-                form = _QuadraticForm.apply(  # type: ignore[no-untyped-call]
-                    block.gather(tau), block, self.factors
-                )
-                terms.append(self.multipliers[name] * form)
-                names.append(name)
+                found = True
+                yield name, block
             elif len(missing) < len(block.parameters):
                 raise MismatchError(
                     f"the task vector lacks {missing[0]}, but has the rest of {name}; "
                     "train both or neither"
                 )
-        if not terms:
+        if not found:
             raise MismatchError(
                 "the task vector has none of the parameters that the curvature covers; "
                 f"those are, for example, {', '.join(self.parameters[:3])}"
             )
-        total = torch.stack(terms).sum()
-        if not bool(total.detach().isfinite()):
-            raise FactorError(_not_finite(names, terms))
-        return total
 
 
-def _not_finite(names: Sequence[str], terms: Sequence[Tensor]) -> str:
+@contextmanager
+def leaves(tau: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Let gradients be gathered on a task vector before they go on to what made it.
+
+    Args:
+        tau: Task vector by parameter name, with or without a graph behind it.
+
+    Yields:
+        The same numbers as leaves; behind the block, what they have as gradients is
+        pulled back through the graph, once.
+    """
+    held = {n: t if t.is_leaf else t.detach().requires_grad_() for n, t in tau.items()}
+    yield held
+    made = [
+        n for n, leaf in held.items() if not tau[n].is_leaf and leaf.grad is not None
+    ]
+    if made:
+        torch.autograd.backward([tau[n] for n in made], [held[n].grad for n in made])
+
+
+def _total(forms: Mapping[str, Tensor]) -> Tensor:
+    """The sum of the blocks' penalties."""
+    total = torch.stack(list(forms.values())).sum()
+    if not bool(total.detach().isfinite()):
+        raise FactorError(_not_finite(forms))
+    return total
+
+
+def _not_finite(forms: Mapping[str, Tensor]) -> str:
     """Say which block makes a penalty that is not finite."""
-    values = {n: float(term.detach()) for n, term in zip(names, terms, strict=True)}
-    name = next((n for n, v in values.items() if not math.isfinite(v)), names[0])
+    values = {name: float(form.detach()) for name, form in forms.items()}
+    name = next(
+        (n for n, v in values.items() if not math.isfinite(v)), next(iter(values))
+    )
     return (
         f"training diverged: the penalty of {name} is {values[name]}, because the task "
         "vector is not finite or very large there; take a lower learning rate"

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -196,7 +196,8 @@ def _step(run: Run) -> None:
     parts = [share[i :: settings.accumulate] for i in range(settings.accumulate)]
     with accelerator.no_sync(run.model):
         done = [_go_back(run, part, len(batch)) for part in parts[:-1]]
-    done.append(_go_back(run, parts[-1], len(batch), last=True))
+    done.append(_go_back(run, parts[-1], len(batch)))
+    _hold_back(run)
     run.optimizer.step()
     both = torch.stack(done).sum(0)
     mean = (accelerator.reduce(both, "sum") / len(batch)).tolist()
@@ -205,8 +206,8 @@ def _step(run: Run) -> None:
     run.step += 1
 
 
-def _go_back(run: Run, part: list[int], size: int, *, last: bool = False) -> Tensor:
-    """Add the gradient of a part of a batch; with the last one that of the penalty.
+def _go_back(run: Run, part: list[int], size: int) -> Tensor:
+    """Add the gradient of a part of a batch.
 
     Returns:
         The sum of the task loss, and how many answers were right.
@@ -223,29 +224,29 @@ def _go_back(run: Run, part: list[int], size: int, *, last: bool = False) -> Ten
     lowered = summed if beside is None else summed + beside
     # gradients are averaged over processes, so that this is the mean over the batch
     loss = lowered * run.accelerator.num_processes / size
-    if last:
-        loss = loss + _penalty(run)
     run.accelerator.backward(loss)
     logits = run.task.head.logits(output.detach())
     correct = (logits.argmax(-1) == targets).sum()
     return torch.stack([summed.detach().double(), correct.double()])
 
 
-def _penalty(run: Run) -> Tensor | float:
-    """What this step adds to the loss, once."""
+def _hold_back(run: Run) -> None:
+    """Add the gradient of the penalty, once in a step.
+
+    Activations are gone by now. All processes add the same, so none has to be told.
+
+    Raises:
+        SettingsError: If the penalty is not finite.
+    """
     factor = run.settings.penalty.factor(run.step)
     if run.penalty is None or not factor > 0:
-        return 0.0
+        return
     run.penalty.begin(run.step)
-    values = [_value(run.penalty, tau) for tau in run.regime.held_back()]
-    return factor * torch.stack(values).sum()
-
-
-def _value(penalty: Penalty, tau: Mapping[str, Tensor]) -> Tensor:
-    try:
-        return penalty(tau)
-    except FactorError as error:  # the factors were found good before
-        raise SettingsError(str(error)) from error
+    for tau in run.regime.held_back():
+        try:
+            run.penalty.backward(tau, factor)
+        except FactorError as error:  # the factors were found good before
+            raise SettingsError(str(error)) from error
 
 
 def _check_finite(loss: float, step: int) -> None:

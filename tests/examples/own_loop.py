@@ -53,9 +53,10 @@ def _train(
     f = kfac.linearize(network, penalty.parameters)  # a module; its parameters are τ
     optimizer = torch.optim.AdamW(f.parameters(), lr=RATE, weight_decay=0.0)
     for _ in range(STEPS):
-        loss = (f({"x": x}) - y).pow(2).mean() + weight * penalty(f.tau())
+        loss = (f({"x": x}) - y).pow(2).mean()
         optimizer.zero_grad()
         loss.backward()
+        penalty.backward(f.tau(), weight)  # adds its gradient
         optimizer.step()
     return {name: value.detach() for name, value in f.tau().items()}
 

@@ -211,9 +211,10 @@ class Block(ABC):
         total: Matrix | None = None  # one term is usual, and costs no sum
         for *inputs, output in self.products(factors, {}):  # who needs shapes overrides
             self.require_shape(W, (output.dim, math.prod(A.dim for A in inputs)))
-            M = output.matmul(W)
+            M = W
             for A in inputs:
                 M = A.matmul(M.mT).mT
+            M = output.matmul(M)  # last, so that what is given has its rows in memory
             total = M if total is None else total + M
         return torch.zeros_like(W) if total is None else total
 

@@ -118,6 +118,18 @@ class Penalty(ABC):
             FactorError: If it is not finite.
         """
 
+    def backward(self, tau: Mapping[str, Tensor], weight: float) -> None:
+        """Add the gradient of ``weight`` times the penalty to those behind τ.
+
+        Args:
+            tau: Task vector by parameter name.
+            weight: Factor of the penalty in this step.
+
+        Raises:
+            FactorError: If the penalty is not finite.
+        """
+        (weight * self(tau)).backward()
+
     @abstractmethod
     def describe(self) -> dict[str, Json]:
         """What the settings of a task vector say of it."""

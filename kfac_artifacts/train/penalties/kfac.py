@@ -12,7 +12,7 @@ from kfac_artifacts.artifact import Artifact, Json, require_curvature_of
 from kfac_artifacts.errors import MismatchError, listed
 from kfac_artifacts.merge import merge
 from kfac_artifacts.network import Examples, Network
-from kfac_artifacts.penalty import KfacPenalty
+from kfac_artifacts.penalty import KfacPenalty, leaves
 from kfac_artifacts.train.doubts import doubts
 from kfac_artifacts.train.penalties.base import Others, Penalty, PenaltySettings
 
@@ -81,6 +81,10 @@ class KfacDrift(Penalty):
         return self._penalty({**self._still, **tau})
 
     @override
+    def backward(self, tau: Mapping[str, Tensor], weight: float) -> None:
+        self._penalty.backward({**self._still, **tau}, weight)
+
+    @override
     def describe(self) -> dict[str, Json]:
         return {"curvature": described(self.curvature)}
 
@@ -138,6 +142,12 @@ class KfacPerTask(Penalty):
     def __call__(self, tau: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         pairs = zip(self.shares, self.parts, strict=True)
         return torch.stack([share * part(tau) for share, part in pairs]).sum()
+
+    @override
+    def backward(self, tau: Mapping[str, Tensor], weight: float) -> None:
+        with leaves(tau) as held:
+            for share, part in zip(self.shares, self.parts, strict=True):
+                part.backward(held, weight * share)
 
     @override
     def describe(self) -> dict[str, Json]:

@@ -17,13 +17,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from suite_data import write_images, write_texts
 
-from kfac_artifacts.progress import Progress
 from kfac_artifacts.suite import (
     Suite,
     SuiteResults,

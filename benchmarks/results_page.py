@@ -1,0 +1,320 @@
+"""Write RESULTS.md: every table and figure of the paper, its numbers, and ours.
+
+The paper's are in ``paper.toml``. Ours are read from ``results/``, where the benchmarks
+put what they measured; what is not there is said to be open, with what it takes.
+"""
+
+import json
+import tomllib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGE = HERE / "RESULTS.md"
+SUITES = {"text": "texts", "vision": "images"}
+MODES = {"linear": "linearised", "plain": "as an ordinary model"}
+HEAD = """# The paper's tables and figures, and ours
+
+Written by `python benchmarks/results_page.py` from what the benchmarks measured
+(`benchmarks/results/`). The paper has CLIP on eight sets of images and T5 on six of
+texts; neither is in a package, so ours are smaller models and other data, and only
+orders and differences can be compared. Accuracies are percent, absolute / normalised
+(the mean over tasks of the ratio to the task's own fine-tuned model), mean over the
+seeds; rates and λ were chosen on validation data with the first seed. `-` stands where
+nothing was measured.
+"""
+
+
+class Measured:
+    """What the benchmarks have left, and how it is written in a cell."""
+
+    def __init__(self, folder: Path = HERE / "results") -> None:
+        self._folder = folder
+
+    def read(self, name: str) -> Any:
+        """Read a file of results; None if there is none."""
+        path = self._folder / f"{name}.json"
+        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+    def suites(self) -> dict[str, Any]:
+        """The suites that were run, by what their data are."""
+        found = {SUITES[n]: self.read(f"suite-{n}") for n in SUITES}
+        return {name: suite for name, suite in found.items() if suite}
+
+    def addition(self) -> str:
+        """Every arm's sum at α = 1."""
+        return self._arms(chosen=False)
+
+    def addition_best(self) -> str:
+        """Every arm's sum at the α that is best on validation data."""
+        return self._arms(chosen=True)
+
+    def by_task(self) -> str:
+        """Accuracies of the merged model task by task."""
+        return _joined(
+            (
+                f"{data}, {arm}",
+                ", ".join(f"{t} {_percent(s)}" for t, s in row["tasks"].items()),
+            )
+            for data, suite in self.suites().items()
+            for arm in ("linear", "kfac")
+            if (row := _row(suite, arm))
+        )
+
+    def per_task(self) -> str:
+        """The naive penalty beside the merged one."""
+        return self._some("kfac per task", "kfac")
+
+    def delta(self) -> str:
+        """DELTA beside TAK."""
+        return self._some("delta", "kfac")
+
+    def orthoreg(self) -> str:
+        """OrthoReg beside nothing."""
+        return self._some("linear, orthoreg", "linear")
+
+    def universal(self) -> str:
+        """One reference's curvature beside the tasks' own."""
+        return self._some("kfac, universal", "kfac", needs="kfac, universal")
+
+    def mergers_linear(self) -> str:
+        """Ways to merge linearised task vectors, at α = 1."""
+        return self._mergers("linear", chosen=False)
+
+    def mergers_ordinary(self) -> str:
+        """Ways to merge ordinary task vectors, at the best α."""
+        return self._mergers("ordinary", chosen=True)
+
+    def mergers_data_free(self) -> str:
+        """ACTMat, and RegMean with the A that is stored."""
+        return self._mergers("ordinary", chosen=True, only=("sum", "actmat", "regmean"))
+
+    def weights(self) -> str:
+        """Accuracy on validation data by rate and λ."""
+        return _joined(
+            (
+                data,
+                ", ".join(
+                    f"rate {t['rate']:g}, λ {t['weight']:g}: {100 * t['accuracy']:.1f}"
+                    for t in suite["searches"].get("kfac", [])
+                ),
+            )
+            for data, suite in self.suites().items()
+        )
+
+    def beside_tau_jp(self) -> str:
+        """Points that TAK has over what uses the others' data."""
+        return _joined(
+            (data, f"{100 * (_mean(suite, 'kfac') - _mean(suite, 'tau-jp')):+.1f}")
+            for data, suite in self.suites().items()
+            if _row(suite, "kfac") and _row(suite, "tau-jp")
+        )
+
+    def negation(self) -> str:
+        """Target and control after subtraction, with the control's name."""
+
+        def cell(found: Any) -> str:
+            about = found["negation"]
+            return f"{100 * about['target']:.1f}/{100 * about['control_left']:.1f}"
+
+        return self._protocol(cell, before=True)
+
+    def union(self) -> str:
+        """Accuracy among all classes."""
+        return self._protocol(lambda found: f"{100 * found['union']['accuracy']:.1f}")
+
+    def disentanglement(self) -> str:
+        """Mean of ξ over pairs and factors."""
+        return self._protocol(lambda found: f"{found['disentanglement']['mean']:.3f}")
+
+    def localisation(self) -> str:
+        """Mean AUROC over the tasks."""
+        return self._protocol(lambda found: f"{found['localisation']['mean']:.3f}")
+
+    def merging(self) -> str:
+        """The exact error of merging, and how far the bound is above it."""
+        found = {SUITES[n]: self.read(f"protocols-{n}") for n in SUITES}
+        return _joined(
+            (
+                data,
+                f"relative error, median over blocks {about['error']['median']:.2f}, "
+                f"most {about['error']['most']:.2f}; bound / error, median "
+                f"{about['bound_over_error']['median']:.2f}",
+            )
+            for data, each in found.items()
+            if each and (about := each["merging"])
+        )
+
+    def compression(self) -> str:
+        """Accuracy and bytes by recipe, linearised."""
+        found = self.read("compression-seeds")
+        return _joined(
+            (
+                arm["recipe"],
+                _megabytes(arm) + f"{arm['accuracy']['linear']['mean']:.1f}",
+            )
+            for arm in (found or {"arms": []})["arms"]
+        )
+
+    def step(self) -> str:
+        """Ratios of a training step."""
+        found = self.read("training")
+        names = (
+            "linearised_vs_ordinary",
+            "penalty_time_overhead",
+            "penalty_memory_overhead",
+        )
+        return _joined((n.replace("_", " "), f"{found[n]:.2f}") for n in names if found)
+
+    def _arms(self, *, chosen: bool) -> str:
+        return _joined(
+            (
+                f"{data}: pretrained {100 * suite['pretrained']:.1f}",
+                ", ".join(
+                    f"{arm['name']} {_cell(row)}"
+                    for arm in suite["suite"]["arms"]
+                    if (row := _row(suite, arm["name"], chosen=chosen))
+                ),
+            )
+            for data, suite in self.suites().items()
+        )
+
+    def _some(self, *arms: str, needs: str | None = None) -> str:
+        return _joined(
+            (data, ", ".join(f"{arm} {_cell(row)}" for arm, row in rows))
+            for data, suite in self.suites().items()
+            if (rows := [(a, row) for a in arms if (row := _row(suite, a))])
+            and (needs or arms[0]) in dict(rows)
+        )
+
+    def _mergers(
+        self, arm: str, *, chosen: bool, only: tuple[str, ...] | None = None
+    ) -> str:
+        def rows(suite: Any) -> Iterable[Any]:
+            mode = _mode(suite, arm)
+            return (
+                row
+                for row in suite["rows"]
+                if (row["arm"], row["mode"], row["chosen"]) == (arm, mode, chosen)
+                and (only is None or row["merging"] in only)
+            )
+
+        return _joined(
+            (data, cells)
+            for data, suite in self.suites().items()
+            if (cells := ", ".join(f"{r['merging']} {_cell(r)}" for r in rows(suite)))
+        )
+
+    def _protocol(self, cell: Callable[[Any], str], *, before: bool = False) -> str:
+        found = {SUITES[n]: self.read(f"protocols-{n}") for n in SUITES}
+        return _joined(
+            (
+                data,
+                _before(each) * before
+                + ", ".join(
+                    f"{name} {cell(arm)}" for name, arm in each["arms"].items()
+                ),
+            )
+            for data, each in found.items()
+            if each
+        )
+
+
+def _before(found: Any) -> str:
+    """What the control is, and target and control before anything is subtracted."""
+    about = next(iter(found["arms"].values()))["negation"]
+    target, control = 100 * about["pretrained"], 100 * about["control_pretrained"]
+    return f"control {found['control']}, pretrained {target:.1f}/{control:.1f}, "
+
+
+def _megabytes(arm: Any) -> str:
+    return f"{arm['bytes'] / 1e6:.2f} MB, " if arm.get("bytes") else ""
+
+
+def _row(suite: Any, arm: str, *, chosen: bool = False) -> Any:
+    """The sum of an arm, in the mode that it was trained for."""
+    wanted = (arm, "sum", _mode(suite, arm), chosen)
+    keys = ("arm", "merging", "mode", "chosen")
+    return next((r for r in suite["rows"] if tuple(r[k] for k in keys) == wanted), None)
+
+
+def _mode(suite: Any, arm: str) -> str:
+    arms = {each["name"]: each["regime"] for each in suite["suite"]["arms"]}
+    return "linear" if arms.get(arm) == "linearised" else "plain"
+
+
+def _mean(suite: Any, arm: str) -> float:
+    return float(_row(suite, arm)["scores"]["absolute"]["mean"])
+
+
+def _cell(row: Any) -> str:
+    scores = row["scores"]
+    return f"{_percent(scores['absolute'])}/{100 * scores['normalised']['mean']:.1f}"
+
+
+def _percent(spread: Any) -> str:
+    mean, deviation = spread["mean"], spread["deviation"]
+    more = "" if deviation is None else f" ± {100 * deviation:.1f}"
+    return f"{100 * mean:.1f}{more}"
+
+
+def _joined(parts: Iterable[tuple[str, str]]) -> str:
+    return "; ".join(f"{name}: {cell}" for name, cell in parts if cell)
+
+
+def page(measured: Measured) -> str:
+    """Write the page.
+
+    Args:
+        measured: Our numbers.
+
+    Returns:
+        Markdown.
+    """
+    rows = tomllib.loads((HERE / "paper.toml").read_text("utf-8"))["rows"]
+    lines = [HEAD, "| | | the paper | ours |", "|---|---|---|---|"]
+    for row in rows:
+        found = getattr(measured, row["ours"])() if "ours" in row else ""
+        ours = found or f"- {row.get('why', '')}".strip()
+        about = f"{row['where']}: {row['what']}"
+        lines.append(f"| {row['id']} | {about} | {row['paper']} | {ours} |")
+    for name, data in SUITES.items():
+        suite = measured.read(f"suite-{name}")
+        if suite:
+            lines += ["", f"## All arms on {data}", "", *_about(name, suite)]
+    return "\n".join(lines) + "\n"
+
+
+def _about(name: str, suite: Any) -> list[str]:
+    """The whole table of a suite, with how it was made."""
+    declared = suite["suite"]
+    versions = ", ".join(f"{k} {v}" for k, v in suite["versions"].items())
+    lines = [
+        f"`python benchmarks/suite.py {name}`: {declared['name']}, "
+        f"{len(declared['tasks'])} tasks, seeds {declared['seeds']}, "
+        f"{declared['training']}; {versions}; {suite['seconds'] / 60:.0f} minutes.",
+        "",
+        "| arm | rate, λ | linearised, α = 1 | best α | as an ordinary model, α = 1 "
+        "| best α |",
+        "|---|---|---|---|---|---|",
+    ]
+    for arm in declared["arms"]:
+        rows = [r for r in suite["rows"] if r["arm"] == arm["name"]]
+        for merging in dict.fromkeys(row["merging"] for row in rows):
+            own = {(r["mode"], r["chosen"]): r for r in rows if r["merging"] == merging}
+            cells = [
+                _cell(row) if (row := own.get((mode, chosen))) else "-"
+                for mode in MODES
+                for chosen in (False, True)
+            ]
+            weight = "" if rows[0]["weight"] is None else f", {rows[0]['weight']:g}"
+            label = arm["name"] + ("" if merging == "sum" else f", {merging}")
+            lines.append(
+                f"| {label} | {rows[0]['rate']:g}{weight} | {' | '.join(cells)} |"
+            )
+    return lines
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(Measured()), "utf-8")

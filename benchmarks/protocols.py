@@ -26,9 +26,7 @@ from kfac_artifacts.evaluate import (
 )
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.merge import merge_errors
-from kfac_artifacts.suite import Suite, read_suite
-from kfac_artifacts.suite.session import Choice, Session
-from kfac_artifacts.suite.store import Store
+from kfac_artifacts.suite import Choice, Session, Store, Suite, read_suite
 from kfac_artifacts.task_vector import TaskVector
 from suite import HERE, PREPARED, WORK
 

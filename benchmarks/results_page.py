@@ -7,6 +7,7 @@ put what they measured; what is not there is said to be open, with what it takes
 import json
 import tomllib
 from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,14 @@ def _joined(parts: Iterable[tuple[str, str]]) -> str:
     return "; ".join(f"{name}: {cell}" for name, cell in parts if cell)
 
 
+def rows() -> list[dict[str, str]]:
+    """The tables and figures of the paper."""
+    found: list[dict[str, str]] = tomllib.loads(
+        (HERE / "paper.toml").read_text("utf-8")
+    )["rows"]
+    return found
+
+
 def page(measured: Measured) -> str:
     """Write the page.
 
@@ -272,9 +281,8 @@ def page(measured: Measured) -> str:
     Returns:
         Markdown.
     """
-    rows = tomllib.loads((HERE / "paper.toml").read_text("utf-8"))["rows"]
     lines = [HEAD, "| | | the paper | ours |", "|---|---|---|---|"]
-    for row in rows:
+    for row in rows():
         found = getattr(measured, row["ours"])() if "ours" in row else ""
         ours = found or f"- {row.get('why', '')}".strip()
         about = f"{row['where']}: {row['what']}"
@@ -300,18 +308,15 @@ def _about(name: str, suite: Any) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for arm in declared["arms"]:
-        rows = [r for r in suite["rows"] if r["arm"] == arm["name"]]
-        for merging in dict.fromkeys(row["merging"] for row in rows):
-            own = {(r["mode"], r["chosen"]): r for r in rows if r["merging"] == merging}
-            cells = [
-                _cell(row) if (row := own.get((mode, chosen))) else "-"
-                for mode in MODES
-                for chosen in (False, True)
-            ]
-            weight = "" if rows[0]["weight"] is None else f", {rows[0]['weight']:g}"
+        found = [r for r in suite["rows"] if r["arm"] == arm["name"]]
+        for merging in dict.fromkeys(row["merging"] for row in found):
+            own = [row for row in found if row["merging"] == merging]
+            cells = {(row["mode"], row["chosen"]): _cell(row) for row in own}
+            every = [cells.get(key, "-") for key in product(MODES, (False, True))]
+            weight = "" if own[0]["weight"] is None else f", {own[0]['weight']:g}"
             label = arm["name"] + ("" if merging == "sum" else f", {merging}")
             lines.append(
-                f"| {label} | {rows[0]['rate']:g}{weight} | {' | '.join(cells)} |"
+                f"| {label} | {own[0]['rate']:g}{weight} | {' | '.join(every)} |"
             )
     return lines
 

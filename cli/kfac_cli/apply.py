@@ -50,6 +50,9 @@ def command(
     is said which. A negative factor makes the model forget a task. Whatever the method,
     a task vector is multiplied by its factor first.
 
+    Of a model of your own, module:function, the weights of its module are written, as
+    `safetensors.torch.load_model` reads them.
+
     The heads of the task vectors are put beside the model, each in heads/NAME, so that
     `kfac predict` can classify with them; other libraries do not see them.
 

@@ -141,7 +141,8 @@ def command(
 
     No weights are read: MODEL is a Hub id or a directory, and a config.json is enough,
     of a model of any size. Shapes, and who shares an input, are found by a pass without
-    numbers. That a parameter is covered is proved only by `compute`.
+    numbers. That a parameter is covered is proved only by `compute`. A model of your
+    own, module:function, is loaded, and takes --tokens or --image-size.
 
     \b
     Example:

@@ -13,6 +13,7 @@ from torch import Tensor
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.format import dump_json
 from kfac_artifacts.places import check_free, new_directory
+from kfac_artifacts.sources.applying_own import write_own
 from kfac_artifacts.sources.checkpoint import (
     MARKER,
     Belongings,
@@ -31,6 +32,7 @@ from kfac_artifacts.sources.models import (
     number_type_of,
     read_config,
 )
+from kfac_artifacts.sources.own_models import is_function
 from kfac_artifacts.sources.shipped_heads import (
     HEAD_FILES,
     head_names,
@@ -102,7 +104,9 @@ def apply(
     Memory is that of the task vectors and of a few copies of the largest tensor.
 
     Args:
-        model: A directory in the layout of ``transformers``, or a Hub id.
+        model: A directory in the layout of ``transformers``, or a Hub id; or a function
+            of your own, ``module:function``, which is run: the weights of its module
+            are written to ``model.safetensors``.
         vectors: Task vectors of that model.
         path: The directory to write.
         alphas: Factor of each task vector; None for 1.
@@ -127,6 +131,10 @@ def apply(
     number_type = None if dtype is None else number_type_of(dtype)
     target = Path(path)
     check_free(target, replace=replace, inputs=[model])
+    if is_function(model):
+        return _apply_to_own(
+            str(model), merging, target, number_type, called, replace=replace
+        )
     location = locate(str(model), FILES)
     read_config(location)  # refuses what is no model
     folder = location.encoder
@@ -145,7 +153,7 @@ def apply(
         lost = _add(changes, places, checkpoint, copy)
         heads = ship_heads(location.directory, directory, called, vectors)
         files = _files(directory)
-        marker = _marker(location, merging, files)
+        marker = _marker(location.id, location.revision, merging, files)
         (directory / MARKER).write_bytes(dump_json(marker))
     changed = sorted({n for place in places.values() for n in place.names})
     dtypes = {str(copy.dtype(name)).removeprefix("torch.") for name in changed}
@@ -157,6 +165,34 @@ def apply(
         lost,
         tuple(files),
         _left_out(location, kept),
+        merging.averaged,
+        tuple(heads),
+    )
+
+
+def _apply_to_own(
+    model: str,
+    merging: Merging,
+    target: Path,
+    number_type: torch.dtype | None,
+    called: Sequence[str],
+    *,
+    replace: bool,
+) -> Applied:
+    with new_directory(target, replace=replace) as directory:
+        done = write_own(model, merging, directory, number_type)
+        heads = ship_heads(None, directory, called, merging.vectors)
+        files = _files(directory)
+        marker = _marker(done.id, done.revision, merging, files)
+        (directory / MARKER).write_bytes(dump_json(marker))
+    return Applied(
+        target,
+        tuple(sorted(merging.names)),
+        done.tensors,
+        done.dtypes,
+        done.lost,
+        tuple(files),
+        {},
         merging.averaged,
         tuple(heads),
     )
@@ -230,13 +266,13 @@ def _files(directory: Path) -> list[str]:
 
 
 def _marker(
-    location: Location, merging: Merging, files: Sequence[str]
+    base: str, revision: str | None, merging: Merging, files: Sequence[str]
 ) -> dict[str, Any]:
     """Say of what the model was made; it tells as well that this tool wrote it."""
     return {
         "format": "kfac-applied-model",
         "version": 1,
-        "base": {"id": location.id, "revision": location.revision},
+        "base": {"id": base, "revision": revision},
         **merging.describe(),
         "vectors": [
             {"sha256": vector.sha256, "alpha": alpha}

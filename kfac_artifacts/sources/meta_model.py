@@ -16,11 +16,13 @@ from kfac_artifacts.network import Network
 from kfac_artifacts.sources.architectures import config_options, model_class
 from kfac_artifacts.sources.models import (
     Location,
+    load_network,
     locate,
     number_type_of,
     read_config,
 )
 from kfac_artifacts.sources.output_maps import inputs, output_map as find_output_map
+from kfac_artifacts.sources.own_models import OwnNetwork, blank_batch, is_function
 from kfac_artifacts.sources.positions import check_length, positions_of
 from kfac_artifacts.sources.silence_libraries import quiet
 from kfac_artifacts.sources.untrusted_config import no_kernels
@@ -48,18 +50,22 @@ def load_skeleton(
 
     Args:
         model: A directory with a ``config.json``, or a Hub id with or without
-            ``@revision``.
+            ``@revision``; or a function of your own, ``module:function``, whose network
+            is loaded as it is.
         output_map: Name of the output map; None for the usual one of the model.
         dtype: What would be computed in.
 
     Returns:
-        The network, on the meta device and in evaluation mode.
+        The network, in evaluation mode, and on the meta device unless a function of
+        yours gave it.
 
     Raises:
         SourceError: If there is no such model, its architecture is unknown, nothing can
             be built from its configuration, or the output map does not fit.
     """
     number_type = number_type_of(dtype)
+    if is_function(model):  # whose tensors are where it wants them
+        return load_network(model, output_map=output_map, device="cpu", dtype=dtype)
     location = locate(model, CONFIGS)
     module = build_module(location).to(number_type).eval()
     chosen = find_output_map(module, output_map)
@@ -82,12 +88,16 @@ def blank_examples(
         image_size: Height and width of images; None for what the configuration says.
 
     Returns:
-        The model's keyword arguments, on the meta device.
+        The model's keyword arguments, on the meta device; or what the user's own
+        function encodes.
 
     Raises:
         SourceError: If the model takes neither texts nor images, or takes no texts of
-            this length, or the size of its images is not known.
+            this length, or the size of its images is not known; or as of
+            ``own_models.blank_batch``.
     """
+    if isinstance(network, OwnNetwork):
+        return blank_batch(network, count, tokens=tokens, image_size=image_size)
     argument = inputs(network.module, network.output_map.info.name)
     if argument == "input_ids":
         shape: tuple[int, ...] = (count, _length(network, tokens))

@@ -139,9 +139,7 @@ def locate(model: str, files: Sequence[str] = DOWNLOADED) -> Location:
     check_model(model)
     refuse_function(
         model,
-        "what was asked needs a checkpoint of transformers; in Python, "
-        "TaskVector.apply moves the network that it gives, and "
-        "safetensors.torch.save_model writes its module",
+        "what was asked needs a checkpoint of transformers",
     )
     directory = Path(model).expanduser()
     if directory.is_dir():

@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 from kfac_artifacts.artifact import Json
@@ -142,6 +143,39 @@ def load_own(model: str, *, model_id: str | None = None) -> OwnNetwork:
         encoder,
         model,
     )
+
+
+def blank_batch(
+    network: OwnNetwork, count: int, *, tokens: int | None, image_size: int | None
+) -> dict[str, Tensor]:
+    """Encode examples without content as the user's function does.
+
+    Args:
+        network: What the function gave.
+        count: Number of examples.
+        tokens: Texts of so many words of one letter; None for no texts.
+        image_size: Black images of so many pixels a side; None for no images.
+
+    Returns:
+        The batch.
+
+    Raises:
+        SourceError: If it gave no encoder, or not one of the two is said.
+    """
+    if network.encoder is None:
+        raise SourceError(
+            f"{network.function} gives no encoder to make a batch with; in Python, "
+            "kfac_artifacts.plan takes one"
+        )
+    if (tokens is None) == (image_size is None):
+        raise SourceError(
+            f"say how large an example of {network.function} is: the words of a text "
+            "(--tokens) or the pixels of an image's side (--image-size)"
+        )
+    if image_size is not None:
+        image = Image.new("RGB", (image_size, image_size))
+        return network.encoder([image.copy() for _ in range(count)])
+    return network.encoder([(" ".join(["a"] * (tokens or 0)),)] * count)
 
 
 @contextmanager

@@ -47,12 +47,16 @@ def head_names(
 
 
 def ship_heads(
-    source: Path, target: Path, names: Sequence[str], vectors: Sequence[TaskVector]
+    source: Path | None,
+    target: Path,
+    names: Sequence[str],
+    vectors: Sequence[TaskVector],
 ) -> list[str]:
     """Put the heads of task vectors beside a model, and those that it has already.
 
     Args:
-        source: The model that was added to; it may have heads.
+        source: The model that was added to; it may have heads. None if it is in no
+            directory.
         target: The new model; it has none yet.
         names: What the head of each task vector is called; a name that is taken gets a
             number.
@@ -62,7 +66,7 @@ def ship_heads(
         The names of all heads that were written.
     """
     written = []
-    for name, place in find_heads(source).items():
+    for name, place in (find_heads(source) if source else {}).items():
         head, output_map = load_head(place)
         save_head(target / HEADS_FOLDER / name, head, output_map)
         written.append(name)

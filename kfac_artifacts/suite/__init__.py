@@ -20,5 +20,7 @@ if TYPE_CHECKING:
         SuiteResults as SuiteResults,
     )
     from kfac_artifacts.suite.running import run_suite as run_suite
+    from kfac_artifacts.suite.session import Choice as Choice, Session as Session
+    from kfac_artifacts.suite.store import Store as Store
 
 export_lazily(__name__)

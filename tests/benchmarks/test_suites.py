@@ -81,3 +81,36 @@ def test_rows_of_arms_that_were_run_before_stay_and_those_run_again_are_replaced
     bench._keep(kept, other, tmp_path)
     rows = json.loads(kept.read_text())["rows"]
     assert [row["arm"] for row in rows] == ["kfac"]
+
+
+@pytest.fixture
+def results_page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("results_page")
+
+
+def test_the_page_of_results_is_what_was_measured(results_page: ModuleType) -> None:
+    page = results_page.page(results_page.Measured())
+    assert page == results_page.PAGE.read_text("utf-8")
+
+
+def test_every_row_says_what_the_paper_has_and_what_we_have_or_why_not(
+    results_page: ModuleType, tmp_path: Path
+) -> None:
+    suite, kept = read_suite(DECLARED[0]), tmp_path / "suite-text.json"
+    for row in results_page.rows():
+        assert row["paper"]
+        assert hasattr(results_page.Measured, row.get("ours", "page")) or row["why"]
+    results = _results(suite, "linear", 0.5)
+    about = {**results.to_json(), "versions": {}}
+    about["suite"] = {
+        "name": "texts",
+        "tasks": [{}],
+        "seeds": [0],
+        "training": {},
+        "arms": [{"name": "linear", "regime": "linearised"}],
+    }
+    kept.write_text(json.dumps(about))
+    page = results_page.page(results_page.Measured(tmp_path))
+    assert "texts: pretrained 50.0: linear 50.0/50.0" in page
+    assert "| linear | 0.0001 | 50.0/50.0 | - | - | - |" in page

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_model
 
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.sources import load_network
-from kfac_artifacts.task_vector import TaskVector
+from kfac_artifacts.task_vector import TaskVector, load_head
 from tests.commands import bad, good
 from tests.computed import COMPUTE
 
@@ -29,6 +30,12 @@ def network():
 def encode(texts):
     counts = [[float(text.count(chr(97 + i))) for i in range(26)] for text in texts]
     return {"x": torch.tensor(counts)}
+
+def other():
+    changed = network()
+    with torch.no_grad():
+        changed.module[0].weight.add_(1)
+    return changed, encode
 
 def letters():
     return network(), encode
@@ -138,12 +145,65 @@ def test_what_is_no_model_is_said_in_one_line(
     assert not (here / "a").exists()
 
 
-def test_what_needs_a_checkpoint_refuses_a_function(here: Path) -> None:
+def _trained(here: Path) -> TaskVector:
     options = ("--head", "prototypes", "--steps", 1, "--batch-size", 4)
     good("train", MODEL, here / "data.csv", "-o", here / "tau", *options, *CPU)
-    refused = bad("apply", MODEL, here / "tau", "-o", here / "out")
-    assert "TaskVector.apply" in refused
-    assert "needs a checkpoint" in bad("plan", MODEL)
+    return TaskVector.load(here / "tau")
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_weights_with_a_task_vector_added_load_into_the_module(
+    here: Path, dtype: str | None
+) -> None:
+    tau = _trained(here)
+    more = () if dtype is None else ("--dtype", dtype)
+    how = ("--alpha", "2", *more, "-o", here / "out")
+    said = json.loads(good("apply", MODEL, here / "tau", *how, "--json"))
+    assert said["changed"] == sorted(tau.tensors)
+    assert (said["lost"] == 0) == (dtype is None)
+    assert load_head(here / "out" / "heads" / "tau")[0].classes == ("cat", "dog")
+    network, plain = (load_network(MODEL, device="cpu") for _ in range(2))
+    module = network.module.to(getattr(torch, dtype or "float32"))
+    load_model(module, here / "out" / "model.safetensors")
+    for name, value in plain.parameters().items():
+        moved = value + 2 * tau.tensors[name] if name in tau.tensors else value
+        assert torch.equal(network.parameters()[name], moved.to(module[0].weight.dtype))
+
+
+def test_a_task_vector_of_another_model_is_not_added(here: Path) -> None:
+    _trained(here)
+    said = bad("apply", "letter_models:other", here / "tau", "-o", here / "out")
+    assert "0.weight" in said
+    assert not (here / "out").exists()
+
+
+def test_numbers_that_become_too_large_are_not_written(here: Path) -> None:
+    _trained(here)
+    how = ("--alpha", "1e45", "-o", here / "out")
+    assert "not finite" in bad("apply", MODEL, here / "tau", *how)
+    assert not (here / "out").exists()
+
+
+def test_a_plan_says_what_computing_does(here: Path) -> None:
+    good(*COMPUTE, MODEL, here / "data.csv", "-o", here / "a")
+    planned = json.loads(good("plan", MODEL, "--tokens", 4, "--json"))
+    computed = load_artifact(here / "a").blocks
+    assert [block["name"] for block in planned["blocks"]] == sorted(computed)
+    assert planned["outputs"] == 4
+    images = json.loads(
+        good("plan", "letter_models:colours", "--image-size", 4, "--json")
+    )
+    assert images["outputs"] == 3
+
+
+def test_a_plan_is_told_how_large_an_example_is(here: Path) -> None:
+    for size in ((), ("--tokens", 4, "--image-size", 4)):
+        assert "--tokens" in bad("plan", MODEL, *size)
+    assert "gives no encoder" in bad("plan", "letter_models:network", "--tokens", 4)
+
+
+def test_options_that_a_function_decides_itself_are_refused(here: Path) -> None:
+    options = ("--head", "prototypes", "--steps", 1, "--batch-size", 4)
     words = ("train", MODEL, here / "data.csv", "-o", here / "b", *CPU)
     assert "--head prototypes or linear" in bad(*words, "--steps", 1)
     assert "drop --output-map" in bad(*words, "--output-map", "cls")

@@ -27,6 +27,8 @@ NO_INPUTS = {
 COTANGENTS = ("orthogonal", "mc", "exact")
 NO_COTANGENTS = "none"
 """What artifacts say of cotangents where nothing was pulled back."""
+UNKNOWN_COTANGENTS = "unknown"
+"""What they say where others pulled something back, and do not tell what."""
 DTYPES = ("float32", "bfloat16", "float16")
 HEADS = ("texts", "prototypes", "linear", "own")
 MODES = ("linear", "plain")
@@ -99,6 +101,14 @@ MERGES = Variants(
         "iso-cts": "task_vector.merging.iso_cts:IsoCts",
         "actmat": "task_vector.merging.actmat:Actmat",
         "regmean": "task_vector.merging.regmean:RegMean",
+    },
+)
+IMPORTS = Variants(
+    "format to import",
+    {
+        "tak": "bridges.imports.tak:Tak",
+        "kronfluence": "bridges.imports.kronfluence:Kronfluence",
+        "covariances": "bridges.imports.covariances:Covariances",
     },
 )
 TASK_WEIGHTS = ("equal", "positions")

@@ -142,7 +142,13 @@ SOURCE = record(
         ),
         "cotangents": either(
             record({"name": only("orthogonal", "mc"), "draws": whole(), "seed": SEED}),
-            record({"name": only("exact", "none"), "draws": only(None), "seed": SEED}),
+            record(
+                {
+                    "name": only("exact", "none", "unknown"),
+                    "draws": only(None),
+                    "seed": SEED,
+                }
+            ),
         ),
         "digest": null_or(digest),
     },

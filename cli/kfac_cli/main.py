@@ -8,6 +8,7 @@ from kfac_cli import (
     compute,
     evaluate,
     fidelity,
+    import_,
     inspect,
     join,
     localise,
@@ -53,6 +54,7 @@ def main() -> None:
 for module in (
     plan,
     compute,
+    import_,
     join,
     merge,
     compress,

@@ -21,6 +21,7 @@ from kfac_artifacts.choices import (
     COTANGENTS,
     ESTIMATORS,
     NO_COTANGENTS,
+    UNKNOWN_COTANGENTS,
     WEIGHTINGS,
 )
 from kfac_artifacts.format.consistency import (
@@ -236,12 +237,13 @@ def _cotangents(value: object, where: str) -> Cotangents:
     fields = JsonObject(value, where)
     name, draws = fields.name("name"), fields.maybe("draws", int)
     cotangents = Cotangents(name, draws, fields.count("seed", least=0))
-    known = *COTANGENTS, NO_COTANGENTS
+    known = *COTANGENTS, NO_COTANGENTS, UNKNOWN_COTANGENTS
     listed = ", ".join(known)
     fields.require(name in known, f"name must be one of {listed}{hint(name)}")
-    drawn = name not in {"exact", NO_COTANGENTS}
+    drawn = name not in {"exact", NO_COTANGENTS, UNKNOWN_COTANGENTS}
     fields.require(
-        drawn == (draws is not None), "exact and none have null draws, others a number"
+        drawn == (draws is not None),
+        "exact, none and unknown have null draws, others a number",
     )
     within = draws is None or 1 <= draws < 2**53
     fields.require(within, "draws must be from 1 to 2**53 - 1")

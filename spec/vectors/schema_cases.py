@@ -52,7 +52,7 @@ SCHEMA: list[tuple[str, str, Edit]] = [
     ("no-sources", "R7.1 there is a source", put("sources", [])),
     (
         "unknown-cotangents",
-        "R12.2 cotangents are orthogonal, mc or exact",
+        "R12.2 cotangents are of a known name",
         put("sources/0/cotangents/name", "sum"),
     ),
     ("mc-without-draws", "R7.1 mc has draws", put("sources/0/cotangents/draws", None)),
@@ -60,6 +60,11 @@ SCHEMA: list[tuple[str, str, Edit]] = [
         "exact-with-draws",
         "R7.1 exact has no draws",
         put("sources/0/cotangents/name", "exact"),
+    ),
+    (
+        "unknown-with-draws",
+        "R7.1 unknown cotangents have no draws",
+        put("sources/0/cotangents/name", "unknown"),
     ),
     (
         "bad-digest",

@@ -274,6 +274,16 @@ def left_out() -> Draft:
     return draft
 
 
+def converted() -> Draft:
+    """Numbers of another program, which does not tell what it pulled back."""
+    draft = layer()
+    told = {"name": "kfac", "configuration": {"converted_from": "another"}}
+    draft.manifest["estimator"] = told
+    unknown = {"name": "unknown", "draws": None, "seed": 0}
+    draft.manifest["sources"][0]["cotangents"] = unknown
+    return draft
+
+
 def loose_header() -> Draft:
     """A header in another order than the data, with one key of metadata."""
     draft = layer()
@@ -358,6 +368,7 @@ CASES: dict[str, Callable[[], Draft]] = {
     "extensions": extensions,
     "unicode-names": unicode_names,
     "left-out": left_out,
+    "converted": converted,
     "loose-header": loose_header,
     "names-at-the-limits": names_at_the_limits,
     "depth-32": deep,

@@ -1,0 +1,22 @@
+"""Bridges to other people's files: what they computed becomes an artifact, or is read.
+
+``choices.IMPORTS`` and ``choices.EXPORTS`` are the formats. An import undoes the
+conventions of a format and takes shapes and hashes from a model that the user names; an
+export gives what a format asks for, and refuses what the artifact does not hold.
+``spec/bridges.md`` has the conventions side by side.
+"""
+
+from typing import TYPE_CHECKING
+
+from kfac_artifacts.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from kfac_artifacts.bridges.assembling import About as About
+    from kfac_artifacts.bridges.base import (
+        Export as Export,
+        Import as Import,
+        choose_bridge as choose_bridge,
+    )
+    from kfac_artifacts.bridges.matching import Naming as Naming
+
+export_lazily(__name__)

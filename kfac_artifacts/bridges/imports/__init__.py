@@ -1,0 +1,1 @@
+"""Formats that are read, one module each; ``choices.IMPORTS`` is their table."""

@@ -4,7 +4,7 @@ All arms take turns, training a few steps each, as ``kfac train`` does it. Secon
 those of the processor, which do not count what others do to it meanwhile, and medians
 over steps; memory is the most that a process of its own has grown by since the model
 was loaded. Both are printed as ratios to the same regime without penalty, and to
-ordinary fine-tuning without penalty.
+ordinary fine-tuning without penalty, both in float32.
 """
 
 import argparse
@@ -37,6 +37,7 @@ def main() -> None:
     add("--json", action="store_true", help="print the results in one last line")
     add("--batches", type=int, nargs="+", default=[SMALL, LARGE])
     add("--recipes", nargs="*", default=[*RECIPES], help="of compressed curvature")
+    add("--bf16", action="store_true", help="in bf16, too, without penalty")
     add("--rounds", type=int, help="turns of every arm (default 5, quick 2)")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -49,6 +50,7 @@ def main() -> None:
         rows = []
         for batch in options.batches:
             arms = [Arm(r, p, batch) for r in REGIMES for p in penalties]
+            arms += [Arm(r, NONE, batch, "bf16") for r in REGIMES if options.bf16]
             seconds = _seconds(model, arms, place, rounds)
             held = {arm: _growth(arm, place, quick=options.quick) for arm in arms}
             rows += _rows(arms, seconds, held)
@@ -100,12 +102,13 @@ def _rows(
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         f"\n{rows[0]['batch']} texts per step: time x (MiB)",
-        "| regime | penalty | step | of no penalty | of ordinary |",
-        "|---|---|---|---|---|",
+        "| regime | penalty | precision | step | of no penalty | of ordinary |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row['regime']} | {row['penalty']} | {1000 * row['seconds']:.0f} ms, "
-        f"{row['bytes'] / 2**20:.0f} MiB | {row['time_vs_free']:.2f}, "
+        f"| {row['regime']} | {row['penalty']} | {row['precision']} | "
+        f"{1000 * row['seconds']:.0f} ms, {row['bytes'] / 2**20:.0f} MiB | "
+        f"{row['time_vs_free']:.2f}, "
         f"{row['memory_vs_free']:.2f} | {row['time_vs_ordinary']:.2f}, "
         f"{row['memory_vs_ordinary']:.2f} |"
         for row in rows

@@ -30,6 +30,8 @@ NO_COTANGENTS = "none"
 UNKNOWN_COTANGENTS = "unknown"
 """What they say where others pulled something back, and do not tell what."""
 DTYPES = ("float32", "bfloat16", "float16")
+PRECISIONS = ("float32", "bf16")
+"""Number types of matrix products while training; float16 would need scaled losses."""
 HEADS = ("texts", "prototypes", "linear", "own")
 MODES = ("linear", "plain")
 PROTOCOLS = ("addition", "union", "negation", "disentanglement")

@@ -26,6 +26,7 @@ Pull: TypeAlias = Callable[[Tensor], dict[str, Tensor]]
 
 _NO_RULE = re.compile(r"forward AD with (\S+) that does not support it")
 _TOLERANCES = {torch.float64: 1e-5, torch.float32: 1e-2}
+_COARSE = 0.2
 _TRIED: WeakKeyDictionary[Network, dict[tuple[str, ...], str | None]] = (
     WeakKeyDictionary()
 )
@@ -98,7 +99,7 @@ def _try_forward_mode(network: Network, like: Directions, few: Batch) -> str | N
     u = drawn(f)
     pulled = pull(u)
     backwards = sum(float((pulled[name] * t[name]).sum()) for name in t)
-    allowed = _TOLERANCES.get(f.dtype, 0.2) * float(u.norm() * change.norm())
+    allowed = _tolerance(network, f) * float(u.norm() * change.norm())
     if abs(float((u * change).sum()) - backwards) <= allowed:
         return None
     return "an operation whose forward-mode rule contradicts its backward one"
@@ -184,7 +185,7 @@ def _by_two_backward_passes(
             products = [p * t for p, t in pairs]
             inner = torch.stack([product.sum() for product in products]).sum()
             (change,) = torch.autograd.grad(inner, u, materialize_grads=True)
-            once = not _is_linear(inner, u, change, products)
+            once = not _is_linear(inner, u, change, products, _tolerance(network, u))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -195,6 +196,11 @@ def _by_two_backward_passes(
     return output.detach(), change
 
 
+def _tolerance(network: Network, output: Tensor) -> float:
+    """How far two derivatives of an output may be apart by rounding, relatively."""
+    return _TOLERANCES.get(network.precision or output.dtype, _COARSE)
+
+
 def _twice(network: Network, obstacle: str, reason: str) -> CoverageError:
     return CoverageError(
         f"cannot linearise {network.id}: {obstacle}; and it cannot be differentiated "
@@ -203,14 +209,18 @@ def _twice(network: Network, obstacle: str, reason: str) -> CoverageError:
 
 
 def _is_linear(
-    inner: Tensor, u: Tensor, change: Tensor, products: Sequence[Tensor]
+    inner: Tensor,
+    u: Tensor,
+    change: Tensor,
+    products: Sequence[Tensor],
+    tolerance: float,
 ) -> bool:
     """Whether a ``⟨Jᵀ u, τ⟩`` is the ``⟨u, change⟩`` that it is if linear in u."""
     # For autograd, what can be differentiated once only is constant in u: it would be
     # left out of the change without a word.
     with torch.no_grad():
         far = abs(float(inner) - float((u * change).sum()))
-        allowed = _TOLERANCES.get(u.dtype, 0.2) * float(u.norm() * change.norm())
+        allowed = tolerance * float(u.norm() * change.norm())
         rounding = torch.finfo(u.dtype).eps * sum(
             float(p.abs().sum()) for p in products
         )

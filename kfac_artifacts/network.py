@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -147,14 +147,16 @@ class TensorExamples:
 class _Wrapped(nn.Module):
     """Gives ``functional_call`` a module whose forward is the output map."""
 
-    def __init__(self, module: nn.Module, output_map: OutputMap) -> None:
+    def __init__(
+        self, module: nn.Module, output: Callable[[nn.Module, Batch], Tensor]
+    ) -> None:
         super().__init__()
         self.base = module
-        self.output_map = output_map
+        self.output = output
 
     def forward(self, batch: Batch) -> Tensor:
         """Apply the output map."""
-        return self.output_map(self.base, batch)
+        return self.output(self.base, batch)
 
 
 @dataclass(eq=False)
@@ -171,12 +173,15 @@ class Network:
         output_map: The function f.
         id: Hub id or name of the model, as recorded in artifacts.
         revision: The Hub's commit, if known.
+        precision: Number type of matrix products, under ``torch.autocast``; None for
+            that of the module.
     """
 
     module: nn.Module
     output_map: OutputMap
     id: str
     revision: str | None = None
+    precision: torch.dtype | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Find the plain module."""
@@ -192,14 +197,14 @@ class Network:
     def __call__(self, batch: Batch) -> Float[Tensor, "n c"]:
         """Evaluate ``f(x, θ0)`` for a batch."""
         with self._evaluating():
-            return self.output_map(self.module, self.to_device(batch))
+            return self._output(self.module, self.to_device(batch))
 
     def functional_call(
         self, parameters: Mapping[str, Tensor], batch: Batch
     ) -> Float[Tensor, "n c"]:
         """Evaluate f with some parameters replaced; the module is left as it is."""
         replaced = {f"base.{name}": value for name, value in parameters.items()}
-        wrapped = _Wrapped(self.module, self.output_map)
+        wrapped = _Wrapped(self.module, self._output)
         with self._evaluating():
             return functional_call(wrapped, replaced, (self.to_device(batch),))
 
@@ -219,6 +224,14 @@ class Network:
             # the sum is of the wider type: what is small beside a half must not be lost
             values[name] = (values[name] + change).to(values[name].dtype)
         return self.functional_call(values, batch)
+
+    def _output(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Compute f at its precision, in the number type of the module."""
+        if self.precision is None:
+            return self.output_map(module, batch)
+        # nothing is kept of casts: a weight may be another one in the next call
+        with torch.autocast(self.device.type, self.precision, cache_enabled=False):
+            return self.output_map(module, batch).to(self.dtype)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

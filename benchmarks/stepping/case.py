@@ -29,11 +29,13 @@ class Arm:
         regime: How the network moves.
         penalty: ``none``, ``dense``, or the recipe of the artifact that is used.
         batch: Texts per step.
+        precision: Of products in the passes through the network.
     """
 
     regime: str
     penalty: str
     batch: int
+    precision: str = "float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +110,7 @@ def train(model: Network, arm: Arm, place: Path, steps: int) -> list[float]:
         batch_size=arm.batch,
         penalty=kfac.PenaltySettings(WEIGHT),
         modules=(MODULES,),
+        precision=arm.precision,
     )
     held = arm.penalty != NONE
     ends: list[float] = []

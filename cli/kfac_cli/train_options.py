@@ -11,6 +11,7 @@ from kfac_artifacts.choices import (
     OPTIMIZERS,
     PENALTIES,
     PENALTY_NEEDS,
+    PRECISIONS,
     REGIME_SETTINGS,
     REGIMES,
 )
@@ -269,6 +270,14 @@ class OptimizerOptions:
         help="Go through the examples of a step in N parts, one after the other: the "
         "same step in less memory.",
     )
+    precision: str = option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default="float32",
+        show_default=True,
+        help="Of matrix products in the passes through the network; the task vector, "
+        "losses and penalty stay in float32.",
+    )
     learning_rate: float = option(
         "--lr",
         "learning_rate",
@@ -328,4 +337,5 @@ class OptimizerOptions:
             seed=self.seed,
             optimizer=self.optimizer,
             accumulate=self.accumulate,
+            precision=self.precision,
         )

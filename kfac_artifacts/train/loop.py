@@ -117,7 +117,7 @@ def train(  # noqa: PLR0913 - as many arguments as there are choices
             output_map=network.output_map.info,
             head=task.head,
             settings=described,
-            metrics=_metrics(run),
+            metrics=_metrics(network, run),
         )
         if checkpoint is not None and output is not None and run.main:
             vector.save(output, replace=replace)
@@ -257,7 +257,7 @@ def _check_finite(loss: float, step: int) -> None:
         )
 
 
-def _metrics(run: Run) -> dict[str, Json]:
+def _metrics(network: Network, run: Run) -> dict[str, Json]:
     progress = run.progress
     metrics: dict[str, Json] = {
         "steps": progress.step,
@@ -268,5 +268,5 @@ def _metrics(run: Run) -> dict[str, Json]:
         with torch.no_grad():
             metrics["penalty"] = float(run.penalty(run.regime.tau()))
     if run.task.held_out is not None:
-        metrics["held_out"] = measure(run.task, run.regime)
+        metrics["held_out"] = measure(network, run.task, run.regime)
     return metrics

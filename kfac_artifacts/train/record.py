@@ -22,13 +22,14 @@ FINGERPRINTED = 256
 MEASURED_AT_ONCE = 64
 
 
-def measure(task: TrainingTask, regime: Regime) -> dict[str, Json]:
+def measure(network: Network, task: TrainingTask, regime: Regime) -> dict[str, Json]:
     """Measure the pretrained and the trained model on the held-out examples.
 
     Whatever the regime, τ is measured in both modes of ``choices.MODES``: as the
     linearised network, and as the ordinary one that ``apply`` writes.
 
     Args:
+        network: The pretrained network, at the precision to measure at.
         task: What was to be learned; without held-out examples nothing is measured.
         regime: The network as it is now.
 
@@ -42,7 +43,7 @@ def measure(task: TrainingTask, regime: Regime) -> dict[str, Json]:
     """
     if task.held_out is None:
         return {}
-    network, tau = regime.network, {n: t.detach() for n, t in regime.tau().items()}
+    tau = {n: t.detach() for n, t in regime.tau().items()}
     names = ["pretrained", "linear", "plain"]
     targets, count = task.head.targets(task.held_out), len(task.held_out)
     right = dict.fromkeys(names, 0)

@@ -4,17 +4,18 @@ import dataclasses
 import logging
 from dataclasses import dataclass
 
+import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
-from kfac_artifacts.choices import OPTIMIZERS, PENALTIES
+from kfac_artifacts.choices import OPTIMIZERS, PENALTIES, PRECISIONS
 from kfac_artifacts.errors import CoverageError, SettingsError
 from kfac_artifacts.network import Network
 from kfac_artifacts.train.parameters import choose_parameters
 from kfac_artifacts.train.penalties import USUAL_WEIGHT, Others, Penalty
 from kfac_artifacts.train.regimes import Regime, RegimeMaker, choose_regime
-from kfac_artifacts.train.settings import TrainSettings
+from kfac_artifacts.train.settings import USUAL_PRECISION, TrainSettings
 from kfac_artifacts.train.task import Learning, TrainingTask
 
 logger = logging.getLogger(__name__)
@@ -142,7 +143,8 @@ def prepare(
         The run.
 
     Raises:
-        SettingsError: If there are fewer examples in a batch than parts of it.
+        SettingsError: If there are fewer examples in a batch than parts of it, or
+            the device or the processes have not the precision.
         CoverageError: If nothing is trained.
     """
     if penalty is not None:
@@ -154,6 +156,7 @@ def prepare(
     if task.held_out is not None:
         task.head.targets(task.held_out)
     indices = tuple(settings.choose(len(task.examples)))
+    _check_accelerator(accelerator)
     parts = accelerator.num_processes * settings.accumulate
     if min(settings.batch_size, len(indices)) < parts:
         raise SettingsError(
@@ -165,7 +168,7 @@ def prepare(
     covered = None if penalty is None else penalty.covered
     names = choose_parameters(network, covered, settings.modules, some)
     make = choose_regime(regime) if isinstance(regime, str) else regime
-    moving = make(network, names)
+    moving = make(_at_precision(network, settings), names)
     if not moving.tau():
         raise CoverageError(
             f"{type(moving).__name__} trains none of {', '.join(names[:3])} and the "
@@ -188,3 +191,27 @@ def prepare(
         optimizer=accelerator.prepare(optimizer),
         penalty=penalty,
     )
+
+
+def _check_accelerator(accelerator: Accelerator) -> None:
+    """Refuse a precision that no settings know of, and that no task vector tells."""
+    if accelerator.mixed_precision != "no":
+        raise SettingsError(
+            f"accelerate has mixed precision {accelerator.mixed_precision} (from its "
+            "launch or configuration); set it to no, and say --precision "
+            f"({', '.join(PRECISIONS)}) to kfac train"
+        )
+
+
+def _at_precision(network: Network, settings: TrainSettings) -> Network:
+    """The network to train with; the same module, whose weights stay as they are."""
+    if settings.precision == USUAL_PRECISION:
+        return network
+    try:
+        with torch.autocast(network.device.type, torch.bfloat16):
+            pass
+    except RuntimeError as error:
+        raise SettingsError(
+            f"{network.device} has no precision {settings.precision}: {error}"
+        ) from error
+    return dataclasses.replace(network, precision=torch.bfloat16)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from kfac_artifacts.artifact import Json
+from kfac_artifacts.choices import PRECISIONS
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.network import Examples
 from kfac_artifacts.seeding import seeded
@@ -17,6 +18,7 @@ USUAL_STEPS = 300
 USUAL_DECAY = 0.01
 USUAL_DECAY_OF_IMAGES = 0.1  # as in TAK, App. E
 USUAL_OPTIMIZER = "adamw"
+USUAL_PRECISION = "float32"
 WARMUP_SHARE = 0.1
 LONGEST_WARMUP = 500
 
@@ -37,6 +39,9 @@ class TrainSettings:
         seed: Seed of the order of the examples.
         accumulate: A step goes through its batch in so many parts, one after the
             other; it changes nothing but memory, speed and rounding.
+        precision: One of ``choices.PRECISIONS``: of matrix products in passes through
+            the network. Whatever it is, τ, its moments, losses and penalties are in
+            float32 or better.
         optimizer: ``adamw``, or ``adamw8bit`` with a quarter of its memory.
     """
 
@@ -51,12 +56,18 @@ class TrainSettings:
     seed: int = 0
     optimizer: str = USUAL_OPTIMIZER
     accumulate: int = 1
+    precision: str = USUAL_PRECISION
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and not least <= value < math.inf:
                 raise SettingsError(f"{name} must be at least {least}, found {value}")
+        if self.precision not in PRECISIONS:
+            raise SettingsError(
+                f"precision {self.precision!r} is unknown; choose from "
+                f"{', '.join(PRECISIONS)}"
+            )
         if not 0 < self.learning_rate < math.inf:
             raise SettingsError(f"learning_rate {self.learning_rate} is not positive")
 
@@ -125,6 +136,8 @@ class TrainSettings:
             found["optimizer"] = self.optimizer
         if self.accumulate > 1:
             found["accumulate"] = self.accumulate
+        if self.precision != USUAL_PRECISION:
+            found["precision"] = self.precision
         return found
 
     def rate(self, step: int) -> float:

@@ -111,6 +111,9 @@ IMPORTS = Variants(
         "tak": "bridges.imports.tak:Tak",
         "kronfluence": "bridges.imports.kronfluence:Kronfluence",
         "covariances": "bridges.imports.covariances:Covariances",
+        "quip": "bridges.imports.quip:Quip",
+        "bayesvlm": "bridges.imports.bayesvlm:BayesVlm",
+        "adam": "bridges.imports.adam:Adam",
     },
 )
 TASK_WEIGHTS = ("equal", "positions")

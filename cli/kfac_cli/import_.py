@@ -40,6 +40,11 @@ class ConventionOptions:
         type=NATURAL,
         help="tak: draws per example, 0 for the exact expectation.",
     )
+    batch_size: int | None = option(
+        "--batch-size",
+        type=COUNT,
+        help="adam: examples of a step, over all processes.",
+    )
     sums: bool | None = option(
         "--sums", is_flag=True, default=None, help="covariances: they are sums."
     )
@@ -151,6 +156,9 @@ def command(
         tak          the authors' files of one task, <dataset>_task_<id>_*.pt
         kronfluence  a directory factors_<name>, with eigenvalues or without
         covariances  a .pt, .safetensors or .npz: module to covariance of its inputs
+        quip         a directory of <layer>_{qkv,o,up,down}.pt, of QuIP#, QTIP or VPTQ
+        bayesvlm     a directory of {A,B}_{img,txt}_analytic.pt
+        adam         the state of an optimiser that has second moments, optimizer.pt
 
     \b
     Example:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.bridges.assembling import About, assemble
-from kfac_artifacts.bridges.statistics import Statistics
+from kfac_artifacts.bridges.statistics import Known, Statistics
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.lazy import Variants
 from kfac_artifacts.network import Network
@@ -32,12 +32,12 @@ class Import(ABC):
     needs_output_map: ClassVar[bool] = True
 
     @abstractmethod
-    def read(self, path: Path, examples: int | None) -> Statistics:
+    def read(self, path: Path, known: Known) -> Statistics:
         """Read files, and undo their conventions.
 
         Args:
             path: Where they are.
-            examples: How many examples they are of, if the user says it.
+            known: What is known beside them.
 
         Returns:
             What they hold, in the normalisers of this package.
@@ -67,7 +67,7 @@ class Import(ABC):
                 "such as org.example/likelihood"
             )
         settings = {k: v for k, v in asdict(self).items() if v is not None}
-        statistics = self.read(path, about.examples)
+        statistics = self.read(path, Known(network.shapes, about.examples))
         told = statistics.examples
         if None not in {told, about.examples} and told != about.examples:
             raise SettingsError(

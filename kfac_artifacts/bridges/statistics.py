@@ -5,7 +5,7 @@ mean over positions), its B (a mean over examples of the sum over positions), th
 or the diagonal of its Gramian. No tensor is in memory before it is asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -124,6 +124,19 @@ class Statistic:
     constant: bool = False
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known beside the files.
+
+    Attributes:
+        shapes: Shapes of the model's parameters by name, in the model's order.
+        examples: How many examples the files are of, if the user says it.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    examples: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Statistics:
     """All that was read, and what the files say of how it was made.
@@ -163,7 +176,7 @@ def whole(values: Tensor) -> int:
 
 
 def from_triangle(values: Tensor, size: int) -> Tensor:
-    """Unpack a symmetric matrix of its lower triangle, row by row."""
+    """Unpack a symmetric matrix from its lower triangle, row by row."""
     matrix = values.new_zeros(size, size)
     rows, columns = torch.tril_indices(size, size)
     matrix[rows, columns] = values

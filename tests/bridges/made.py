@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tests.models import IMAGE_SIZE, PATCH_SIZE, image_batch
+from tests.models import IMAGE_SIZE, PATCH_SIZE, image_batch, tiny
 
 FILES = Path(__file__).parent / "files"
 
@@ -59,3 +59,23 @@ class Readout(nn.Module):
 def readout_inputs() -> Tensor:
     """Seven examples of three positions."""
     return torch.randn(7, 3, 4, generator=torch.Generator().manual_seed(2))
+
+
+def tiny_llama() -> nn.Module:
+    """Two layers without biases."""
+    return tiny("llama", dtype=torch.float32)
+
+
+def llama_tokens() -> Tensor:
+    """Four texts of five tokens."""
+    generator = torch.Generator().manual_seed(4)
+    return torch.randint(4, 28, (4, 5), generator=generator)
+
+
+def vlm_texts() -> Tensor:
+    """Embeddings ``[5, 6]`` of a text for each of the five images."""
+    return torch.randn(5, 6, generator=torch.Generator().manual_seed(5))
+
+
+LOGIT_SCALE = 1.5
+"""The logarithm of what cosines are multiplied by."""

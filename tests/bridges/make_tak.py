@@ -8,16 +8,16 @@ mammoth imports beside that, and does not use here, is replaced by empty modules
 """
 
 import sys
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import torch
 from torch import nn
 
 from tests.bridges.made import FILES, tak_images, tiny_vision_tower
+from tests.bridges.stand_ins import package, run_file, stand_in
 from tests.models import IMAGE_SIZE, PATCH_SIZE
 
 DRAWS = 0
@@ -61,28 +61,27 @@ def load(mammoth: Path) -> tuple[Any, Any, Any, Any]:
     """Import what of mammoth is run, and OpenAI's model, beside empty modules."""
     clip: Any = find_spec("clip")
     (place,) = clip.submodule_search_locations
-    spec: Any = spec_from_file_location("clip.model", Path(place) / "model.py")
-    model: Any = module_from_spec(spec)
-    spec.loader.exec_module(model)
-    sys.modules |= {"clip": MagicMock(), "clip.model": model}
-    for name in (
-        "open_clip", "utils", "utils.conf", "datasets", "datasets.seq_8vision",
+    model = run_file("clip.model", Path(place) / "model.py")
+    stand_in(
+        "clip", "open_clip", "utils", "utils.conf", "datasets", "datasets.seq_8vision",
         "datasets.utils", "datasets.utils.continual_dataset", "models.utils",
         "models.utils.continual_model", "models.tak_utils.templates",
-    ):  # fmt: skip
-        sys.modules[name] = MagicMock()
-    backbone: Any = ModuleType("backbone")
-    backbone.MammothBackbone = nn.Module
-    sys.modules["backbone"] = backbone
+    )  # fmt: skip
+    package("backbone", mammoth)
+    sys.modules["backbone"].MammothBackbone = nn.Module  # type: ignore[attr-defined]
     for name in ("models", "models.tak_utils"):
-        package = ModuleType(name)
-        package.__path__ = [str(mammoth / name.replace(".", "/"))]
-        sys.modules[name] = package
-    from models.tak_utils.backbone import surgery  # type: ignore[import-not-found]
-    from models.tak_utils.fisher_kfac import KFACComputer  # type: ignore[import-not-found]
-    from models.tak_utils.utils import FisherLoader  # type: ignore[import-not-found]
-
-    return model.VisionTransformer, surgery, KFACComputer, FisherLoader
+        package(name, mammoth / name.replace(".", "/"))
+    folder = mammoth / "models" / "tak_utils"
+    backbone, fisher, utils = (
+        run_file(f"models.tak_utils.{name}", folder / f"{name}.py")
+        for name in ("backbone", "fisher_kfac", "utils")
+    )
+    return (
+        model.VisionTransformer,
+        backbone.surgery,
+        fisher.KFACComputer,
+        utils.FisherLoader,
+    )
 
 
 def main(mammoth: Path) -> None:

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from kfac_artifacts.bridges.base import Import
 from kfac_artifacts.bridges.files import read_tensors
-from kfac_artifacts.bridges.statistics import FORWARD, Statistic, Statistics
+from kfac_artifacts.bridges.statistics import FORWARD, Known, Statistic, Statistics
 from kfac_artifacts.errors import SettingsError
 
 
@@ -37,7 +37,7 @@ class Covariances(Import):
     sums: bool = False
 
     @override
-    def read(self, path: Path, examples: int | None) -> Statistics:
+    def read(self, path: Path, known: Known) -> Statistics:
         if self.sums and self.positions is None:
             raise SettingsError("of how many positions are they sums? (--positions)")
         share = 1 / self.positions if self.sums and self.positions else 1.0

@@ -25,6 +25,7 @@ from kfac_artifacts.bridges.base import Import
 from kfac_artifacts.bridges.files import read_safetensors
 from kfac_artifacts.bridges.statistics import (
     Eigen,
+    Known,
     Numbers,
     Statistic,
     Statistics,
@@ -52,9 +53,9 @@ class Kronfluence(Import):
     name = "kronfluence"
 
     @override
-    def read(self, path: Path, examples: int | None) -> Statistics:
+    def read(self, path: Path, known: Known) -> Statistics:
         told = _examples(path)
-        count = require_examples(self.name, told if examples is None else examples)
+        count = require_examples(self.name, known.examples or told)
         wanted = [*COVARIANCES, POSITIONS]
         corrected = (path / f"{LAMBDA}.safetensors").is_file()
         if corrected:

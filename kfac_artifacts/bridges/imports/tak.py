@@ -23,7 +23,7 @@ from typing_extensions import override
 from kfac_artifacts.artifact import Cotangents
 from kfac_artifacts.bridges.base import Import
 from kfac_artifacts.bridges.files import load_torch, tensors_of
-from kfac_artifacts.bridges.statistics import Statistic, Statistics, held, whole
+from kfac_artifacts.bridges.statistics import Known, Statistic, Statistics, held, whole
 from kfac_artifacts.errors import FormatError, MismatchError, SettingsError
 
 PARTS = ("aaT", "ggT", "ffT", "num_aaT", "num_ggT")
@@ -63,7 +63,7 @@ class Tak(Import):
     draws: int
 
     @override
-    def read(self, path: Path, examples: int | None) -> Statistics:
+    def read(self, path: Path, known: Known) -> Statistics:
         if self.positions < 1 or self.draws < 0:
             raise SettingsError(
                 f"positions must be at least 1 and draws 0, found {self.positions} and "

@@ -14,6 +14,7 @@ from typing import Any
 HERE = Path(__file__).parent
 PAGE = HERE / "RESULTS.md"
 SUITES = {"text": "texts", "vision": "images"}
+DATA_FREE = ("actmat", "regmean of inputs")
 MODES = {"linear": "linearised", "plain": "as an ordinary model"}
 HEAD = """# The paper's tables and figures, and ours
 
@@ -81,15 +82,15 @@ class Measured:
 
     def mergers_linear(self) -> str:
         """Ways to merge linearised task vectors, at α = 1."""
-        return self._mergers("linear", chosen=False)
+        return self._mergers("linear, mergers", chosen=False)
 
     def mergers_ordinary(self) -> str:
         """Ways to merge ordinary task vectors, at the best α."""
-        return self._mergers("ordinary", chosen=True)
+        return self._mergers("ordinary, mergers", chosen=True)
 
     def mergers_data_free(self) -> str:
         """ACTMat, and RegMean with the A that is stored."""
-        return self._mergers("ordinary", chosen=True, only=("sum", "actmat", "regmean"))
+        return self._mergers("ordinary, mergers", chosen=True, only=DATA_FREE)
 
     def weights(self) -> str:
         """Accuracy on validation data by rate and λ."""

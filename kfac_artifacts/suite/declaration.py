@@ -71,16 +71,20 @@ class MergeSpec:
     Attributes:
         method: One of ``choices.MERGES``.
         settings: Its settings.
+        curvature: Name of the curvature that regmean takes A from; None for that of the
+            arm.
     """
 
     method: str = "sum"
     settings: Mapping[str, Json] = field(default_factory=dict)
+    curvature: str | None = None
 
     @property
     def name(self) -> str:
         """The method, with its settings."""
         about = [f"{name} {value}" for name, value in self.settings.items()]
-        return " ".join([self.method, *about])
+        of = [] if self.curvature is None else [f"of {self.curvature}"]
+        return " ".join([self.method, *about, *of])
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,8 @@ def _merge(value: object, where: str) -> MergeSpec:
         value = {"method": value}
     found = JsonObject(value, where)
     method = _one_of(found, "method", MERGES) or "sum"
-    spec = MergeSpec(method, found.optional("settings", dict) or {})
+    settings = found.optional("settings", dict) or {}
+    spec = MergeSpec(method, settings, found.optional("curvature", str))
     found.finish()
     return spec
 
@@ -165,13 +166,14 @@ def _check(suite: Suite, path: Path) -> None:
 def _check_arm(arm: Arm, curvatures: set[str], path: Path) -> None:
     needs = PENALTY_NEEDS.get(arm.penalty or ("kfac" if arm.curvature else ""))
     where = f"{path}: the arm {arm.name}"
-    if arm.curvature is not None and arm.curvature not in curvatures:
-        raise SettingsError(
-            f"{where} uses the curvature {arm.curvature!r}, and there are "
-            f"{', '.join(sorted(curvatures)) or 'none'}"
-        )
-    regmean = any(merge.method == "regmean" for merge in arm.merges)
-    if (needs == "curvatures" or regmean) != (arm.curvature is not None):
+    for used in (arm.curvature, *(merge.curvature for merge in arm.merges)):
+        if used is not None and used not in curvatures:
+            raise SettingsError(
+                f"{where} uses the curvature {used!r}, and there are "
+                f"{', '.join(sorted(curvatures)) or 'none'}"
+            )
+    _check_merges(arm, where)
+    if (needs == "curvatures") != (arm.curvature is not None):
         raise SettingsError(
             f"{where} has {'a' if arm.curvature else 'no'} curvature, and its penalty "
             f"{'needs one' if needs == 'curvatures' else 'uses none'}"
@@ -185,6 +187,15 @@ def _check_arm(arm: Arm, curvatures: set[str], path: Path) -> None:
             )
     if not arm.rates or not arm.weights:
         raise SettingsError(f"{where} has no rate or no weight to choose from")
+
+
+def _check_merges(arm: Arm, where: str) -> None:
+    for merge in arm.merges:
+        regmean = merge.method == "regmean"
+        if regmean and merge.curvature is None and arm.curvature is None:
+            raise SettingsError(f"{where}: regmean needs a curvature to take A from")
+        if merge.curvature is not None and not regmean:
+            raise SettingsError(f"{where}: {merge.method} takes no curvature")
 
 
 def _place(name: str, folder: Path) -> str:

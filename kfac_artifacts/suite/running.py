@@ -136,6 +136,7 @@ def _do(job: Job) -> None:
 def _curvatures(suite: Suite) -> list[Job]:
     """Every artifact that an arm needs; a reference has one for all tasks."""
     used = {arm.curvature for arm in suite.arms}
+    used |= {merge.curvature for arm in suite.arms for merge in arm.merges}
     jobs: list[Job] = []
     for spec in suite.curvatures:
         tasks = suite.tasks if spec.reference is None else suite.tasks[:1]

@@ -207,7 +207,7 @@ class Session:
     def about(self, arm: Arm, task: str, choice: Choice, seed: int) -> dict[str, Json]:
         """Everything that decides a task vector."""
         loaded = self.tasks[task]
-        spec = self._about_curvature(arm)
+        spec = self._about_curvature(arm.curvature)
         others = [t.fingerprints["train"] for n, t in self.tasks.items() if n != task]
         return {
             "base": self.network.base.sha256,
@@ -221,11 +221,11 @@ class Session:
             "settings": self.settings(arm, task, choice, seed).to_json(),
         }
 
-    def _about_curvature(self, arm: Arm) -> dict[str, Json] | None:
-        """What decides the curvature of an arm, beside the tasks' own data."""
-        if arm.curvature is None:
+    def _about_curvature(self, name: str | None) -> dict[str, Json] | None:
+        """What decides a curvature, beside the tasks' own data."""
+        if name is None:
             return None
-        spec = self.suite.curvature(arm.curvature)
+        spec = self.suite.curvature(name)
         about = {n: v for n, v in asdict(spec).items() if n != "name"}
         if spec.reference is not None:  # its content, and not what it is called
             task = self.suite.tasks[0].name
@@ -266,7 +266,7 @@ class Session:
             if alphas[1:]
             else [],
             "alphas": [*alphas],
-            "curvature": self._about_curvature(arm)
+            "curvature": self._about_curvature(merging.curvature or arm.curvature)
             if merging.method == "regmean"
             else None,
         }
@@ -294,8 +294,9 @@ class Session:
 
     def _method(self, arm: Arm, merging: MergeSpec, seed: int) -> Any:
         settings: dict[str, Any] = dict(merging.settings)
-        if merging.method == "regmean" and arm.curvature is not None:
-            spec = self.suite.curvature(arm.curvature)
+        named = merging.curvature or arm.curvature
+        if merging.method == "regmean" and named is not None:
+            spec = self.suite.curvature(named)
             settings["curvature"] = tuple(
                 load_artifact(self.curvature(spec, task.name, seed))
                 for task in self.suite.tasks

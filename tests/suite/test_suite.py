@@ -53,7 +53,11 @@ recipe = "low-rank-2+int8"
 [[arms]]
 name = "nothing"
 rates = [1e-3, 1e-2]
-merges = ["sum", {method = "ties", settings = {keep = 0.5}}]
+merges = [
+    "sum",
+    {method = "ties", settings = {keep = 0.5}},
+    {method = "regmean", curvature = "exact"},
+]
 [[arms]]
 name = "TAK"
 curvature = "exact"
@@ -295,6 +299,9 @@ def until(condition: Callable[[], bool]) -> None:
         ('penalty = "tau-jp"', 'penalty = "kfac"', "its penalty needs one"),
         ('name = "nothing"', 'name = "TAK"', "two arms have one name"),
         ('merges = ["sum", "regmean"]', 'merges = ["mean"]', "must be one of sum"),
+        ('curvature = "exact"}', 'curvature = "kfac"}', "'kfac', and there are exact"),
+        ('"regmean", curvature = "exact"', '"regmean"', "regmean needs a curvature"),
+        ('"regmean", curvature', '"tsv", curvature', "tsv takes no curvature"),
         ("modules = [", "modules = [1, ", "modules[0] must be a string"),
         ("seeds", "[", "cannot be read as a suite"),
     ],

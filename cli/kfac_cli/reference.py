@@ -25,7 +25,12 @@ def reference() -> str:
     lines += [f"- [`kfac {name}`](#kfac-{name})" for name in main.commands]
     for name, command in main.commands.items():
         lines += ["", f"## `kfac {name}`", ""]
-        lines += _described(command, click.Context(command, top, name))
+        context = click.Context(command, top, name)
+        lines += _described(command, context)
+        if isinstance(command, click.Group):
+            for inner, each in command.commands.items():
+                lines += ["", f"### `kfac {name} {inner}`", ""]
+                lines += _described(each, click.Context(each, context, inner))
     return "\n".join(lines) + "\n"
 
 

@@ -9,14 +9,41 @@ if TYPE_CHECKING:
         HubAddress as HubAddress,
         PlainAddress as PlainAddress,
         parse as parse,
+        resolve as resolve,
+        tag_of as tag_of,
     )
-    from kfac_artifacts.hub.causes import is_unreachable as is_unreachable
+    from kfac_artifacts.hub.answers import Entry as Entry
+    from kfac_artifacts.hub.artifact_files import (
+        CARD as CARD,
+        ORIGIN as ORIGIN,
+        Origin as Origin,
+        read_card as read_card,
+        receive as receive,
+    )
+    from kfac_artifacts.hub.card import (
+        collection_metadata as collection_metadata,
+        is_untouched as is_untouched,
+        marked as marked,
+    )
+    from kfac_artifacts.hub.causes import (
+        is_conflict as is_conflict,
+        is_unreachable as is_unreachable,
+    )
+    from kfac_artifacts.hub.client import Client as Client
     from kfac_artifacts.hub.client_errors import explain as explain
     from kfac_artifacts.hub.connection import Hub as Hub
+    from kfac_artifacts.hub.directory import push_to_directory as push_to_directory
+    from kfac_artifacts.hub.download import pull_from_hub as pull_from_hub
     from kfac_artifacts.hub.fetching import pull as pull
     from kfac_artifacts.hub.output import client_output as client_output
+    from kfac_artifacts.hub.package import Package as Package
     from kfac_artifacts.hub.patience import Patience as Patience
-    from kfac_artifacts.hub.publishing import push as push
+    from kfac_artifacts.hub.plain_files import read_plain as read_plain
+    from kfac_artifacts.hub.publishing import (
+        checked_package as checked_package,
+        push as push,
+    )
     from kfac_artifacts.hub.result import Pulled as Pulled, Pushed as Pushed
+    from kfac_artifacts.hub.shipment import Shipment as Shipment
 
 export_lazily(__name__)

@@ -82,6 +82,21 @@ def parse(text: str) -> HubAddress | PlainAddress:
     return PlainAddress(Path(text))
 
 
+def resolve(text: str) -> HubAddress | PlainAddress:
+    """Read an address that is looked for: ``org/name`` is on the Hub if not here.
+
+    Args:
+        text: As of :func:`parse`, or ``org/name[/path][@revision]``.
+
+    Returns:
+        The address.
+    """
+    address = parse(text)
+    if isinstance(address, PlainAddress) and looks_like_hub(text):
+        return parse(SCHEME + text)
+    return address
+
+
 def looks_like_hub(text: str) -> str | None:
     """Guess whether a directory that is not there may be meant to be on the Hub.
 

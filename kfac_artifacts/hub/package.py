@@ -80,6 +80,11 @@ class Package:
         """Size of those files in bytes."""
         return sum(info.size for info in self.files.values())
 
+    @property
+    def named_license(self) -> str | None:
+        """The licence that its card names or will name, if any."""
+        return self.license or license_of(read_card(self.directory))
+
     def card(self, place: str, existing: str | None) -> str | None:
         """Choose the card for a place.
 

@@ -52,7 +52,7 @@ def push(
     if isinstance(address, HubAddress):
         if replace:
             raise RegistryError(f"{address} keeps what was there: nothing to --force")
-        package = _checked(directory, license)
+        package = checked_package(directory, license)
         hub = hub or Hub()
         return push_to_hub(package, address, private=private, tag=tag, hub=hub)
     if private or tag:
@@ -63,12 +63,12 @@ def push(
             destination,
             meant,
         )
-    package = _checked(directory, license)
+    package = checked_package(directory, license)
     return push_to_directory(package, address, replace=replace)
 
 
-def _checked(directory: str | Path, license: str | None) -> Package:
-    """Check an artifact before it is pushed, and warn of what it gives away."""
+def checked_package(directory: str | Path, license: str | None) -> Package:
+    """Check an artifact before it is published, and warn of what it gives away."""
     package = Package.of(Path(directory), license)
     for sentence in disclosure(package.artifact).warnings:
         logger.warning("%s", sentence)

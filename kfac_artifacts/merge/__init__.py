@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
+    from kfac_artifacts.merge.compatible import (
+        fit_of as fit_of,
+        has_total as has_total,
+    )
     from kfac_artifacts.merge.error import merge_errors as merge_errors
     from kfac_artifacts.merge.join import join_parts as join_parts
     from kfac_artifacts.merge.merging import merge as merge, weights as weights

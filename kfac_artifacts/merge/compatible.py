@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 from kfac_artifacts.artifact import (
     Artifact,
@@ -11,6 +12,7 @@ from kfac_artifacts.artifact import (
     preprocessing_differences,
     task_names,
 )
+from kfac_artifacts.canonical import digest_of
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.lineage import named_sources
 
@@ -39,6 +41,27 @@ def check_same(artifacts: Sequence[Artifact]) -> None:
         raise MismatchError(
             "these artifacts cannot be merged:\n  " + "\n  ".join(differences)
         )
+
+
+def has_total(artifact: Artifact) -> bool:
+    """Whether an artifact can be merged with others that fit it."""
+    return all(not b.summed or len(b.terms) == 1 for b in artifact.blocks.values())
+
+
+def fit_of(artifact: Artifact) -> str:
+    """Name by a digest what artifacts must agree in to be merged (R11.1)."""
+    about = artifact.provenance
+    return digest_of(
+        {
+            "parameters": {
+                name: [list(info.shape), info.sha256]
+                for name, info in about.base.parameters.items()
+            },
+            "output_map": asdict(about.output_map),
+            "estimator": about.estimator.name,
+            "blocks": {n: _arrangement(b) for n, b in artifact.blocks.items()},
+        }
+    )
 
 
 def _differences(one: Artifact, other: Artifact) -> Iterator[tuple[str, str, str]]:

@@ -1,0 +1,25 @@
+"""Many artifacts in one place, with an index and the running total of each kind."""
+
+from typing import TYPE_CHECKING
+
+from kfac_artifacts.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from kfac_artifacts.registry.adding import (
+        Changed as Changed,
+        Offer as Offer,
+        add as add,
+        remove as remove,
+    )
+    from kfac_artifacts.registry.checking import check as check
+    from kfac_artifacts.registry.index import (
+        Collection as Collection,
+        Index as Index,
+        Task as Task,
+    )
+    from kfac_artifacts.registry.opening import (
+        open_registry as open_registry,
+        read_registry as read_registry,
+    )
+
+export_lazily(__name__)

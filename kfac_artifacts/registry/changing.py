@@ -1,0 +1,193 @@
+"""Changing a registry: again until the change stands, whoever else changes it."""
+
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from kfac_artifacts.artifact import Artifact
+from kfac_artifacts.compress import save_artifact
+from kfac_artifacts.errors import RegistryError
+from kfac_artifacts.format import dump_json
+from kfac_artifacts.hub import CARD, Package, is_untouched
+from kfac_artifacts.merge import has_total, merge
+from kfac_artifacts.registry.card import registry_card
+from kfac_artifacts.registry.entries import Change, Entry
+from kfac_artifacts.registry.index import (
+    INDEX,
+    Collection,
+    Index,
+    Total,
+    Version,
+    folder_of,
+)
+from kfac_artifacts.registry.places import (
+    LOG,
+    ConflictError,
+    Plan,
+    Registry,
+    State,
+)
+
+logger = logging.getLogger(__name__)
+STAMP = "%Y%m%dT%H%M%S.%fZ"
+CONFLICTS = 1000
+"""How many changes of others may come first."""
+LONGEST_WAIT = 30.0
+Make = Callable[[Index], Change | None]
+
+
+def change(
+    registry: Registry,
+    make: Make,
+    packages: dict[str, Package],
+    *,
+    wait: float = 1.0,
+) -> tuple[bool, State]:
+    """Change a registry, and bring its index and totals up to date.
+
+    Args:
+        registry: The registry.
+        make: Says what is changed in an index; None if nothing is.
+        packages: Artifacts that are added, by digest.
+        wait: Seconds to wait when others come first, about; longer each time.
+
+    Returns:
+        Whether anything was changed, and the registry afterwards.
+
+    Raises:
+        RegistryError: If others come first all the time.
+    """
+    suffix = secrets.token_hex(4)
+    done = False
+    with registry.turn(), TemporaryDirectory(prefix="kfac-total-") as room:
+        for attempt in range(CONFLICTS):
+            state = registry.state()
+            mine = any(c.name.endswith(suffix) for c in state.whole.changes)
+            wanted = None if mine else make(state.whole)
+            done = done or mine
+            if wanted is None and not state.behind:
+                return done, state
+            try:
+                _commit(registry, state, _named(wanted, state, suffix), packages, room)
+            except ConflictError:
+                pause = min(wait * 2 ** min(attempt, 10), LONGEST_WAIT)
+                time.sleep(pause * random.random())  # noqa: S311 - no secret
+    raise RegistryError(
+        f"others change {registry} again and again; try again when there are fewer"
+    )
+
+
+def _named(wanted: Change | None, state: State, suffix: str) -> Change | None:
+    """Give a change a name that is after all others, whatever the clock says."""
+    if wanted is None:
+        return None
+    now = datetime.now(UTC)
+    if state.whole.changes:
+        last = state.whole.changes[-1].name.partition("-")[0]
+        after = datetime.strptime(last, STAMP).replace(tzinfo=UTC)
+        now = max(now, after + timedelta(microseconds=1))
+    date = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Change(
+        f"{now.strftime(STAMP)}-{suffix}",
+        date,
+        wanted.action,
+        wanted.collection,
+        wanted.task,
+        wanted.kind,
+        wanted.artifact,
+        wanted.variants,
+    )
+
+
+def _commit(
+    registry: Registry,
+    state: State,
+    new: Change | None,
+    packages: dict[str, Package],
+    room: str,
+) -> None:
+    """Write a change, the totals that follow from it, and the index."""
+    before = state.whole
+    index = before.with_changes([] if new is None else [new])
+    written = _additions(new, packages)
+    totals, gone = {}, []
+    for name, collection in index.collections.items():
+        old = collection.total
+        if old is not None and old.parts == collection.parts:
+            totals[name] = old
+            continue
+        total = _total(registry, state, name, collection, packages, Path(room))
+        if total is not None:
+            entry = entry_of(total)
+            totals[name] = Total(entry, collection.parts)
+            written[folder_of(name, None, entry)] = total
+        if old is not None and (total is None or old.entry.digest != total.digest):
+            gone.append(folder_of(name, None, old.entry))
+    index = Index(index.changes, totals)
+    texts = {} if new is None else {_file(new): dump_json(new.to_json())}
+    if state.card is None or is_untouched(state.card):
+        texts[CARD] = registry_card(index, str(registry)).encode()
+    texts[INDEX] = index.to_bytes()
+    what = "Bring the index up to date"
+    if new is not None:
+        what = f"{new.action.capitalize()} {new.task} in {new.collection}"
+    registry.put(Plan(written, texts, gone, what), state)
+
+
+def _file(new: Change) -> str:
+    return f"{LOG}/{new.name}.json"
+
+
+def _additions(new: Change | None, packages: dict[str, Package]) -> dict[str, Package]:
+    if new is None or new.artifact is None:
+        return {}
+    entries = [new.artifact, *new.variants.values()]
+    return {
+        folder_of(new.collection, new.task, entry): packages[entry.digest]
+        for entry in entries
+    }
+
+
+def _total(
+    registry: Registry,
+    state: State,
+    name: str,
+    collection: Collection,
+    packages: dict[str, Package],
+    room: Path,
+) -> Package | None:
+    """Merge all that is in a collection, in the order of their names."""
+
+    def load(task: str, version: Version) -> Artifact:
+        entry = version.artifact
+        if entry.digest in packages:
+            return packages[entry.digest].artifact
+        return registry.fetch(folder_of(name, task, entry), entry, state)
+
+    artifacts = [load(task, version) for task, version in collection.current.items()]
+    if not artifacts or not all(map(has_total, artifacts)):
+        return None
+    place = room / collection.parts.partition(":")[2]
+    if not place.exists():
+        merged = merge(artifacts, allow_indefinite=True)
+        save_artifact(merged, place, allow_indefinite=True)
+    return Package.of(place, None)
+
+
+def entry_of(package: Package) -> Entry:
+    """Describe an artifact that is to be added."""
+    about = package.artifact.provenance
+    examples = sum(source.data.examples for source in about.sources)
+    return Entry(
+        package.digest,
+        package.size,
+        about.tasks,
+        examples,
+        about.size,
+        package.named_license,
+    )

@@ -1,0 +1,165 @@
+"""A registry in a Hub repository: one commit a change, with its parent checked."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from typing_extensions import override
+
+from kfac_artifacts.artifact import Artifact
+from kfac_artifacts.errors import FormatError, RegistryError
+from kfac_artifacts.format import MANIFEST, MAX_JSON_BYTES, SIGNATURE, load_artifact
+from kfac_artifacts.hub import (
+    CARD,
+    Client,
+    Entry as Listed,
+    Hub,
+    HubAddress,
+    Package,
+    Shipment,
+    is_conflict,
+    pull_from_hub,
+)
+from kfac_artifacts.places import turn_in
+from kfac_artifacts.registry.entries import Entry
+from kfac_artifacts.registry.index import INDEX
+from kfac_artifacts.registry.places import (
+    LOG,
+    ConflictError,
+    Plan,
+    Registry,
+    State,
+    state_of,
+)
+
+PATIENCE = 3600.0
+Operations = Sequence[CommitOperationAdd | CommitOperationDelete]
+
+
+class HubRegistry(Registry):
+    """A registry in a repository.
+
+    Args:
+        address: Its folder there, with the branch.
+        hub: The Hub.
+        private: Whether to make a new repository private.
+    """
+
+    def __init__(self, address: HubAddress, hub: Hub, *, private: bool = False) -> None:
+        self.address = address
+        self.hub = hub
+        self.private = private
+        self.client = Client(hub, address)
+        self._room = TemporaryDirectory(prefix="kfac-registry-")
+        self._fetched: dict[str, Path] = {}
+
+    @override
+    def __str__(self) -> str:
+        return str(replace(self.address, revision=None))
+
+    @override
+    def turn(self) -> AbstractContextManager[None]:
+        """Let runs on one machine wait, who else would only be refused."""
+        name = sha256(f"{self.hub.url} {self.address.repo}".encode()).hexdigest()[:16]
+        folder = self.hub.cache / ".kfac-registries" / name
+        return turn_in(folder, patience=PATIENCE)
+
+    @override
+    def state(self) -> State:
+        with self.hub.explained(self.address):
+            head = self._head()
+            if head is None:
+                return State()
+            listed = self.client.files(head, self.address.path)
+            index = self._text(INDEX, head, listed)
+            card = self._text(CARD, head, listed)
+            logged = self.client.files(head, self.address.file(LOG))
+            told = None if card is None else card.decode("utf-8", errors="replace")
+            log = {
+                Path(path).name: partial(self.client.read, path, head, entry)
+                for path, entry in logged.items()
+            }
+            return state_of(head, str(self), index, log, told)
+
+    @override
+    def fetch(self, path: str, entry: Entry, state: State) -> Artifact:
+        if entry.digest not in self._fetched:
+            place = Path(self._room.name) / entry.digest.partition(":")[2]
+            address = self.at(path, state)
+            pulled = pull_from_hub(address, place, replace=False, hub=self.hub)
+            if pulled.digest != entry.digest:
+                raise FormatError(f"{address} is not the artifact that {INDEX} names")
+            self._fetched[entry.digest] = place
+        return load_artifact(self._fetched[entry.digest], verify=False)
+
+    @override
+    def put(self, plan: Plan, state: State) -> None:
+        head = state.head
+        with self.hub.explained(self.address):
+            if head is None:
+                self.client.create_repo(private=True if self.private else None)
+                head = self._head() or ""
+            gone = [
+                path
+                for folder in plan.gone
+                for path in self.client.files(head, self.address.file(folder))
+            ]
+            is_oid = constants.REGEX_COMMIT_OID.fullmatch(head) is not None
+            try:
+                self.client.commit(
+                    self._operations(plan, gone), plan.message, head if is_oid else None
+                )
+            except Exception as error:
+                if is_conflict(error):
+                    raise ConflictError from error
+                raise
+
+    @override
+    def at(self, path: str, state: State) -> HubAddress:
+        return HubAddress(self.address.repo, self.address.file(path), state.head)
+
+    def _operations(self, plan: Plan, gone: list[str]) -> Callable[[], Operations]:
+        def operations() -> list[CommitOperationAdd | CommitOperationDelete]:
+            shipments = [
+                self._shipment(path, package) for path, package in plan.packages.items()
+            ]
+            texts = {self.address.file(path): text for path, text in plan.texts.items()}
+            return [
+                *(each for shipment in shipments for each in shipment.operations()),
+                *(CommitOperationAdd(path, text) for path, text in texts.items()),
+                *map(CommitOperationDelete, gone),
+            ]
+
+        return operations
+
+    def _shipment(self, path: str, package: Package) -> Shipment:
+        address = HubAddress(self.address.repo, self.address.file(path))
+        texts = {address.file(MANIFEST): package.manifest}
+        card = package.card(str(address), None)
+        if card is not None:
+            texts[address.file(CARD)] = card.encode()
+        if package.signature is not None:
+            texts[address.file(SIGNATURE)] = package.signature
+        return Shipment(package, address, texts, [])
+
+    def _head(self) -> str | None:
+        try:
+            return self.client.head(self.address.revision).commit
+        except GatedRepoError:
+            raise
+        except RepositoryNotFoundError:
+            return None
+
+    def _text(self, name: str, head: str, listed: dict[str, Listed]) -> bytes | None:
+        path = self.address.file(name)
+        if path not in listed:
+            return None
+        if listed[path].size > MAX_JSON_BYTES:
+            raise RegistryError(f"{path} of {self} is too large to be read")
+        return self.client.read(path, head, listed[path])

@@ -1,0 +1,136 @@
+"""Where a registry is kept: what a plain directory and the Hub have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kfac_artifacts.artifact import Artifact
+from kfac_artifacts.errors import FormatError
+from kfac_artifacts.format import parse_json
+from kfac_artifacts.hub import HubAddress, Package
+from kfac_artifacts.registry.entries import CHANGE, Change, Entry
+from kfac_artifacts.registry.index import INDEX, Index
+
+LOG = "log"
+
+
+class ConflictError(Exception):
+    """Somebody else has changed a registry since it was looked at."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one change of a registry writes and deletes.
+
+    Attributes:
+        packages: Artifacts, by the path of their folder.
+        texts: Small files by path; the index last.
+        gone: Folders of totals that are none any more.
+        message: What is said of it.
+    """
+
+    packages: Mapping[str, Package]
+    texts: Mapping[str, bytes]
+    gone: Sequence[str]
+    message: str
+
+
+@dataclass(frozen=True)
+class State:
+    """A registry at one moment.
+
+    Attributes:
+        head: Names the moment; None in a directory, where others wait.
+        index: What is in it, as its index says.
+        whole: So, with the changes of the log that the index lacks.
+        exists: Whether there is an index.
+        card: The card of all of it.
+    """
+
+    head: str | None = None
+    index: Index = field(default_factory=Index)
+    whole: Index = field(default_factory=Index)
+    exists: bool = False
+    card: str | None = None
+
+    @property
+    def behind(self) -> bool:
+        """Whether the index lacks changes."""
+        return self.whole.changes != self.index.changes
+
+
+class Registry(ABC):
+    """A place with a registry in it."""
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """The address that people pull from."""
+
+    @abstractmethod
+    def turn(self) -> AbstractContextManager[None]:
+        """Wait for those that change it from here."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """Look at it."""
+
+    @abstractmethod
+    def fetch(self, path: str, entry: Entry, state: State) -> Artifact:
+        """Open an artifact of it, with every byte verified.
+
+        Raises:
+            FormatError: If it is another one, or damaged.
+        """
+
+    @abstractmethod
+    def put(self, plan: Plan, state: State) -> None:
+        """Change it, in one step for whoever reads it.
+
+        Raises:
+            ConflictError: If it is not as it was looked at.
+        """
+
+    @abstractmethod
+    def at(self, path: str, state: State) -> HubAddress | Path:
+        """Where an artifact of it stands."""
+
+
+def state_of(
+    head: str | None,
+    where: str,
+    index: bytes | None,
+    log: Mapping[str, Callable[[], bytes]],
+    card: str | None,
+) -> State:
+    """Read what is there: the index, and changes that it does not know.
+
+    Args:
+        head: Names the moment.
+        where: What is read, for errors.
+        index: The content of the index, if there is one.
+        log: What reads a change, by the name of its file.
+        card: The card.
+
+    Returns:
+        The state.
+
+    Raises:
+        FormatError: If one of them breaks ``spec/registry.md``.
+    """
+    known = Index() if index is None else Index.from_bytes(index, f"{where}/{INDEX}")
+    names = {f"{change.name}.json" for change in known.changes}
+    changes = []
+    for name in sorted(filter(_is_log, log.keys() - names)):
+        file = f"{where}/{LOG}/{name}"
+        change = Change.from_json(parse_json(log[name](), file), file)
+        if f"{change.name}.json" != name:
+            raise FormatError(f"{file} tells of another change, {change.name}")
+        changes.append(change)
+    whole = known.with_changes(changes)
+    return State(head, known, whole, index is not None, card)
+
+
+def _is_log(name: str) -> bool:
+    return name.endswith(".json") and CHANGE.fullmatch(name[:-5]) is not None

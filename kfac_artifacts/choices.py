@@ -111,9 +111,20 @@ IMPORTS = Variants(
         "tak": "bridges.imports.tak:Tak",
         "kronfluence": "bridges.imports.kronfluence:Kronfluence",
         "covariances": "bridges.imports.covariances:Covariances",
+        "memit-npz": "bridges.imports.memit_npz:MemitNpz",
         "quip": "bridges.imports.quip:Quip",
         "bayesvlm": "bridges.imports.bayesvlm:BayesVlm",
         "adam": "bridges.imports.adam:Adam",
+    },
+)
+EXPORTS = Variants(
+    "format to export",
+    {
+        "memit-npz": "bridges.exports.memit_npz:MemitNpz",
+        "imatrix.gguf": "bridges.exports.imatrix:Imatrix",
+        "quip": "bridges.exports.quip:Quip",
+        "corda": "bridges.exports.corda:Corda",
+        "kronfluence": "bridges.exports.kronfluence:Kronfluence",
     },
 )
 TASK_WEIGHTS = ("equal", "positions")

@@ -13,7 +13,7 @@ from torch import nn
 
 import kfac_artifacts as kfac
 from kfac_artifacts import choices
-from kfac_artifacts.bridges import Import
+from kfac_artifacts.bridges import Export, Import
 from kfac_artifacts.compress.forms.base import Form
 from kfac_artifacts.estimate.estimators.base import Estimator
 from kfac_artifacts.format.storage.base import Storage
@@ -81,6 +81,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "optimizer": lambda found: isinstance(
         found([torch.zeros(2, requires_grad=True)], 0.1, 0.0), torch.optim.Optimizer
     ),
+    "format to export": lambda found: issubclass(found, Export),
     "format to import": lambda found: issubclass(found, Import),
     "merge method": lambda found: issubclass(found, Merging | MergeMethod),
 }

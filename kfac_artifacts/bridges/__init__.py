@@ -13,9 +13,12 @@ from kfac_artifacts.lazy import export_lazily
 if TYPE_CHECKING:
     from kfac_artifacts.bridges.assembling import About as About
     from kfac_artifacts.bridges.base import (
-        Export as Export,
         Import as Import,
         choose_bridge as choose_bridge,
+    )
+    from kfac_artifacts.bridges.exporting import (
+        Export as Export,
+        export_artifact as export_artifact,
     )
     from kfac_artifacts.bridges.matching import Naming as Naming
 

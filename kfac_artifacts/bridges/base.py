@@ -1,7 +1,6 @@
-"""What an import and an export are; another one is a class, and a line in a table.
+"""What an import is; another one is a class, and a line in ``choices.IMPORTS``.
 
-Imports and exports are in ``choices.IMPORTS`` and ``choices.EXPORTS``. Their fields are
-what a format does not say of itself and the user has to.
+Its fields are what a format does not say of itself, so that the user has to.
 """
 
 from abc import ABC, abstractmethod
@@ -74,32 +73,6 @@ class Import(ABC):
                 f"{path} tells that it is of {told} examples, not {about.examples}"
             )
         return assemble(statistics, network, about, self.name, settings)
-
-
-@dataclass(frozen=True)
-class Export(ABC):
-    """A format that other programs take curvature in.
-
-    Attributes:
-        name: What users call it.
-    """
-
-    name: ClassVar[str]
-
-    @abstractmethod
-    def write(self, artifact: Artifact, directory: Path) -> Mapping[str, str]:
-        """Write files.
-
-        Args:
-            artifact: The artifact.
-            directory: An empty directory.
-
-        Returns:
-            Blocks that the format has no place for, with the reason.
-
-        Raises:
-            KfacError: If the artifact does not hold what the format promises.
-        """
 
 
 def choose_bridge(table: Variants, name: str, options: Mapping[str, Any]) -> Any:

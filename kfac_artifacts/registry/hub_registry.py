@@ -1,15 +1,21 @@
 """A registry in a Hub repository: one commit a change, with its parent checked."""
 
+import shutil
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    RepositoryNotFoundError,
+)
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Artifact
@@ -56,7 +62,8 @@ class HubRegistry(Registry):
         self.hub = hub
         self.private = private
         self.client = Client(hub, address)
-        self._room = TemporaryDirectory(prefix="kfac-registry-")
+        self._room = Path(mkdtemp(prefix="kfac-registry-"))
+        weakref.finalize(self, shutil.rmtree, self._room, ignore_errors=True)
         self._fetched: dict[str, Path] = {}
 
     @override
@@ -90,7 +97,7 @@ class HubRegistry(Registry):
     @override
     def fetch(self, path: str, entry: Entry, state: State) -> Artifact:
         if entry.digest not in self._fetched:
-            place = Path(self._room.name) / entry.digest.partition(":")[2]
+            place = self._room / entry.digest.partition(":")[2]
             address = self.at(path, state)
             pulled = pull_from_hub(address, place, replace=False, hub=self.hub)
             if pulled.digest != entry.digest:
@@ -100,29 +107,31 @@ class HubRegistry(Registry):
 
     @override
     def put(self, plan: Plan, state: State) -> None:
-        head = state.head
-        with self.hub.explained(self.address):
-            if head is None:
-                self.client.create_repo(private=True if self.private else None)
-                head = self._head() or ""
-            gone = [
-                path
-                for folder in plan.gone
-                for path in self.client.files(head, self.address.file(folder))
-            ]
-            is_oid = constants.REGEX_COMMIT_OID.fullmatch(head) is not None
-            try:
-                self.client.commit(
-                    self._operations(plan, gone), plan.message, head if is_oid else None
-                )
-            except Exception as error:
-                if is_conflict(error):
-                    raise ConflictError from error
-                raise
+        try:
+            with self.hub.explained(self.address):
+                self._put(plan, state.head)
+        except RegistryError as error:
+            # what was to be deleted is gone: somebody else came first there, too
+            if is_conflict(error) or isinstance(error.__cause__, EntryNotFoundError):
+                raise ConflictError from error
+            raise
 
     @override
     def at(self, path: str, state: State) -> HubAddress:
         return HubAddress(self.address.repo, self.address.file(path), state.head)
+
+    def _put(self, plan: Plan, head: str | None) -> None:
+        if head is None:
+            self.client.create_repo(private=True if self.private else None)
+            head = self._head() or ""
+        gone = [
+            path
+            for folder in plan.gone
+            for path in self.client.files(head, self.address.file(folder))
+        ]
+        is_oid = constants.REGEX_COMMIT_OID.fullmatch(head) is not None
+        parent = head if is_oid else None
+        self.client.commit(self._operations(plan, gone), plan.message, parent)
 
     def _operations(self, plan: Plan, gone: list[str]) -> Callable[[], Operations]:
         def operations() -> list[CommitOperationAdd | CommitOperationDelete]:

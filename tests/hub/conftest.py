@@ -1,7 +1,7 @@
 """A fresh Hub, cache and token for every test, and small artifacts."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +11,24 @@ from huggingface_hub import constants
 from kfac_artifacts.artifact import DataInfo, NamedConfig
 from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.hub import Hub
-from tests.artifacts import provenance, small
+from tests.artifacts import artifact as of_task, provenance, small
 from tests.hub.server import running
 from tests.hub.wire import Server
+
+Made = Callable[[int], Path]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    """Write the artifact of the task ``dataN``, once."""
+
+    def make(number: int) -> Path:
+        place = tmp_path / f"data{number}"
+        if not place.exists():
+            save_artifact(of_task(number, 100 + number), place, storage="float32")
+        return place
+
+    return make
 
 
 @pytest.fixture

@@ -171,6 +171,8 @@ def commit(http: Handler, repo: str, revision: str) -> None:
         item = json.loads(line)
         apply(http.store, files, item["key"], item["value"])
         parent = item["value"].get("parentCommit")
+        if not http.store.checks_parent:
+            continue
         if parent is not None and parent != found.branches[revision]:
             raise HubError(412, message="A commit has happened since. Please refresh.")
     sha = found.commit(files, revision)

@@ -135,6 +135,7 @@ class Store:
     requests: list[str] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
     verifies: bool = True
+    checks_parent: bool = True
     claims_xet: bool = False
     renamed: dict[str, str] = field(default_factory=dict)
     lock: RLock = field(default_factory=RLock)

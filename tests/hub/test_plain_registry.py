@@ -25,7 +25,7 @@ from kfac_artifacts.registry import (
     remove,
 )
 from tests.commands import bad, good
-from tests.registry.conftest import Made
+from tests.hub.conftest import Made
 
 ROOT = Path(__file__).parents[2]
 

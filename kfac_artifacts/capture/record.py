@@ -174,10 +174,7 @@ class LinearRecord(Record):
     @property
     def a(self) -> Float[Tensor, "n p d_in"]:
         """Inputs, zero where padded, with the constant of a bias."""
-        a = self.x.to(self.g.dtype)
-        if self.bias:
-            a = torch.cat([a, a.new_ones(*a.shape[:2], 1)], dim=2)
-        return a if self.real is None else a * self.real[..., None]
+        return self._masked(None)
 
     def compact(self) -> "LinearRecord":
         """The same with at most d_in positions: those of the identity in place of a."""
@@ -228,12 +225,13 @@ class LinearRecord(Record):
         if self.x.shape[1] > self.width:  # fewer products with M itself
             yield from super().projections(outputs, inputs)
             return
-        if self._is_one_by_one:
+        size = self._turned_size(outputs, inputs)
+        if self._is_one_by_one(size):
             for g_one, a_one in self._turned(outputs, inputs):
                 yield (g_one.mT @ a_one)[None]
             return
-        count = _at_once(self.g, self.g.shape[3] * self.width)
-        g, a = _turned(self.g, outputs).mT, _turned(self.a, inputs)[:, None]
+        count = _at_once(self.g, size)
+        g, a = _turned(self.g, outputs).mT, self._masked(inputs)[:, None]
         for g_few, a_few in zip(g.split(count), a.split(count), strict=True):
             yield g_few @ a_few
 
@@ -244,30 +242,48 @@ class LinearRecord(Record):
         outputs: Float[Tensor, "o d_out"] | None = None,
         inputs: Float[Tensor, "i d_in"] | None = None,
     ) -> None:
-        if self.x.shape[1] <= self.width and self._is_one_by_one:
+        few = self.x.shape[1] <= self.width
+        if few and self._is_one_by_one(self._turned_size(outputs, inputs)):
             add_squares(total, self._turned(outputs, inputs))
         else:
             super().add_squares(total, outputs, inputs)
 
-    @property
-    def _is_one_by_one(self) -> bool:
+    def _turned_size(self, outputs: Tensor | None, inputs: Tensor | None) -> int:
+        """Numbers of one M in other coordinates."""
+        rows = self.g.shape[3] if outputs is None else len(outputs)
+        return rows * (self.width if inputs is None else len(inputs))
+
+    def _is_one_by_one(self, size: int) -> bool:
         """Whether examples apart cost less than together, with their padding."""
-        return self.g.device.type == "cpu" and self.g.shape[3] * self.width >= LARGE
+        return self.g.device.type == "cpu" and size >= LARGE
 
     def _turned(
         self, outputs: Tensor | None, inputs: Tensor | None
     ) -> list[tuple[Float[Tensor, "k _ o"], Float[Tensor, "_ i"]]]:
         """Cotangents and inputs of every example in other coordinates, unpadded."""
-        g, a = self.g.transpose(1, 2), self.a
+        g, x = self.g.transpose(1, 2), self.x.to(self.g.dtype)
         if self.real is None:
-            lengths = [a.shape[1]] * self.examples
-            g, a = g.flatten(0, 1), a.flatten(0, 1)
+            lengths = [x.shape[1]] * self.examples
+            g, x = g.flatten(0, 1), x.flatten(0, 1)
         else:
             real = self.real > 0
             lengths = real.sum(1).tolist()
-            g, a = g[real], a[real]
-        g, a = _turned(g, outputs).transpose(0, 1), _turned(a, inputs)
+            g, x = g[real], x[real]
+        g, a = _turned(g, outputs).transpose(0, 1), self._along(x, inputs)
         return list(zip(g.split(lengths, dim=1), a.split(lengths), strict=True))
+
+    def _masked(self, rows: Tensor | None) -> Tensor:
+        """What directions, or none, see of all positions, zero where padded."""
+        along = self._along(self.x.to(self.g.dtype), rows)
+        return along if self.real is None else along * self.real[..., None]
+
+    def _along(self, x: Tensor, rows: Tensor | None) -> Tensor:
+        """What directions see of inputs as they came; without any, the whole inputs."""
+        if rows is None:
+            return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1) if self.bias else x
+        if not self.bias:
+            return x @ rows.mT
+        return torch.nn.functional.linear(x, rows[:, :-1], rows[:, -1])
 
     @property
     @override
@@ -284,7 +300,7 @@ class LinearRecord(Record):
 
     @override
     def apply(self, W: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "n p d_out"]:
-        return self.a @ W.mT
+        return self._masked(W)
 
     @override
     def matrices(self) -> Float[Tensor, "n k d_out d_in"]:
@@ -385,4 +401,4 @@ def _turned(x: Tensor, rows: Tensor | None) -> Tensor:
 def _at_once(g: Tensor, size: int) -> int:
     """Of how many examples matrices of a size fit where they are multiplied fast."""
     room = CACHED if g.device.type == "cpu" else ROOM
-    return max(1, room // (g.shape[1] * size))
+    return max(1, room // max(1, g.shape[1] * size))

@@ -4,8 +4,9 @@ Estimators that look at examples again need the records of one pass. The pass th
 the sums has seen them already: as many as fit into memory are kept from it.
 """
 
-from collections.abc import Sequence
-from typing import TypeVar, final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Protocol, TypeAlias, TypeVar, final, runtime_checkable
 
 from torch import Tensor
 from typing_extensions import override
@@ -14,6 +15,7 @@ from kfac_artifacts.capture import (
     Layer,
     LayerCall,
     Loaded,
+    Record,
     RecordBatch,
     Recorder,
     Run,
@@ -23,8 +25,25 @@ from kfac_artifacts.capture import (
 )
 from kfac_artifacts.estimate.accumulator import Accumulator
 from kfac_artifacts.estimate.estimators.base import Estimate
+from kfac_artifacts.workers import Workers
 
 L = TypeVar("L", bound=Layer)
+Records: TypeAlias = Iterable[RecordBatch]
+
+
+@runtime_checkable
+class BlockFit(Protocol):
+    """What becomes of a block by looks at all examples."""
+
+    @property
+    def done(self) -> bool:
+        """Whether no further look is needed."""
+
+    def add(self, record: Record, numbers: Sequence[int]) -> None:
+        """Show a batch: the block on N examples, and their places among all."""
+
+    def close(self, workers: Workers, examples: int) -> None:
+        """End a look at so many examples, of all processes."""
 
 
 @final
@@ -79,27 +98,68 @@ class RecordingAccumulator(Accumulator):
         return self._kept if self._wanted else []
 
 
-def next_records(
-    run: Run, found: Estimate, todo: Sequence[L], memory: int, stage: str
-) -> tuple[list[L], Sequence[RecordBatch] | StreamedRecords]:
-    """Give the next layers with their records: kept ones, if they are or can be.
+def recorded(
+    run: Run,
+    found: Estimate,
+    todo: Sequence[L],
+    memory: int,
+    bearable: Callable[[Sequence[L]], Sequence[L]] = list,
+) -> Iterator[tuple[Sequence[L], Records]]:
+    """Give all layers with their records, those of one input at a time.
+
+    Records that are kept are forgotten with the layers that they were given with. If
+    not one layer's fit into memory, all layers are given, and their records made anew
+    for every look.
 
     Args:
         run: The passes.
         found: What is estimated so far, with what was kept.
-        todo: Layers that are left, at least one.
+        todo: Layers to record.
         memory: Bytes per process.
-        stage: What to call a pass while showing progress.
+        bearable: Which of the layers that are left, the first ones, may be given
+            together.
 
-    Returns:
-        The layers and their records by batch; all layers, and records made anew for
-        every look, if not one fits into memory.
+    Yields:
+        Layers, and their records by batch.
     """
-    recorded = found.records.pop() if found.records else []
-    group = [layer for layer in todo if recorded and layer.name in recorded[0][1]]
-    if group:
-        return group, recorded
-    group, kept = next_group(run, todo, memory, stage)
-    if group:
-        return group, kept
-    return list(todo), StreamedRecords(run, todo, f"{stage}, one look")
+    while todo:
+        stage, first = f"refining {len(todo)} modules", bearable(todo)
+        kept = found.records.pop() if found.records else []
+        group = [layer for layer in first if kept and layer.name in kept[0][1]]
+        if not group:
+            group, kept = next_group(run, first, memory, stage)
+        if group:
+            yield from _by_input(run, group, kept)
+        else:
+            group = list(first)
+            yield group, StreamedRecords(run, group, f"{stage}, one look")
+        todo = [layer for layer in todo if layer not in group]
+
+
+def _by_input(
+    run: Run, group: Sequence[L], kept: Sequence[RecordBatch]
+) -> Iterator[tuple[Sequence[L], Records]]:
+    leaders = run.coverage.leaders
+    for _, layers in groupby(group, lambda layer: leaders.get(layer, layer)):
+        own = list(layers)
+        names = [layer.name for layer in own]
+        yield own, [(numbers, {n: r.pop(n) for n in names}) for numbers, r in kept]
+
+
+def look_until_done(run: Run, fits: Mapping[str, BlockFit], batches: Records) -> None:
+    """Show every batch to the fits of its blocks, as often as they ask for it.
+
+    Args:
+        run: The passes.
+        fits: The fit of every block.
+        batches: The records of all examples.
+    """
+    while not all(fit.done for fit in fits.values()):
+        with run.workers.stage():
+            for numbers, records in batches:
+                for name, record in records.items():
+                    if not fits[name].done and numbers:
+                        fits[name].add(record, numbers)
+        for fit in fits.values():
+            if not fit.done:
+                fit.close(run.workers, len(run.sample))

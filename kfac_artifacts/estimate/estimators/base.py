@@ -48,16 +48,23 @@ class Estimate:
     sweeps: int = 0
 
     def finish(self, name: str, block: Block) -> None:
-        """Put a refined block in the place of the one that sums have given."""
+        """Put a refined block in the place of the one that sums have given.
+
+        What sums have given for finished blocks alone is forgotten.
+        """
         self.blocks[name] = block.with_positions(self.blocks[name].positions)
         self.finished.append(name)
+        self.start = self._unfinished_start()
 
     def all_factors(self) -> dict[str, Factor]:
         """The factors that the blocks refer to, of those that live here."""
+        # a refined factor and one of the sums may have the same name, on two processes
+        return self._unfinished_start() | self.factors
+
+    def _unfinished_start(self) -> dict[str, Factor]:
         rest = self.blocks.keys() - set(self.finished)
         used = {name for key in rest for name in self.blocks[key].factors}
-        # a refined factor and one of the sums may have the same name, on two processes
-        return {n: f for n, f in self.start.items() if n in used} | self.factors
+        return {n: f for n, f in self.start.items() if n in used}
 
 
 @dataclass(frozen=True)

@@ -12,30 +12,26 @@ large for other examples; unless switched off, each block's is multiplied by wha
 halves of them say (``ekfac_scale``).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import final
 
-from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Block, EigenBlock, Json, KroneckerBlock, NamedConfig
-from kfac_artifacts.capture import (
-    KroneckerLayer,
-    Layer,
-    RecordBatch,
-    Run,
-)
+from kfac_artifacts.capture import KroneckerLayer, Layer, Run
 from kfac_artifacts.choices import KEPT_BYTES
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate.accumulator import Accumulator
 from kfac_artifacts.estimate.estimators.base import Cost, Estimate, Estimator
-from kfac_artifacts.estimate.estimators.ekfac_scale import CrossFit
-from kfac_artifacts.estimate.recording import RecordingAccumulator, next_records
-from kfac_artifacts.factors import Diagonal, Factor, LowRank, floats
-
-Pair: TypeAlias = tuple[LowRank, LowRank]
-"""The eigenvectors of B and of A."""
+from kfac_artifacts.estimate.estimators.ekfac_fit import EigenvalueFit
+from kfac_artifacts.estimate.recording import (
+    RecordingAccumulator,
+    Records,
+    look_until_done,
+    recorded,
+)
+from kfac_artifacts.factors import Diagonal, Factor, LowRank
 
 
 @final
@@ -67,34 +63,38 @@ class Ekfac(Estimator):
 
     @override
     def refine(self, run: Run, found: Estimate) -> Iterator[None]:
-        leaders = run.coverage.leaders
         todo = [
             layer
             for layer in run.coverage.layers
             if _has_eigenvectors(layer) and layer.name not in found.finished
         ]
-        while todo:
-            stage = f"refining {len(todo)} modules"
-            group, batches = next_records(run, found, todo, self.memory, stage)
-            blocks = {
-                name: block
-                for layer in group
-                for name, block in self.blocks(layer, leaders.get(layer, layer)).items()
-            }
-            names = [n for block in blocks.values() for n in block.factors[:2]]
-            bases = _decompose(run, found, names)
-            pairs = {
-                name: (bases[block.factors[1]], bases[block.factors[0]])
-                for name, block in blocks.items()
-            }
-            fit = _cross_fit(run, pairs) if self.shrinkage else None
-            for name, S in _correct(run, pairs, batches, fit).items():
-                _, output, corrected = blocks[name].factors
-                if run.workers.holds(output):
-                    found.factors[corrected] = Diagonal(S.flatten())
-                found.finish(name, blocks[name])
-            todo = [layer for layer in todo if layer not in group]
+        for layers, batches in recorded(run, found, todo, self.memory):
+            self._refine(run, found, layers, batches)
             yield
+
+    def _refine(
+        self, run: Run, found: Estimate, layers: Sequence[Layer], batches: Records
+    ) -> None:
+        leaders = run.coverage.leaders
+        blocks = {
+            name: block
+            for layer in layers
+            for name, block in self.blocks(layer, leaders.get(layer, layer)).items()
+        }
+        names = [n for block in blocks.values() for n in block.factors[:2]]
+        bases = _decompose(run, found, names)
+        fits = {
+            name: EigenvalueFit(
+                name, bases[b.factors[1]], bases[b.factors[0]], shrinkage=self.shrinkage
+            )
+            for name, b in blocks.items()
+        }
+        look_until_done(run, fits, batches)
+        for name, block in blocks.items():
+            _, output, corrected = block.factors
+            if run.workers.holds(output):
+                found.factors[corrected] = Diagonal(fits[name].S.flatten())
+            found.finish(name, block)
 
     @override
     def blocks(self, layer: Layer, leader: Layer) -> Mapping[str, Block]:
@@ -149,36 +149,3 @@ def _everywhere(run: Run, own: Factor | None, source: int) -> LowRank:
         return own
     tensors = {} if own is None else own.tensors()
     return LowRank(**run.workers.broadcast(tensors, source))
-
-
-def _cross_fit(run: Run, pairs: Mapping[str, Pair]) -> CrossFit:
-    sizes = {name: (B.dim, A.dim) for name, (B, A) in pairs.items()}
-    (like, _), *_ = pairs.values()
-    return CrossFit(run, sizes, like.values)
-
-
-def _correct(
-    run: Run,
-    pairs: Mapping[str, Pair],
-    batches: Iterable[RecordBatch],
-    fit: CrossFit | None,
-) -> dict[str, Tensor]:
-    """Compute S of every block, ``[d_out, d_in]``, from one look, or two to shrink."""
-    sums = {
-        name: B.values.new_zeros(len(B.values), len(A.values))
-        for name, (B, A) in pairs.items()
-    }
-    if fit is not None:
-        fit.prepare(batches)
-    with run.workers.stage():
-        for ordinals, records in batches:
-            for name, record in records.items() if ordinals else ():
-                B, A = pairs[name]
-                record.add_squares(sums[name], floats(B.vectors), floats(A.vectors))
-                if fit is not None:
-                    fit.add(name, record, ordinals)
-    found = {
-        name: run.workers.sum(total) / len(run.sample) for name, total in sums.items()
-    }
-    factors = {} if fit is None else fit.factors()
-    return {name: S * factors.get(name, 1.0) for name, S in found.items()}

@@ -10,14 +10,15 @@ all examples together is ``2 c / (1 + c)`` (Spearman 1910; Brown 1910): half of 
 noise. Leading vectors suffice, as they have nearly all of the norm.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kfac_artifacts.capture import Record, RecordBatch, Run
+from kfac_artifacts.capture import Record
 from kfac_artifacts.seeding import seeded
+from kfac_artifacts.workers import Workers
 
 RANK = 8
 """Vectors of each side of a block that are looked at."""
@@ -25,113 +26,104 @@ HALVES = (0, 1)
 
 
 class CrossFit:
-    """Finds the factor of every block, from two looks at the examples.
+    """Finds the factor of one block, from two looks at the examples.
 
     Args:
-        run: The passes.
-        sizes: d_out and d_in of every block.
-        like: What the numbers are like.
+        name: Of the block.
+        like: Its S, or anything of that shape.
+
+    Attributes:
+        has_vectors: Whether the first look is over.
     """
 
-    def __init__(
-        self, run: Run, sizes: Mapping[str, tuple[int, int]], like: Tensor
-    ) -> None:
-        self._run = run
-        self._sizes = dict(sizes)
-        self._like = like
-        count = len(run.sample)
-        self._counts = (count - count // 2, count // 2)
-        self._bases: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        self._sums: dict[str, list[list[Tensor]]] = {}
+    def __init__(self, name: str, like: Float[Tensor, "d_out d_in"]) -> None:
+        generator = seeded(f"ekfac {name}")
+        self.has_vectors = False
+        self._starts = [
+            torch.randn(d, min(RANK, d), generator=generator).to(like)
+            for d in like.shape
+        ]
+        self._sketches = [[*map(torch.zeros_like, self._starts)] for _ in HALVES]
+        self._bases: list[Tensor] = []
+        self._parts: list[tuple[slice, slice]] = []  # which vectors are of which half
+        self._sums: list[Tensor] = []
 
-    def prepare(self, batches: Iterable[RecordBatch]) -> None:
-        """Find the leading vectors of every half, from one look.
+    def add(self, record: Record, numbers: Sequence[int]) -> None:
+        """Show a batch.
 
         Args:
-            batches: The records of all examples.
+            record: The block on N examples.
+            numbers: Places of these examples among all.
         """
-        starts = {name: self._starts(name) for name in self._sizes}
-        sketches = {
-            name: [[torch.zeros_like(start) for start in pair] for _ in HALVES]
-            for name, pair in starts.items()
-        }
-        with self._run.workers.stage():
-            for ordinals, records in batches:
-                for name in self._sizes if ordinals else ():
-                    turned = _sketched(records[name], starts[name])
-                    for half, places in _halves(ordinals):
-                        own = zip(
-                            sketches[name][half], turned, starts[name], strict=True
-                        )
-                        for sketch, side, start in own:
-                            rows = side[places].flatten(0, 2)
-                            sketch.addmm_(rows.mT, rows @ start)
-        for name, pair in starts.items():
-            self._bases[name] = []
-            for half in HALVES:
-                found = [
-                    leading(start, self._run.workers.sum(sketch))
-                    for start, sketch in zip(pair, sketches[name][half], strict=True)
-                ]
-                self._bases[name].append((found[0], found[1]))
-            self._sums[name] = [
-                [self._like.new_zeros(len(W), len(U)) for _ in HALVES]
-                for W, U in self._bases[name]
-            ]
+        halves = [
+            (half, places)
+            for half in HALVES
+            if (places := [i for i, each in enumerate(numbers) if each % 2 == half])
+        ]
+        if not self.has_vectors:
+            self._sketch(record, halves)
+            return
+        squares = _turned(record, *self._bases).square().mean(1)
+        for half, places in halves:
+            self._sums[half] += squares[places].sum(0)
 
-    def add(self, name: str, record: Record, ordinals: Sequence[int]) -> None:
-        """Look at some examples of a block, in the bases of both halves."""
-        a = record.inputs
-        for (W, U), sums in zip(self._bases[name], self._sums[name], strict=True):
-            M = (record.g @ W.mT).mT @ (a @ U.mT)[:, None]
-            squares = M.square().mean(1)
-            for half, places in _halves(ordinals):
-                sums[half] += squares[places].sum(0)
+    def _sketch(self, record: Record, halves: list[tuple[int, list[int]]]) -> None:
+        outputs, inputs = self._starts
+        sides = _turned(record, None, inputs.mT).mT, _turned(record, outputs.mT, None)
+        for half, places in halves:
+            of_half = zip(self._sketches[half], sides, self._starts, strict=True)
+            for sketch, side, start in of_half:
+                rows = side[places].flatten(0, 2)
+                sketch.addmm_(rows.mT, rows @ start)
 
-    def factors(self) -> dict[str, float]:
-        """The factor of every block, from 0 to 1; 1 where nothing can be said."""
-        found = {}
-        for name, of_bases in self._sums.items():
-            shared = size = 0.0
-            for half in HALVES:
-                own, other = (
-                    self._run.workers.sum(of_bases[half][which]).double()
-                    / max(self._counts[which], 1)
-                    for which in (half, 1 - half)
-                )
-                shared += float((own * other).sum())
-                size += float(own.square().sum())
-            known = size > 0 and min(self._counts) > 0
-            found[name] = of_all(shared / size) if known else 1.0
-        return found
+    def find_vectors(self, workers: Workers) -> None:
+        """End the first look: find the leading vectors of either half.
 
-    def _starts(self, name: str) -> tuple[Tensor, Tensor]:
-        """Random columns to begin with, for outputs and inputs."""
-        d_out, d_in = self._sizes[name]
-        generator = seeded(f"ekfac {name}")
+        Args:
+            workers: The processes that add up what they saw.
+        """
         one, other = (
-            torch.randn(d, min(RANK, d), generator=generator).to(self._like)
-            for d in (d_out, d_in)
+            [
+                leading(start, workers.sum(sketch))
+                for start, sketch in zip(self._starts, of_half, strict=True)
+            ]
+            for of_half in self._sketches
         )
-        return one, other
+        self._bases = [torch.cat(sides) for sides in zip(one, other, strict=True)]
+        o, i = map(len, one)
+        self._parts = [(slice(o), slice(i)), (slice(o, None), slice(i, None))]
+        sizes = [len(side) for side in self._bases]
+        self._sums = [self._starts[0].new_zeros(sizes) for _ in HALVES]
+        self.has_vectors = True
+
+    def factor(self, workers: Workers, examples: int) -> float:
+        """End the second look.
+
+        Args:
+            workers: The processes that add up what they saw.
+            examples: Number of examples, of all processes.
+
+        Returns:
+            The factor, from 0 to 1; 1 where nothing can be said.
+        """
+        counts = examples - examples // 2, examples // 2
+        means = [
+            workers.sum(total).double() / max(count, 1)
+            for total, count in zip(self._sums, counts, strict=True)
+        ]
+        shared = size = 0.0
+        for half, part in enumerate(self._parts):
+            own, other = means[half][part], means[1 - half][part]
+            shared += float((own * other).sum())
+            size += float(own.square().sum())
+        return of_all(shared / size) if size > 0 and min(counts) > 0 else 1.0
 
 
-def _sketched(
-    record: Record, starts: tuple[Float[Tensor, "d_out r"], Float[Tensor, "d_in q"]]
-) -> tuple[Float[Tensor, "n k q d_out"], Float[Tensor, "n k r d_in"]]:
-    """Turn the gradients M of examples by random columns Ω_o and Ω_i.
-
-    Args:
-        record: The examples; however it keeps its gradients, nothing else counts.
-        starts: Ω_o and Ω_i.
-
-    Returns:
-        ``(M Ω_i)ᵀ`` and ``Ω_oᵀ M``.
-    """
-    output, inputs = starts
-    g, a = record.g, record.inputs
-    outward = (g.mT @ (a @ inputs)[:, None]).mT
-    return outward, (g @ output).mT @ a[:, None]
+def _turned(
+    record: Record, outputs: Tensor | None, inputs: Tensor | None
+) -> Float[Tensor, "n k o i"]:
+    """The gradients M of all examples in a few coordinates."""
+    return torch.cat([*record.projections(outputs, inputs)])
 
 
 def leading(
@@ -157,12 +149,3 @@ def leading(
 def of_all(half: float) -> float:
     """What a factor of a half of the examples means for all of them."""
     return 2 * min(half, 1.0) / (1 + min(half, 1.0))
-
-
-def _halves(ordinals: Sequence[int]) -> list[tuple[int, list[int]]]:
-    """The places of the examples of each half, where there are some."""
-    places = [
-        [place for place, ordinal in enumerate(ordinals) if ordinal % 2 == half]
-        for half in HALVES
-    ]
-    return [(half, own) for half, own in enumerate(places) if own]

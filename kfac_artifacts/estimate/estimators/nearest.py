@@ -5,8 +5,9 @@ form a group, whose records are kept from one pass; a block too large for that i
 recorded again for every look.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import TypeAlias, final
 
@@ -14,12 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Block, Json, NamedConfig
-from kfac_artifacts.capture import (
-    KroneckerLayer,
-    Layer,
-    RecordBatch,
-    Run,
-)
+from kfac_artifacts.capture import KroneckerLayer, Layer, Run
 from kfac_artifacts.choices import KEPT_BYTES
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate.accumulator import Accumulator, factor_sums
@@ -27,7 +23,11 @@ from kfac_artifacts.estimate.estimators.base import Cost, Estimate, Estimator
 from kfac_artifacts.estimate.estimators.nearest_fit import Fit
 from kfac_artifacts.estimate.estimators.nearest_guarded import GuardedFit
 from kfac_artifacts.estimate.estimators.nearest_power import PowerOptions
-from kfac_artifacts.estimate.recording import RecordingAccumulator, next_records
+from kfac_artifacts.estimate.recording import (
+    RecordingAccumulator,
+    look_until_done,
+    recorded,
+)
 from kfac_artifacts.factors import Factor
 
 AnyFit: TypeAlias = Fit | GuardedFit
@@ -82,21 +82,16 @@ class Nearest(Estimator):
             for layer in run.coverage.layers
             if isinstance(layer, KroneckerLayer) and layer.name not in found.finished
         ]
-        while todo:
-            bearable, stage = (
-                _bearable(run, todo, self),
-                f"refining {len(todo)} modules",
-            )
-            group, batches = next_records(run, found, bearable, self.memory, stage)
+        bearable = partial(_bearable, run, self)
+        for layers, batches in recorded(run, found, todo, self.memory, bearable):
             fits = {
                 layer.name: self._fit(_start(run, found.start, layer))
-                for layer in group
+                for layer in layers
             }
-            _sweep(run, fits, batches)
-            for layer in group:
+            look_until_done(run, fits, batches)
+            for layer in layers:
                 for name, block in self.blocks(layer, layer).items():
                     _keep(run, found, name, block, fits[name])
-            todo = [layer for layer in todo if layer not in group]
             yield
 
     def _fit(self, start: tuple[Tensor, Tensor]) -> AnyFit:
@@ -124,29 +119,9 @@ class Nearest(Estimator):
         return {k: v for k, v in super().settings().items() if k != "memory"}
 
 
-def _sweep(
-    run: Run, fits: Mapping[str, AnyFit], batches: Iterable[RecordBatch]
-) -> None:
-    """Look at the batches until every block is done."""
-    while not all(fit.done for fit in fits.values()):
-        with run.workers.stage():
-            _look(fits, batches)
-        for fit in fits.values():
-            if not fit.done:
-                fit.close(run.workers, len(run.sample))
-
-
-def _look(fits: Mapping[str, AnyFit], batches: Iterable[RecordBatch]) -> None:
-    """Show every batch to every block that is not done."""
-    for numbers, records in batches:
-        for name, record in records.items():
-            if not fits[name].done and numbers:
-                fits[name].add(record, numbers)
-
-
 def _bearable(
-    run: Run, todo: list[KroneckerLayer], estimator: Nearest
-) -> list[KroneckerLayer]:
+    run: Run, estimator: Nearest, todo: Sequence[KroneckerLayer]
+) -> Sequence[KroneckerLayer]:
     """If sharded, the first layers whose own matrices fit into memory; at least one."""
     if not run.workers.sharded:
         return todo

@@ -32,6 +32,8 @@ from kfac_artifacts.workers import Workers
 
 SMALLEST_SCALE = 0.02
 """Of one half for the other, so that no block is switched off by chance."""
+CACHED = 2**16
+"""Numbers that are turned to float64 at once, so that they stay in the cache."""
 
 
 class _Means:
@@ -72,7 +74,7 @@ class GuardedFit:
         self._start = start
         self._for_inputs = True
         self._means = _Means(start[0])
-        self._targets = _Means(start[1])
+        self._even_target = torch.zeros_like(start[1])
         self._scale = 1.0
 
     def add(self, record: Record, numbers: Sequence[int]) -> None:
@@ -96,7 +98,8 @@ class GuardedFit:
             record.add_inputs(self._means.sums[parity], weights)
         else:
             record.add_outputs(self._means.sums[parity], weights)
-            record.add_outputs(self._targets.sums[parity])
+            if parity == 0:  # what the odd ones have is the rest of KFAC's B
+                record.add_outputs(self._even_target)
 
     def close(self, workers: Workers, examples: int) -> None:
         """End a look: that for A, or that for B.
@@ -112,7 +115,10 @@ class GuardedFit:
             self.A, self._for_inputs = _normalised(mean), False
             self._means = _Means(self._start[1])
             return
-        target_even, target_odd, target = self._targets.close(workers, examples)
+        target, odds = self._start[1], examples // HALVES
+        evens = examples - odds
+        target_even = whole(workers.sum(self._even_target)) / evens
+        target_odd = (examples * target - evens * target_even) / odds
         crossed = _inner(target_even, odd) + _inner(target_odd, even)
         both = _inner(even, odd), crossed / HALVES
         alpha, beta = _weights(mean, target, both)
@@ -155,9 +161,12 @@ def _bounded(share: float) -> float:
 
 
 def _inner(x: Tensor, y: Tensor) -> float:
-    return float((x.double() * y.double()).sum())
+    """Add up products in float64, where those of small numbers do not vanish."""
+    parts = zip(x.flatten().split(CACHED), y.flatten().split(CACHED), strict=True)
+    dots = [torch.dot(a.double(), b.double()) for a, b in parts]
+    return float(torch.stack(dots).sum())
 
 
 def _normalised(matrix: Tensor) -> Tensor:
-    norm = float(matrix.double().norm())  # squares of small numbers vanish
+    norm = _inner(matrix, matrix) ** 0.5
     return matrix / norm if norm > 0 else matrix

@@ -110,6 +110,7 @@ IMPORTS = Variants(
     {
         "tak": "bridges.imports.tak:Tak",
         "kronfluence": "bridges.imports.kronfluence:Kronfluence",
+        "bergson": "bridges.imports.bergson:Bergson",
         "covariances": "bridges.imports.covariances:Covariances",
         "memit-npz": "bridges.imports.memit_npz:MemitNpz",
         "quip": "bridges.imports.quip:Quip",

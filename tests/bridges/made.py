@@ -79,3 +79,17 @@ def vlm_texts() -> Tensor:
 
 LOGIT_SCALE = 1.5
 """The logarithm of what cosines are multiplied by."""
+
+
+def tiny_causal_llama() -> nn.Module:
+    """The same layers, with a head that predicts the next token."""
+    from transformers import LlamaForCausalLM
+
+    body = tiny_llama()
+    model = LlamaForCausalLM(body.config).eval()
+    model.model.load_state_dict(body.state_dict())
+    generator = torch.Generator().manual_seed(6)
+    with torch.no_grad():
+        head = model.lm_head.weight
+        head.copy_(torch.randn(head.shape, generator=generator) / 2)
+    return model

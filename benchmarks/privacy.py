@@ -29,7 +29,7 @@ import kfac_artifacts as kfac
 from kfac_artifacts.chosen import choose_examples
 
 TASKS = ("banking", "hwu", "stackoverflow")
-COUNTS = (4, 16, 64, 256)
+COUNTS = (1, 4, 16, 64, 128, 256)
 TOKENS = 24
 TABLE = "embeddings.word_embeddings"
 LAYER = "encoder.layer.0.attention.self.query"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.estimate import (
         ComputeOptions as ComputeOptions,
         Effort as Effort,
+        GaussianNoise as GaussianNoise,
         Kfac as Kfac,
         KfacReduce as KfacReduce,
         Nearest as Nearest,

@@ -19,6 +19,8 @@ ESTIMATORS = Variants(
 )
 FORWARD_ONLY = ("inputs",)
 """Estimators that pull nothing back, and so take no cotangents."""
+HIDING = ("kfac", "inputs")
+"""Estimators in whose factors noise can hide each example."""
 NO_INPUTS = {
     "nearest": "A is fitted, and not the covariance of the inputs, with nearest",
     "kfac-reduce": "A is of inputs that were averaged over positions, with kfac-reduce",

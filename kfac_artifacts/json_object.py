@@ -145,6 +145,25 @@ def require(condition: bool, message: str) -> None:
         raise FormatError(message)
 
 
+def positive(value: object, where: str) -> float:
+    """Check a finite number above 0.
+
+    Args:
+        value: Parsed JSON.
+        where: What it is, for the error.
+
+    Returns:
+        The number.
+
+    Raises:
+        FormatError: If it is another.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise FormatError(f"{where} must be a number, found {_kind(value)}")
+    require(0 < value <= MAX_NUMBER, f"{where} must be finite and above 0")
+    return float(value)
+
+
 def check_name(value: object, where: str) -> str:
     """Check a name: 1 to 512 printable characters.
 

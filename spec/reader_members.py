@@ -39,6 +39,10 @@ def error(value: Any) -> bool:
     return type(value) in {int, float} and value >= 0
 
 
+def positive(value: Any) -> bool:
+    return error(value) and value > 0
+
+
 def share(value: Any) -> bool:
     return error(value) and value <= 1
 
@@ -126,6 +130,17 @@ BASE = record(
 )
 FILE = record({"size": whole(8), "sha256": sha})
 SEED = whole(0)
+PRIVACY = record(
+    {
+        "must_understand": only(False),
+        "mechanism": only("gaussian"),
+        "neighbours": only("replace-one"),
+        "epsilon": positive,
+        "delta": lambda value: positive(value) and value < 1,
+        "noise_multiplier": positive,
+        "clip": mapping(positive, least=1),
+    }
+)
 SOURCE = record(
     {
         "data": record(
@@ -153,6 +168,7 @@ SOURCE = record(
         "digest": null_or(digest),
     },
     open_=True,
+    optional={"privacy": PRIVACY},
 )
 
 

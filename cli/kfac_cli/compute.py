@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfac_cli import console
-from kfac_cli.compute_options import CotangentOptions, EstimatorOptions, RunOptions
+from kfac_cli.compute_options import (
+    CotangentOptions,
+    EstimatorOptions,
+    NoiseOptions,
+    RunOptions,
+)
 from kfac_cli.data import DataOptions, EncodeOptions, tell
 from kfac_cli.groups import group, option
 from kfac_cli.options import (
@@ -82,6 +87,7 @@ class NameOptions:
     help="Take fewer than 64 different examples, although what is computed of so few "
     "shows each of them, word for word.",
 )
+@group(NoiseOptions)
 @group(DataOptions)
 @group(EncodeOptions)
 @batch_size_option()
@@ -101,6 +107,7 @@ def command(
     coverage: CoverageOptions,
     means: bool,
     allow_few: bool,
+    hiding: NoiseOptions,
     reading: DataOptions,
     encoding: EncodeOptions,
     batch_size: int,
@@ -120,7 +127,8 @@ def command(
 
     No example is in the artifact, but much can be read from it (spec/privacy.md):
     tables of tokens and positions are left out, and fewer than 64 examples refused,
-    unless told; nothing hides what the layers right behind the embeddings are given.
+    unless told; nothing hides what the layers right behind the embeddings are given
+    but noise, by --dp-epsilon.
 
     What is done is kept beside the output, and --resume goes on from there. Several
     processes share the examples:
@@ -132,17 +140,17 @@ def command(
         kfac compute ./my-model mails.csv -o mails --estimator nearest
         kfac compute my_models:vit photos/ -o photos    # runs vit() of my_models.py
         kfac compute ./my-model wiki.jsonl -o statistics --estimator inputs
+        kfac compute ./my-model mails.csv -o mails --examples 50000 \
+            --dp-epsilon 8 --dp-delta 1e-6 --dp-public wiki.jsonl
         torchrun --nproc-per-node 4 $(which kfac) compute ./my-model mails.csv -o mails
     """
     from kfac_artifacts.sources import check_model
 
-    drawing.vectors()
-    estimating.check(drawing)
-    running.check(means=means)
+    _check(estimating, drawing, running, hiding, means=means)
     recipe = storing.parse()
     checkpoint = writing.claim([model, data])
     check_model(model)
-    opened = reading.read(data)
+    opened, public = reading.read(data), hiding.read(reading)
     from kfac_artifacts.capture import require_rows
     from kfac_artifacts.estimate import discard, hold_together, save_together
     from kfac_artifacts.format import also_for
@@ -159,12 +167,14 @@ def command(
     account = tell(found, min(examples, len(found))) if main else {}
     if running.native and main:
         _tell_of(checkpoint, resume=running.resume)
-    artifact = running.engine_with(checkpoint)(
+    noise = hiding.noise(public, encoding, network)
+    # what would be kept meanwhile has no noise yet
+    artifact = running.engine_with(checkpoint if noise is None else None)(
         network,
         found,
         count=examples,
         cotangents=drawing.cotangents(running.usual_cotangents, seed),
-        estimator=estimating.estimator(),
+        estimator=estimating.estimator(noise),
         only=coverage.only,
         exclude=coverage.exclude,
         tables=coverage.tables,
@@ -188,6 +198,21 @@ def command(
         discard(checkpoint)
         seconds = time.perf_counter() - started
         _report(writing.output, seconds, account, as_json=as_json)
+
+
+def _check(
+    estimating: EstimatorOptions,
+    drawing: CotangentOptions,
+    running: RunOptions,
+    hiding: NoiseOptions,
+    *,
+    means: bool,
+) -> None:
+    """Refuse what does not go together, before anything is read."""
+    drawing.vectors()
+    estimating.check(drawing)
+    running.check(means=means)
+    hiding.check(estimating, running)
 
 
 def _is_main(running: RunOptions) -> bool:

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kfac_artifacts.choices import COTANGENTS, ESTIMATORS, FORWARD_ONLY
+from kfac_artifacts.choices import COTANGENTS, ESTIMATORS, FORWARD_ONLY, HIDING
 from kfac_cli.groups import given, option, shared
 from kfac_cli.options import memory_option, vectors_per_example
-from kfac_cli.parameters import COUNT
+from kfac_cli.parameters import COUNT, NAMED, POSITIVE
 
 if TYPE_CHECKING:
     from kfac_artifacts.artifact import Artifact, Cotangents
-    from kfac_artifacts.estimate import Estimator
+    from kfac_artifacts.estimate import Estimator, GaussianNoise
+    from kfac_artifacts.network import Network
+    from kfac_artifacts.sources import Data
+    from kfac_cli.data import DataOptions, EncodeOptions
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class EstimatorOptions:
                 "no --draws"
             )
 
-    def estimator(self) -> "Estimator":
+    def estimator(self, noise: "GaussianNoise | None") -> "Estimator":
         """Choose it in the library."""
         from kfac_artifacts.estimate import choose_estimator
 
@@ -71,7 +74,71 @@ class EstimatorOptions:
             for field in fields(self)
             if field.name != "name" and given(field.name)
         }
+        options |= {} if noise is None else {"noise": noise}
         return choose_estimator(self.name, **options)
+
+
+@dataclass(frozen=True)
+class NoiseOptions:
+    """Whether noise hides each example, and how well."""
+
+    epsilon: float | None = option(
+        "--dp-epsilon",
+        "epsilon",
+        type=POSITIVE,
+        metavar="ε",
+        help="Add noise that hides each example, by (ε, δ)-differential privacy; for "
+        "kfac and inputs. It takes thousands of examples to be of use still.",
+    )
+    delta: float | None = option(
+        "--dp-delta",
+        "delta",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        metavar="δ",
+        help="Much less than one over the number of examples.",
+    )
+    public: str | None = option(
+        "--dp-public",
+        "public",
+        type=NAMED,
+        metavar="DATA",
+        help="Public data of the same kind, of which is found how large the "
+        "contribution of an example usually is, to cut off larger ones.",
+    )
+
+    def check(self, estimating: EstimatorOptions, running: "RunOptions") -> None:
+        """Refuse what does not go together."""
+        asked = (self.epsilon, self.delta, self.public)
+        if all(value is None for value in asked):
+            return
+        if any(value is None for value in asked):
+            raise click.UsageError(
+                "--dp-epsilon, --dp-delta and --dp-public go together"
+            )
+        if estimating.name not in HIDING:
+            raise click.UsageError(
+                f"noise does not go with --estimator {estimating.name}, but with "
+                f"{' and '.join(HIDING)}"
+            )
+        if running.resume or not running.native:
+            raise click.UsageError(
+                "noise goes neither with --resume nor with another engine"
+            )
+
+    def read(self, reading: "DataOptions") -> "Data | None":
+        """Read the public data, as those that are to be hidden."""
+        return None if self.public is None else reading.read(self.public)
+
+    def noise(
+        self, public: "Data | None", encoding: "EncodeOptions", network: "Network"
+    ) -> "GaussianNoise | None":
+        """Choose it in the library."""
+        if self.epsilon is None or self.delta is None or public is None:
+            return None
+        from kfac_artifacts.estimate import GaussianNoise
+
+        clip = encoding.encode(public, network)
+        return GaussianNoise(self.epsilon, self.delta, clip)
 
 
 @dataclass(frozen=True)
@@ -150,7 +217,7 @@ class RunOptions:
         if not self.native and (self.resume or self.shard):
             raise click.UsageError("--resume and --shard go with the native engine")
 
-    def engine_with(self, checkpoint: Path) -> "Callable[..., Artifact]":
+    def engine_with(self, checkpoint: Path | None) -> "Callable[..., Artifact]":
         """Give the library's function that computes, with what is kept meanwhile."""
         from kfac_artifacts.estimate import (
             ComputeOptions,

@@ -90,6 +90,7 @@ def overview(header: "Header | Outline") -> dict[str, Any]:
                 "seed": s.cotangents.seed,
                 "digest": s.digest,
                 "fingerprint": s.data.fingerprint,
+                "privacy": None if s.privacy is None else asdict(s.privacy),
             }
             for name, s in zip(names, provenance.sources, strict=True)
         ],

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         MergeError as MergeError,
         NamedConfig as NamedConfig,
         ParameterInfo as ParameterInfo,
+        Privacy as Privacy,
         Provenance as Provenance,
         Source as Source,
     )

@@ -22,22 +22,25 @@ class Disclosure:
 
     Attributes:
         examples: How many examples it was computed from.
-        fewest: How many of the task that has the fewest; with what others know of their
-            own tasks, the rest of a merged artifact can be told apart.
+        fewest: How many of the task that has the fewest, of those without noise; with
+            what others know of their own tasks, the rest of a merged artifact can be
+            told apart. None if noise hides all.
         tables: Parameters whose A counts, exactly, how often the data use each row.
         first: The first modules with an A of their input; the nearer they are to the
             embeddings, the more of the input it shows.
+        guarantees: (ε, δ) of each task whose examples noise hides.
     """
 
     examples: int
-    fewest: int
+    fewest: int | None
     tables: tuple[str, ...]
     first: tuple[str, ...]
+    guarantees: tuple[tuple[float, float], ...] = ()
 
     @property
     def few(self) -> bool:
         """Whether a task has so few examples that each of them can be read."""
-        return self.fewest < ENOUGH_EXAMPLES
+        return self.fewest is not None and self.fewest < ENOUGH_EXAMPLES
 
     @property
     def warnings(self) -> list[str]:
@@ -55,14 +58,31 @@ class Disclosure:
             )
         return found
 
+    @property
+    def guarantee(self) -> str:
+        """What noise hides, in words; empty if it hides nothing."""
+        if not self.guarantees:
+            return ""
+        epsilon, delta = (
+            max(numbers) for numbers in zip(*self.guarantees, strict=True)
+        )
+        tasks = f" in {len(self.guarantees)} of its tasks" if self.fewest else ""
+        return (
+            f"noise hides each example{tasks}: ({epsilon:g}, {delta:g})-differential "
+            "privacy towards replacing one"
+        )
+
     def __str__(self) -> str:
+        if self.fewest is None:
+            return f"what it gives away: {self.guarantee} (spec/privacy.md)"
         tables = ", ".join(self.tables) if self.tables else "none"
+        hidden = f"; {self.guarantee}" if self.guarantees else ""
         return (
             f"what it gives away: second moments of {self.examples} examples; tables "
             f"that count tokens or places: {tables}; nearest to the input: "
             f"{', '.join(self.first) or 'none'}; tokens and places can be read from "
             "what lies right behind the embeddings, unless it is left out with "
-            "--modules or --exclude (spec/privacy.md)"
+            f"--modules or --exclude{hidden} (spec/privacy.md)"
         )
 
 
@@ -75,7 +95,8 @@ def disclosure(artifact: Artifact) -> Disclosure:
     Returns:
         What it gives away.
     """
-    counts = [source.data.examples for source in artifact.provenance.sources]
+    sources = artifact.provenance.sources
+    plain = [s.data.examples for s in sources if s.privacy is None]
     linear = {
         name: block
         for name, block in artifact.blocks.items()
@@ -83,14 +104,17 @@ def disclosure(artifact: Artifact) -> Disclosure:
     }
     first = next((block.inputs[0] for block in linear.values()), None)
     return Disclosure(
-        examples=sum(counts),
-        fewest=min(counts, default=0),
+        examples=sum(source.data.examples for source in sources),
+        fewest=min(plain, default=None),
         tables=tuple(
             block.parameters[0]
             for block in artifact.blocks.values()
             if _looks_up(artifact, block) and _counts(artifact, block)
         ),
         first=tuple(n for n, block in linear.items() if block.inputs[0] == first),
+        guarantees=tuple(
+            (s.privacy.epsilon, s.privacy.delta) for s in sources if s.privacy
+        ),
     )
 
 

@@ -178,12 +178,43 @@ class Cotangents:
 
 
 @dataclass(frozen=True)
+class Privacy:
+    """What noise guarantees for each example of a task: (ε, δ)-differential privacy.
+
+    It is towards replacing one example by any other, their number being public: no
+    set of artifacts is more than e^ε times as likely with the one as with the other,
+    but for a probability of δ.
+
+    Attributes:
+        epsilon: ε.
+        delta: δ.
+        noise_multiplier: Standard deviation of the noise, in every direction of all
+            factors divided by their clip norms, over ``√(2 L)``: how far replacing
+            one example moves the sum of its contributions to L factors, at most.
+        clip: Largest Frobenius norm of an example's contribution to each factor.
+    """
+
+    epsilon: float
+    delta: float
+    noise_multiplier: float
+    clip: Mapping[str, float] = field(hash=False)
+
+
+@dataclass(frozen=True)
 class Source:
-    """One task of an artifact; ``digest`` names the artifact it was merged from."""
+    """One task of an artifact.
+
+    Attributes:
+        data: Its data.
+        cotangents: What was pulled back.
+        digest: That of the artifact that it was merged from, or None.
+        privacy: What noise guarantees for its examples; None if there is none.
+    """
 
     data: DataInfo
     cotangents: Cotangents
     digest: str | None = None
+    privacy: Privacy | None = None
 
 
 @dataclass(frozen=True)

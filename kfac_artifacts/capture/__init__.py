@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         LayerCall as LayerCall,
         LayerSums as LayerSums,
         gramian_factor as gramian_factor,
+        positions_of as positions_of,
     )
     from kfac_artifacts.capture.layers.inventory import (
         Inventory as Inventory,

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         Plan as Plan,
         plan as plan,
     )
+    from kfac_artifacts.estimate.private.noise import GaussianNoise as GaussianNoise
     from kfac_artifacts.estimate.recompute import recompute as recompute
 
 export_lazily(__name__)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from kfac_artifacts.artifact import Privacy
 from kfac_artifacts.capture import (
     Coverage,
     FactorSum,
@@ -89,6 +90,16 @@ class Accumulator:
     def on_cotangents(self, call: LayerCall, g: Tensor) -> None:
         """Add K cotangents of every example, ``[K, N, P, d_out]``."""
         call.layer.add_cotangents(call, g, self)
+
+    @property
+    def positions(self) -> dict[str, int | None]:
+        """Of how many positions each sum is; None where that is not to be told."""
+        return {**self.sums.positions}
+
+    @property
+    def privacy(self) -> Privacy | None:
+        """What noise guarantees for the examples; None without noise."""
+        return None
 
     def add_inputs(self, factor: str, call: LayerCall, *, bias: bool) -> None:
         """Add real positions to an A; as ``LayerSums`` says."""

@@ -1,13 +1,15 @@
 """Model and data in, artifact out: the curvature of one task."""
 
+import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from kfac_artifacts.artifact import (
     Artifact,
     BaseModel,
     Cotangents,
     Json,
+    Privacy,
     Source,
 )
 from kfac_artifacts.capture import (
@@ -22,12 +24,14 @@ from kfac_artifacts.capture import (
     take_inventory,
 )
 from kfac_artifacts.chosen import choose_examples
+from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate.checkpointing import Saver
 from kfac_artifacts.estimate.description import describe
 from kfac_artifacts.estimate.distributed.sharing import share_work
 from kfac_artifacts.estimate.estimators.base import Estimator
 from kfac_artifacts.estimate.estimators.kfac import Kfac
 from kfac_artifacts.estimate.options import ALONE, ORTHOGONAL, ComputeOptions
+from kfac_artifacts.estimate.private.accumulator import COUNTED
 from kfac_artifacts.estimate.stages import estimate
 from kfac_artifacts.network import Examples, Network
 from kfac_artifacts.progress import Progress, silent
@@ -99,6 +103,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     if not allow_few:
         require_enough(examples, indices)
     estimator.check(len(indices))
+    _check_hiding(estimator, options, tables=tables)
     sharing = share_work(network, len(indices), shard=options.shard)
     used = sharing.network
     with sharing.workers.together():
@@ -118,8 +123,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     sample = Sample(examples, indices, pulled, batch_size, part)
     source = Source(examples.info(indices), pulled)
     base = network.base_of(coverage.parameters)
-    settings = _settings(base, network, source, estimator, workers)
-    settings = {**settings, "means": means}
+    settings = _settings(base, network, source, estimator, workers, means=means)
     workers.require_alike({**settings, "checkpoint": options, "batch size": batch_size})
     run = Run(used, coverage, sample, workers, progress)
     saver = Saver(options, workers, settings)
@@ -132,10 +136,35 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         inventory,
         base=base,
         estimator=estimator.described(found),
-        source=source,
+        source=_published(source, found.privacy),
         size=len(examples),
     )
     return Artifact(provenance, found.blocks, sharing.collect(factors))
+
+
+def _check_hiding(
+    estimator: Estimator, options: ComputeOptions, *, tables: bool
+) -> None:
+    if not estimator.hides:
+        return
+    if options.directory is not None:
+        raise SettingsError(
+            "a checkpoint would keep the sums without noise; compute with noise "
+            "without one, and without --resume"
+        )
+    if tables:
+        raise SettingsError(f"{COUNTED}; compute without --include-tables")
+
+
+def _published(source: Source, privacy: Privacy | None) -> Source:
+    """What is told of a task: less, if noise hides its examples."""
+    if privacy is None:
+        return source
+    # A fingerprint proves which examples there were: it is not of noise. This one is
+    # of nothing, and only tells artifacts apart.
+    nothing = secrets.token_hex(32)
+    data = replace(source.data, fingerprint=nothing)
+    return replace(source, data=data, privacy=privacy)
 
 
 def _settings(
@@ -144,6 +173,8 @@ def _settings(
     source: Source,
     estimator: Estimator,
     workers: Workers,
+    *,
+    means: bool,
 ) -> Mapping[str, Json]:
     """What must be the same for a checkpoint to be gone on from."""
     return {
@@ -154,4 +185,5 @@ def _settings(
         "estimator": estimator.settings(),
         "processes": workers.size,
         "sharded": workers.sharded,
+        "means": means,
     }

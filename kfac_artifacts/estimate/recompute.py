@@ -70,6 +70,11 @@ def recompute(
         )
     wanted = _wanted(artifact, only)
     (source,) = provenance.sources
+    if source.privacy is not None:
+        raise SettingsError(
+            "the artifact has noise that nobody can draw again; only one without can "
+            "be computed again"
+        )
     found = [*_of_model(artifact, network), _of_data(source, examples)]
     if not all(finding.good for finding in found):
         return found

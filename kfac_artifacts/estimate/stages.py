@@ -32,9 +32,10 @@ def estimate(run: Run, estimator: Estimator, saver: Saver) -> Estimate:
         found = _restored(run, estimator, state)
     else:
         _sum_up(run, accumulator, saver, state)
-        positions = dict(accumulator.sums.positions)
+        positions = accumulator.positions
         factors = accumulator.factors(run.sample.weight)
         found = Estimate(_summed_blocks(run, estimator, positions), factors)
+        found.privacy = accumulator.privacy
         found.records.append(accumulator.records())
     for _ in estimator.refine(run, found):
         step, details = len(found.finished), _details(found)
@@ -43,7 +44,7 @@ def estimate(run: Run, estimator: Estimator, saver: Saver) -> Estimate:
 
 
 def _summed_blocks(
-    run: Run, estimator: Estimator, positions: Mapping[str, int]
+    run: Run, estimator: Estimator, positions: Mapping[str, int | None]
 ) -> dict[str, Block]:
     """Describe the block of every parameter, or pair of them, with its positions."""
     leaders = run.coverage.leaders

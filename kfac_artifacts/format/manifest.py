@@ -35,6 +35,7 @@ from kfac_artifacts.format.factor_info import (
     factor_from_json,
     factor_to_json,
 )
+from kfac_artifacts.format.privacy import privacy_from_json, privacy_to_json
 from kfac_artifacts.json_object import (
     JsonObject,
     check_name,
@@ -80,7 +81,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "estimator": asdict(provenance.estimator),
         "tasks": provenance.tasks,
         "size": provenance.size,
-        "sources": [asdict(source) for source in provenance.sources],
+        "sources": [_source_to_json(source) for source in provenance.sources],
         "excluded": list(provenance.excluded),
         "uncovered": dict(provenance.uncovered),
         **_told_weighting(provenance),
@@ -91,6 +92,15 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
             for n, f in manifest.factors.items()
         },
         "files": {n: asdict(f) for n, f in manifest.files.items()},
+    }
+
+
+def _source_to_json(source: Source) -> dict[str, Any]:
+    return {
+        "data": asdict(source.data),
+        "cotangents": asdict(source.cotangents),
+        "digest": source.digest,
+        **privacy_to_json(source.privacy),
     }
 
 
@@ -212,8 +222,9 @@ def _source(value: object, where: str) -> Source:
         digest is None or bool(DIGEST.fullmatch(digest)),
         "digest must be sha256: with 64 digits 0-9a-f, or null",
     )
+    privacy = privacy_from_json(fields)
     fields.finish(extensible=True)
-    return Source(data, cotangents, digest)
+    return Source(data, cotangents, digest, privacy)
 
 
 def _data(value: object, where: str) -> DataInfo:

@@ -25,7 +25,7 @@ TAGS = ["kfac", "curvature", "task-arithmetic"]
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 LICENSE = re.compile(r'^license: ("[^"\n]*")$', re.MULTILINE)
 MEASURED = (
-    "From layers right behind the embeddings of all-MiniLM-L6-v2 every token of 64 "
+    "From layers right behind the embeddings of all-MiniLM-L6-v2 every token of 128 "
     "texts was read in its place, and 96 % of those of 256 texts (`spec/privacy.md` of "
     "kfac-artifacts)."
 )
@@ -180,6 +180,11 @@ def _source(name: str, source: Source) -> list[str]:
 
 def _given_away(artifact: Artifact) -> str:
     found = disclosure(artifact)
+    if found.fewest is None:
+        return (
+            f"Second moments of {found.examples:,} examples, with noise: "
+            f"{found.guarantee}, their number being known."
+        )
     tables = (
         f"It counts exactly how often the data use each row of {_list(found.tables)}: "
         "which tokens, or which places, and how many of each."
@@ -198,8 +203,9 @@ def _given_away(artifact: Artifact) -> str:
         else ""
     )
     return (
-        f"Second moments of {found.examples:,} examples, without noise and without a "
-        f"guarantee. {tables} {few}{first}{MEASURED}"
+        f"Second moments of {found.examples:,} examples, "
+        f"{found.guarantee or 'without noise and without a guarantee'}. "
+        f"{tables} {few}{first}{MEASURED}"
     )
 
 

@@ -117,6 +117,8 @@ def _differences(one: Artifact, other: Artifact) -> Iterator[str]:
     p, q = one.provenance, other.provenance
     if p.tasks != 1 or q.tasks != 1:
         yield f"{q.tasks} tasks, and artifact 1 {p.tasks}: join before merging"
+    if p.sources[0].privacy or q.sources[0].privacy:
+        yield "noise of its own, and guarantees add up: compute all modules at once"
     for what, ours, theirs in (
         ("the base model", p.base.id, q.base.id),
         ("the output map", p.output_map, q.output_map),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from draft import Draft, artifact, base_model, kronecker, named, source, spd
+from privacy_cases import PRIVACY
 from stored import dense
 
 
@@ -42,6 +43,9 @@ def modules() -> dict[str, Draft]:
         "module-of-other-data": module("two", ("other",)),
         "module-of-other-cotangents": module(
             "two", sources=[source("example/texts") | {"cotangents": exact}]
+        ),
+        "module-with-noise": module(
+            "two", sources=[source("example/texts") | {"privacy": PRIVACY}]
         ),
         "module-1-of-two-tasks": module("one", tasks),
         "module-2-of-two-tasks": module("two", tasks),

@@ -26,6 +26,7 @@ from merge_artifacts import made
 from merge_cases import Case as MergeCase, cases as merge_cases
 from merge_results import compressed, joined, merged
 from merge_rules import broken
+from privacy_cases import HIDDEN, privacy_cases
 from schema_cases import schema_cases
 from task_vectors import VALID, applications, sums, task_vector_cases
 from valid_cases import CASES
@@ -38,6 +39,7 @@ def main(root: Path) -> None:
     for kind in ("valid", "invalid"):
         shutil.rmtree(root / kind, ignore_errors=True)
     valid = CASES | COMPRESSED | BORDER | EIGEN | INPUTS | DIAGONAL | CONSTANT
+    valid |= HIDDEN
     for name, make in valid.items():
         draft = make()
         text = (compact if name in COMPRESSED else dump)(expected(draft))
@@ -120,6 +122,7 @@ def invalid_cases() -> Iterator[Case]:
     yield from inputs_cases()
     yield from diagonal_cases()
     yield from constant_cases()
+    yield from privacy_cases()
 
 
 def write(directory: Path, files: Mapping[str, bytes]) -> None:

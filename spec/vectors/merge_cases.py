@@ -179,6 +179,12 @@ REFUSED = {
         ["module-1", "module-of-other-cotangents"],
         [],
     ),
+    "join-with-noise": (
+        "R7.3.7 noise of its own",
+        "join",
+        ["module-1", "module-with-noise"],
+        [],
+    ),
     "join-of-several-tasks": (
         "R11.16 several tasks",
         "join",

@@ -106,6 +106,8 @@ def of_joining(parts: Drafts) -> Iterator[str]:
     manifests = [part.manifest for part in parts]
     if any(m["tasks"] > 1 for m in manifests):
         yield "R11.16 several tasks"
+    if any("privacy" in task for m in manifests for task in m["sources"]):
+        yield "R7.3.7 noise of its own"
     first, *others = map(estimated, manifests)
     for other in others:
         for key, value in first.items():

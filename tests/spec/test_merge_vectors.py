@@ -39,6 +39,7 @@ SAID = {
     "R11.11 not among the tasks": "not among the merged tasks",
     "R11.12 no task left": "every task was excluded",
     "R11.16 several tasks": "join before merging",
+    "R7.3.7 noise of its own": "noise of its own",
     "R11.16 base_model.id": "the base model",
     "R11.16 output_map": "the output map",
     "R11.16 estimator": "the estimator",

@@ -135,6 +135,8 @@ def compute_with_curvlinops(  # noqa: PLR0913 - those of compute, and the estima
 def _check(network: Network, estimator: Estimator, cotangents: Cotangents) -> str:
     """Refuse what curvlinops cannot do; else say what it calls the approximation."""
     curvlinops_adapter.version()
+    if estimator.hides:
+        raise SettingsError("noise goes with the native engine, not with curvlinops")
     if estimator.curvlinops is None:
         known = tuple(name for name, kind in ESTIMATORS.items() if kind.curvlinops)
         raise SettingsError(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, TypeAlias
 
-from kfac_artifacts.artifact import Block, Cotangents, Json, NamedConfig
+from kfac_artifacts.artifact import Block, Cotangents, Json, NamedConfig, Privacy
 from kfac_artifacts.capture import (
     Coverage,
     FactorSum,
@@ -38,6 +38,7 @@ class Estimate:
         records: At most one list of records that were kept while sums were made; taken
             out by who uses them.
         sweeps: The most sweeps over the examples that the refinement of a block took.
+        privacy: What noise guarantees for the examples; None without noise.
     """
 
     blocks: dict[str, Block]
@@ -46,6 +47,7 @@ class Estimate:
     finished: list[str] = field(default_factory=list)
     records: list[list[RecordBatch]] = field(default_factory=list)
     sweeps: int = 0
+    privacy: Privacy | None = None
 
     def finish(self, name: str, block: Block) -> None:
         """Put a refined block in the place of the one that sums have given.
@@ -111,6 +113,11 @@ class Estimator(ABC):
         Raises:
             SettingsError: If a field is impossible, or does not fit that number.
         """
+
+    @property
+    def hides(self) -> bool:
+        """Whether noise hides each example in what is published."""
+        return False
 
     def reason_against(self, layer: Layer) -> str | None:
         """Say why it makes nothing of a layer, or None if it does."""

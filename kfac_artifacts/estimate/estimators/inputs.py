@@ -10,14 +10,16 @@ from kfac_artifacts.artifact import Block, Cotangents, InputsBlock, KroneckerBlo
 from kfac_artifacts.capture import Coverage, FactorSum, Layer, Run
 from kfac_artifacts.choices import NO_COTANGENTS
 from kfac_artifacts.estimate.accumulator import Accumulator
-from kfac_artifacts.estimate.estimators.base import Cost, Estimator, Shapes
+from kfac_artifacts.estimate.estimators.base import Cost, Shapes
+from kfac_artifacts.estimate.estimators.hiding import HidingEstimator
+from kfac_artifacts.estimate.private.accumulator import PrivateAccumulator
 
 NO_INPUTS = "it is no linear map, and the estimator inputs is of inputs alone"
 
 
 @final
 @dataclass(frozen=True)
-class Inputs(Estimator):
+class Inputs(HidingEstimator):
     """A of KFAC alone: ``E ‖W a‖²`` in place of how far f moves.
 
     It is what editing (MEMIT, AlphaEdit), quantisation (GPTQ, QuIP#), merging (RegMean)
@@ -30,7 +32,7 @@ class Inputs(Estimator):
 
     @override
     def reason_against(self, layer: Layer) -> str | None:
-        return NO_INPUTS if layer.has_gramian else None
+        return NO_INPUTS if layer.has_gramian else super().reason_against(layer)
 
     @override
     def cotangents(self, wanted: Cotangents) -> Cotangents:
@@ -48,6 +50,8 @@ class Inputs(Estimator):
     @override
     def accumulator(self, run: Run) -> Accumulator:
         planned = self.planned_sums(run.coverage, run.network.shapes)
+        if self.noise is not None:
+            return PrivateAccumulator(run, self.noise, planned, forward_only=True)
         return Accumulator(run, planned, forward_only=True)
 
 

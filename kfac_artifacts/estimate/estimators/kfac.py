@@ -12,16 +12,24 @@ from typing_extensions import override
 from kfac_artifacts.capture import Run
 from kfac_artifacts.estimate.accumulator import Accumulator, ReducingAccumulator
 from kfac_artifacts.estimate.estimators.base import Cost, Estimator
+from kfac_artifacts.estimate.estimators.hiding import HidingEstimator
+from kfac_artifacts.estimate.private.accumulator import PrivateAccumulator
 
 
 @final
 @dataclass(frozen=True)
-class Kfac(Estimator):
+class Kfac(HidingEstimator):
     """KFAC-expand, as in TAK: every position counts for itself."""
 
     name = "kfac"
     takes_means = True
     curvlinops = "expand"
+
+    @override
+    def accumulator(self, run: Run) -> Accumulator:
+        if self.noise is not None:
+            return PrivateAccumulator(run, self.noise)
+        return Accumulator(run)
 
 
 @final

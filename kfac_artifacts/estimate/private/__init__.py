@@ -1,0 +1,1 @@
+"""Factors with noise: what one example can change in an artifact is drowned in it."""

@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from importlib import metadata
 from typing import Any
 
@@ -144,6 +145,74 @@ def kfac_factors(
         )
         for name in operator._mapping
     }
+
+
+@dataclass(frozen=True, eq=False)
+class OperatorFactors:
+    """What an operator of curvlinops holds, in its own normalisers.
+
+    Attributes:
+        inputs: By module, the mean over examples and positions of ``a aᵀ``.
+        outputs: By module, what its loss makes of ``g gᵀ``; empty if it goes forward
+            only.
+        loss: Name of the class of its loss.
+        reduction: Of its loss: ``sum`` or ``mean``.
+        examples: Number of examples.
+        terms: Terms of the loss in each of them.
+        fisher: Which Fisher matrix: ``type-2``, ``mc``, ``empirical`` or
+            ``forward-only``.
+        draws: Labels that were drawn per example, if so.
+        approximation: ``expand`` or ``reduce``.
+    """
+
+    inputs: Mapping[str, Float[Tensor, "i i"]]
+    outputs: Mapping[str, Float[Tensor, "o o"]]
+    loss: str
+    reduction: str
+    examples: int
+    terms: int
+    fisher: str
+    draws: int | None
+    approximation: str
+
+
+def operator_factors(operator: Any) -> OperatorFactors:
+    """Take the factors out of a ``KFACLinearOperator``, which computes them if need be.
+
+    Args:
+        operator: The operator.
+
+    Returns:
+        Its factors, and what is known of how they were made.
+
+    Raises:
+        SettingsError: If curvlinops is not installed, or it is no such operator.
+    """
+    kind = _inside("curvlinops", "KFACLinearOperator")
+    if not isinstance(operator, kind):
+        raise SettingsError(f"a {type(operator).__name__} is no KFACLinearOperator")
+    if not operator._input_covariances:  # computed twice they would be added up
+        operator.compute_kronecker_factors()
+    fisher = _word(operator._fisher_type)
+    forward = fisher == "forward-only"
+    return OperatorFactors(
+        inputs={n: operator._input_covariances[n] for n in operator._mapping},
+        outputs={}
+        if forward
+        else {n: operator._gradient_covariances[n] for n in operator._mapping},
+        loss=type(operator._loss_func).__name__,
+        reduction=operator._loss_func.reduction,
+        examples=operator._N_data,
+        terms=operator._num_per_example_loss_terms,
+        fisher=fisher,
+        draws=operator._mc_samples if fisher == "mc" else None,
+        approximation=_word(operator._kfac_approx),
+    )
+
+
+def _word(choice: Any) -> str:
+    """What is chosen by a text, or by its member of an enumeration."""
+    return str(choice.value if isinstance(choice, Enum) else choice)
 
 
 @contextmanager

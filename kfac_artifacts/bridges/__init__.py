@@ -21,5 +21,8 @@ if TYPE_CHECKING:
         export_artifact as export_artifact,
     )
     from kfac_artifacts.bridges.matching import Naming as Naming
+    from kfac_artifacts.bridges.operators import (
+        artifact_of_operator as artifact_of_operator,
+    )
 
 export_lazily(__name__)

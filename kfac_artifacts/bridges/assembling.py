@@ -121,7 +121,7 @@ def _provenance(
         id=about.data or statistics.data or statistics.files[0].name,
         config=None,
         split=None,
-        fingerprint=sha256_of(statistics.files),
+        fingerprint=statistics.fingerprint or sha256_of(statistics.files),
         examples=examples,
         size=size,
         preprocessing=AS_THEY_WERE,
@@ -129,7 +129,9 @@ def _provenance(
     return Provenance(
         base=network.base_of(covered),
         output_map=about.output_map or network.output_map.info,
-        estimator=NamedConfig(_estimator(kinds, statistics), converted),
+        estimator=NamedConfig(
+            statistics.estimator or _estimator(kinds, statistics), converted
+        ),
         tasks=1,
         size=size,
         sources=(Source(data, statistics.cotangents),),

@@ -147,6 +147,8 @@ class Statistics:
         examples: How many examples were used; None if the files do not tell.
         data: What the data are called there, if the files tell.
         files: The files that were read.
+        estimator: What gives such numbers, if their blocks do not tell.
+        fingerprint: sha256 that stands for the data, if there are no files.
     """
 
     entries: tuple[Statistic, ...]
@@ -154,6 +156,8 @@ class Statistics:
     cotangents: Cotangents = UNKNOWN
     examples: int | None = None
     data: str | None = None
+    estimator: str | None = None
+    fingerprint: str | None = None
 
 
 def whole(values: Tensor) -> int:

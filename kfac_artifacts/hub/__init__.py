@@ -6,13 +6,14 @@ from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
     from kfac_artifacts.hub.address import (
+        COMMIT as COMMIT,
         HubAddress as HubAddress,
         PlainAddress as PlainAddress,
         parse as parse,
         resolve as resolve,
         tag_of as tag_of,
     )
-    from kfac_artifacts.hub.answers import Entry as Entry
+    from kfac_artifacts.hub.answers import Entry as Entry, described_by as described_by
     from kfac_artifacts.hub.artifact_files import (
         CARD as CARD,
         ORIGIN as ORIGIN,

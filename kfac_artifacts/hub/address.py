@@ -8,6 +8,7 @@ from kfac_artifacts.canonical import short
 from kfac_artifacts.errors import AddressError
 
 SCHEME = "hf://"
+DEFAULT_BRANCH = "main"
 LIBRARY = "kfac"
 """The library that files and requests name to the Hub."""
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")

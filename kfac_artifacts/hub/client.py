@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils._validators import validate_repo_id
 
 from kfac_artifacts.errors import RegistryError
-from kfac_artifacts.hub.address import HubAddress
+from kfac_artifacts.hub.address import COMMIT, DEFAULT_BRANCH, HubAddress
 from kfac_artifacts.hub.answers import (
     ClassifierHead,
     Entry,
@@ -63,6 +63,21 @@ class Client(Patience):
                 )
             )
         )
+
+    def head_noted(self, revision: str | None) -> str:
+        """Where a branch, tag or commit is; the cache takes note of it."""
+        commit = self.head(revision).commit
+        if revision is None or not COMMIT.fullmatch(revision):
+            self.cache.remember(revision or DEFAULT_BRANCH, commit)
+        return commit
+
+    def cached(self, path: str) -> tuple[str, Path] | None:
+        """A file as it was when the Hub answered last: its commit, and where it is."""
+        revision = self.address.revision or DEFAULT_BRANCH
+        known = COMMIT.fullmatch(revision) is not None
+        commit = revision if known else self.cache.remembered(revision)
+        file = None if commit is None else self.cache.file(path, commit)
+        return None if commit is None or file is None else (commit, file)
 
     def refs(self) -> tuple[list[str], dict[str, str]]:
         """The branches, and the tags with their commits."""

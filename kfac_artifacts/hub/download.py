@@ -15,7 +15,13 @@ from kfac_artifacts.errors import (
     listed,
 )
 from kfac_artifacts.format import MANIFEST, MAX_JSON_BYTES, FileInfo
-from kfac_artifacts.hub.address import COMMIT, HubAddress, contradicts, tag_of
+from kfac_artifacts.hub.address import (
+    COMMIT,
+    DEFAULT_BRANCH,
+    HubAddress,
+    contradicts,
+    tag_of,
+)
 from kfac_artifacts.hub.answers import Entry, described_by
 from kfac_artifacts.hub.artifact_files import (
     COMPANIONS,
@@ -34,7 +40,6 @@ from kfac_artifacts.hub.result import Pulled
 from kfac_artifacts.hub.words import plain
 from kfac_artifacts.places import check_free
 
-DEFAULT_BRANCH = "main"
 REPAIRS = 2
 """How often files that turn out to be damaged are downloaded again."""
 DOUBTED = (

@@ -17,9 +17,17 @@ if TYPE_CHECKING:
         Index as Index,
         Task as Task,
     )
+    from kfac_artifacts.registry.lock import (
+        LOCK as LOCK,
+        check_lockable as check_lockable,
+        pull_locked as pull_locked,
+        write_lock as write_lock,
+    )
     from kfac_artifacts.registry.opening import (
         open_registry as open_registry,
         read_registry as read_registry,
     )
+    from kfac_artifacts.registry.selection import Selection as Selection
+    from kfac_artifacts.registry.taking import Taken as Taken, take as take
 
 export_lazily(__name__)

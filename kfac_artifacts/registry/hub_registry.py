@@ -23,14 +23,18 @@ from kfac_artifacts.errors import FormatError, RegistryError
 from kfac_artifacts.format import MANIFEST, MAX_JSON_BYTES, SIGNATURE, load_artifact
 from kfac_artifacts.hub import (
     CARD,
+    COMMIT,
     Client,
     Entry as Listed,
     Hub,
     HubAddress,
     Package,
     Shipment,
+    described_by,
     is_conflict,
+    is_unreachable,
     pull_from_hub,
+    read_plain,
 )
 from kfac_artifacts.places import turn_in
 from kfac_artifacts.registry.entries import Entry
@@ -80,25 +84,24 @@ class HubRegistry(Registry):
     @override
     def state(self) -> State:
         with self.hub.explained(self.address):
-            head = self._head()
-            if head is None:
-                return State()
-            listed = self.client.files(head, self.address.path)
-            index = self._text(INDEX, head, listed)
-            card = self._text(CARD, head, listed)
-            logged = self.client.files(head, self.address.file(LOG))
-            told = None if card is None else card.decode("utf-8", errors="replace")
-            log = {
-                Path(path).name: partial(self.client.read, path, head, entry)
-                for path, entry in logged.items()
-            }
-            return state_of(head, str(self), index, log, told)
+            revision = self.address.revision
+            if revision and COMMIT.fullmatch(revision):
+                found = self._remembered()
+                if found is not None:
+                    return replace(found, stale=False)
+            try:
+                return self._state()
+            except Exception as error:
+                found = self._remembered() if is_unreachable(error) else None
+                if found is None:
+                    raise
+                return found
 
     @override
     def fetch(self, path: str, entry: Entry, state: State) -> Artifact:
         if entry.digest not in self._fetched:
             place = self._room / entry.digest.partition(":")[2]
-            address = self.at(path, state)
+            address = HubAddress(self.address.repo, self.address.file(path), state.head)
             pulled = pull_from_hub(address, place, replace=False, hub=self.hub)
             if pulled.digest != entry.digest:
                 raise FormatError(f"{address} is not the artifact that {INDEX} names")
@@ -117,8 +120,35 @@ class HubRegistry(Registry):
             raise
 
     @override
-    def at(self, path: str, state: State) -> HubAddress:
-        return HubAddress(self.address.repo, self.address.file(path), state.head)
+    def locate(self, path: str, entry: Entry, state: State) -> Path:
+        return self._fetched[entry.digest]
+
+    def _state(self) -> State:
+        head = self._head()
+        if head is None:
+            return State()
+        listed = self.client.files(head, self.address.path)
+        index = self._text(INDEX, head, listed)
+        card = self._text(CARD, head, listed)
+        logged = self.client.files(head, self.address.file(LOG))
+        told = None if card is None else card.decode("utf-8", errors="replace")
+        log = {
+            Path(path).name: partial(self.client.read, path, head, entry)
+            for path, entry in logged.items()
+        }
+        return state_of(head, str(self), index, log, told)
+
+    def _remembered(self) -> State | None:
+        """What the cache has of it, for a day when the Hub does not answer."""
+        path = self.address.file(INDEX)
+        found = self.client.cached(path)
+        if found is None:
+            return None
+        commit, file = found
+        index = read_plain(file.resolve())
+        if not described_by(file.resolve().name, index):
+            return None  # damaged
+        return replace(state_of(commit, str(self), index, {}, None), stale=True)
 
     def _put(self, plan: Plan, head: str | None) -> None:
         if head is None:
@@ -159,7 +189,7 @@ class HubRegistry(Registry):
 
     def _head(self) -> str | None:
         try:
-            return self.client.head(self.address.revision).commit
+            return self.client.head_noted(self.address.revision)
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:

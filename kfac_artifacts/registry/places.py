@@ -9,7 +9,7 @@ from pathlib import Path
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import parse_json
-from kfac_artifacts.hub import HubAddress, Package
+from kfac_artifacts.hub import Package
 from kfac_artifacts.registry.entries import CHANGE, Change, Entry
 from kfac_artifacts.registry.index import INDEX, Index
 
@@ -47,6 +47,7 @@ class State:
         whole: So, with the changes of the log that the index lacks.
         exists: Whether there is an index.
         card: The card of all of it.
+        stale: Whether the Hub did not answer, and this is what the cache has.
     """
 
     head: str | None = None
@@ -54,6 +55,7 @@ class State:
     whole: Index = field(default_factory=Index)
     exists: bool = False
     card: str | None = None
+    stale: bool = False
 
     @property
     def behind(self) -> bool:
@@ -85,16 +87,16 @@ class Registry(ABC):
         """
 
     @abstractmethod
+    def locate(self, path: str, entry: Entry, state: State) -> Path:
+        """Say where an artifact that was fetched stands on this machine."""
+
+    @abstractmethod
     def put(self, plan: Plan, state: State) -> None:
         """Change it, in one step for whoever reads it.
 
         Raises:
             ConflictError: If it is not as it was looked at.
         """
-
-    @abstractmethod
-    def at(self, path: str, state: State) -> HubAddress | Path:
-        """Where an artifact of it stands."""
 
 
 def state_of(

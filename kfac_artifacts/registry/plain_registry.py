@@ -79,7 +79,7 @@ class PlainRegistry(Registry):
             shutil.rmtree(self.root / path, ignore_errors=True)
 
     @override
-    def at(self, path: str, state: State) -> Path:
+    def locate(self, path: str, entry: Entry, state: State) -> Path:
         return self.root / path
 
     def _read(self, name: str) -> bytes | None:

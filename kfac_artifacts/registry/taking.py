@@ -1,0 +1,216 @@
+"""Pulling by meaning: of a registry, of a model's repository, or one artifact."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kfac_artifacts.compress import save_artifact
+from kfac_artifacts.errors import (
+    FormatError,
+    MismatchError,
+    RegistryError,
+)
+from kfac_artifacts.format import LOOKS, MANIFEST, load_artifact
+from kfac_artifacts.hub import (
+    COMMIT,
+    Client,
+    Hub,
+    HubAddress,
+    Origin,
+    PlainAddress,
+    Pulled,
+    is_unreachable,
+    pull,
+    receive,
+    resolve,
+)
+from kfac_artifacts.merge import merge
+from kfac_artifacts.places import check_free, workspace
+from kfac_artifacts.registry.hub_registry import HubRegistry
+from kfac_artifacts.registry.index import INDEX
+from kfac_artifacts.registry.places import Registry, State
+from kfac_artifacts.registry.plain_registry import PlainRegistry
+from kfac_artifacts.registry.selection import Piece, Selection, pieces_of
+
+BESIDE = "kfac"
+"""The folder of a model's repository with curvature of it."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was pulled.
+
+    Attributes:
+        pulled: Where it is, and where it came from.
+        pieces: Of a registry what it was made of, as a lock names it; else none.
+    """
+
+    pulled: Pulled
+    pieces: tuple[Piece, ...] = ()
+
+
+def take(
+    source: str | Path,
+    directory: str | Path,
+    selection: Selection | None = None,
+    *,
+    replace: bool = False,
+    hub: Hub | None = None,
+) -> Taken:
+    """Fetch an artifact, or make one of a registry, and verify every byte.
+
+    Args:
+        source: ``hf://org/name[/path][@revision]``, ``org/name``, or a directory: an
+            artifact, a registry, or a model with one of them in its folder ``kfac``.
+        directory: Where it goes; it appears whole or not at all.
+        selection: What of a registry; by default the total.
+        replace: Whether what this package wrote there may be replaced.
+        hub: The Hub; by default the one of the environment.
+
+    Returns:
+        What was done.
+
+    Raises:
+        RegistryError: If it is not there, or something is chosen of one artifact.
+        FormatError: If it is damaged, or another one than the index says.
+        OSError: If the output is taken away meanwhile.
+    """
+    hub, chosen = hub or Hub(), selection or Selection()
+    check_free(directory, replace=replace)
+    address, registry = _find(str(source), hub, sure=chosen != Selection())
+    if registry is None:
+        if chosen != Selection():
+            raise RegistryError(
+                f"{address} is no registry (no {INDEX}), so nothing can be chosen of it"
+            )
+        return Taken(pull(str(address), directory, replace=replace, hub=hub))
+    for look in range(LOOKS):
+        state = registry.state()
+        try:
+            return _take(registry, state, str(source), Path(directory), chosen, replace)
+        except (FormatError, OSError):
+            again = registry.state() if isinstance(registry, PlainRegistry) else state
+            if again.index.totals == state.index.totals or look + 1 == LOOKS:
+                raise
+    raise RegistryError(f"{registry} is being changed again and again; try again later")
+
+
+def make(
+    registry: Registry,
+    state: State,
+    pieces: Sequence[Piece],
+    directory: Path,
+    origin: tuple[str, str, str | None],
+    *,
+    replace: bool,
+) -> Pulled:
+    """Fetch pieces of a registry, and let what they make together appear.
+
+    Args:
+        registry: The registry.
+        state: As it was looked at.
+        pieces: What is added and taken out.
+        directory: Where the result goes.
+        origin: The address that was asked for, the pinned one, and the digest that the
+            result must have, if that is known.
+        replace: Whether what this package wrote there may be replaced.
+
+    Returns:
+        What was done.
+
+    Raises:
+        FormatError: If something is damaged, or the result is not what it must be.
+        MismatchError: If what is to be taken out cannot be, exactly.
+    """
+    asked, pinned, expected = origin
+    added, out = ([p for p in pieces if p.sign == sign] for sign in (1, -1))
+    opened = [
+        [registry.fetch(piece.path, piece.entry, state) for piece in each]
+        for each in (added, out)
+    ]
+    if out and any(a.provenance.losses for each in opened for a in each):
+        raise MismatchError("compressed artifacts are not taken apart exactly")
+    with workspace(directory) as room:
+        if len(pieces) == 1:
+            place = registry.locate(added[0].path, added[0].entry, state)
+        else:
+            merged = merge(opened[0], exclude=opened[1], allow_indefinite=True)
+            place = room / "merged"
+            save_artifact(merged, place, allow_indefinite=True)
+        digest = load_artifact(place, verify=False).digest or ""
+        if expected is not None and digest != expected:
+            raise FormatError(
+                f"what {pinned} gives is {digest}, not {expected} as it should be"
+            )
+        size = receive(place, directory, Origin(asked, pinned, digest), replace=replace)
+    return Pulled(directory, pinned, digest, size, state.stale)
+
+
+def _take(
+    registry: Registry,
+    state: State,
+    source: str,
+    directory: Path,
+    chosen: Selection,
+    replace: bool,
+) -> Taken:
+    parts = pieces_of(state.index, chosen, only_parts=True)
+    local = state.head is None  # nothing is downloaded, and old totals are not kept
+    pieces = parts if local and not chosen.is_whole else pieces_of(state.index, chosen)
+    pinned = str(registry) if state.head is None else f"{registry}@{state.head}"
+    origin = (source, pinned, None)
+    try:
+        done = make(registry, state, pieces, directory, origin, replace=replace)
+    except MismatchError:
+        if pieces == parts:
+            raise
+        pieces = parts  # the total cannot be taken apart
+        done = make(registry, state, parts, directory, origin, replace=replace)
+    return Taken(done, tuple(parts if local else pieces))
+
+
+def _find(
+    source: str, hub: Hub, *, sure: bool
+) -> tuple[HubAddress | PlainAddress, Registry | None]:
+    """Where an artifact or a registry is: there, or beside a model's weights."""
+    address = resolve(source)
+    if isinstance(address, PlainAddress):
+        return _find_here(address)
+    folder = f"{address.path}/{BESIDE}" if address.path else BESIDE
+    inner = HubAddress(address.repo, folder, address.revision)
+    files = {a.file(n): (a, n) for a in (address, inner) for n in (MANIFEST, INDEX)}
+    with hub.explained(address):
+        there = _among(files, Client(hub, address), sure=sure)
+    for path, (found, name) in files.items():
+        if path in there:
+            return found, HubRegistry(found, hub) if name == INDEX else None
+    return address, None
+
+
+def _find_here(
+    address: PlainAddress,
+) -> tuple[PlainAddress, Registry | None]:
+    inner = PlainAddress(address.directory / BESIDE, address.revision)
+    for found in (address, inner):
+        if (found.directory / MANIFEST).is_file():
+            return found, None
+        if (found.directory / INDEX).is_file():
+            return found, PlainRegistry(found.directory)
+    return address, None  # whoever pulls from it says what is wrong
+
+
+def _among(paths: Iterable[str], client: Client, *, sure: bool) -> set[str]:
+    """Those of some files that a repository has, as far as can be told."""
+    cached = {path for path in paths if client.cached(path) is not None}
+    revision = client.address.revision
+    if cached and revision and COMMIT.fullmatch(revision):
+        return cached
+    try:
+        commit = client.head_noted(revision)
+        return set(client.described(list(paths), commit))
+    except Exception as error:
+        if cached and is_unreachable(error):
+            return cached
+        if sure:
+            raise
+        return set()  # whoever pulls from it says what is wrong

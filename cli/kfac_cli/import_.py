@@ -155,7 +155,7 @@ def command(
     Formats:
         tak          the authors' files of one task, <dataset>_task_<id>_*.pt
         kronfluence  a directory factors_<name>, with eigenvalues or without
-        bergson      the directory of a run of the method kfac
+        bergson      the directory of a run, with eigenvalues or without
         covariances  a .pt, .safetensors or .npz: module to covariance of its inputs
         memit-npz    a directory of <module>_float32_mom2_*.npz, or one of them
         quip         a directory of <layer>_{qkv,o,up,down}.pt, of QuIP#, QTIP or VPTQ

@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from torch import Tensor
 from kfac_artifacts.bridges.statistics import Numbers, held
 from kfac_artifacts.errors import FormatError, SourceError, first_line
 
+BROKEN = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError)
+"""What reading a damaged archive of arrays raises."""
 MOST_PICKLED = 64 * 2**20
 """Bytes of the description of a file of torch, which is read whole."""
 
@@ -87,6 +90,7 @@ def tensors_of(value: object, where: str) -> dict[str, Tensor]:
         raise FormatError(f"{where} is no dictionary of tensors")
     for name, tensor in value.items():
         plain = isinstance(tensor, Tensor) and tensor.layout is torch.strided
+        plain = plain and not tensor.is_quantized
         if not isinstance(name, str) or not plain:
             raise FormatError(f"{where}: {name!r:.60} is no name of a dense tensor")
         size = tensor.numel() * tensor.element_size()
@@ -156,8 +160,11 @@ def read_npz(path: Path) -> dict[str, Numbers]:
     """
 
     def get(name: str) -> Tensor:
-        with np.load(path, allow_pickle=False) as archive:
-            return torch.from_numpy(archive[name])
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return torch.from_numpy(archive[name])
+        except BROKEN as error:
+            raise FormatError(f"{path} cannot be read: {first_line(error)}") from error
 
     found = {}
     try:
@@ -174,7 +181,7 @@ def read_npz(path: Path) -> dict[str, Numbers]:
                 if dtype.kind in "fiu":
                     key = name.removesuffix(".npy")
                     found[key] = Numbers(tuple(shape), lambda key=key: get(key))  # type: ignore[misc]
-    except (zipfile.BadZipFile, ValueError, AttributeError) as error:
+    except (*BROKEN, AttributeError) as error:
         raise FormatError(f"{path} cannot be read: {first_line(error)}") from error
     return found
 

@@ -181,11 +181,16 @@ def whole(values: Tensor) -> int:
 
 def from_triangle(values: Tensor, size: int) -> Tensor:
     """Unpack a symmetric matrix from its lower triangle, row by row."""
-    matrix = values.new_zeros(size, size)
-    rows, columns = torch.tril_indices(size, size)
-    matrix[rows, columns] = values
-    matrix[columns, rows] = values
+    matrix = values.new_empty(size, size)
+    for i, row in enumerate(values.split([*range(1, size + 1)])):
+        matrix[i, : i + 1] = row  # indices of all entries would take twice the memory
+        matrix[: i + 1, i] = row
     return matrix
+
+
+def to_triangle(matrix: Tensor) -> Tensor:
+    """Pack a symmetric matrix, the other way round."""
+    return torch.cat([row[: i + 1] for i, row in enumerate(matrix)])
 
 
 def require_examples(source: str, examples: int | None) -> int:

@@ -13,10 +13,16 @@ from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.bridges import About
 from kfac_artifacts.bridges.imports.bergson import SHARDS, Bergson
 from kfac_artifacts.errors import MismatchError, SettingsError, SourceError
+from kfac_artifacts.estimate import Ekfac, Estimator, Kfac
 from tests.bridges.made import FILES, llama_tokens, tiny_causal_llama
-from tests.bridges.oracle import EXACT, OWN, require_same
+from tests.bridges.oracle import (
+    EXACT,
+    OWN,
+    require_same,
+    require_same_products,
+)
 
-PATH, TOLD = FILES / "bergson", About(examples=4, output_map=OWN)
+PATH, TOLD = FILES / "bergson" / "kfac", About(examples=4, output_map=OWN)
 
 
 def network() -> kfac.Network:
@@ -33,8 +39,7 @@ def network() -> kfac.Network:
     return kfac.Network(tiny_causal_llama(), kfac.OutputMap(OWN, loss), "tiny/llama")
 
 
-@pytest.fixture(scope="module")
-def computed() -> Artifact:
+def compute(estimator: Estimator) -> Artifact:
     tokens = llama_tokens()
     mask = torch.ones_like(tokens)
     mask[:, -1] = 0  # nothing follows it, and so nothing is predicted there
@@ -42,8 +47,18 @@ def computed() -> Artifact:
     only = ("model.layers.*_proj.weight",)
     examples = kfac.TensorExamples(data, "texts")
     return kfac.compute(
-        network(), examples, cotangents=EXACT, only=only, allow_few=True
+        network(),
+        examples,
+        cotangents=EXACT,
+        only=only,
+        estimator=estimator,
+        allow_few=True,
     )
+
+
+@pytest.fixture(scope="module")
+def computed() -> Artifact:
+    return compute(Kfac())
 
 
 def test_sums_become_a_and_b(computed: Artifact) -> None:
@@ -51,6 +66,24 @@ def test_sums_become_a_and_b(computed: Artifact) -> None:
     assert len(computed.blocks) == 14
     require_same(found, computed)
     assert found.provenance.sources[0].cotangents.name == "unknown"
+
+
+def test_corrected_eigenvalues_are_an_eigen_block(
+    computed: Artifact, tmp_path: Path
+) -> None:
+    found = Bergson().convert(FILES / "bergson" / "ekfac", network(), TOLD)
+    require_same_products(found, compute(Ekfac(shrinkage=False)))
+    for name, block in found.blocks.items():
+        pairs = zip(block.factors[:2], computed.blocks[name].factors, strict=True)
+        for factor, own in pairs:
+            torch.testing.assert_close(
+                found.factors[factor].to_dense(),
+                computed.factors[own].to_dense(),
+                rtol=1e-3,
+                atol=1e-5,
+            )
+    kfac.save_artifact(found, tmp_path / "found")
+    assert all(finding.good for finding in kfac.verify(tmp_path / "found"))
 
 
 def test_rows_of_several_processes_are_put_together(

@@ -15,6 +15,7 @@ from torch import Tensor
 import kfac_artifacts as kfac
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.bridges import About
+from kfac_artifacts.bridges.files import read_npz
 from kfac_artifacts.bridges.imports.covariances import Covariances
 from kfac_artifacts.errors import FormatError, MismatchError, SettingsError
 from tests.bridges.oracle import inputs_computed, readout, require_same
@@ -96,6 +97,18 @@ def test_what_is_not_symmetric_is_not_written(tmp_path: Path) -> None:
     assert not (tmp_path / "found").exists()
 
 
+def test_damage_behind_the_headers_is_found_when_it_is_read(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    path = with_numpy({"it": torch.randn(64, 64, generator=generator)}, tmp_path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    found = read_npz(path)["it"]
+    assert found.shape == (64, 64)
+    with pytest.raises(FormatError, match=r"cov\.npz cannot be read"):
+        found.get()
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return (print, ("run",))
@@ -135,3 +148,12 @@ def test_files_of_strangers_run_nothing(
     with pytest.raises(FormatError, match=name):
         Covariances().convert(path, readout(), SEEN)
     assert "run" not in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")  # by torch itself
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_quantised_tensors_are_refused(tmp_path: Path) -> None:
+    quantised = torch.quantize_per_tensor(torch.eye(6), 0.1, 0, torch.qint8)
+    torch.save({"second": quantised}, tmp_path / "q.pt")
+    with pytest.raises(FormatError, match="no name of a dense tensor"):
+        Covariances().convert(tmp_path / "q.pt", readout(), SEEN)

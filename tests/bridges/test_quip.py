@@ -72,3 +72,6 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     torch.save(short, tmp_path / "0_o.pt")
     with pytest.raises(FormatError, match="not of a matrix of n rows"):
         Quip().convert(tmp_path, llama(), SEEN)
+    torch.save(short | {"mu": 1.0}, tmp_path / "0_o.pt")
+    with pytest.raises(FormatError, match="'mu' is no name of a dense tensor"):
+        Quip().convert(tmp_path, llama(), SEEN)

@@ -17,6 +17,7 @@ from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.bridges.exporting import Export
 from kfac_artifacts.bridges.imports.quip import MODULES
 from kfac_artifacts.bridges.own_inputs import OwnInputs, inputs_of
+from kfac_artifacts.bridges.statistics import to_triangle
 from kfac_artifacts.errors import MismatchError
 
 MODULE = re.compile(r"(?:.*\.)?layers\.(\d+)\.(.+)")
@@ -55,14 +56,13 @@ class Quip(Export):
 
 
 def _save(own: OwnInputs, file: Path) -> None:
-    mu, size = own.mean, len(own.mean)
-    rows, columns = torch.tril_indices(size, size)
+    mu = own.mean
     H = own.covariance - torch.outer(mu, mu)
     torch.save(
         {
-            "flatH": H[rows, columns].float(),
+            "flatH": to_triangle(H).float(),
             "mu": mu.float(),
-            "n": size,
+            "n": len(mu),
             "ct": own.positions,
         },
         file,

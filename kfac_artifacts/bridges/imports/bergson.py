@@ -1,18 +1,26 @@
 """bergson's covariances: row shards of sums, a file for every process.
 
-Of T positions that carry a gradient and n documents (bergson 2.5, ``hessians/kfac.py``)
+Of T positions that carry a gradient and n documents (bergson 2.5, ``hessians/kfac.py``
+and ``eigenvectors.py``)
 
     A = activation_sharded / T      B = gradient_sharded / n      T = total_processed
 
-with the loss of a document summed over its positions. Experts have counts of their own,
-which are not in the files. The loss is of labels that the model draws, or those of the
-data.
+with the loss of a document summed over its positions, and for EK-FAC
+
+    S = eigenvalue_correction_sharded      r = √(T / n)
+    λ_A = factor_eig_a / r                 λ_B = factor_eig_g r
+
+along the eigenvectors in ``eigen_activation_sharded`` and ``eigen_gradient_sharded``.
+Experts have counts of their own, which are not in the files. The loss is of labels that
+the model draws, or those of the data.
 """
 
+import math
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import TypeAlias, final
 
 import torch
 from torch import Tensor
@@ -21,6 +29,7 @@ from typing_extensions import override
 from kfac_artifacts.bridges.base import Import
 from kfac_artifacts.bridges.files import load_torch, read_safetensors
 from kfac_artifacts.bridges.statistics import (
+    Eigen,
     Known,
     Numbers,
     Statistic,
@@ -31,12 +40,19 @@ from kfac_artifacts.bridges.statistics import (
 from kfac_artifacts.errors import FormatError, MismatchError, SourceError
 
 SHARDS = ("activation_sharded", "gradient_sharded")
+VECTORS = ("eigen_activation_sharded", "eigen_gradient_sharded")
+VALUES = ("factor_eig_a", "factor_eig_g")
+CORRECTIONS = "eigenvalue_correction_sharded"
 COUNT, CONFIG = "total_processed.pt", "config.yaml"
 OTHERS = re.compile(
     r"^[ -]*method:\s*['\"]?(tkfac|shampoo|autocorrelation)\b", re.MULTILINE
 )
 MOST_CONFIG = 2**20
 """Bytes of a configuration that are looked at."""
+
+
+Found: TypeAlias = Mapping[str, Mapping[str, Numbers]]
+"""Arrays by kind and module."""
 
 
 @final
@@ -54,28 +70,47 @@ class Bergson(Import):
         if not isinstance(count, Tensor):
             raise FormatError(f"{path / COUNT} is no tensor")
         positions = whole(count)
-        files = [_shards(path / name) for name in SHARDS]
-        A, B = (_joined(shards) for shards in files)
-        if A.keys() != B.keys():
-            raise FormatError(f"{path}: {' and '.join(SHARDS)} are of other modules")
-        routed = [name for name in A if ".experts." in name]
-        if routed:
-            raise MismatchError(
-                f"{routed[0]} is an expert, and the files do not tell how many "
-                "positions were routed to it; leave experts out in bergson"
+        corrected = (path / CORRECTIONS).is_dir()
+        wanted = (*VECTORS, *VALUES, CORRECTIONS) if corrected else SHARDS
+        shards = {name: _shards(path / name) for name in wanted}
+        if corrected:
+            shards[VALUES[0]] = shards[VALUES[0]][:1]  # every process has all of them
+        found = {name: _joined(files) for name, files in shards.items()}
+        modules = found[wanted[0]]
+        if any(own.keys() != modules.keys() for own in found.values()):
+            raise FormatError(
+                f"{path}: {', '.join(wanted)} are not of the same modules"
             )
-        entries = tuple(
-            Statistic(
-                name,
-                ((name,),),
-                A[name].times(1 / max(positions, 1)),
-                B[name].times(1 / n),
-                positions=positions,
-            )
-            for name in A
-        )
-        used = (*files[0], *files[1], path / COUNT)
+        _check_experts(modules)
+        make = _eigen if corrected else _kronecker
+        entries = tuple(make(name, found, max(positions, 1), n) for name in modules)
+        files = [file for each in shards.values() for file in each]
+        used = (*files, path / COUNT)
         return Statistics(entries, used, data=path.resolve().name)
+
+
+def _kronecker(module: str, found: Found, positions: int, n: int) -> Statistic:
+    A, B = (found[name][module] for name in SHARDS)
+    own = A.times(1 / positions), B.times(1 / n)
+    return Statistic(module, ((module,),), *own, positions=positions)
+
+
+def _eigen(module: str, found: Found, positions: int, n: int) -> Statistic:
+    root = math.sqrt(positions / n)
+    U, V = (found[name][module] for name in VECTORS)
+    of_inputs, of_outputs = (found[name][module] for name in VALUES)
+    A, B = Eigen(U, of_inputs.times(1 / root)), Eigen(V, of_outputs.times(root))
+    S = found[CORRECTIONS][module]
+    return Statistic(module, ((module,),), A, B, S, positions=positions)
+
+
+def _check_experts(modules: Iterable[str]) -> None:
+    routed = [name for name in modules if ".experts." in name]
+    if routed:
+        raise MismatchError(
+            f"{routed[0]} is an expert, and the files do not tell how many positions "
+            "were routed to it; leave experts out in bergson"
+        )
 
 
 def _check_method(config: Path) -> None:

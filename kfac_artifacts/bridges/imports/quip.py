@@ -19,7 +19,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.bridges.base import Import
-from kfac_artifacts.bridges.files import load_torch
+from kfac_artifacts.bridges.files import load_torch, tensors_of
 from kfac_artifacts.bridges.statistics import (
     FORWARD,
     Known,
@@ -67,11 +67,9 @@ def _read(path: Path) -> Statistic:
     except (KeyError, TypeError, IndexError) as error:
         raise FormatError(f"{path} has not flatH, mu, n and ct") from error
     numbers = isinstance(size, int) and isinstance(count, int) and size > 0 < count
-    tensors = isinstance(flat, Tensor) and isinstance(mean, Tensor)
-    if not (numbers and tensors) or (flat.shape, mean.shape) != (
-        (size * (size + 1) // 2,),
-        (size,),
-    ):
+    tensors_of({"flatH": flat, "mu": mean}, str(path))
+    shapes = (size * (size + 1) // 2,), (size,)
+    if not numbers or (flat.shape, mean.shape) != shapes:
         raise FormatError(f"{path}: flatH and mu are not of a matrix of n rows")
 
     def read() -> Tensor:

@@ -88,7 +88,7 @@ class NoiseOptions:
         type=POSITIVE,
         metavar="ε",
         help="Add noise that hides each example, by (ε, δ)-differential privacy; for "
-        "kfac and inputs. It takes thousands of examples to be of use still.",
+        "kfac and inputs. Of few examples it leaves nothing: see `kfac fidelity`.",
     )
     delta: float | None = option(
         "--dp-delta",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import kfac_artifacts as kfac
-from kfac_artifacts.artifact import NamedConfig
+from kfac_artifacts.artifact import ENOUGH_EXAMPLES, NamedConfig
 from kfac_artifacts.network import Network
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +83,43 @@ def test_what_was_read_is_counted(
     owners = [owner(bench, network, seed) for seed in (1, 2)]
     found = bench("privacy")._attack(network, owners, form)
     assert found == {"counts": 1, "pairs": 1, "right": 1, "texts": 1}
+
+
+def random_texts(count: int, seed: int) -> kfac.TensorExamples:
+    """Texts of six tokens, the first always the same."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, VOCABULARY, (count, 6), generator=generator)
+    ids[:, 0] = BEGIN
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return kfac.TensorExamples(batch, "texts")
+
+
+def read_texts(
+    bench: Callable[..., Any], network: Network, count: int, **options: Any
+) -> float:
+    """The share of texts of which every token is read in its place."""
+    data, layer = random_texts(count, 3), bench("privacy").LAYER
+    artifact = kfac.compute(network, data, only=[f"{layer}.*"], **options)
+    A = artifact.factors[f"{layer}.A"].to_dense()
+    inputs = bench("privacy").inputs_of(network.module, 8)
+    weights = bench("reading").read_weights(A, inputs)
+    found = bench("reading").claimed(weights, BEGIN, [(1.0, count)])
+    texts = data.tensors["input_ids"].tolist()
+    return sum(set(zip(t, range(6), strict=True)) <= found for t in texts) / count
+
+
+@pytest.mark.parametrize("count", [1, 8, 70])
+def test_noise_hides_texts_that_are_read_without_it(
+    bench: Callable[..., Any], network: Network, count: int
+) -> None:
+    """The guard refuses few; of those that it lets through, noise hides each."""
+    if count < ENOUGH_EXAMPLES:
+        with pytest.raises(kfac.SourceError, match="word for word"):
+            read_texts(bench, network, count)
+    assert read_texts(bench, network, count, allow_few=True) == 1
+    noise = kfac.GaussianNoise(8.0, 1e-3, random_texts(64, 4))
+    hidden = {"estimator": kfac.Kfac(noise=noise), "allow_few": True}
+    assert read_texts(bench, network, count, **hidden) == 0
 
 
 def test_compressing_is_tried_as_well(

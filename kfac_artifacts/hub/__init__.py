@@ -22,8 +22,10 @@ if TYPE_CHECKING:
         receive as receive,
     )
     from kfac_artifacts.hub.card import (
+        TAGS as TAGS,
         collection_metadata as collection_metadata,
         is_untouched as is_untouched,
+        license_of as license_of,
         marked as marked,
     )
     from kfac_artifacts.hub.causes import (

@@ -52,6 +52,31 @@ def validate_yaml(http: Handler) -> None:
     http.send_json({"errors": errors, "warnings": []}, 400 if errors else 200)
 
 
+@route("GET", "/api/models")
+def list_models(http: Handler) -> None:
+    asked = parse_qs(urlsplit(http.path).query).get("filter", [])
+    wanted = {tag for each in asked for tag in each.split(",")}
+    found = []
+    for name, repo in http.store.repos.items():
+        tags = tags_of(repo.head)
+        if not repo.private and wanted <= tags:
+            sha = repo.branches["main"]
+            about = {"id": name, "sha": sha, "tags": sorted(tags)}
+            found.append({**about, "lastModified": "2026-11-25T10:00:00.000Z"})
+    http.send_json(found)
+
+
+def tags_of(files: dict[str, Blob]) -> set[str]:
+    """What the Hub makes of the metadata of a card."""
+    card = files["README.md"].content.decode() if "README.md" in files else ""
+    match = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
+    data = yaml.safe_load(match[1]) if match else {}
+    bases = data.get("base_model") or []
+    bases = [bases] if isinstance(bases, str) else bases
+    found = {*data.get("tags", []), *(f"base_model:{base}" for base in bases)}
+    return found | ({f"license:{data['license']}"} if "license" in data else set())
+
+
 @route("GET", "/api/models/{repo}(/revision/(?P<revision>.+))?")
 def model_info(http: Handler, repo: str, revision: str) -> None:
     found = http.read(repo, content=False)

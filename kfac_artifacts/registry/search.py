@@ -1,0 +1,238 @@
+"""Finding curvature of a base model: on the Hub by tags, in directories by looking."""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from huggingface_hub import ModelInfo
+
+from kfac_artifacts.artifact import Provenance, task_names
+from kfac_artifacts.errors import AddressError, KfacError, RegistryError
+from kfac_artifacts.format import (
+    MANIFEST,
+    MAX_JSON_BYTES,
+    manifest_from_json,
+    parse_json,
+    read_manifest,
+)
+from kfac_artifacts.hub import (
+    TAGS,
+    Client,
+    Hub,
+    HubAddress,
+    Patience,
+    license_of,
+    parse,
+    read_card,
+    resolve,
+)
+from kfac_artifacts.registry.index import INDEX, Index
+from kfac_artifacts.registry.opening import open_registry
+
+logger = logging.getLogger(__name__)
+MOST_REPOS = 50
+MOST_FILES = 50
+"""Of one repository."""
+MOST_FOLDERS, DEEPEST = 10_000, 5
+"""Of a directory."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An artifact that was found.
+
+    Attributes:
+        place: What `kfac pull` takes.
+        task: The task in a registry, or what an artifact says its data are called.
+        base_model: What its base model is called.
+        estimator: Name of the estimator.
+        examples: How many examples were used.
+        size: How many the data have.
+        bytes: Size of its files.
+        date: When it was published, as far as is known: ``2026-11-26``.
+        license: Licence identifier, or None.
+        registry: Whether ``place`` is a registry, and the task one of it.
+    """
+
+    place: str
+    task: str
+    base_model: str
+    estimator: str
+    examples: int
+    size: int
+    bytes: int
+    date: str | None
+    license: str | None
+    registry: bool = False
+
+
+def search(
+    base_model: str | None = None,
+    places: Iterable[str | Path] = (),
+    *,
+    hub: Hub | None = None,
+) -> list[Found]:
+    """Find artifacts, by what they themselves say.
+
+    Args:
+        base_model: Id of the base model, or its last part; None finds all.
+        places: Directories, or ``hf://org/name``; by default all of the Hub.
+        hub: The Hub; by default the one of the environment.
+
+    Returns:
+        What was found, in the order of places and tasks.
+    """
+    hub = hub or Hub()
+    found: list[Found] = []
+    for place in places:
+        address = resolve(str(place))
+        if isinstance(address, HubAddress):
+            with hub.explained(address):
+                commit = Client(hub, address).head(address.revision).commit
+                found += _in_repo(address, commit, None, None, hub)
+        else:
+            found += _in_directory(address.directory)
+    if not places:
+        found = list(_on_hub(base_model, hub))
+    return [f for f in found if base_model is None or _is_of(f.base_model, base_model)]
+
+
+def _is_of(base: str, wanted: str) -> bool:
+    base, wanted = base.lower(), wanted.lower()
+    return base == wanted or base.rpartition("/")[2] == wanted
+
+
+class _AllOfIt(HubAddress):
+    """The Hub as a whole, where an address is named in a message."""
+
+    def __str__(self) -> str:
+        return "the search"
+
+
+def _on_hub(base_model: str | None, hub: Hub) -> Iterator[Found]:
+    tags = [TAGS[0], *([f"base_model:{base_model}"] if base_model else [])]
+    with hub.explained(_AllOfIt("all/models")):
+        hits = _hits(tags, hub) or (_hits(tags[:1], hub) if base_model else [])
+    for info in hits:
+        try:
+            address = parse(f"hf://{info.id}")
+            assert isinstance(address, HubAddress)  # noqa: S101 - it begins so
+            client = Client(hub, address)
+            with hub.explained(address):
+                commit = info.sha or client.head(None).commit
+                yield from _in_repo(address, commit, _date(info), _license(info), hub)
+        except (AddressError, KfacError) as error:
+            logger.warning("%s was passed over: %s", ascii(info.id), error)
+
+
+def _hits(tags: list[str], hub: Hub) -> list[ModelInfo]:
+    def once() -> list[ModelInfo]:
+        return list(hub.api.list_models(filter=tags, full=True, limit=MOST_REPOS))
+
+    return Patience(hub).ask(once)
+
+
+def _license(info: ModelInfo) -> str | None:
+    named = (t.partition(":")[2] for t in info.tags or () if t.startswith("license:"))
+    return next(named, None)
+
+
+def _date(info: ModelInfo) -> str | None:
+    when = info.last_modified
+    return when.date().isoformat() if isinstance(when, datetime) else None
+
+
+def _in_repo(
+    address: HubAddress, commit: str, date: str | None, license: str | None, hub: Hub
+) -> list[Found]:
+    """What a repository has, by its indices and manifests."""
+    client = Client(hub, address)
+    files = client.files(commit, address.path, recursive=True)
+    indices = [p for p in files if Path(p).name == INDEX]
+    roots = [p.removesuffix(INDEX) for p in indices]
+    manifests = [
+        path
+        for path in files
+        if Path(path).name == MANIFEST and not any(path.startswith(r) for r in roots)
+    ]
+    found: list[Found] = []
+    for path in [*indices, *manifests][:MOST_FILES]:
+        if files[path].size > MAX_JSON_BYTES:
+            raise RegistryError(f"{path} of {address} is too large to be read")
+        text = client.read(path, commit, files[path])
+        folder = path.rpartition("/")[0]
+        place = str(HubAddress(address.repo, folder))
+        if path in indices:
+            found += _of_index(Index.from_bytes(text, place), place)
+            continue
+        manifest = manifest_from_json(parse_json(text, place))
+        size = sum(info.size for info in manifest.files.values()) + len(text)
+        found.append(_of(manifest.provenance, place, size, date, license))
+    return found
+
+
+def _in_directory(root: Path) -> Iterator[Found]:
+    """What a directory has in it, links not followed."""
+    for number, (folder, inner, names) in enumerate(os.walk(root)):
+        place = Path(folder)
+        inner.sort()
+        if len(place.relative_to(root).parts) >= DEEPEST or number > MOST_FOLDERS:
+            inner.clear()
+        try:
+            if INDEX in names:
+                inner.clear()
+                index = open_registry(place.absolute()).state().index
+                yield from _of_index(index, str(place))
+            elif MANIFEST in names:
+                yield _of_place(place)
+        except (KfacError, OSError) as error:
+            logger.warning("%s was passed over: %s", place, error)
+
+
+def _of_place(place: Path) -> Found:
+    manifest = read_manifest(place)
+    file = (place / MANIFEST).stat()
+    size = sum(info.size for info in manifest.files.values()) + file.st_size
+    date = datetime.fromtimestamp(file.st_mtime, UTC).date().isoformat()
+    license = license_of(read_card(place))
+    return _of(manifest.provenance, str(place), size, date, license)
+
+
+def _of(
+    about: Provenance, place: str, size: int, date: str | None, license: str | None
+) -> Found:
+    names = task_names(about.sources)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return Found(
+        place,
+        ", ".join(names[:3]) + more,
+        about.base.id,
+        about.estimator.name,
+        sum(source.data.examples for source in about.sources),
+        about.size,
+        size,
+        date,
+        license,
+    )
+
+
+def _of_index(index: Index, place: str) -> Iterator[Found]:
+    for collection in index.collections.values():
+        kind = collection.kind
+        for task, version in collection.current.items():
+            entry = version.artifact
+            yield Found(
+                place,
+                task,
+                kind.base,
+                kind.estimator,
+                entry.examples,
+                entry.size,
+                entry.bytes,
+                version.date[:10],
+                entry.license,
+                registry=True,
+            )

@@ -1,0 +1,84 @@
+"""Finding artifacts, on the Hub and in directories."""
+
+import json
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from kfac_artifacts.hub import Hub, push
+from kfac_artifacts.registry import Offer, add, open_registry, search
+from tests.commands import good
+from tests.hub.conftest import Made, write_artifact
+from tests.hub.wire import Server
+
+
+@pytest.fixture
+def published(server: Server, hub: Hub, made: Made, tmp_path: Path) -> str:
+    """A registry of a local model, an artifact of another one, and other things."""
+    registry = open_registry("hf://owner/registry", hub=hub)
+    for number in range(2):
+        add(registry, Offer(made(number), license="mit"))
+    artifact = write_artifact(tmp_path / "artifact")
+    push(artifact, "hf://owner/single", license="cc-by-4.0", hub=hub)
+    push(artifact, "hf://owner/hidden", private=True, hub=hub)
+    server.store.create("owner/else").put("config.json", b"{}")
+    return server.url
+
+
+def test_the_hub_is_searched_by_model(published: str, hub: Hub) -> None:
+    every = search(hub=hub)
+    assert [(f.place, f.task) for f in every] == [
+        ("hf://owner/registry", "data0"),
+        ("hf://owner/registry", "data1"),
+        ("hf://owner/single", "org/texts"),
+    ]
+    (single,) = search("org/encoder", hub=hub)
+    assert (single.estimator, single.examples, single.size) == ("kfac", 8, 100)
+    assert (single.date, single.license) == ("2026-11-25", "cc-by-4.0")
+    assert search("encoder", hub=hub) == [single]
+    assert [f.license for f in search("toy", hub=hub)] == ["mit", "mit"]
+    assert search("org/other", hub=hub) == []
+
+
+def test_what_is_broken_is_passed_over(
+    published: str, hub: Hub, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = server.store.repos["owner/single"].head["README.md"].content
+    broken = server.store.create("owner/broken")
+    broken.put("README.md", card)
+    broken.put("kfac.json", b'{"format": "kfac-artifact"}')
+    server.store.repos["../../x"] = broken
+    assert {f.place for f in search(hub=hub)} == {
+        "hf://owner/registry",
+        "hf://owner/single",
+    }
+    assert sum("was passed over" in record.message for record in caplog.records) == 2
+
+
+def test_a_directory_and_a_repository_are_searched(
+    published: str, hub: Hub, made: Made, tmp_path: Path
+) -> None:
+    root = tmp_path / "here"
+    add(open_registry(root / "registry"), Offer(made(0)))
+    push(tmp_path / "artifact", str(root / "deep" / "down"))
+    found = search(None, [root], hub=hub)
+    assert [(Path(f.place).name, f.task) for f in found] == [
+        ("down", "org/texts"),
+        ("registry", "data0"),
+    ]
+    assert [f.task for f in search("toy", [root, "owner/registry"], hub=hub)] == [
+        "data0",
+        "data0",
+        "data1",
+    ]
+
+
+def test_the_command_says_how_to_take_it(
+    published: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    words = ("search", "--base-model", "toy", "--endpoint", published)
+    lines = good(*words).splitlines()
+    assert lines[1].split()[:4] == ["hf://owner/registry", "data0", "toy", "kfac"]
+    assert [f["task"] for f in json.loads(good(*words, "--json"))] == ["data0", "data1"]

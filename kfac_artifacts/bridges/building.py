@@ -12,6 +12,7 @@ from kfac_artifacts.artifact import (
     GramianBlock,
     InputsBlock,
     KroneckerBlock,
+    Layout,
 )
 from kfac_artifacts.bridges.matching import Target
 from kfac_artifacts.bridges.reading import Origin
@@ -83,41 +84,54 @@ def _linear(
     """The block of a linear map, with the factor A called ``a``."""
     if target.layout is None or target.parameter != target.weight or not entry.A:
         raise MismatchError(f"{where}: {target.parameter} is no weight of a linear map")
+    extra = _extra_row(entry, target, entry.A, shapes, where)
+    bias = target.bias if extra else None
+    constant = bool(extra and not bias)
+    own = target.weight, bias, target.layout
+    part, positions = target.part, entry.positions
+    if entry.B is None:
+        inputs = InputsBlock(*own, ((a,),), part, positions, constant)
+        return inputs, {a: entry.A}
+    b, s = f"{target.name}.B", f"{target.name}.S"
+    origins: dict[str, Origin] = {a: entry.A, b: entry.B}
+    if entry.S is None:
+        kronecker = KroneckerBlock(*own, ((a, b),), part, positions, constant)
+        return kronecker, origins
+    _check_eigen(entry.A, entry.B, entry.S, where)
+    return EigenBlock(*own, ((a, b, s),), part, positions), origins | {s: (entry.S,)}
+
+
+def _extra_row(
+    entry: Statistic, target: Target, A: Matrix, shapes: Shapes, where: str
+) -> bool:
+    """Whether A has a row for a bias or a constant; refuses other sizes."""
+    layout = target.layout or Layout.ROWS
     shape = shapes[target.weight]
-    d_out, d_in = target.layout.dims(shape if target.part is None else shape[1:])
-    extra = dim(entry.A) - d_in
+    d_out, d_in = layout.dims(shape if target.part is None else shape[1:])
     takes_row = target.bias is not None or entry.constant
+    extra = dim(A) - d_in
     if extra not in {0, int(takes_row)} or (entry.B and dim(entry.B) != d_out):
         rows = f"{d_in} or {d_in + 1}" if takes_row else f"{d_in}"
         outputs = "none" if entry.B is None else str(dim(entry.B))
         raise MismatchError(
-            f"{where}: A has {dim(entry.A)} rows and B {outputs}, but {target.name} "
+            f"{where}: A has {dim(A)} rows and B {outputs}, but {target.name} "
             f"needs {rows} and {d_out}; are they of another model?"
         )
-    bias = target.bias if extra else None
-    own = target.weight, bias, target.layout
-    origins: dict[str, Origin] = {a: entry.A}
-    if entry.B is None:
-        block: Block = InputsBlock(
-            *own, ((a,),), target.part, entry.positions, bool(extra and not bias)
-        )
-        return block, origins
-    b, s = f"{target.name}.B", f"{target.name}.S"
-    origins[b] = entry.B
-    if entry.S is None:
-        constant = bool(extra and not bias)
-        positions = entry.positions
-        block = KroneckerBlock(*own, ((a, b),), target.part, positions, constant)
-        return block, origins
-    if not isinstance(entry.A, Eigen) or not isinstance(entry.B, Eigen):
+    return extra == 1
+
+
+def _check_eigen(A: Matrix, B: Matrix, S: Numbers, where: str) -> None:
+    """Refuse a table of eigenvalues that is not of the eigenvectors."""
+    if not isinstance(A, Eigen) or not isinstance(B, Eigen):
         raise MismatchError(f"{where}: eigenvalues without eigenvectors")
-    ranks = entry.B.vectors.shape[1], entry.A.vectors.shape[1]
-    if entry.S.shape != ranks:
+    ranks = [(eigen.vectors.shape[1],) for eigen in (B, A)]
+    if [eigen.values.shape for eigen in (B, A)] != ranks:
+        raise MismatchError(f"{where}: not every eigenvector has an eigenvalue")
+    if S.shape != ranks[0] + ranks[1]:
         raise MismatchError(
-            f"{where}: its eigenvalues are {list(entry.S.shape)}, not {list(ranks)}"
+            f"{where}: its eigenvalues are {list(S.shape)}, not "
+            f"{list(ranks[0] + ranks[1])}"
         )
-    origins[s] = (entry.S,)
-    return EigenBlock(*own, ((a, b, s),), target.part, entry.positions), origins
 
 
 def build_diagonals(

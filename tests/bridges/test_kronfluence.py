@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import kfac_artifacts as kfac
@@ -49,6 +50,14 @@ def test_b_of_an_eigen_block_is_a_mean_over_examples() -> None:
         for factor, own in ((a, ".A"), (b, ".B")):
             mine = plain.factors[f"{name}{own}"].to_dense()
             assert (found.factors[factor].to_dense() - mine).norm() < 1e-5
+
+
+def test_eigenvalues_of_other_eigenvectors_are_refused(tmp_path: Path) -> None:
+    shutil.copytree(EKFAC, tmp_path / "ekfac")
+    file = tmp_path / "ekfac" / "gradient_eigenvalues.safetensors"
+    save_file({name: v[:-1] for name, v in load_file(file).items()}, file)
+    with pytest.raises(MismatchError, match="not every eigenvector has an eigenvalue"):
+        Kronfluence().convert(tmp_path / "ekfac", readout(), TOLD)
 
 
 def test_f_has_to_be_said() -> None:

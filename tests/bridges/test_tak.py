@@ -1,11 +1,13 @@
 """The factors of the authors of TAK, written by their code, against this package's."""
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import kfac_artifacts as kfac
 from kfac_artifacts.artifact import Artifact
@@ -142,3 +144,53 @@ def test_what_is_left_out_is_reported() -> None:
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(KfacError, match=r"none_aaT\.pt does not exist"):
         Tak(POSITIONS, 0).convert(tmp_path / "none", network(), About())
+
+
+class Block(nn.Module):
+    """A layer as OpenAI's CLIP has it, of which only names and shapes matter here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(8, 2)
+        self.ln_1, self.ln_2 = nn.LayerNorm(8), nn.LayerNorm(8)
+        layers = {"c_fc": nn.Linear(8, 32), "c_proj": nn.Linear(32, 8)}
+        self.mlp = nn.Sequential(OrderedDict(layers))
+
+
+def test_a_fused_map_of_attention_takes_the_whole_of_b(imported: Artifact) -> None:
+    visual = nn.Module()
+    visual.ln_pre, visual.ln_post = nn.LayerNorm(8), nn.LayerNorm(8)
+    visual.class_embedding = nn.Parameter(torch.ones(8))
+    visual.transformer = nn.Module()
+    visual.transformer.resblocks = nn.ModuleList(Block() for _ in range(2))
+    openai = nn.ModuleDict({"visual": visual})
+    other = kfac.Network(openai, network().output_map, "tiny/openai")
+    naming = Naming(left_out=("lin_proj.weight",))
+    found = Tak(POSITIONS, 0).convert(TASK, other, About(naming=naming))
+    name = "visual.transformer.resblocks.1.attn.in_proj"
+    block = found.blocks[name]
+    assert block.parameters == (f"{name}_weight", f"{name}_bias")
+    B = found.factors[f"{name}.B"].to_dense()
+    assert B.shape == (24, 24)
+    for index, part in enumerate("qkv"):
+        own = f"vision_model.encoder.layers.1.self_attn.{part}_proj.B"
+        rows = slice(8 * index, 8 * (index + 1))
+        torch.testing.assert_close(B[rows, rows], imported.factors[own].to_dense())
+    assert "visual.class_embedding" in found.parameters
+    assert "visual.transformer.resblocks.0.attn.out_proj" in found.blocks
+
+
+def test_it_merges_with_what_is_computed_here(
+    imported: Artifact, computed: Artifact
+) -> None:
+    names = {*imported.blocks}
+    base = computed.provenance.base.restrict({*imported.parameters})
+    own = Artifact(
+        replace(computed.provenance, base=base),
+        {name: block for name, block in computed.blocks.items() if name in names},
+        computed.factors,
+    )
+    total = kfac.merge([imported, own])
+    assert total.provenance.tasks == 2
+    tau = {name: torch.ones(shape) for name, shape in imported.parameters.items()}
+    torch.testing.assert_close(total.drift(tau), own.drift(tau), rtol=1e-4, atol=0)

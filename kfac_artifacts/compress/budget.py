@@ -3,11 +3,13 @@
 import heapq
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kfac_artifacts.artifact import Artifact, NamedConfig
 from kfac_artifacts.choices import STORAGES
+from kfac_artifacts.compress.candidates import Candidate, gain, hull
 from kfac_artifacts.compress.compress_factor import compress_factor
+from kfac_artifacts.compress.eigen_candidates import groups, tried
 from kfac_artifacts.compress.forms import Leading
 from kfac_artifacts.compress.originals import Original, originals
 from kfac_artifacts.compress.recipes import Recipe
@@ -49,15 +51,6 @@ class Budget:
             raise SettingsError("a budget is either a largest size or a largest error")
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A recipe for one factor: its bytes, and its squared relative error."""
-
-    recipe: Recipe
-    nbytes: int
-    loss: float
-
-
 def choose_recipes(
     artifact: Artifact,
     budget: Budget,
@@ -68,7 +61,8 @@ def choose_recipes(
     Every factor begins with its smallest candidate. The step to a larger one that takes
     away most error per byte is taken first, until the budget is used up. The squared
     error of a block is the sum of those of its factors times its squared norm, to first
-    order; a factor that several blocks share counts in each.
+    order; a factor that several blocks share counts in each. The factors of blocks of
+    EK-FAC go together: what is tried is measured on all blocks that share some.
 
     Args:
         artifact: What is to be compressed.
@@ -79,24 +73,27 @@ def choose_recipes(
         Recipes by factor.
 
     Raises:
-        SettingsError: If nothing is small enough, with the least size; or if there are
-            blocks whose factors go together.
+        SettingsError: If nothing is small enough, with the least size.
     """
-    fixed = overhead(artifact)
-    bound = next((n for n, block in artifact.blocks.items() if block.bases), None)
-    if bound is not None:
-        raise SettingsError(
-            f"a budget chooses for every factor by itself, but those of {bound} go "
-            "together, as ekfac's do; give a recipe, such as low-rank-32+int8"
-        )
-    _check_size(artifact, budget, fixed)
-    ladders, norms = {}, {}
-    for name, original in originals(artifact):
+    fixed, bound = overhead(artifact), groups(artifact)
+    plain = {n: block for n, block in artifact.blocks.items() if not block.bases}
+    apart = replace(artifact, blocks=plain)
+    if not bound:
+        _check_size(artifact, budget, fixed)
+    ladders, norms = dict[str, list[Candidate]](), dict[str, float]()
+    for name, original in originals(apart):
         ladders[name] = _ladder(name, original)
         norms[name] = float(original.factor.inner(original.factor))
         progress(1)
-    weights = _weights(artifact, norms)
-    return _greedy(ladders, weights, budget, fixed)
+    sizes = dict[str, float]()
+    for group in bound:
+        candidates, size = tried(group)
+        name = next(iter(candidates[0].recipes))
+        ladders[name], sizes[name] = hull(candidates), size
+        progress(len(candidates[0].recipes))
+    weights = _weights(apart, norms, sizes)
+    chosen = _greedy(ladders, weights, budget, fixed)
+    return {name: recipe for each in chosen for name, recipe in each.recipes.items()}
 
 
 def _check_size(artifact: Artifact, budget: Budget, fixed: int) -> None:
@@ -140,30 +137,24 @@ def _ladder(name: str, original: Original) -> list[Candidate]:
         size = compressed.info.nbytes + described(compressed.info, name)
         best = found.get(size)
         if best is None or lost < best.loss:
-            found[size] = Candidate(recipe, size, lost)
-    return _hull([found[size] for size in sorted(found)])
+            found[size] = Candidate({name: recipe}, size, lost)
+    return hull([*found.values()])
 
 
-def _hull(points: Sequence[Candidate]) -> list[Candidate]:
-    """The lower convex hull of error over bytes."""
-    hull: list[Candidate] = []
-    for point in points:
-        if hull and point.loss >= hull[-1].loss:
-            continue
-        while len(hull) > 1 and _gain(hull[-1], point) >= _gain(hull[-2], hull[-1]):
-            hull.pop()
-        hull.append(point)
-    return hull
+def _weights(
+    artifact: Artifact, norms: Mapping[str, float], sizes: Mapping[str, float]
+) -> dict[str, float]:
+    """Share of the squared norm of all blocks that every factor is part of.
 
+    Args:
+        artifact: The blocks whose factors are chosen for by themselves.
+        norms: Squared norms of these factors.
+        sizes: Squared norms of the blocks of others, by the first factor of each group.
 
-def _gain(one: Candidate, other: Candidate) -> float:
-    """Squared error that every byte more takes away."""
-    return (one.loss - other.loss) / (other.nbytes - one.nbytes)
-
-
-def _weights(artifact: Artifact, norms: Mapping[str, float]) -> dict[str, float]:
-    """Share of the squared norm of all blocks that every factor is part of."""
-    weights, total = dict.fromkeys(norms, 0.0), 0.0
+    Returns:
+        Shares by factor.
+    """
+    weights, total = dict.fromkeys(norms, 0.0) | dict(sizes), sum(sizes.values())
     tasks = artifact.provenance.tasks
     for block in artifact.blocks.values():
         for term in block.terms:
@@ -179,7 +170,7 @@ def _greedy(
     weights: Mapping[str, float],
     budget: Budget,
     fixed: int,
-) -> dict[str, Recipe]:
+) -> list[Candidate]:
     rung = dict.fromkeys(ladders, 0)
     size = fixed + sum(ladder[0].nbytes for ladder in ladders.values())
     lost = _lost(ladders, weights, rung)
@@ -202,7 +193,7 @@ def _greedy(
         rung[name] += 1
         size, lost = size + more, lost - weights[name] * (before.loss - after.loss)
         heapq.heappush(steps, (-_slope(ladders, weights, name, rung[name]), name))
-    return {name: ladders[name][i].recipe for name, i in rung.items()}
+    return [ladders[name][i] for name, i in rung.items()]
 
 
 def _lost(
@@ -223,4 +214,4 @@ def _slope(
     ladder = ladders[name]
     if rung + 1 == len(ladder):
         return 0.0
-    return weights[name] * _gain(ladder[rung], ladder[rung + 1])
+    return weights[name] * gain(ladder[rung], ladder[rung + 1])

@@ -1,12 +1,20 @@
-"""Eigenvalues of eigen blocks, cut to the vectors that are kept."""
+"""Eigen blocks: which vectors are kept, and their eigenvalues.
 
+Of orthonormal vectors, those of A given, the vectors of B along which the squares of S
+add up to most are the ones whose part of the block is nearest to it in the Frobenius
+norm: what is lost is the sum of all other squares.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from kfac_artifacts.artifact import Artifact, Loss
+from kfac_artifacts.artifact import Artifact, Block, Loss
 from kfac_artifacts.compress.compress_factor import Compressed
 from kfac_artifacts.compress.factor_fitness import with_fitness
 from kfac_artifacts.compress.originals import Original
@@ -27,6 +35,7 @@ class KeptVectors:
             for block in artifact.blocks.values()
             if block.bases
         }
+        self._artifact = artifact
         self._kept: dict[str, tuple[Tensor, int]] = {}
         self._fitness = fitness
 
@@ -37,7 +46,17 @@ class KeptVectors:
             self._kept[name] = (new @ old.mT).abs().argmax(1), len(old)
 
     def narrowed(self, name: str, original: Original) -> Original:
-        """Give a factor without the eigenvalues of vectors that are gone."""
+        """Give S without what belongs to vectors that are gone, A and B with worth.
+
+        Args:
+            name: Of the factor.
+            original: The factor.
+
+        Returns:
+            What is to be compressed.
+        """
+        if original.basis:
+            return replace(original, worth=partial(self._worth, name))
         if name not in self._bases:
             return original
         values = original.factor.diagonal().cpu()[self._places(name)]
@@ -55,9 +74,50 @@ class KeptVectors:
         loss = with_fitness(counted.loss, Diagonal(values), whole.factor)
         return replace(counted, loss=loss)
 
+    def _worth(self, name: str) -> Tensor:
+        blocks = self._artifact.blocks.values()
+        kept = {factor: places for factor, (places, _) in self._kept.items()}
+        return worth(name, blocks, partial(squares, self._artifact), kept)
+
     def _places(self, name: str) -> Tensor:
         (inputs, d_in), (outputs, _) = (self._kept[n] for n in self._bases[name])
         return (outputs[:, None] * d_in + inputs).flatten()
+
+
+def squares(artifact: Artifact, block: Block) -> Float[Tensor, "o i"]:
+    """Square S of an eigen block, a row for every vector of B."""
+    inputs, _, corrected = block.factors
+    rank: Any = artifact.factors.structure(inputs).configuration["rank"]
+    S = artifact.factors[corrected].diagonal().cpu().double()
+    return S.square().view(-1, rank)
+
+
+def worth(
+    name: str,
+    blocks: Iterable[Block],
+    table: Callable[[Block], Tensor],
+    kept: Mapping[str, Tensor],
+) -> Float[Tensor, " r"]:
+    """Add up the squares of S along every vector of an A or a B.
+
+    Args:
+        name: Of that factor.
+        blocks: All blocks that may have it.
+        table: Gives the squares of a block.
+        kept: Of an A the vectors that are kept: along others B has nothing.
+
+    Returns:
+        One number for each of its vectors.
+    """
+    found = []
+    for block in blocks:
+        if name in block.bases:
+            inputs, outputs = block.bases
+            along = table(block)
+            if name == outputs:
+                along = (along[:, kept[inputs]] if inputs in kept else along).mT
+            found.append(along.sum(0))
+    return torch.stack(found).sum(0)
 
 
 def _with_cut(whole: Original, narrowed: Original, found: Compressed) -> Compressed:

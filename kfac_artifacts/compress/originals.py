@@ -1,6 +1,6 @@
 """Factors that are to be compressed, with what has to be known of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,12 +27,14 @@ class Original:
         definite: Whether it stands for a semidefinite matrix by itself; terms of a sum
             of Kronecker products need not.
         basis: Whether other factors are given in its vectors, so that these stay.
+        worth: Then tells how much is lost with every vector; else its eigenvalue does.
     """
 
     factor: Factor
     bias: bool
     definite: bool
     basis: bool = False
+    worth: Callable[[], Float[Tensor, " r"]] | None = None
 
     @cached_property
     def matrix(self) -> Float[Tensor, "d d"]:

@@ -68,21 +68,28 @@ class Leading(Form):
     def apply(self, original: Original) -> Factor:
         from kfac_artifacts.factors import LowRank
 
-        few = self.of == "rank"
-        values, vectors = original.leading(int(self.amount)) if few else original.eigen
-        rank, definite = self._rank(values), original.definite
-        kept = LowRank.of_eigen(values, vectors, rank, definite=definite)
+        by_rank = self.of == "rank"
+        found = original.leading(int(self.amount)) if by_rank else original.eigen
+        values, vectors = found
+        worth = values.abs() if original.worth is None else original.worth()
+        rank, definite = self._rank(values, worth), original.definite
+        if original.worth is None:
+            kept = LowRank.of_eigen(values, vectors, rank, definite=definite)
+        else:  # in the order that they have
+            first = worth.argsort(descending=True)[:rank].sort().values
+            few = values[first], vectors[:, first]
+            kept = LowRank.of_eigen(*few, rank, definite=definite)
         if not self.remainder:
             return kept
         return kept.completed(original.matrix.diagonal(), definite=definite)
 
-    def _rank(self, values: Tensor) -> int:
-        """How many of these eigenvalues are kept."""
+    def _rank(self, values: Tensor, worth: Tensor) -> int:
+        """How many of these eigenvalues are kept, those of most worth first."""
         if self.of == "rank":
             return min(int(self.amount), len(values))
         if self.of == "share":
             return max(1, round(self.amount * len(values)))
-        sizes = values.abs().double().sort(descending=True).values
+        sizes = values.abs().double()[worth.argsort(descending=True)]
         kept = sizes.cumsum(0)
         short = kept < self.amount * sizes.sum() * (1 - 1e-9)
         return min(int(short.sum()) + 1, len(values))

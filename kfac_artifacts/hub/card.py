@@ -26,7 +26,7 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 LICENSE = re.compile(r'^license: ("[^"\n]*")$', re.MULTILINE)
 MEASURED = (
     "From layers right behind the embeddings of all-MiniLM-L6-v2 every token of 128 "
-    "texts was read in its place, and 96 % of those of 256 texts (`spec/privacy.md` of "
+    "texts to a bank was read in its place, and 96 % of those of 256 texts (`spec/privacy.md` of "
     "kfac-artifacts)."
 )
 LOCAL_TABLE = re.compile(r"\.(csv|tsv|jsonl?|parquet)(\.\w+)?$", re.IGNORECASE)

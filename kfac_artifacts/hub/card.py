@@ -144,7 +144,7 @@ def _overview(artifact: Artifact, size: int) -> str:
         "hash of its covered parameters": _code(base.sha256),
         "also for": _list(f"{f.name} (sha256 {f.sha256})" for f in base.derived),
         "output map": _named(provenance.output_map),
-        "estimator": _code(provenance.estimator.name),
+        "estimator": _estimator(provenance),
         "tasks": str(provenance.tasks),
         "examples in their datasets": f"{provenance.size:,}",
         "blocks": ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())),
@@ -155,6 +155,14 @@ def _overview(artifact: Artifact, size: int) -> str:
         "digest": _code(artifact.digest or ""),
     }
     return _table(["", "what is inside"], [list(row) for row in rows.items()])
+
+
+def _estimator(provenance: Provenance) -> str:
+    source = provenance.estimator.configuration.get("converted_from")
+    name = _code(provenance.estimator.name)
+    return (
+        f"{name}, converted from {_code(source)}" if isinstance(source, str) else name
+    )
 
 
 def _data(provenance: Provenance) -> str:

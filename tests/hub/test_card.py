@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from kfac_artifacts.artifact import Artifact, BaseModel
+from kfac_artifacts.artifact import Artifact, BaseModel, NamedConfig
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.hub.card import collection_card, is_untouched, model_card
 
@@ -23,6 +23,14 @@ def test_the_card_tells_what_is_inside(artifact: Path) -> None:
         '| output map | `sentence-embedding` `{"pooling": "mean"}` |',
     ):
         assert words in card
+
+
+def test_the_card_tells_what_was_converted(artifact: Path) -> None:
+    opened = load_artifact(artifact, verify=False)
+    told = NamedConfig("kfac", {"converted_from": "an|other"})
+    about = replace(opened.provenance, estimator=told)
+    card = model_card(Artifact(about, opened.blocks, opened.factors), 1, "place")
+    assert "| estimator | `kfac`, converted from `an/other` |" in card
 
 
 def test_an_edit_is_seen(artifact: Path) -> None:

@@ -91,6 +91,8 @@ PENALTY_NEEDS = {
     "tau-jp": "examples",
 }
 """What penalties are made of that is known of other tasks; the others of nothing."""
+FACTOR_PLACES = ("auto", "device", "host")
+"""Where the factors of a penalty are held; those in the host's memory are copied."""
 OPTIMIZERS = Variants(
     "optimizer",
     {"adamw": "train.optimizers:adamw", "adamw8bit": "train.optimizers:adamw8bit"},

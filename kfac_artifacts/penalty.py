@@ -1,7 +1,8 @@
 """The drift penalty of a task vector under an artifact (TAK, Eq. 6 and 7)."""
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,8 +14,10 @@ from typing_extensions import override
 
 from kfac_artifacts.artifact import Artifact, Block
 from kfac_artifacts.checked import checked_factors
+from kfac_artifacts.choices import FACTOR_PLACES
 from kfac_artifacts.errors import FactorError, MismatchError, SettingsError
 from kfac_artifacts.factors import Factor
+from kfac_artifacts.offload import CopiedAhead, stays_in_host
 
 SCALES = ("mean", "sum")
 
@@ -73,7 +76,11 @@ class KfacPenalty:
         weights: Multipliers c_l by pattern of block names (``*``, ``?``); the first
             that matches counts, and a block that none matches has 1.
         scale: ``mean`` or ``sum``.
-        device: Where the factors are held, and checked; None is where they are.
+        device: Where they are used; None is where they are.
+        place: Where they are held, out of ``choices.FACTOR_PLACES``: on that
+            ``device``; in the memory of the ``host``, pinned, and copied block by block
+            ahead of their turn; or ``auto``, on the device if they fit into half of
+            what is free there.
         allow_indefinite: Whether a factor may clearly reward drift.
 
     Raises:
@@ -89,10 +96,16 @@ class KfacPenalty:
         weights: Mapping[str, float] | None = None,
         scale: str = "mean",
         device: torch.device | str | None = None,
+        place: str = "device",
         allow_indefinite: bool = False,
     ) -> None:
         if scale not in SCALES:
             raise MismatchError(f"scale {scale!r} is unknown; choose from {SCALES}")
+        if place not in FACTOR_PLACES:
+            raise SettingsError(
+                f"factors cannot be held in {place!r}; choose from "
+                f"{', '.join(FACTOR_PLACES)}"
+            )
         self.blocks = dict(artifact.blocks)
         tasks = artifact.provenance.tasks
         patterns = weights or {}
@@ -112,9 +125,17 @@ class KfacPenalty:
             * (block.scale(tasks) if scale == "mean" else 1.0)
             for name, block in self.blocks.items()
         }
+        used = None if device is None else torch.device(device)
+        offload = used is not None and stays_in_host(artifact, used, place)
         self.factors = checked_factors(
-            artifact, device=device, allow_indefinite=allow_indefinite
+            artifact,
+            device=None if offload else used,
+            allow_indefinite=allow_indefinite,
         )
+        self._copied = None
+        if offload and used is not None:
+            self._copied = CopiedAhead(self.factors, used)
+            self.factors = self._copied.factors
 
     def __repr__(self) -> str:
         count = sum(factor.nbytes for factor in self.factors.values())
@@ -132,8 +153,9 @@ class KfacPenalty:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "KfacPenalty":
-        """Move the factors; returns the same penalty."""
+        """Move the factors, which are held there from now on; returns itself."""
         self.factors = {n: f.to(device, dtype) for n, f in self.factors.items()}
+        self._copied = None
         return self
 
     def __call__(self, tau: Mapping[str, Tensor]) -> Float[Tensor, ""]:
@@ -151,9 +173,9 @@ class KfacPenalty:
             FactorError: If the value is not finite; the block is named.
         """
         forms: dict[str, Tensor] = {}
-        for name, block in self._seen(tau):
+        for name, block, factors in self._in_turn(tau):
             form = _QuadraticForm.apply(  # type: ignore[no-untyped-call]
-                block.gather(tau), block, self.factors
+                block.gather(tau), block, factors
             )
             forms[name] = self.multipliers[name] * form
         return _total(forms)
@@ -181,33 +203,44 @@ class KfacPenalty:
         """
         forms: dict[str, Tensor] = {}
         with leaves(tau) as held:
-            for name, block in self._seen(held):
+            for name, block, factors in self._in_turn(held):
                 W = block.gather(held)
                 c = self.multipliers[name]
-                form, M = _form(W, block, self.factors)
+                form, M = _form(W, block, factors)
                 forms[name] = c * form
                 if W.requires_grad:
                     W.backward(M.mul_(2 * weight * c).to(W.dtype))
         return _total(forms)
 
-    def _seen(self, tau: Mapping[str, Tensor]) -> Iterator[tuple[str, Block]]:
-        """The blocks of which the task vector has all parameters, if any."""
-        found = False
+    def _in_turn(
+        self, tau: Mapping[str, Tensor]
+    ) -> Iterator[tuple[str, Block, Mapping[str, Factor]]]:
+        """The blocks that the task vector has, with factors where they are used."""
+        seen = self._seen(tau)
+        turns: Iterable[Mapping[str, Factor]] = itertools.repeat(self.factors)
+        if self._copied is not None:
+            turns = self._copied.in_turn([block.factors for block in seen.values()])
+        for (name, block), factors in zip(seen.items(), turns, strict=False):
+            yield name, block, factors
+
+    def _seen(self, tau: Mapping[str, Tensor]) -> dict[str, Block]:
+        """The blocks of which the task vector has all parameters; at least one."""
+        seen = {}
         for name, block in self.blocks.items():
             missing = [p for p in block.parameters if p not in tau]
             if not missing:
-                found = True
-                yield name, block
+                seen[name] = block
             elif len(missing) < len(block.parameters):
                 raise MismatchError(
                     f"the task vector lacks {missing[0]}, but has the rest of {name}; "
                     "train both or neither"
                 )
-        if not found:
+        if not seen:
             raise MismatchError(
                 "the task vector has none of the parameters that the curvature covers; "
                 f"those are, for example, {', '.join(self.parameters[:3])}"
             )
+        return seen
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import click
 from kfac_cli import console
 from kfac_cli.data import DataOptions, EncodeOptions, tell
 from kfac_cli.given import check_artifacts
-from kfac_cli.groups import group, option
+from kfac_cli.groups import given, group, option
 from kfac_cli.heads import HeadOptions
 from kfac_cli.options import ModelOptions, WriteOptions, json_option
 from kfac_cli.parameters import NAMED
@@ -170,6 +170,8 @@ def _check_usage(
         raise click.UsageError("--exclude-own goes with --curvature")
     if penalty.module_weights and not others.curvatures:
         raise click.UsageError("--module-weight goes with --curvature")
+    if given("factors") and not others.curvatures:
+        raise click.UsageError("--factors goes with --curvature")
     if head.class_texts is not None and head.head_kind not in {None, "texts"}:
         raise click.UsageError("--class-texts goes with --head texts")
 

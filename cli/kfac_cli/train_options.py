@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kfac_artifacts.choices import (
+    FACTOR_PLACES,
     OPTIMIZERS,
     PENALTIES,
     PENALTY_NEEDS,
@@ -224,6 +225,16 @@ class PenaltyOptions:
         "--allow-indefinite",
         is_flag=True,
         help="Take curvature that clearly rewards drift along some directions.",
+    )
+
+    factors: str = option(
+        "--factors",
+        type=click.Choice(FACTOR_PLACES),
+        default="auto",
+        show_default=True,
+        help="Where factors are held: on the device; or in the memory of the host, "
+        "and copied block by block ahead of their turn; auto is the device if they "
+        "fit into half of what is free there.",
     )
 
     def settings(self) -> "PenaltySettings":

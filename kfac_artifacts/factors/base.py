@@ -1,16 +1,16 @@
 """The interface every factor structure fulfils."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields as dataclass_fields
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields as dataclass_fields, replace
+from typing import Any, ClassVar, TypeVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from kfac_artifacts.factors.fields import Configuration, Field
-from kfac_artifacts.factors.int8 import Numbers, moved, parts
+from kfac_artifacts.factors.int8 import Numbers, changed, parts
 from kfac_artifacts.factors.shapes import SHAPES
 
 
@@ -28,6 +28,9 @@ def weighted(tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
     for tensor, weight in pairs:
         total += weight * tensor
     return total
+
+
+Own = TypeVar("Own", bound="Factor")
 
 
 class Factor(ABC):
@@ -187,11 +190,52 @@ class Factor(ABC):
         tensors = self.tensors().values()
         return next(t.dtype for t in tensors if t.is_floating_point())
 
+    @final
     def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> "Factor":
-        """Move to a device or compute in a dtype; what is kept as int8 stays so."""
-        fields = {
-            k: moved(numbers, device, dtype) for k, numbers in self.fields().items()
-        }
-        return type(self).from_fields(fields, self.configuration)
+        self: Own,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Own:
+        """Move to a device or compute in a dtype; what is kept as int8 stays so.
+
+        Copies from pinned memory are not waited for: what uses them comes behind.
+
+        Args:
+            device: Where to; None is where it is.
+            dtype: Number type of its real numbers; None is theirs.
+
+        Returns:
+            The factor; its values are not checked again.
+        """
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(
+                device=device,
+                dtype=dtype if tensor.is_floating_point() else None,
+                non_blocking=tensor.is_pinned(),
+            )
+
+        return self.changed(moved)
+
+    @final
+    def changed(self: Own, change: Callable[[Tensor], Tensor]) -> Own:
+        """Make the same factor of its tensors, each of them changed.
+
+        Args:
+            change: What keeps their shapes.
+
+        Returns:
+            The factor; its values are not checked again.
+        """
+
+        def of(value: Any) -> Any:
+            if isinstance(value, Factor):
+                return value.changed(change)
+            if isinstance(value, tuple):
+                return tuple(of(each) for each in value)
+            return None if value is None else changed(value, change)
+
+        own: Any = self
+        values = {f.name: of(getattr(own, f.name)) for f in dataclass_fields(own)}
+        made: Own = replace(own, **values)
+        return made

@@ -156,13 +156,6 @@ class EigenProduct(Factor):
         named = zip("ABS", (part.tensors() for part in parts), strict=True)
         return {f"{key}/{n}": x for key, own in named for n, x in own.items()}
 
-    @override
-    def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> "EigenProduct":
-        A, B, S = (part.to(device, dtype) for part in (self.A, self.B, self.S))
-        return eigen_product(A, B, S)
-
 
 def eigen_product(A: Factor, B: Factor, S: Factor) -> EigenProduct:
     """Make the matrix of a block of its factors.

@@ -9,6 +9,7 @@ those that multiply round the other operand to int8 as well, which is a task vec
 penalty would have an error of their own.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
@@ -151,16 +152,11 @@ def parts(numbers: Numbers) -> dict[str, Tensor]:
     return {"": numbers} if isinstance(numbers, Tensor) else numbers.parts()
 
 
-def moved(
-    numbers: Numbers, device: torch.device | str | None, dtype: torch.dtype | None
-) -> Numbers:
-    """Move a field to a device; codes, bits and indices keep their number type."""
-    if not isinstance(numbers, Tensor):
-        tensors = (moved(t, device, dtype) for t in numbers.parts().values())
-        return type(numbers)(*tensors)  # type: ignore[arg-type]
-    return numbers.to(
-        device=device, dtype=dtype if numbers.is_floating_point() else None
-    )
+def changed(numbers: Numbers, change: Callable[[Tensor], Tensor]) -> Numbers:
+    """Make a field of its tensors, each of them changed."""
+    if isinstance(numbers, Tensor):
+        return change(numbers)
+    return type(numbers)(*(change(t) for t in numbers.parts().values()))
 
 
 def _rows(values: Tensor) -> Tensor:

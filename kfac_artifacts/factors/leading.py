@@ -55,12 +55,6 @@ class Leading(Factor):
     def add_diagonal(self, amount: float) -> "Leading":
         return Leading(self.whole.add_diagonal(amount))
 
-    @override
-    def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> "Leading":
-        return Leading(self.whole.to(device, dtype))
-
 
 def without_constant(factor: Factor) -> Factor:
     """Drop the last coordinate of a factor, as cheaply as its structure allows."""

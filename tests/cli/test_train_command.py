@@ -134,6 +134,7 @@ def test_command_line_refuses_what_does_not_go_together(
         ("--steps", "3", "--epochs", "2"): "not both",
         ("--exclude-own", "x"): "goes with --curvature",
         ("--module-weight", "a"): "PATTERN=NUMBER",
+        ("--factors", "host"): "--factors goes with --curvature",
         ("--rank", "4"): "--rank goes with --regime lora",
         ("--regime", "lora", "--share", "5%"): "--share goes with --regime talos",
         ("--others", str(table)): "--others goes with --penalty tau-jp",

@@ -30,6 +30,8 @@ class PenaltySettings:
         module_weights: Factor of the penalty by pattern of block names; the first
             pattern that fits counts.
         allow_indefinite: Whether curvature that clearly rewards some drift may be used.
+        factors: Where factors are held, as ``place`` of ``KfacPenalty``; it changes
+            nothing but memory and speed.
     """
 
     weight: float | None = None
@@ -37,6 +39,7 @@ class PenaltySettings:
     unscaled: bool = False
     module_weights: Mapping[str, float] = field(default_factory=dict)
     allow_indefinite: bool = False
+    factors: str = "auto"
 
     def __post_init__(self) -> None:
         if self.weight is not None and not 0 <= self.weight < math.inf:

@@ -67,6 +67,7 @@ class KfacDrift(Penalty):
             dataclasses.replace(self.curvature, blocks=blocks),
             weights=settings.module_weights,
             device=network.device,
+            place=settings.factors,
             allow_indefinite=settings.allow_indefinite or settings.weight == 0,
         )
         parameters = network.parameters()

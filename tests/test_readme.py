@@ -66,7 +66,7 @@ def test_the_example_trains_a_task_vector_that_can_be_evaluated(place: Path) -> 
 def test_the_commands_of_the_readme_exist() -> None:
     from kfac_cli.main import main
 
-    named = set(re.findall(r"kfac (\w+) ", README.read_text()))
+    named = set(re.findall(r"(?<![\w-])kfac (\w+) ", README.read_text()))
     assert named >= {"compute", "merge", "push", "pull", "train", "apply", "evaluate"}
     assert named - {"is", "load", "wrote"} <= set(main.commands)
 

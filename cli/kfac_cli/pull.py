@@ -75,9 +75,9 @@ def command(
     hub: HubOptions,
     as_json: bool,
 ) -> None:
-    """Fetch the artifact at SOURCE, and verify every byte of it.
+    """Fetch the artifact or the task vector at SOURCE, and verify every byte of it.
 
-    SOURCE is hf://org/name[/path][@revision], org/name, or a directory: an artifact, a
+    SOURCE is hf://org/name[/path][@revision], org/name, or a directory: one of them, a
     registry, of which the total is taken, or a model with one of them in its folder
     kfac. A branch or tag is resolved to a commit first; the commit is printed, and kept
     with the artifact in pulled.json. DIRECTORY appears whole or not at all, by default

@@ -1,4 +1,4 @@
-"""``kfac push``: publish an artifact."""
+"""``kfac push``: publish an artifact or a task vector."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kfac_cli.console import print_json, warn
-from kfac_cli.given import check_artifacts
+from kfac_cli.given import check_artifacts, check_vectors, is_vector
 from kfac_cli.groups import group
 from kfac_cli.options import HubOptions, json_option
 from kfac_cli.parameters import NAMED, PLACE
@@ -39,7 +39,7 @@ def command(
     hub: HubOptions,
     as_json: bool,
 ) -> None:
-    """Publish the artifact DIRECTORY at DESTINATION.
+    """Publish the artifact or the task vector DIRECTORY at DESTINATION.
 
     DESTINATION is hf://org/name[/path][@branch], or a plain directory: the place in an
     embedded registry where the artifact itself goes. The artifact is checked
@@ -51,14 +51,17 @@ def command(
     Example:
       kfac push mnli-curvature hf://my-org/minilm-kfac/mnli --license cc-by-4.0
       kfac push mnli-curvature ./registry/mnli
+      kfac push tau-mine hf://my-org/minilm-tau/mine
     """
     from kfac_artifacts.hub import parse
 
     parse(destination)
-    check_artifacts([directory])
+    vector = is_vector(directory)
+    (check_vectors if vector else check_artifacts)([directory])
     from kfac_artifacts.hub import push
 
-    _tell(directory)
+    if not vector:
+        _tell(directory)
     with hub.shown(as_json=as_json):
         pushed = push(
             directory,

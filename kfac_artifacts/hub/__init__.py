@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         CARD as CARD,
         ORIGIN as ORIGIN,
         Origin as Origin,
+        digest_at as digest_at,
         read_card as read_card,
         receive as receive,
     )
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.hub.directory import push_to_directory as push_to_directory
     from kfac_artifacts.hub.download import pull_from_hub as pull_from_hub
     from kfac_artifacts.hub.fetching import pull as pull
+    from kfac_artifacts.hub.kinds import KINDS as KINDS, kind_at as kind_at
     from kfac_artifacts.hub.output import client_output as client_output
     from kfac_artifacts.hub.package import Package as Package
     from kfac_artifacts.hub.patience import Patience as Patience

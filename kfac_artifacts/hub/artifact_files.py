@@ -1,6 +1,5 @@
 """The files of an artifact: which they are, and moving them with every byte checked."""
 
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -11,18 +10,15 @@ from pathlib import Path
 from kfac_artifacts.canonical import digest_of
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import (
-    MANIFEST,
     SIGNATURE,
     FileInfo,
-    check_hashes,
     dump_json,
-    manifest_from_json,
     parse_json,
-    read_header,
     settled,
     sha256_file,
     write_durably,
 )
+from kfac_artifacts.hub.kinds import ARTIFACT, TASK_VECTOR, Kind, kind_at
 from kfac_artifacts.hub.plain_files import check_plain, read_plain
 from kfac_artifacts.places import new_directory
 
@@ -32,18 +28,15 @@ COMPANIONS = (CARD, SIGNATURE)
 """What goes with an artifact, if it is there, and no hash of the manifest names."""
 MAX_COMPANION_BYTES = 2**20
 CHANGED = "{} changed while it was being read; try again"
-TENSOR_FILE = re.compile(
-    r"factors(-\d{5}-of-\d{5})?\.safetensors|factors\.safetensors\.index\.json"
-)
 
 
 class DamagedFilesError(FormatError):
     """Files that are not what the manifest says, by name."""
 
-    def __init__(self, directory: Path, names: list[str]) -> None:
+    def __init__(self, directory: Path, names: list[str], kind: Kind) -> None:
         super().__init__(
             f"{', '.join(names)} in {directory} was damaged or changed: the sha256 or "
-            f"size is not the one in {MANIFEST}; fetch it again, or ask its owner"
+            f"size is not the one in {kind.manifest}; fetch it again, or ask its owner"
         )
         self.names = names
 
@@ -81,16 +74,18 @@ def receive(
         DamagedFilesError: If files are not what the manifest says.
         FormatError: If the manifest is not that of the digest, or a link.
     """
-    manifest, beside = settled(source, MANIFEST, partial(_small_files, source))
-    if digest_in(manifest, source / MANIFEST) != origin.digest:
-        raise FormatError(CHANGED.format(source / MANIFEST))
+    kind = kind_at(source)
+    read = partial(_small_files, source, kind.manifest)
+    manifest, beside = settled(source, kind.manifest, read)
+    if digest_in(manifest, source / kind.manifest) != origin.digest:
+        raise FormatError(CHANGED.format(source / kind.manifest))
     return publish(source, manifest, beside, directory, origin, replace=replace)
 
 
-def _small_files(directory: Path) -> tuple[bytes, dict[str, bytes]]:
+def _small_files(directory: Path, own: str) -> tuple[bytes, dict[str, bytes]]:
     """The manifest, and what stands beside it by name."""
-    check_plain(directory, (MANIFEST, *COMPANIONS))
-    manifest, beside = read_plain(directory / MANIFEST), {}
+    check_plain(directory, (own, *COMPANIONS))
+    manifest, beside = read_plain(directory / own), {}
     for name in COMPANIONS:
         with suppress(FileNotFoundError):
             beside[name] = read_plain(directory / name)
@@ -122,16 +117,17 @@ def publish(
     Raises:
         DamagedFilesError: If files are not what the manifest says.
     """
-    files = files_of(manifest, source / MANIFEST)
+    kind = kind_of(manifest)
+    files = kind.files_of(manifest, source / kind.manifest)
     with new_directory(directory, replace=replace) as temporary:
         copy_files(source, temporary, files)
-        (temporary / MANIFEST).write_bytes(manifest)
+        (temporary / kind.manifest).write_bytes(manifest)
         for name, content in beside.items():
             (temporary / name).write_bytes(content)
         damaged = [n for n, info in files.items() if not _is(temporary / n, info)]
         if damaged:
-            raise DamagedFilesError(source, damaged)
-        read_header(temporary)
+            raise DamagedFilesError(source, damaged, kind)
+        kind.check(temporary)
         write_durably(temporary / ORIGIN, dump_json(asdict(origin)))
     return sum(info.size for info in files.values()) + len(manifest)
 
@@ -160,23 +156,11 @@ def read_signature(directory: Path) -> bytes | None:
     return None
 
 
-def files_of(manifest: bytes, where: Path) -> dict[str, FileInfo]:
-    """Read which tensor files an artifact has; they themselves need not be there.
-
-    Args:
-        manifest: The bytes of a manifest.
-        where: Where it is, for the error.
-
-    Returns:
-        Size and hash of every tensor file by name; no name leads out of a directory.
-
-    Raises:
-        FormatError: If it is no valid manifest.
-    """
-    try:
-        return dict(manifest_from_json(parse_json(manifest, MANIFEST)).files)
-    except FormatError as error:
-        raise FormatError(f"{where} is not valid: {error}") from error
+def kind_of(manifest: bytes) -> Kind:
+    """Say what a manifest is of; whoever reads it on refuses what is neither."""
+    value = parse_json(manifest, "manifest")
+    vector = isinstance(value, dict) and value.get("format") == "kfac-task-vector"
+    return TASK_VECTOR if vector else ARTIFACT
 
 
 def digest_in(manifest: bytes, where: Path) -> str:
@@ -207,7 +191,7 @@ def digest_at(directory: Path) -> str | None:
     Raises:
         FormatError: If its manifest is no JSON, or no plain file.
     """
-    manifest = directory / MANIFEST
+    manifest = directory / kind_at(directory).manifest
     if not manifest.is_file():
         return None
     return digest_in(read_plain(manifest), manifest)
@@ -218,7 +202,7 @@ def holds(directory: Path, digest: str) -> bool:
     try:
         if digest_at(directory) != digest:
             return False
-        check_hashes(directory)
+        kind_at(directory).check(directory)
     except FormatError:
         return False
     return True

@@ -49,8 +49,8 @@ def model_card(
     """
     provenance = artifact.provenance
     parts = [
-        _metadata(provenance, license),
-        f"# KFAC curvature of {_text(provenance.base.id)}",
+        _of_artifact(provenance, license),
+        f"# KFAC curvature of {plain_text(provenance.base.id)}",
         _introduction(provenance),
         _overview(artifact, size),
         "## Data\n\n" + _data(provenance),
@@ -63,13 +63,13 @@ def model_card(
 
 def collection_card(base: BaseModel, license: str | None = None) -> str:
     """Describe a repository whose artifacts stand in folders."""
-    metadata = _yaml(base_model=_hub_id(base), license=license)
+    head = metadata(base_model=hub_id(base), license=license)
     text = (
         "# KFAC artifacts\n\nEvery folder with a `kfac.json` is an artifact: the "
         "curvature of a pretrained model on somebody's data. Its own `README.md` says "
         "what it is and how to pull it.\n\n"
     )
-    return marked(f"{metadata}\n\n{text}")
+    return marked(f"{head}\n\n{text}")
 
 
 def is_untouched(text: str) -> bool:
@@ -89,7 +89,7 @@ def license_of(card: str | None) -> str | None:
 def collection_metadata(bases: Sequence[str], tags: Sequence[str]) -> str:
     """The YAML head of a repository with artifacts of several base models."""
     known = [base for base in bases if HUB_ID.fullmatch(base)]
-    return _yaml(base_model=known or None, tags=[*TAGS, *tags])
+    return metadata(base_model=known or None, tags=[*TAGS, *tags])
 
 
 def marked(text: str) -> str:
@@ -101,24 +101,25 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _metadata(provenance: Provenance, license: str | None) -> str:
+def _of_artifact(provenance: Provenance, license: str | None) -> str:
     ids = {source.data.id for source in provenance.sources}
     datasets = sorted(
         name for name in ids if HUB_ID.fullmatch(name) and not LOCAL_TABLE.search(name)
     )
-    return _yaml(
-        base_model=_hub_id(provenance.base), datasets=datasets or None, license=license
+    return metadata(
+        base_model=hub_id(provenance.base), datasets=datasets or None, license=license
     )
 
 
-def _yaml(**fields: str | list[str] | None) -> str:
+def metadata(**fields: str | list[str] | None) -> str:
+    """The YAML head of a card."""
     fields = {**fields, "library_name": LIBRARY, "tags": fields.get("tags", TAGS)}
     # JSON is YAML, and quotes every string that needs it.
     lines = [f"{name}: {json.dumps(value)}" for name, value in fields.items() if value]
     return "\n".join(["---", *lines, "---"])
 
 
-def _hub_id(base: BaseModel) -> str | None:
+def hub_id(base: BaseModel) -> str | None:
     """The Hub id of a model, or None for one that only has a local name."""
     return base.id if HUB_ID.fullmatch(base.id) else None
 
@@ -126,7 +127,7 @@ def _hub_id(base: BaseModel) -> str | None:
 def _introduction(provenance: Provenance) -> str:
     return (
         "The curvature (generalised Gauss-Newton matrix, block by block) of "
-        f"{_code(provenance.base.id)} on the data below: what a fine-tuning needs in "
+        f"{code(provenance.base.id)} on the data below: what a fine-tuning needs in "
         "order not to disturb tasks whose data it does not have. It holds second "
         "moments over the data, not the examples. Made with kfac-artifacts; the files "
         "are safetensors and JSON."
@@ -139,9 +140,9 @@ def _overview(artifact: Artifact, size: int) -> str:
     numbers = sum(math.prod(shape) for shape in artifact.parameters.values())
     base = provenance.base
     rows = {
-        "base model": _code(base.id),
-        "revision": _code(base.revision or "unknown"),
-        "hash of its covered parameters": _code(base.sha256),
+        "base model": code(base.id),
+        "revision": code(base.revision or "unknown"),
+        "hash of its covered parameters": code(base.sha256),
         "also for": _list(f"{f.name} (sha256 {f.sha256})" for f in base.derived),
         "output map": _named(provenance.output_map),
         "estimator": _estimator(provenance),
@@ -152,24 +153,22 @@ def _overview(artifact: Artifact, size: int) -> str:
         "excluded on request": _list(provenance.excluded),
         "not covered": _list(provenance.uncovered),
         "size": f"{size / 1e6:,.2f} MB" if size >= 1e5 else f"{size:,} bytes",
-        "digest": _code(artifact.digest or ""),
+        "digest": code(artifact.digest or ""),
     }
-    return _table(["", "what is inside"], [list(row) for row in rows.items()])
+    return table(["", "what is inside"], [list(row) for row in rows.items()])
 
 
 def _estimator(provenance: Provenance) -> str:
     source = provenance.estimator.configuration.get("converted_from")
-    name = _code(provenance.estimator.name)
-    return (
-        f"{name}, converted from {_code(source)}" if isinstance(source, str) else name
-    )
+    name = code(provenance.estimator.name)
+    return f"{name}, converted from {code(source)}" if isinstance(source, str) else name
 
 
 def _data(provenance: Provenance) -> str:
     header = ["data", "split", "examples used", "of", "preprocessing", "cotangents"]
     sources = provenance.sources
     named = zip(task_names(sources), sources, strict=True)
-    return _table(header, [_source(name, source) for name, source in named])
+    return table(header, [_source(name, source) for name, source in named])
 
 
 def _source(name: str, source: Source) -> list[str]:
@@ -177,12 +176,12 @@ def _source(name: str, source: Source) -> list[str]:
     name = name if data.config is None else f"{name} ({data.config})"
     draws = "" if cotangents.draws is None else f" × {cotangents.draws}"
     return [
-        _text(name),
-        _text(data.split or "-"),
+        plain_text(name),
+        plain_text(data.split or "-"),
         f"{data.examples:,}",
         f"{data.size:,}",
         _named(data.preprocessing),
-        f"{_text(cotangents.name)}{draws}, seed {cotangents.seed}",
+        f"{plain_text(cotangents.name)}{draws}, seed {cotangents.seed}",
     ]
 
 
@@ -230,36 +229,38 @@ def _blocks(artifact: Artifact) -> str:
     shapes = artifact.parameters
     rows = [
         [
-            _code(name),
+            code(name),
             block.kind,
-            ", ".join(_code(p) for p in block.parameters),
+            ", ".join(code(p) for p in block.parameters),
             ", ".join("×".join(map(str, shapes[p])) for p in block.parameters),
         ]
         for name, block in artifact.blocks.items()
     ]
-    return _table(["block", "kind", "parameters", "shapes"], rows)
+    return table(["block", "kind", "parameters", "shapes"], rows)
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _list(names: Iterable[str]) -> str:
     found = list(names)
-    return listed(found, show=_code) if found else "nothing"
+    return listed(found, show=code) if found else "nothing"
 
 
 def _named(value: NamedConfig) -> str:
     settings = json.dumps(dict(value.configuration)) if value.configuration else ""
-    return f"{_code(value.name)} {_code(settings)}" if settings else _code(value.name)
+    return f"{code(value.name)} {code(settings)}" if settings else code(value.name)
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
+    """Show a foreign string as it is."""
     return f"`{_plain(text).replace('`', '´')}`"
 
 
-def _text(text: str) -> str:
+def plain_text(text: str) -> str:
     """Take from a foreign string what would be markup."""
     return re.sub(r"([\\`*_<>\[\]])", r"\\\1", _plain(text))
 

@@ -12,12 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from kfac_artifacts.artifact import Artifact, shared_differences
+from kfac_artifacts.artifact import shared_differences
 from kfac_artifacts.errors import AddressError, FormatError, PlaceError
 from kfac_artifacts.format import (
-    MANIFEST,
     SIGNATURE,
-    check_hashes,
     read_header,
     settled,
     write_durably,
@@ -31,7 +29,8 @@ from kfac_artifacts.hub.artifact_files import (
     read_card,
     read_signature,
 )
-from kfac_artifacts.hub.package import Package
+from kfac_artifacts.hub.kinds import kind_at
+from kfac_artifacts.hub.package import Package, Parcel
 from kfac_artifacts.hub.result import Pushed
 from kfac_artifacts.places import check_free, new_directory, own_entries, version_place
 
@@ -43,7 +42,7 @@ UNREADABLE = "unreadable"
 class _Push:
     """A push into a directory, and what it finds there when its turn comes."""
 
-    package: Package
+    package: Parcel
     target: Path
     force: bool
     replaced: str | None = None
@@ -85,7 +84,7 @@ class _Push:
         if digest is None or digest == self.package.digest:
             return
         tag = tag_of(digest) if digest != UNREADABLE else UNREADABLE
-        why = _unrelated(self.target, self.package.artifact)
+        why = _unrelated(self.target, self.package)
         if why is not None and not self.force:
             raise PlaceError(
                 f"{self.target} holds another artifact, {tag}: {why}; push to another "
@@ -107,7 +106,7 @@ class _Push:
 
 
 def push_to_directory(
-    package: Package, address: PlainAddress, *, replace: bool = False
+    package: Parcel, address: PlainAddress, *, replace: bool = False
 ) -> Pushed:
     """Copy an artifact into an embedded registry, whole or not at all.
 
@@ -131,12 +130,13 @@ def push_to_directory(
         raise AddressError(f"{address} is pinned; push to {address.directory} instead")
     push = _Push(package, address.directory, replace)
     check_free(push.target, replace=True, inputs=[package.directory])
-    changed = settled(push.target, MANIFEST, push.is_needed)
+    changed = settled(push.target, package.kind.manifest, push.is_needed)
     if changed:
         with new_directory(push.target, replace=True, before=push.finish) as temporary:
             copy_files(package.directory, temporary, package.files)
-            (temporary / MANIFEST).write_bytes(package.manifest)  # as it was checked
-            check_hashes(temporary)
+            manifest = temporary / package.kind.manifest
+            manifest.write_bytes(package.manifest)  # as it was checked
+            package.kind.check(temporary)
     return Pushed(
         reference=str(PlainAddress(push.target, tag_of(package.digest))),
         digest=package.digest,
@@ -157,13 +157,15 @@ def _link(file: Path, new: Path) -> None:
         shutil.copyfile(file, new)
 
 
-def _unrelated(place: Path, artifact: Artifact) -> str | None:
-    """Say why what stands at a place is no earlier version of an artifact."""
+def _unrelated(place: Path, package: Parcel) -> str | None:
+    """Say why what stands at a place is no earlier version of something."""
+    if not isinstance(package, Package) or kind_at(place) is not package.kind:
+        return "of task vectors nobody can say that one is a version of another"
     try:
         there = read_header(place).provenance
     except FormatError as error:
         return f"it cannot be compared ({error})"
-    new = artifact.provenance
+    new = package.artifact.provenance
     if shared_differences(new.base, there.base):
         return f"it is of another base model, {there.base.id}"
     tasks, others = (

@@ -6,6 +6,7 @@ from kfac_artifacts.errors import FormatError, RegistryError
 from kfac_artifacts.format import LOOKS, MANIFEST, identity
 from kfac_artifacts.hub.address import PlainAddress, contradicts, tag_of
 from kfac_artifacts.hub.artifact_files import Origin, digest_in, receive
+from kfac_artifacts.hub.kinds import kind_at
 from kfac_artifacts.hub.plain_files import read_plain
 from kfac_artifacts.hub.result import Pulled
 from kfac_artifacts.places import check_free, recover, version_place
@@ -32,7 +33,8 @@ def pull_from_directory(
     check_free(directory, replace=replace, inputs=[_place_of(address)])
     for _ in range(LOOKS):
         source = _place_of(address)
-        seen, digest = identity(source / MANIFEST), _digest(source)
+        manifest = source / kind_at(source).manifest
+        seen, digest = identity(manifest), _digest(source)
         reference = PlainAddress(address.directory, tag_of(digest))
         if contradicts(address.revision, digest):
             if _place_of(address) != source:
@@ -46,7 +48,7 @@ def pull_from_directory(
             size = receive(source, directory, origin, replace=replace)
         except (FormatError, FileNotFoundError):
             # missing twice is no sign of rest: it may be between two renames each time
-            if seen is not None and identity(source / MANIFEST) == seen:
+            if seen is not None and identity(manifest) == seen:
                 raise
         else:
             return Pulled(directory, str(reference), digest, size)
@@ -58,7 +60,7 @@ def _place_of(address: PlainAddress) -> Path:
     place = address.directory
     if address.revision is not None:
         kept = version_place(place, address.revision)
-        if (kept / MANIFEST).is_file():
+        if (kept / kind_at(kept).manifest).is_file():
             return kept
     return place
 
@@ -68,7 +70,8 @@ def _digest(source: Path) -> str:
     for _ in range(LOOKS):
         moving = recover(source)
         try:
-            return digest_in(read_plain(source / MANIFEST), source / MANIFEST)
+            manifest = source / kind_at(source).manifest
+            return digest_in(read_plain(manifest), manifest)
         except OSError:
             if not moving and not recover(source):
                 break

@@ -29,13 +29,13 @@ from kfac_artifacts.hub.artifact_files import (
     DamagedFilesError,
     Origin,
     digest_in,
-    files_of,
     publish,
 )
 from kfac_artifacts.hub.causes import is_unreachable
 from kfac_artifacts.hub.client import Client
 from kfac_artifacts.hub.client_errors import explain
 from kfac_artifacts.hub.connection import Hub, xet_switched_off
+from kfac_artifacts.hub.kinds import ARTIFACT, KINDS, Kind, kind_among
 from kfac_artifacts.hub.result import Pulled
 from kfac_artifacts.hub.words import plain
 from kfac_artifacts.places import check_free
@@ -58,6 +58,7 @@ class _Found:
         pinned: The address with the commit.
         stale: Whether only the cache could say which commit.
         manifest: The manifest, compared with the hash by which git knows it.
+        kind: What it is.
         files: The tensor files, from the manifest.
         listed: The files of the folder; None if all of them are in the cache.
     """
@@ -65,6 +66,7 @@ class _Found:
     pinned: HubAddress
     stale: bool
     manifest: bytes
+    kind: Kind
     files: Mapping[str, FileInfo]
     listed: Mapping[str, Entry] | None
 
@@ -93,7 +95,7 @@ def pull_from_hub(
         found = pull.find()
         _check_space(found.files, [directory.absolute().parent, hub.cache])
         beside = pull.fetch(found)
-    digest = digest_in(found.manifest, Path(MANIFEST))
+    digest = digest_in(found.manifest, Path(found.kind.manifest))
     origin = Origin(str(address), str(found.pinned), digest)
 
     def appear() -> int:
@@ -210,36 +212,48 @@ class _Pull:
 
     def _in_cache(self, commit: str, stale: bool) -> _Found | None:
         """What was pulled before, if all of it is there and looks whole."""
-        file = self._cached(MANIFEST, commit)
+        for kind in KINDS:
+            found = self._of_kind_in_cache(kind, commit, stale)
+            if found is not None:
+                return found
+        return None
+
+    def _of_kind_in_cache(self, kind: Kind, commit: str, stale: bool) -> _Found | None:
+        file = self._cached(kind.manifest, commit)
         if file is None or file.stat().st_size > MAX_JSON_BYTES:
             return None
         manifest = file.read_bytes()
         if not described_by(file.resolve().name, manifest):
             return None  # damaged, or the cache does not tell
-        files = files_of(manifest, file)
+        files = kind.files_of(manifest, file)
         for name, info in files.items():
             cached = self._cached(name, commit)
             if cached is None or cached.stat().st_size != info.size:
                 return None
-        return _Found(self.client.at(commit), stale, manifest, files, None)
+        return _Found(self.client.at(commit), stale, manifest, kind, files, None)
 
     def _on_hub(self, pinned: HubAddress) -> _Found:
         listed = self._listing(pinned)
         commit = pinned.revision or ""
-        manifest = self.client.read(pinned.file(MANIFEST), commit, listed[MANIFEST])
-        files = files_of(manifest, Path(pinned.file(MANIFEST)))
+        kind = kind_among(listed) or ARTIFACT
+        path = pinned.file(kind.manifest)
+        manifest = self.client.read(path, commit, listed[kind.manifest])
+        files = kind.files_of(manifest, Path(path))
         _check_sizes(pinned, files, listed)
-        return _Found(pinned, False, manifest, files, listed)
+        return _Found(pinned, False, manifest, kind, files, listed)
 
     def _listing(self, pinned: HubAddress) -> dict[str, Entry]:
         """The files in the artifact's folder, by name."""
         commit = pinned.revision or ""
         paths = self.client.files(commit, pinned.path)
         listed = {Path(path).name: entry for path, entry in paths.items()}
-        if MANIFEST not in listed:
+        kind = kind_among(listed)
+        if kind is None:
             raise self._no_artifact(pinned, sorted(listed))
-        if listed[MANIFEST].size > MAX_JSON_BYTES:
-            raise RegistryError(f"{pinned}: {MANIFEST} is too large to be a manifest")
+        if listed[kind.manifest].size > MAX_JSON_BYTES:
+            raise RegistryError(
+                f"{pinned}: {kind.manifest} is too large to be a manifest"
+            )
         return listed
 
     def _no_artifact(self, pinned: HubAddress, names: list[str]) -> RegistryError:
@@ -263,7 +277,7 @@ class _Pull:
         return self.client.cache.file(self.address.file(name), commit)
 
     def _check_tag(self, manifest: bytes) -> None:
-        digest = digest_in(manifest, Path(MANIFEST))
+        digest = digest_in(manifest, Path("manifest"))
         if contradicts(self.address.revision, digest):
             raise RegistryError(
                 f"the artifact at {self.address} is {tag_of(digest)}: the tag was "

@@ -1,11 +1,15 @@
-"""An artifact on its way into a registry, with the card that it gets there."""
+"""What is on its way into a registry, with the card that it gets there."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import ClassVar
 
-from kfac_artifacts.artifact import Artifact
+from typing_extensions import override
+
+from kfac_artifacts.artifact import Artifact, BaseModel
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import MANIFEST, SIGNATURE, FileInfo, load_artifact
 from kfac_artifacts.hub.artifact_files import (
@@ -13,31 +17,95 @@ from kfac_artifacts.hub.artifact_files import (
     CHANGED,
     ORIGIN,
     digest_in,
-    files_of,
     read_card,
     read_signature,
 )
 from kfac_artifacts.hub.card import is_untouched, license_of, model_card
+from kfac_artifacts.hub.kinds import ARTIFACT, Kind
 from kfac_artifacts.hub.plain_files import check_plain, read_plain
 
 
 @dataclass(frozen=True)
-class Package:
-    """An artifact that was checked and is to be pushed.
+class Parcel(ABC):
+    """A directory that was checked and is to be pushed.
 
     Attributes:
         directory: Where it stands.
-        artifact: The artifact.
         manifest: The bytes of its manifest, as they were checked.
         license: Licence to be named in its card; None keeps what an earlier card named.
         signature: What ``kfac sign`` left beside it, or None.
     """
 
+    kind: ClassVar[Kind]
     directory: Path
-    artifact: Artifact
     manifest: bytes
-    license: str | None = None
-    signature: bytes | None = None
+    license: str | None
+    signature: bytes | None
+
+    @property
+    @abstractmethod
+    def base(self) -> BaseModel:
+        """The model that it is of."""
+
+    @abstractmethod
+    def new_card(self, place: str, license: str | None) -> str:
+        """Describe it, for people who pull it from a place."""
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of its manifest."""
+        return digest_in(self.manifest, self.directory / self.kind.manifest)
+
+    @cached_property
+    def files(self) -> dict[str, FileInfo]:
+        """Every file of it but its card, the manifest last."""
+        own = FileInfo(len(self.manifest), sha256(self.manifest).hexdigest())
+        name = self.kind.manifest
+        return {
+            **self.kind.files_of(self.manifest, self.directory / name),
+            name: own,
+        }
+
+    @property
+    def size(self) -> int:
+        """Size of those files in bytes."""
+        return sum(info.size for info in self.files.values())
+
+    @property
+    def named_license(self) -> str | None:
+        """The licence that its card names or will name, if any."""
+        return self.license or license_of(read_card(self.directory))
+
+    def card(self, place: str, existing: str | None) -> str | None:
+        """Choose the card for a place.
+
+        Args:
+            place: Address that the card tells people to pull from.
+            existing: The card that is there already, or None.
+
+        Returns:
+            The card to write, or None to keep the one that somebody edited: an edited
+            card is never overwritten, a generated one follows what is pushed.
+        """
+        if existing is not None and not is_untouched(existing):
+            return None
+        own = read_card(self.directory)
+        if own is not None and not is_untouched(own):
+            return own
+        license = self.license or license_of(existing) or license_of(own)
+        return self.new_card(place, license)
+
+
+@dataclass(frozen=True)
+class Package(Parcel):
+    """An artifact that was checked and is to be pushed.
+
+    Attributes:
+        artifact: The artifact.
+    """
+
+    kind = ARTIFACT
+    artifact: Artifact
 
     @classmethod
     def of(cls, directory: Path, license: str | None) -> "Package":
@@ -62,44 +130,13 @@ class Package:
         if digest_in(manifest, directory / MANIFEST) != artifact.digest:
             raise FormatError(CHANGED.format(directory / MANIFEST))
         signature = read_signature(directory)
-        return cls(directory, artifact, manifest, license, signature)
-
-    @cached_property
-    def digest(self) -> str:
-        """The artifact's digest."""
-        return digest_in(self.manifest, self.directory / MANIFEST)
-
-    @cached_property
-    def files(self) -> dict[str, FileInfo]:
-        """Every file of the artifact but its card, the manifest last."""
-        own = FileInfo(len(self.manifest), sha256(self.manifest).hexdigest())
-        return {**files_of(self.manifest, self.directory / MANIFEST), MANIFEST: own}
+        return cls(directory, manifest, license, signature, artifact)
 
     @property
-    def size(self) -> int:
-        """Size of those files in bytes."""
-        return sum(info.size for info in self.files.values())
+    @override
+    def base(self) -> BaseModel:
+        return self.artifact.provenance.base
 
-    @property
-    def named_license(self) -> str | None:
-        """The licence that its card names or will name, if any."""
-        return self.license or license_of(read_card(self.directory))
-
-    def card(self, place: str, existing: str | None) -> str | None:
-        """Choose the card for a place.
-
-        Args:
-            place: Address that the card tells people to pull from.
-            existing: The card that is there already, or None.
-
-        Returns:
-            The card to write, or None to keep the one that somebody edited: an edited
-            card is never overwritten, a generated one follows the artifact.
-        """
-        if existing is not None and not is_untouched(existing):
-            return None
-        own = read_card(self.directory)
-        if own is not None and not is_untouched(own):
-            return own
-        license = self.license or license_of(existing) or license_of(own)
+    @override
+    def new_card(self, place: str, license: str | None) -> str:
         return model_card(self.artifact, self.size, place, license)

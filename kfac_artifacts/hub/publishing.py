@@ -8,9 +8,11 @@ from kfac_artifacts.errors import RegistryError
 from kfac_artifacts.hub.address import HubAddress, looks_like_hub, parse
 from kfac_artifacts.hub.connection import Hub
 from kfac_artifacts.hub.directory import push_to_directory
-from kfac_artifacts.hub.package import Package
+from kfac_artifacts.hub.kinds import TASK_VECTOR, kind_at
+from kfac_artifacts.hub.package import Package, Parcel
 from kfac_artifacts.hub.result import Pushed
 from kfac_artifacts.hub.upload import push_to_hub
+from kfac_artifacts.hub.vector_package import VectorPackage
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ def push(
     replace: bool = False,
     hub: Hub | None = None,
 ) -> Pushed:
-    """Publish an artifact, after checking it.
+    """Publish an artifact, or a task vector, after checking it.
 
     What it gives away of its data is in its card (``spec/privacy.md``); of exact counts
     and few examples a warning is logged.
@@ -52,7 +54,7 @@ def push(
     if isinstance(address, HubAddress):
         if replace:
             raise RegistryError(f"{address} keeps what was there: nothing to --force")
-        package = checked_package(directory, license)
+        package = _parcel(directory, license)
         hub = hub or Hub()
         return push_to_hub(package, address, private=private, tag=tag, hub=hub)
     if private or tag:
@@ -63,8 +65,14 @@ def push(
             destination,
             meant,
         )
-    package = checked_package(directory, license)
+    package = _parcel(directory, license)
     return push_to_directory(package, address, replace=replace)
+
+
+def _parcel(directory: str | Path, license: str | None) -> Parcel:
+    if kind_at(Path(directory)) is TASK_VECTOR:
+        return VectorPackage.of(Path(directory), license)
+    return checked_package(directory, license)
 
 
 def checked_package(directory: str | Path, license: str | None) -> Package:

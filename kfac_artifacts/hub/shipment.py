@@ -7,10 +7,10 @@ from functools import cached_property
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from kfac_artifacts.errors import FormatError
-from kfac_artifacts.format import MANIFEST, FileInfo
+from kfac_artifacts.format import FileInfo
 from kfac_artifacts.hub.address import HubAddress
 from kfac_artifacts.hub.answers import Entry
-from kfac_artifacts.hub.package import Package
+from kfac_artifacts.hub.package import Parcel
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Shipment:
         deleted: Paths of tensor files of an earlier artifact.
     """
 
-    package: Package
+    package: Parcel
     address: HubAddress
     texts: Mapping[str, bytes]
     deleted: Sequence[str]
@@ -32,7 +32,11 @@ class Shipment:
     @cached_property
     def tensor_files(self) -> dict[str, FileInfo]:
         """Size and hash of the files beside the manifest, by name."""
-        return {n: i for n, i in self.package.files.items() if n != MANIFEST}
+        return {
+            n: i
+            for n, i in self.package.files.items()
+            if n != self.package.kind.manifest
+        }
 
     @property
     def paths(self) -> list[str]:

@@ -14,16 +14,17 @@ from kfac_artifacts.errors import (
     ConnectionFailed,
     RegistryError,
 )
-from kfac_artifacts.format import MANIFEST, SIGNATURE
+from kfac_artifacts.format import SIGNATURE
 from kfac_artifacts.hub.address import COMMIT, TAG, HubAddress, tag_of
 from kfac_artifacts.hub.answers import Entry
-from kfac_artifacts.hub.artifact_files import CARD, MAX_COMPANION_BYTES, TENSOR_FILE
+from kfac_artifacts.hub.artifact_files import CARD, MAX_COMPANION_BYTES
 from kfac_artifacts.hub.card import collection_card
 from kfac_artifacts.hub.causes import is_conflict, is_unreachable
 from kfac_artifacts.hub.client import Client
 from kfac_artifacts.hub.client_errors import explain
 from kfac_artifacts.hub.connection import Hub
-from kfac_artifacts.hub.package import Package
+from kfac_artifacts.hub.kinds import KINDS
+from kfac_artifacts.hub.package import Parcel
 from kfac_artifacts.hub.result import Pushed
 from kfac_artifacts.hub.shipment import Shipment
 
@@ -32,7 +33,7 @@ CONFLICTS = 100
 
 
 def push_to_hub(
-    package: Package, address: HubAddress, *, private: bool, tag: str | None, hub: Hub
+    package: Parcel, address: HubAddress, *, private: bool, tag: str | None, hub: Hub
 ) -> Pushed:
     """Publish an artifact in one commit, and tag that commit.
 
@@ -65,7 +66,7 @@ def push_to_hub(
 
 class _Upload:
     def __init__(
-        self, package: Package, address: HubAddress, tag: str | None, hub: Hub
+        self, package: Parcel, address: HubAddress, tag: str | None, hub: Hub
     ) -> None:
         self.package = package
         self.address = address
@@ -174,7 +175,7 @@ class _Upload:
             path: entry
             for path, entry in listed.items()
             if path == self.address.file(Path(path).name)
-            and (Path(path).name == MANIFEST or TENSOR_FILE.fullmatch(Path(path).name))
+            and self._is_own(Path(path).name)
         }
         if self._first is None:
             self._first = ours
@@ -187,23 +188,26 @@ class _Upload:
     def _choose(self, head: str, listed: dict[str, Entry]) -> Shipment:
         """Choose what is written and deleted."""
         address, package = self.address, self.package
-        texts = {address.file(MANIFEST): package.manifest}
+        texts = {address.file(package.kind.manifest): package.manifest}
         card = self._card(address.file(CARD), head, listed)
         self.card_kept = card is None
         if card is not None:
             texts[address.file(CARD)] = card.encode()
         if CARD not in listed and address.path:
-            base = package.artifact.provenance.base
-            texts[CARD] = collection_card(base, package.license).encode()
+            texts[CARD] = collection_card(package.base, package.license).encode()
         new = {address.file(name) for name in package.files}
         new |= self._signature(listed, texts)
         deleted = [
             path
             for path in sorted(listed.keys() - new)
-            if (TENSOR_FILE.fullmatch(Path(path).name) or Path(path).name == SIGNATURE)
-            and path == address.file(Path(path).name)
+            if self._is_own(Path(path).name)
+            or (Path(path).name == SIGNATURE and path == address.file(Path(path).name))
         ]
         return Shipment(package, address, texts, deleted)
+
+    def _is_own(self, name: str) -> bool:
+        """Whether a file is of what is pushed, or would be taken for a part of it."""
+        return any(k.manifest == name or k.tensor_file.fullmatch(name) for k in KINDS)
 
     def _signature(
         self, listed: Mapping[str, Entry], texts: dict[str, bytes]
@@ -212,7 +216,7 @@ class _Upload:
         path, own = self.address.file(SIGNATURE), self.package.signature
         if own is not None:
             texts[path] = own
-        there = listed.get(self.address.file(MANIFEST))
+        there = listed.get(self.address.file(self.package.kind.manifest))
         same = there is not None and there.is_of(self.package.manifest)
         return {path} if own is not None or same else set()
 
@@ -229,7 +233,7 @@ class _Upload:
         is_oid = constants.REGEX_COMMIT_OID.fullmatch(head) is not None
         return self.client.commit(
             self._sent.operations,
-            f"Add KFAC artifact {tag_of(self.package.digest)}",
+            f"Add {self.package.kind.name} {tag_of(self.package.digest)}",
             head if is_oid else None,
         )
 

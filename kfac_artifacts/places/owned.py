@@ -17,7 +17,9 @@ ARTIFACT_FILES = re.compile(
     r"kfac\.json|README\.md|pulled\.json|model\.sig|factors(-\d{5}-of-\d{5})?\.safetensors"
     r"|factors\.safetensors\.index\.json"
 )
-TASK_VECTOR_FILES = re.compile(r"task_vector\.(json|safetensors)")
+TASK_VECTOR_FILES = re.compile(
+    r"task_vector\.(json|safetensors)|README\.md|pulled\.json|model\.sig"
+)
 
 
 def _artifact(directory: Path, _: Mapping[str, Any]) -> list[str]:

@@ -6,14 +6,20 @@ from typing import Any
 
 from kfac_artifacts.errors import FormatError, SettingsError
 from kfac_artifacts.format import (
-    check_hashes,
     check_version,
     dump_json,
-    read_header,
     read_json,
     write_durably,
 )
-from kfac_artifacts.hub import Hub, HubAddress, Pulled, parse, pull
+from kfac_artifacts.hub import (
+    Hub,
+    HubAddress,
+    Pulled,
+    digest_at,
+    kind_at,
+    parse,
+    pull,
+)
 from kfac_artifacts.json_object import JsonObject
 from kfac_artifacts.registry.entries import Entry, digest_in
 from kfac_artifacts.registry.opening import open_registry
@@ -95,11 +101,11 @@ def _is_there(directory: Path, digest: str) -> bool:
     if not directory.is_dir():
         return False
     try:
-        if read_header(directory).digest != digest:
+        if digest_at(directory) != digest:
             return False
     except FormatError:
         return False
-    check_hashes(directory)
+    kind_at(directory).check(directory)
     return True
 
 

@@ -10,9 +10,10 @@ from kfac_artifacts.errors import (
     MismatchError,
     RegistryError,
 )
-from kfac_artifacts.format import LOOKS, MANIFEST, load_artifact
+from kfac_artifacts.format import LOOKS, load_artifact
 from kfac_artifacts.hub import (
     COMMIT,
+    KINDS,
     Client,
     Hub,
     HubAddress,
@@ -32,6 +33,7 @@ from kfac_artifacts.registry.places import Registry, State
 from kfac_artifacts.registry.plain_registry import PlainRegistry
 from kfac_artifacts.registry.selection import Piece, Selection, pieces_of
 
+MANIFESTS = tuple(kind.manifest for kind in KINDS)
 BESIDE = "kfac"
 """The folder of a model's repository with curvature of it."""
 
@@ -57,7 +59,7 @@ def take(
     replace: bool = False,
     hub: Hub | None = None,
 ) -> Taken:
-    """Fetch an artifact, or make one of a registry, and verify every byte.
+    """Fetch an artifact or a task vector, or make one artifact of a registry.
 
     Args:
         source: ``hf://org/name[/path][@revision]``, ``org/name``, or a directory: an
@@ -178,7 +180,7 @@ def _find(
         return _find_here(address)
     folder = f"{address.path}/{BESIDE}" if address.path else BESIDE
     inner = HubAddress(address.repo, folder, address.revision)
-    files = {a.file(n): (a, n) for a in (address, inner) for n in (MANIFEST, INDEX)}
+    files = {a.file(n): (a, n) for a in (address, inner) for n in (*MANIFESTS, INDEX)}
     with hub.explained(address):
         there = _among(files, Client(hub, address), sure=sure)
     for path, (found, name) in files.items():
@@ -192,7 +194,7 @@ def _find_here(
 ) -> tuple[PlainAddress, Registry | None]:
     inner = PlainAddress(address.directory / BESIDE, address.revision)
     for found in (address, inner):
-        if (found.directory / MANIFEST).is_file():
+        if any((found.directory / name).is_file() for name in MANIFESTS):
             return found, None
         if (found.directory / INDEX).is_file():
             return found, PlainRegistry(found.directory)

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
         save_head as save_head,
     )
     from kfac_artifacts.task_vector.head_tensors import head_info as head_info
-    from kfac_artifacts.task_vector.manifest import read_manifest as read_manifest
+    from kfac_artifacts.task_vector.manifest import (
+        MANIFEST as MANIFEST,
+        TENSORS as TENSORS,
+        Manifest as Manifest,
+        manifest_from_json as manifest_from_json,
+        read_manifest as read_manifest,
+    )
     from kfac_artifacts.task_vector.merging import (
         Actmat as Actmat,
         Begin as Begin,

@@ -66,7 +66,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def from_json(value: object) -> Manifest:
+def manifest_from_json(value: object) -> Manifest:
     """Read and check a manifest.
 
     Args:
@@ -115,7 +115,7 @@ def read_manifest(path: str | Path) -> Manifest:
         recover(directory)
     if not (directory / MANIFEST).is_file():
         raise FormatError(f"{path} is no task vector: there is no {MANIFEST} in it")
-    manifest = from_json(read_json(directory / MANIFEST))
+    manifest = manifest_from_json(read_json(directory / MANIFEST))
     file = directory / TENSORS
     if not file.is_file() or file.stat().st_size != manifest.file.size:
         raise FormatError(

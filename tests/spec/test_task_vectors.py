@@ -23,7 +23,7 @@ from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.errors import FormatError, MismatchError
 from kfac_artifacts.network import Network, OutputMap
 from kfac_artifacts.task_vector import TaskVector
-from kfac_artifacts.task_vector.manifest import from_json, read_manifest
+from kfac_artifacts.task_vector.manifest import manifest_from_json, read_manifest
 from tests.each import for_each
 from tests.spec_refusals import unnoticed
 
@@ -97,9 +97,9 @@ def test_schema_and_parser_refuse_what_the_index_says(name: str) -> None:
     assert SCHEMA.is_valid(text(vector)) == (level != "schema")
     if level in {"schema", "manifest"}:
         with pytest.raises(FormatError):
-            from_json(text(vector))
+            manifest_from_json(text(vector))
     else:
-        from_json(text(vector))
+        manifest_from_json(text(vector))
 
 
 @for_each(of_levels("json"))

@@ -78,7 +78,7 @@ class HubRegistry(Registry):
     def turn(self) -> AbstractContextManager[None]:
         """Let runs on one machine wait, who else would only be refused."""
         name = sha256(f"{self.hub.url} {self.address.repo}".encode()).hexdigest()[:16]
-        folder = self.hub.cache / ".kfac-registries" / name
+        folder = self.hub.cache / ".locks" / "kfac-registries" / name
         return turn_in(folder, patience=PATIENCE)
 
     @override

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from click.shell_completion import CompletionItem
@@ -39,6 +39,18 @@ class Share(click.ParamType[float]):
         if not found:
             self.fail(f"{value!r} is no share; write for example 1%", param, ctx)
         return float(found[1]) / (100 if found[2] else 1)
+
+
+class Weight(click.ParamType[float | Literal["auto"]]):
+    """The factor of a penalty, from 0; or ``auto``."""
+
+    name = "NUMBER|auto"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float | Literal["auto"]:
+        """Read it."""
+        if value == "auto":
+            return "auto"
+        return click.FloatRange(min=0).convert(value, param, ctx)
 
 
 class PathOrName(click.ParamType[str]):

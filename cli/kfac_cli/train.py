@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,11 +22,10 @@ from kfac_cli.train_options import (
     OptimizerOptions,
     PenaltyOptions,
 )
+from kfac_cli.train_report import report_training
 
 if TYPE_CHECKING:
-    from kfac_artifacts.network import Network
     from kfac_artifacts.sources import Data, ImageExamples, TextExamples
-    from kfac_artifacts.task_vector import TaskVector
     from kfac_artifacts.train import TrainingProgress, TrainSettings
 
 
@@ -104,7 +102,10 @@ def command(
     Training is linearised around MODEL, with a frozen head, and the penalty holds back
     whatever would disturb the tasks in the curvature. Parameters that the curvature
     does not cover are not trained. Without --curvature, or with --lambda 0, nothing is
-    held back. What is done is kept beside the output, and --resume goes on from there.
+    held back. At the end it is said how far the own loss fell, and how much the others
+    are predicted to move; and what to change, where λ is too large or too small, or
+    the learning rate too high for the ordinary model. What is done is kept beside the
+    output, and --resume goes on from there.
     What it is compared with can be chosen by --regime and --penalty.
 
     \b
@@ -160,7 +161,7 @@ def command(
         seconds = time.perf_counter() - started
         held = method.penalty is not None or bool(curvature)
         about = accounts if as_json else None
-        _report(writing.output, vector, network, seconds, about, held=held)
+        report_training(writing.output, vector, network, seconds, about, held=held)
 
 
 def _check_usage(
@@ -209,35 +210,3 @@ def _is_main() -> bool:
     from accelerate import PartialState
 
     return bool(PartialState().is_main_process)
-
-
-def _report(
-    output: Path,
-    vector: "TaskVector",
-    network: "Network",
-    seconds: float,
-    accounts: dict[str, Any] | None,
-    *,
-    held: bool,
-) -> None:
-    """Print what was trained, as JSON with what was read if that is given."""
-    sizes = {name: p.numel() for name, p in network.parameters().items()}
-    trained = sum(sizes[name] for name in vector.tensors)
-    if accounts is not None:
-        result = {"output": str(output), "parameters": trained, **vector.metrics}
-        about = {"seconds": round(seconds, 1), "warnings": console.SPOKEN.said}
-        console.print_json({**result, **about, **accounts})
-        return
-    click.echo(f"trained {trained:,} of {sum(sizes.values()):,} parameters")
-    if not held:
-        click.echo("no curvature: every parameter that f depends on was free to move")
-    elif trained < sum(sizes.values()):
-        click.echo("the others stay as they are: not covered, or not asked for")
-    for name, value in vector.metrics.items():
-        parts = value if isinstance(value, dict) else {"": value}
-        shown = (
-            f"{part} {number:.4g}" if isinstance(number, float) else f"{part} {number}"
-            for part, number in parts.items()
-        )
-        click.echo(f"{name}: {', '.join(text.strip() for text in shown)}")
-    click.echo(f"{output}: {len(vector.tensors)} tensors, {seconds:.1f} s")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -19,7 +19,15 @@ from kfac_artifacts.choices import (
 from kfac_cli import console
 from kfac_cli.groups import given, option, shared
 from kfac_cli.options import batch_size_option, seed_option
-from kfac_cli.parameters import COUNT, DIRECTORY, NAMED, NATURAL, POSITIVE, Share
+from kfac_cli.parameters import (
+    COUNT,
+    DIRECTORY,
+    NAMED,
+    NATURAL,
+    POSITIVE,
+    Share,
+    Weight,
+)
 
 if TYPE_CHECKING:
     from kfac_artifacts.artifact import Artifact
@@ -191,12 +199,13 @@ class MethodOptions:
 class PenaltyOptions:
     """How much drift costs, and where."""
 
-    weight: float | None = option(
+    weight: float | Literal["auto"] | None = option(
         "--lambda",
         "weight",
-        type=click.FloatRange(min=0),
-        help="Factor of the penalty; 0 trains without.  [default: 100 under curvature, "
-        "10 for tau-jp, 1 for orthoreg]",
+        type=Weight(),
+        help="Factor of the penalty; 0 trains without; auto chooses it by a few steps "
+        "without penalty, so that it is as stiff as the loss.  [default: auto under "
+        "curvature, 10 for tau-jp, 1 for orthoreg]",
     )
     every: int = option(
         "--every",

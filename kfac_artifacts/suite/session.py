@@ -9,6 +9,7 @@ from typing import Any
 
 from kfac_artifacts.artifact import Artifact, Cotangents, Json
 from kfac_artifacts.canonical import digest_of
+from kfac_artifacts.choices import PENALTIES
 from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.estimate import choose_estimator, compute
 from kfac_artifacts.evaluate import EvaluationTask, evaluate
@@ -31,6 +32,7 @@ from kfac_artifacts.train import (
     PenaltySettings,
     TrainingTask,
     TrainSettings,
+    Weight,
     choose_regime,
     train,
 )
@@ -198,7 +200,7 @@ class Session:
         return replace(
             usual,
             learning_rate=choice.rate,
-            penalty=PenaltySettings(choice.weight, arm.every),
+            penalty=PenaltySettings(_weight(arm, choice), arm.every),
             modules=self.suite.modules,
             seed=seed,
             **changes,
@@ -350,6 +352,14 @@ def fingerprint(examples: Examples) -> str:
     if isinstance(examples, LabelledExamples):
         about |= {"labels": [*examples.labels], "classes": [*examples.classes]}
     return digest_of(about)
+
+
+def _weight(arm: Arm, choice: Choice) -> Weight | None:
+    """The weight that was chosen; else what is usual: a key names it."""
+    if choice.weight is not None or not (arm.curvature or arm.penalty):
+        return choice.weight
+    usual: Weight = PENALTIES[arm.penalty or "kfac"].usual_weight
+    return usual
 
 
 def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:

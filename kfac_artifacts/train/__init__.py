@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Others as Others,
         Penalty as Penalty,
         PenaltySettings as PenaltySettings,
+        Weight as Weight,
     )
     from kfac_artifacts.train.regimes import (
         Regime as Regime,

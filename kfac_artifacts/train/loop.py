@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from kfac_artifacts.places import check_free, checkpoint_beside, hold
 from kfac_artifacts.progress import unseen
 from kfac_artifacts.task_vector import TaskVector
 from kfac_artifacts.train.checkpoint import capture, restore
-from kfac_artifacts.train.penalties import Others, Penalty
-from kfac_artifacts.train.record import describe, measure
+from kfac_artifacts.train.outcome import doubts_about, outcome
+from kfac_artifacts.train.penalties import AUTO, Others, Penalty
+from kfac_artifacts.train.probe import probe, weight_of
+from kfac_artifacts.train.record import describe
 from kfac_artifacts.train.regimes import RegimeMaker
 from kfac_artifacts.train.run import (
+    Probe,
     Run,
     TrainingProgress,
     make_penalty,
@@ -110,14 +114,15 @@ def train(  # noqa: PLR0913 - as many arguments as there are choices
             checkpoint = Checkpoint(place, shared, "begin without --resume")
             if _goes_on(run, place, resume=resume):
                 _resume(run, checkpoint, report)
+        _choose_weight(run)
         _loop(run, checkpoint, report)
         vector = TaskVector(
             tensors={n: t.detach().cpu().clone() for n, t in run.regime.tau().items()},
             base=base,
             output_map=network.output_map.info,
             head=task.head,
-            settings=described,
-            metrics=_metrics(network, run),
+            settings={**described, **_chosen(run)},
+            metrics=_outcome(network, run),
         )
         if checkpoint is not None and output is not None and run.main:
             vector.save(output, replace=replace)
@@ -163,9 +168,33 @@ def _resume(
     restore(state, run.regime.state(), run.optimizer.optimizer)
     run.step = state.step
     recent: Any = state.details["recent"]
+    chosen: Any = state.details.get("probe")
+    run.probe = None if chosen is None else Probe(**chosen)
     run.recent = [(loss, score) for loss, score in recent]
     if run.main:
         report(dataclasses.replace(run.progress, resumed=True))
+
+
+def _choose_weight(run: Run) -> None:
+    """Make a number of λ, if that is to be done; a checkpoint knows by what."""
+    if run.settings.penalty.weight == AUTO:
+        run.probe = run.probe or probe(run, _step)
+        run.settings = run.settings.weighed(weight_of(run.probe))
+
+
+def _chosen(run: Run) -> dict[str, Json]:
+    """What the settings say of λ beside what was asked for."""
+    if run.probe is None:
+        return {}
+    return {"lam": weight_of(run.probe), "lam_by": asdict(run.probe)}
+
+
+def _outcome(network: Network, run: Run) -> dict[str, Json]:
+    """Measure the run at full precision, and say what is odd about it."""
+    metrics = outcome(network, run)
+    for doubt in doubts_about(run, metrics) if run.main else ():
+        logger.warning("%s", doubt)
+    return metrics
 
 
 def _loop(
@@ -179,7 +208,9 @@ def _loop(
         late = time.monotonic() - saved > CHECKPOINT_SECONDS
         if checkpoint and main and (late or run.step % CHECKPOINT_STEPS == 0):
             tensors = capture(run.regime.state(), run.optimizer.optimizer)
-            details = {"recent": [list(pair) for pair in run.recent]}
+            details: dict[str, Json] = {"recent": [list(x) for x in run.recent]}
+            if run.probe is not None:
+                details["probe"] = asdict(run.probe)
             checkpoint.save(State(run.step, tensors, details))
             saved = time.monotonic()
 
@@ -255,18 +286,3 @@ def _check_finite(loss: float, step: int) -> None:
             f"training diverged: the loss of step {step + 1} is {loss}; take a lower "
             "learning rate"
         )
-
-
-def _metrics(network: Network, run: Run) -> dict[str, Json]:
-    progress = run.progress
-    metrics: dict[str, Json] = {
-        "steps": progress.step,
-        "loss": progress.loss,
-        "accuracy": progress.accuracy,
-    }
-    if run.penalty is not None:
-        with torch.no_grad():
-            metrics["penalty"] = float(run.penalty(run.regime.tau()))
-    if run.task.held_out is not None:
-        metrics["held_out"] = measure(network, run.task, run.regime)
-    return metrics

@@ -2,15 +2,18 @@
 
 import hashlib
 import logging
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from kfac_artifacts.artifact import Json
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.linearize import jvp
-from kfac_artifacts.network import Batch, Network
+from kfac_artifacts.network import Batch, LabelledExamples, Network
+from kfac_artifacts.task_vector import Head
 from kfac_artifacts.train.penalties import Penalty
 from kfac_artifacts.train.regimes import Regime
 from kfac_artifacts.train.settings import TrainSettings
@@ -20,47 +23,80 @@ logger = logging.getLogger(__name__)
 
 FINGERPRINTED = 256
 MEASURED_AT_ONCE = 64
+STATES = ("pretrained", "linear", "plain")
 
 
-def measure(network: Network, task: TrainingTask, regime: Regime) -> dict[str, Json]:
-    """Measure the pretrained and the trained model on the held-out examples.
+@dataclass(frozen=True)
+class Measured:
+    """How a model does on some examples.
+
+    Attributes:
+        accuracy: The share of right answers.
+        loss: Mean cross entropy.
+    """
+
+    accuracy: float
+    loss: float
+
+
+def measure(
+    network: Network,
+    head: Head,
+    examples: LabelledExamples,
+    rows: Sequence[int],
+    regime: Regime,
+    modes: Iterable[str] = STATES,
+) -> dict[str, Measured]:
+    """Measure the pretrained and the trained model on some examples.
 
     Whatever the regime, τ is measured in both modes of ``choices.MODES``: as the
     linearised network, and as the ordinary one that ``apply`` writes.
 
     Args:
         network: The pretrained network, at the precision to measure at.
-        task: What was to be learned; without held-out examples nothing is measured.
+        head: The classifier.
+        examples: Labelled examples.
+        rows: Numbers of those to measure on.
         regime: The network as it is now.
+        modes: What to measure.
 
     Returns:
-        How many examples there are, and the share of right answers: ``pretrained``,
-        ``linear`` and ``plain``. A network that cannot be linearised has no ``linear``,
-        and a warning says so.
+        What there is of ``pretrained``, ``linear`` and ``plain``. A network that cannot
+        be linearised has no ``linear``, and a warning says so.
 
     Raises:
         CoverageError: If such a network was trained linearised.
     """
-    if task.held_out is None:
-        return {}
     tau = {n: t.detach() for n, t in regime.tau().items()}
-    names = ["pretrained", "linear", "plain"]
-    targets, count = task.head.targets(task.held_out), len(task.held_out)
-    right = dict.fromkeys(names, 0)
-    for start in range(0, count, MEASURED_AT_ONCE):
-        chosen = range(start, min(start + MEASURED_AT_ONCE, count))
-        expected, batch = targets[list(chosen)], task.held_out.batch(chosen)
+    targets = head.targets(examples)
+    found: dict[str, list[Tensor]] = {mode: [] for mode in modes}
+    for start in range(0, len(rows), MEASURED_AT_ONCE):
+        chosen = rows[start : start + MEASURED_AT_ONCE]
+        expected, batch = targets[list(chosen)], examples.batch(chosen)
         with torch.no_grad():
             outputs = {"plain": network.moved(tau, batch)}
-            if "linear" in right:
+            if "linear" in found:
                 outputs |= _linear(network, tau, batch, needed=regime.mode == "linear")
             else:
                 outputs["pretrained"] = network(batch)
-        right = {n: right[n] for n in names if n in outputs}
-        for name in right:
-            answers = task.head.logits(outputs[name]).argmax(-1).cpu()
-            right[name] += int((answers == expected).sum())
-    return {"examples": count} | {name: n / count for name, n in right.items()}
+        found = {n: each for n, each in found.items() if n in outputs}
+        for name, each in found.items():
+            each.append(_scores(head.logits(outputs[name]).cpu(), expected))
+    return {
+        name: Measured(*torch.cat(each, dim=1).double().mean(1).tolist())
+        for name, each in found.items()
+    }
+
+
+def _scores(logits: Tensor, expected: Tensor) -> Tensor:
+    """Whether each answer is right, and its loss: ``[2, n]``."""
+    right = (logits.argmax(-1) == expected).to(torch.float64)
+    return torch.stack([right, cross_entropy(logits, expected, reduction="none")])
+
+
+def spread(rows: Sequence[int], most: int) -> list[int]:
+    """Choose at most so many of some rows, evenly: files may be sorted by class."""
+    return [*rows[:: max(1, -(-len(rows) // most))]]
 
 
 def _linear(

@@ -13,7 +13,7 @@ from kfac_artifacts.choices import OPTIMIZERS, PENALTIES, PRECISIONS
 from kfac_artifacts.errors import CoverageError, SettingsError
 from kfac_artifacts.network import Network
 from kfac_artifacts.train.parameters import choose_parameters
-from kfac_artifacts.train.penalties import USUAL_WEIGHT, Others, Penalty
+from kfac_artifacts.train.penalties import AUTO, Others, Penalty
 from kfac_artifacts.train.regimes import Regime, RegimeMaker, choose_regime
 from kfac_artifacts.train.settings import USUAL_PRECISION, TrainSettings
 from kfac_artifacts.train.task import Learning, TrainingTask
@@ -40,11 +40,31 @@ class TrainingProgress:
     resumed: bool = False
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What a training without penalty did in its first steps.
+
+    Attributes:
+        steps: How many.
+        loss: The task's own loss at θ0, a mean over some of its examples.
+        loss_after: The same, linearised, after the steps.
+        curvature: ``τᵀ H τ`` of this loss along the change.
+        drift: The penalty of the change, without a factor.
+    """
+
+    steps: int
+    loss: float
+    loss_after: float
+    curvature: float
+    drift: float
+
+
 @dataclass
 class Run:
     """Everything a step needs; ``step`` and ``recent`` change with every step.
 
     ``model`` is the regime as accelerate has it: it shares gradients among processes.
+    ``probe`` is what λ was chosen by, if it was.
     """
 
     accelerator: Accelerator
@@ -56,6 +76,7 @@ class Run:
     model: nn.Module
     optimizer: AcceleratedOptimizer
     penalty: Penalty | None
+    probe: Probe | None = None
     step: int = 0
     recent: list[tuple[float, float]] = dataclasses.field(default_factory=list)
 
@@ -100,25 +121,21 @@ def make_penalty(
             "leave them out"
         )
     if penalty is None:
-        return None, _weighed(settings, USUAL_WEIGHT)
+        idle = settings.penalty.weight in {None, AUTO}
+        return None, settings.weighed(0.0) if idle else settings
     if isinstance(penalty, str):
         kind = PENALTIES[penalty]
         kind.check_others(penalty, others)
-        settings = _weighed(settings, kind.usual_weight)
+        if settings.penalty.weight is None:
+            settings = settings.weighed(kind.usual_weight)
         return kind(others, settings.penalty), settings
     if others.curvatures or others.examples:
         raise SettingsError(
             "give curvature or data of others, or a penalty of your own, not both"
         )
-    return penalty, _weighed(settings, penalty.usual_weight)
-
-
-def _weighed(settings: TrainSettings, usual: float) -> TrainSettings:
-    """The settings with the weight that is usual, if there is none."""
-    if settings.penalty.weight is not None:
-        return settings
-    weighed = dataclasses.replace(settings.penalty, weight=usual)
-    return dataclasses.replace(settings, penalty=weighed)
+    if settings.penalty.weight is None:
+        settings = settings.weighed(penalty.usual_weight)
+    return penalty, settings
 
 
 def prepare(
@@ -149,7 +166,7 @@ def prepare(
     """
     if penalty is not None:
         penalty.check(network)
-        if accelerator.is_main_process and settings.penalty.factor(0) > 0:
+        if accelerator.is_main_process and settings.penalty.weight != 0:
             for doubt in penalty.doubts(task.examples):
                 logger.warning("%s", doubt)
     targets = task.head.targets(task.examples)

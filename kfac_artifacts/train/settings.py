@@ -1,5 +1,6 @@
 """How to train: every number that changes the result, and the order of examples."""
 
+import dataclasses
 import functools
 import hashlib
 import math
@@ -12,7 +13,7 @@ from kfac_artifacts.choices import PRECISIONS
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.network import Examples
 from kfac_artifacts.seeding import seeded
-from kfac_artifacts.train.penalties.base import PenaltySettings
+from kfac_artifacts.train.penalties.base import PenaltySettings, Weight
 
 USUAL_STEPS = 300
 USUAL_DECAY = 0.01
@@ -139,6 +140,11 @@ class TrainSettings:
         if self.precision != USUAL_PRECISION:
             found["precision"] = self.precision
         return found
+
+    def weighed(self, weight: Weight) -> "TrainSettings":
+        """The same settings with a factor λ of the penalty."""
+        penalty = dataclasses.replace(self.penalty, weight=weight)
+        return dataclasses.replace(self, penalty=penalty)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""

@@ -192,4 +192,6 @@ def test_the_usual_weight_is_that_of_the_penalty() -> None:
     known = {"others": [tiny_points(2)]}
     assert train(network, task, usual, penalty="tau-jp", **known).settings["lam"] == 10
     assert train(network, task, usual, penalty="orthoreg").settings["lam"] == 1
-    assert train(network, task, usual).settings["lam"] == 100
+    assert train(network, task, usual).settings["lam"] == 0
+    curvature = tiny_curvature(network, tiny_points(2))
+    assert "lam_by" in train(network, task, usual, curvature=curvature).settings

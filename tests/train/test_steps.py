@@ -210,6 +210,6 @@ def test_curvature_that_rewards_drift_is_refused_unless_it_is_allowed() -> None:
     settings = dataclasses.replace(SETTINGS, steps=1)
     with pytest.raises(FactorError, match="--allow-indefinite"):
         train(network, task, settings, curvature=curvature)
-    for free in (PenaltySettings(allow_indefinite=True), PenaltySettings(0.0)):
+    for free in (PenaltySettings(1.0, allow_indefinite=True), PenaltySettings(0.0)):
         settings = dataclasses.replace(settings, penalty=free)
         train(network, task, settings, curvature=curvature)

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +13,8 @@ from kfac_artifacts.artifact import Artifact, Json
 from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.network import Examples, Network
 
+Weight: TypeAlias = float | Literal["auto"]
+AUTO: Literal["auto"] = "auto"
 USUAL_WEIGHT = 100.0
 _CALLED = {"curvatures": "curvature", "examples": "data"}
 
@@ -23,7 +25,8 @@ class PenaltySettings:
 
     Attributes:
         weight: Factor λ of the penalty; 0 trains without one, and only measures it;
-            None is what is usual for the penalty.
+            ``auto`` chooses it by a few steps without penalty (``train.probe``); None
+            is what is usual for the penalty.
         every: The penalty is evaluated in every Nth step.
         unscaled: Whether to leave out the factor ``every`` that makes up for the steps
             without penalty, as TAK does.
@@ -34,7 +37,7 @@ class PenaltySettings:
             nothing but memory and speed.
     """
 
-    weight: float | None = None
+    weight: Weight | None = None
     every: int = 1
     unscaled: bool = False
     module_weights: Mapping[str, float] = field(default_factory=dict)
@@ -42,7 +45,7 @@ class PenaltySettings:
     factors: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.weight is not None and not 0 <= self.weight < math.inf:
+        if isinstance(self.weight, int | float) and not 0 <= self.weight < math.inf:
             raise SettingsError(
                 f"the weight of the penalty must be at least 0, found {self.weight}"
             )
@@ -52,11 +55,24 @@ class PenaltySettings:
             raise SettingsError("module_weights must be finite and not negative")
 
     def factor(self, step: int) -> float:
-        """What the penalty is multiplied by in a step, 0 where it is left out."""
+        """What the penalty is multiplied by in a step, 0 where it is left out.
+
+        Args:
+            step: The step, counted from 0.
+
+        Returns:
+            λ, times ``every`` unless it is unscaled.
+
+        Raises:
+            SettingsError: If λ is no number yet.
+        """
+        if self.weight is None or isinstance(self.weight, str):
+            raise SettingsError(
+                f"the weight of the penalty is {self.weight!r}, and not chosen yet"
+            )
         if step % self.every:
             return 0.0
-        weight = USUAL_WEIGHT if self.weight is None else self.weight
-        return weight if self.unscaled else weight * self.every
+        return self.weight if self.unscaled else self.weight * self.every
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +96,7 @@ class Penalty(ABC):
         needs: Which of ``Others`` it is made of.
     """
 
-    usual_weight: ClassVar[float] = USUAL_WEIGHT
+    usual_weight: ClassVar[Weight] = USUAL_WEIGHT
     needs: ClassVar[tuple[str, ...]] = ()
 
     @classmethod

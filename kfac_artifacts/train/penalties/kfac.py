@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,13 @@ from kfac_artifacts.merge import merge
 from kfac_artifacts.network import Examples, Network
 from kfac_artifacts.penalty import KfacPenalty, leaves
 from kfac_artifacts.train.doubts import doubts
-from kfac_artifacts.train.penalties.base import Others, Penalty, PenaltySettings
+from kfac_artifacts.train.penalties.base import (
+    AUTO,
+    Others,
+    Penalty,
+    PenaltySettings,
+    Weight,
+)
 
 
 class KfacDrift(Penalty):
@@ -32,6 +39,7 @@ class KfacDrift(Penalty):
         MismatchError: If the curvatures do not belong together.
     """
 
+    usual_weight: ClassVar[Weight] = AUTO
     needs = ("curvatures",)
 
     def __init__(self, others: Others, settings: PenaltySettings) -> None:
@@ -104,6 +112,7 @@ class KfacPerTask(Penalty):
         MismatchError: If they do not cover the same parameters.
     """
 
+    usual_weight: ClassVar[Weight] = AUTO
     needs = ("curvatures",)
 
     def __init__(self, others: Others, settings: PenaltySettings) -> None:

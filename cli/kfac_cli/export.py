@@ -32,12 +32,12 @@ class ExportOptions:
     arch: str | None = option(
         "--arch",
         metavar="NAME",
-        help="imatrix.gguf: what GGUF calls the architecture, such as llama or qwen3.",
+        help="Of imatrix.gguf: what GGUF calls the architecture, such as llama or qwen3.",
     )
     samples: int | None = option(
         "--samples",
         type=COUNT,
-        help="memit-npz: the number of examples in the names of the files.  "
+        help="Of memit-npz: the number of examples in the names of the files.  "
         "[default: as many as were used]",
     )
 

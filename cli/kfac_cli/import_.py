@@ -31,22 +31,22 @@ class ConventionOptions:
     positions: int | None = option(
         "--positions",
         type=COUNT,
-        help="tak: how many positions of an example a layer sees, such as 50 of "
-        "ViT-B/32, 197 of B/16, 257 of L/14. covariances: of how many positions they "
-        "are the mean or the sum.",
+        help="Of tak: how many positions of an example a layer sees, such as 50 of "
+        "ViT-B/32, 197 of B/16, 257 of L/14. Of covariances: of how many positions "
+        "they are the mean or the sum.",
     )
     draws: int | None = option(
         "--draws",
         type=NATURAL,
-        help="tak: draws per example, 0 for the exact expectation.",
+        help="Of tak: draws per example, 0 for the exact expectation.",
     )
     batch_size: int | None = option(
         "--batch-size",
         type=COUNT,
-        help="adam: examples of a step, over all processes.",
+        help="Of adam: examples of a step, over all processes.",
     )
     sums: bool | None = option(
-        "--sums", is_flag=True, default=None, help="covariances: they are sums."
+        "--sums", is_flag=True, default=None, help="Covariances: they are sums."
     )
 
 

@@ -38,8 +38,7 @@ def main() -> None:
     `predict`.
 
     Where MODEL is asked for, module:function may be given as well, a function of yours
-    whose code is then run (`kfac compute --help`); not where a checkpoint is needed, as
-    by `plan` and `apply`.
+    whose code is then run (`kfac compute --help`).
 
     \b
     Exit codes:

@@ -75,7 +75,7 @@ def command(
     hub: HubOptions,
     as_json: bool,
 ) -> None:
-    """Fetch the artifact or the task vector at SOURCE, and verify every byte of it.
+    """Fetch an artifact or a task vector, every byte verified.
 
     SOURCE is hf://org/name[/path][@revision], org/name, or a directory: one of them, a
     registry, of which the total is taken, or a model with one of them in its folder

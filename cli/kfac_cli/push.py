@@ -39,7 +39,7 @@ def command(
     hub: HubOptions,
     as_json: bool,
 ) -> None:
-    """Publish the artifact or the task vector DIRECTORY at DESTINATION.
+    """Publish DIRECTORY, an artifact or a task vector.
 
     DESTINATION is hf://org/name[/path][@branch], or a plain directory: the place in an
     embedded registry where the artifact itself goes. The artifact is checked

@@ -25,7 +25,7 @@ collection_option = click.option(
 
 @click.group("registry")
 def command() -> None:
-    """Publish artifacts of many owners in one place, with their running total.
+    """Keep artifacts of many owners, with their total.
 
     A registry is a Hub repository, hf://org/name[/path], or a plain directory.
     Artifacts that can be merged are a collection of it, and the total of a collection

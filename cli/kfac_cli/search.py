@@ -22,7 +22,7 @@ from kfac_cli.units import size
 def command(
     places: tuple[str, ...], base_model: str | None, hub: HubOptions, as_json: bool
 ) -> None:
-    """Find artifacts: on the Hub, or in PLACES, by what they themselves say.
+    """Find artifacts of a model on the Hub, or in PLACES.
 
     On the Hub repositories with the tag kfac are looked at, 50 at most, those whose
     cards name the model if there are any. PLACES are directories, with all that is in

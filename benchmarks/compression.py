@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
+
 import assets
 import cli_session
-import click
 from compressing import recipes
-
 from kfac_artifacts import KfacError
 from kfac_artifacts.plotting import check_plottable
 
@@ -112,7 +112,6 @@ def _rows(arms: list[str], options: argparse.Namespace) -> tuple[list[Any], int]
     from compressing.costs import costs
     from compressing.losses import losses, sizes
     from compressing.summary import summarise
-
     from kfac_artifacts.format import dense_bytes, load_artifact
 
     seeds = [Seed(n, _steps(options)) for n in range(options.seeds)]

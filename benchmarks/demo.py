@@ -17,8 +17,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import assets
 import click
+
+import assets
 from cli_session import (
     BATCH,
     EVERY,
@@ -36,7 +37,6 @@ from cli_session import (
     say,
     train,
 )
-
 from kfac_artifacts import KfacError
 from kfac_artifacts.plotting import (
     COLOURS,

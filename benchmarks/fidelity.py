@@ -16,9 +16,8 @@ from itertools import product
 from typing import Any, TypeAlias
 
 import assets
-import tinyvit
-
 import kfac_artifacts as kfac
+import tinyvit
 from kfac_artifacts.artifact import GramianBlock
 from kfac_artifacts.estimate import (
     DiagonalGramian,

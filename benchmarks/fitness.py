@@ -18,7 +18,6 @@ from statistics import median
 from typing import Any
 
 import assets
-
 import kfac_artifacts as kfac
 from kfac_artifacts.compress import judge_uses, spreads
 from kfac_artifacts.errors import KfacError

@@ -17,15 +17,15 @@ import time
 from itertools import product
 from typing import Any
 
-import assets
 import torch
-from privacy import inputs_of
-from reading import claimed, read_weights
 
+import assets
 import kfac_artifacts as kfac
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.chosen import choose_examples
 from kfac_artifacts.estimate import Kfac
+from privacy import inputs_of
+from reading import claimed, read_weights
 
 TASK, PUBLIC, TOKENS, DIRECTIONS = "stackoverflow", "hwu", 24, 4
 DELTA = 1e-6

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import assets
 import torch
-from reading import Inputs, Pair, claimed, read_weights
 from torch import Tensor
 
+import assets
 import kfac_artifacts as kfac
 from kfac_artifacts.chosen import choose_examples
+from reading import Inputs, Pair, claimed, read_weights
 
 TASKS = ("banking", "hwu", "stackoverflow")
 COUNTS = (1, 4, 16, 64, 128, 256)

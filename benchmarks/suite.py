@@ -21,8 +21,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from suite_data import write_images, write_texts
-
 from kfac_artifacts.suite import (
     Suite,
     SuiteResults,
@@ -30,6 +28,7 @@ from kfac_artifacts.suite import (
     run_suite,
     write_report,
 )
+from suite_data import write_images, write_texts
 
 HERE = Path(__file__).parent
 WORK = Path("suite")

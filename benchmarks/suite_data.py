@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-import assets
 import numpy as np
 from PIL import Image
+
+import assets
 
 MOST = {"train": 2000, "validation": 100, "test": 300}
 """Rows or images of each part; of texts all are trained on."""

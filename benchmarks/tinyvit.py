@@ -11,13 +11,13 @@ from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
-import assets
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, normalize, pad
 
+import assets
 import kfac_artifacts as kfac
 from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.network import Batch

@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 import torch
+
 from stepping.case import DENSE, NONE, Arm, keep_curvature, network, train
 from stepping.memory import growth
 

@@ -13,9 +13,9 @@ import os
 from itertools import product
 from pathlib import Path
 
-import assets
 import pandas as pd
 
+import assets
 from kfac_artifacts.suite import (
     Arm,
     Choice,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import cli_session
 from cli_session import TASKS
-
 from compressing import models
 from compressing.recipes import NONE, budget
 from kfac_artifacts.compress import Budget, save_artifact

@@ -12,9 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-import cli_session
 import torch
 
+import cli_session
 import kfac_artifacts as kfac
 from compressing import models
 from compressing.conditions import Seed

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from cli_session import MODES
-
 from compressing.recipes import DENSE, NONE
 from kfac_artifacts import plotting
 from kfac_artifacts.plotting import new_figure, save_figure

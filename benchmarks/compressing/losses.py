@@ -7,9 +7,9 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from cli_session import TASKS
 
 import kfac_artifacts as kfac
+from cli_session import TASKS
 from compressing import models
 from compressing.conditions import Seed
 from compressing.recipes import DENSE, NONE

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import cli_session
 import torch
 
+import cli_session
 import kfac_artifacts as kfac
 from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import LabelledExamples, Network

@@ -5,7 +5,6 @@ from statistics import fmean, stdev
 from typing import Any, TypeAlias
 
 from cli_session import MODES
-
 from compressing.recipes import DENSE, NONE, origin
 
 Accuracy: TypeAlias = Mapping[str, Mapping[str, float]]

@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import assets
 import torch
 from torch import Tensor, nn
 
+import assets
 import kfac_artifacts as kfac
 from kfac_artifacts.network import Batch, Network
 

@@ -32,7 +32,7 @@ class ExportOptions:
     arch: str | None = option(
         "--arch",
         metavar="NAME",
-        help="Of imatrix.gguf: GGUF's name of the architecture, such as llama or qwen3.",
+        help="Of imatrix.gguf: what GGUF calls the architecture, such as qwen3.",
     )
     samples: int | None = option(
         "--samples",

@@ -24,12 +24,12 @@ MODULES = "encoder.layer.[345].*"
 TEMPLATE = "This text is about {}."
 STEPS, BATCH, TOKENS = 100, 16, 24
 RATE, LAMBDA, EVERY = 1e-3, 100, 2
-HELD_OUT = 500
+HELD_OUT, DEV = 500, 100
 MODES = {"linear": "linearised, as trained", "plain": "as an ordinary model"}
 
 
 def prepare(work: Path) -> None:
-    """Fetch the weights and the texts; every owner gets a train and a test table."""
+    """Fetch the weights and the texts: of every owner's, to train, choose and test."""
     say(f"Fetching {MODEL} and three labelled sets of texts")
     import pandas as pd
 
@@ -38,10 +38,10 @@ def prepare(work: Path) -> None:
         (work / MODEL).symlink_to(assets.minilm().resolve())
     for task, what in TASKS.items():
         (work / task).mkdir(exist_ok=True)
-        for split in ("train", "test"):
+        for split, most in (("train", None), ("dev", DEV), ("test", HELD_OUT)):
             rows = pd.read_csv(assets.bolt(task, split), sep="\t")
-            if split == "test":
-                rows = rows.sample(min(HELD_OUT, len(rows)), random_state=0)
+            if most is not None:
+                rows = rows.sample(min(most, len(rows)), random_state=0)
             rows.to_csv(work / task / f"{split}.csv", index=False)
         print(f"  {work}/{task}/: {what}")
 
@@ -76,9 +76,9 @@ def train(
     )
 
 
-def evaluate(directory: str) -> dict[str, Any]:
+def evaluate(directory: str, split: str = "test") -> dict[str, Any]:
     """Measure the task vectors in a directory, each alone and all added."""
-    pairs = " ".join(f"{directory}/{task}={task}/test.csv" for task in TASKS)
+    pairs = " ".join(f"{directory}/{task}={task}/{split}.csv" for task in TASKS)
     said = kfac(
         f"evaluate {MODEL} {pairs} --text-column text --max-length {TOKENS} --json"
     )

@@ -12,7 +12,6 @@ import os
 import sys
 from pathlib import Path
 
-import assets
 from cli_session import MODEL, MODES, TASKS, TOKENS, kfac
 
 METHODS = {
@@ -27,7 +26,7 @@ METHODS = {
     "regmean, 100 %": "--off-diagonal 100%",
 }
 ARMS = ("without", "with")
-SWEEP, DEV = "0.25:3:0.25", 100
+SWEEP = "0.25:3:0.25"
 
 
 def main() -> None:
@@ -41,20 +40,10 @@ def main() -> None:
     if not (options.demo / "with" / "merged").is_dir():
         sys.exit(f"{options.demo} is not what `make demo` leaves; run that first")
     os.chdir(options.demo)
-    for task in TASKS:
-        _keep_dev(task)
     for arm in options.arms:
         for method in options.methods:
             cells = _measure(arm, method)
             print(f"| {arm} | {method} | {' | '.join(cells)} |", flush=True)
-
-
-def _keep_dev(task: str) -> None:
-    import pandas as pd
-
-    rows = pd.read_csv(assets.bolt(task, "dev"), sep="\t")
-    chosen = rows.sample(min(DEV, len(rows)), random_state=0)
-    chosen.to_csv(Path(task) / "dev.csv", index=False)
 
 
 def _measure(arm: str, method: str) -> list[str]:

@@ -197,15 +197,21 @@ def _print(
         merged = [100 * run[arm]["modes"]["linear"]["absolute"][0] for arm in ARMS]
         print(f"  seed {run['seed']}: linearised, {merged[0]:.1f} to {merged[1]:.1f}")
     print(f"\nresults.json, results.png and demo/ were written in {seconds} s")
-    for mode, rows in table.items():
-        mean = {column: round(share, 1) for column, share in rows["mean"].items()}
-        gained = mean["merged with penalty"]
+    means = {mode: rows["mean"] for mode, rows in table.items()}
+    for mode, mean in means.items():
         print(
-            f"merged at alpha=1, {MODES[mode]}: without penalty "
-            f"{mean['merged without']:.1f} %, at its best learning rate "
-            f"{mean['at its best rate']:.1f} %, with penalty {gained:.1f} %, gain "
-            f"{gained - mean['at its best rate']:.1f} points over the best"
+            f"{MODES[mode]}: without penalty {mean['merged without']:.1f} % at the "
+            f"rate of the demo, {mean['at its best rate']:.1f} % at its best; with "
+            f"penalty {mean['merged with penalty']:.1f} %"
         )
+    without, with_penalty = (
+        round(means["linear"][column], 1)
+        for column in ("at its best rate", "merged with penalty")
+    )
+    print(
+        f"merged at alpha=1: without penalty {without:.1f} %, with penalty "
+        f"{with_penalty:.1f} %, gain {with_penalty - without:.1f} points"
+    )
 
 
 def _plot(table: dict[str, dict[str, dict[str, float]]], path: Path) -> None:

@@ -174,8 +174,7 @@ class _Upload:
         ours = {
             path: entry
             for path, entry in listed.items()
-            if path == self.address.file(Path(path).name)
-            and self._is_own(Path(path).name)
+            if self._is_here(path) and self._is_own(Path(path).name)
         }
         if self._first is None:
             self._first = ours
@@ -199,11 +198,15 @@ class _Upload:
         new |= self._signature(listed, texts)
         deleted = [
             path
-            for path in sorted(listed.keys() - new)
-            if self._is_own(Path(path).name)
-            or (Path(path).name == SIGNATURE and path == address.file(Path(path).name))
+            for path in sorted(listed.keys() - new - texts.keys())
+            if self._is_here(path)
+            and (self._is_own(Path(path).name) or Path(path).name == SIGNATURE)
         ]
         return Shipment(package, address, texts, deleted)
+
+    def _is_here(self, path: str) -> bool:
+        """Whether a file is in the folder that is pushed to, and not in another one."""
+        return path == self.address.file(Path(path).name)
 
     def _is_own(self, name: str) -> bool:
         """Whether a file is of what is pushed, or would be taken for a part of it."""

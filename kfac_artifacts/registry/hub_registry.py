@@ -9,6 +9,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import TYPE_CHECKING
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 from huggingface_hub.errors import (
@@ -18,9 +19,8 @@ from huggingface_hub.errors import (
 )
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import FormatError, RegistryError
-from kfac_artifacts.format import MANIFEST, MAX_JSON_BYTES, SIGNATURE, load_artifact
+from kfac_artifacts.format import MANIFEST, MAX_JSON_BYTES, SIGNATURE
 from kfac_artifacts.hub import (
     CARD,
     COMMIT,
@@ -28,8 +28,6 @@ from kfac_artifacts.hub import (
     Entry as Listed,
     Hub,
     HubAddress,
-    Package,
-    Shipment,
     described_by,
     is_conflict,
     is_unreachable,
@@ -47,6 +45,10 @@ from kfac_artifacts.registry.places import (
     State,
     state_of,
 )
+
+if TYPE_CHECKING:  # a pull needs no torch until something is merged
+    from kfac_artifacts.artifact import Artifact
+    from kfac_artifacts.hub import Package, Shipment
 
 PATIENCE = 3600.0
 Operations = Sequence[CommitOperationAdd | CommitOperationDelete]
@@ -98,7 +100,7 @@ class HubRegistry(Registry):
                 return found
 
     @override
-    def fetch(self, path: str, entry: Entry, state: State) -> Artifact:
+    def fetch(self, path: str, entry: Entry, state: State) -> "Artifact":
         if entry.digest not in self._fetched:
             place = self._room / entry.digest.partition(":")[2]
             address = HubAddress(self.address.repo, self.address.file(path), state.head)
@@ -106,6 +108,8 @@ class HubRegistry(Registry):
             if pulled.digest != entry.digest:
                 raise FormatError(f"{address} is not the artifact that {INDEX} names")
             self._fetched[entry.digest] = place
+        from kfac_artifacts.format import load_artifact
+
         return load_artifact(self._fetched[entry.digest], verify=False)
 
     @override
@@ -177,7 +181,7 @@ class HubRegistry(Registry):
 
         return operations
 
-    def _shipment(self, path: str, package: Package) -> Shipment:
+    def _shipment(self, path: str, package: "Package") -> "Shipment":
         address = HubAddress(self.address.repo, self.address.file(path))
         texts = {address.file(MANIFEST): package.manifest}
         card = package.card(str(address), None)
@@ -185,6 +189,8 @@ class HubRegistry(Registry):
             texts[address.file(CARD)] = card.encode()
         if package.signature is not None:
             texts[address.file(SIGNATURE)] = package.signature
+        from kfac_artifacts.hub import Shipment
+
         return Shipment(package, address, texts, [])
 
     def _head(self) -> str | None:

@@ -5,13 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.format import parse_json
-from kfac_artifacts.hub import Package
 from kfac_artifacts.registry.entries import CHANGE, Change, Entry
 from kfac_artifacts.registry.index import INDEX, Index
+
+if TYPE_CHECKING:  # a pull needs no torch until something is merged
+    from kfac_artifacts.artifact import Artifact
+    from kfac_artifacts.hub import Package
 
 LOG = "log"
 
@@ -31,7 +34,7 @@ class Plan:
         message: What is said of it.
     """
 
-    packages: Mapping[str, Package]
+    packages: "Mapping[str, Package]"
     texts: Mapping[str, bytes]
     gone: Sequence[str]
     message: str
@@ -79,7 +82,7 @@ class Registry(ABC):
         """Look at it."""
 
     @abstractmethod
-    def fetch(self, path: str, entry: Entry, state: State) -> Artifact:
+    def fetch(self, path: str, entry: Entry, state: State) -> "Artifact":
         """Open an artifact of it, with every byte verified.
 
         Raises:

@@ -6,17 +6,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import FormatError, PlaceError, listed
-from kfac_artifacts.format import load_artifact, write_durably
-from kfac_artifacts.hub import PlainAddress, push_to_directory, read_card, read_plain
+from kfac_artifacts.format import write_durably
+from kfac_artifacts.hub import PlainAddress, read_card, read_plain
 from kfac_artifacts.places import own_entries, turn_in
 from kfac_artifacts.registry.entries import Entry
 from kfac_artifacts.registry.index import INDEX, Index
 from kfac_artifacts.registry.places import LOG, Plan, Registry, State, state_of
+
+if TYPE_CHECKING:  # a pull needs no torch until something is merged
+    from kfac_artifacts.artifact import Artifact
 
 PATIENCE = 3600.0
 """Seconds to wait for others, each of whom may have much to merge."""
@@ -58,7 +61,9 @@ class PlainRegistry(Registry):
         return state_of(None, str(self.root), index, log, card)
 
     @override
-    def fetch(self, path: str, entry: Entry, state: State) -> Artifact:
+    def fetch(self, path: str, entry: Entry, state: State) -> "Artifact":
+        from kfac_artifacts.format import load_artifact
+
         artifact = load_artifact(self.root / path)
         if artifact.digest != entry.digest:
             raise FormatError(
@@ -68,6 +73,8 @@ class PlainRegistry(Registry):
 
     @override
     def put(self, plan: Plan, state: State) -> None:
+        from kfac_artifacts.hub import push_to_directory
+
         if not state.exists:  # a run that is killed leaves a registry, too
             write_durably(self.root / INDEX, Index().to_bytes())
         for path, package in plan.packages.items():

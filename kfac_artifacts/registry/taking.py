@@ -4,13 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import (
     FormatError,
     MismatchError,
     RegistryError,
 )
-from kfac_artifacts.format import LOOKS, load_artifact
+from kfac_artifacts.format import LOOKS
 from kfac_artifacts.hub import (
     COMMIT,
     KINDS,
@@ -25,7 +24,6 @@ from kfac_artifacts.hub import (
     receive,
     resolve,
 )
-from kfac_artifacts.merge import merge
 from kfac_artifacts.places import check_free, workspace
 from kfac_artifacts.registry.hub_registry import HubRegistry
 from kfac_artifacts.registry.index import INDEX
@@ -124,6 +122,10 @@ def make(
         FormatError: If something is damaged, or the result is not what it must be.
         MismatchError: If what is to be taken out cannot be, exactly.
     """
+    from kfac_artifacts.compress import save_artifact
+    from kfac_artifacts.format import load_artifact
+    from kfac_artifacts.merge import merge
+
     asked, pinned, expected = origin
     added, out = ([p for p in pieces if p.sign == sign] for sign in (1, -1))
     opened = [

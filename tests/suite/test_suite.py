@@ -114,7 +114,7 @@ def test_the_command_runs_it_reports_it_and_does_nothing_twice(
     found = json.loads(good("suite", declared, "-o", output, "--json"))
     assert json.loads((output / "results.json").read_text()) == found
     shown = [(row["arm"], row["merging"], row["chosen"]) for row in found["rows"]]
-    assert len(shown) == 2 * 2 * (2 + 2 + 1 + 1)  # modes, α, merges
+    assert len(shown) == 2 * 2 * (3 + 2 + 1 + 1)  # modes, α, merges
     assert ("nothing", "ties keep 0.5", True) in shown
     assert {row["mode"] for row in found["rows"]} == {"linear", "plain"}
     assert [len(found["searches"][arm]) for arm in found["searches"]] == [2, 2, 0, 0]

@@ -214,7 +214,8 @@ class Block(ABC):
             M = W
             for A in inputs:
                 M = A.matmul(M.mT).mT
-            M = output.matmul(M)  # last, so that what is given has its rows in memory
+            # last, so that what is given has its rows in memory; a zero A may be wider
+            M = output.matmul(M.to(output.dtype))
             total = M if total is None else total + M
         return torch.zeros_like(W) if total is None else total
 

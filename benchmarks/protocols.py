@@ -119,7 +119,11 @@ def main() -> None:
     found = json.loads(path.read_text()) if path.is_file() else {"arms": {}}
     found |= {"control": CONTROL[options.suite], "seed": suite.seeds[0]}
     found["merging"] = _merging(suite, session)
-    chosen = {row["arm"]: Choice(row["rate"], row["weight"]) for row in rows}
+    chosen = {
+        row["arm"]: Choice(row["rate"], row["weight"])
+        for row in rows
+        if row["merging"] == "sum" and not row["chosen"]
+    }
     for name in options.arms or chosen:
         case = _case(session, name, chosen[name], found["control"])
         measured = {measure: getattr(case, measure)() for measure in MEASURES}

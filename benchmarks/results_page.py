@@ -100,6 +100,7 @@ class Measured:
                 ", ".join(
                     f"rate {t['rate']:g}, λ {t['weight']:g}: {100 * t['accuracy']:.1f}"
                     for t in suite["searches"].get("kfac", [])
+                    if t["merging"] == "sum"
                 ),
             )
             for data, suite in self.suites().items()

@@ -48,8 +48,9 @@ def _page(results: SuiteResults) -> str:
         f"<p>{escape(suite['model'])}; {len(suite['tasks'])} tasks; seeds "
         f"{', '.join(map(str, suite['seeds']))}. The pretrained model has "
         f"{_percent(results.pretrained)} on average. Learning rate and λ of every arm "
-        "were chosen on validation data with the first seed; all numbers are of test "
-        "data, the mean over seeds with the standard deviation of one.</p>",
+        "and way to merge were chosen on validation data with the first seed; all "
+        "numbers are of test data, the mean over seeds with the standard deviation of "
+        "one.</p>",
     ]
     for mode in modes:
         parts.append(f"<h2>{escape(MODES.get(mode, mode))}</h2>")
@@ -114,23 +115,28 @@ def _task_table(rows: Sequence[Row], suite: Any) -> str:
 def _search_tables(results: SuiteResults) -> str:
     parts = []
     for arm, tried in results.searches.items():
-        if not tried:
-            continue
-        best = max(float(str(each["accuracy"])) for each in tried)
-        lines = [
-            _line(
-                [
-                    f"{each['rate']:g}",
-                    "usual" if each["weight"] is None else f"{each['weight']:g}",
-                    _percent(float(str(each["accuracy"]))),
-                ],
-                best=each["accuracy"] == best,
-            )
-            for each in tried
-        ]
-        parts.append(f"<h3>{escape(arm)}</h3>")
-        parts.append(_table(("rate", "λ", "validation"), lines))
+        for merging in dict.fromkeys(str(each["merging"]) for each in tried):
+            own: list[Any] = [each for each in tried if each["merging"] == merging]
+            parts.append(f"<h3>{escape(arm)}, {escape(merging)}</h3>")
+            parts.append(_search_table(own))
     return "\n".join(parts) or "<p>Nothing had to be chosen.</p>"
+
+
+def _search_table(tried: Sequence[Any]) -> str:
+    best = max(each["accuracy"] for each in tried)
+    lines = [
+        _line(
+            [
+                f"{each['rate']:g}",
+                "usual" if each["weight"] is None else f"{each['weight']:g}",
+                _percent(each["accuracy"]),
+                f"{_percent(each['best'])} ({each['alpha']:g})",
+            ],
+            best=each["accuracy"] == best,
+        )
+        for each in tried
+    ]
+    return _table(("rate", "λ", "validation", "best (α)"), lines)
 
 
 def _table(header: Iterable[str], lines: Iterable[str]) -> str:

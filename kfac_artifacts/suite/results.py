@@ -68,8 +68,9 @@ class SuiteResults:
         suite: The declaration.
         pretrained: Mean accuracy of the pretrained model over the tasks.
         rows: The rows, in the order of the arms.
-        searches: Of every arm what was tried: rate, weight and the accuracy on the
-            validation data by which it was chosen.
+        searches: Of every arm what was tried: ``rate``, ``weight``, ``merging`` and,
+            on the validation data, ``accuracy`` at α = 1, and the ``best`` with its
+            ``alpha``; by these it was chosen.
         versions: Of the packages.
         seconds: Of this run; what was kept from an earlier one takes none.
     """

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,9 +18,10 @@ import torch
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.places import hold
 from kfac_artifacts.progress import Advance, Progress, silent
-from kfac_artifacts.suite.declaration import Arm, MergeSpec, Suite
+from kfac_artifacts.suite.declaration import Suite
 from kfac_artifacts.suite.results import SuiteResults, rows_of
-from kfac_artifacts.suite.session import Choice, Session
+from kfac_artifacts.suite.search import Final, Search, Trial, finals
+from kfac_artifacts.suite.session import Session
 from kfac_artifacts.suite.store import Store
 
 Job: TypeAlias = tuple[str, tuple[Any, ...], dict[str, Any]]
@@ -37,10 +38,11 @@ def run_suite(
 ) -> SuiteResults:
     """Run a suite; whatever was done before, in this directory, is not done again.
 
-    For every arm the learning rate and the weight are chosen by the accuracy of the
-    merged model (at α = 1) on validation data, with the first seed. Then all seeds are
-    trained and reported on test data: at α = 1, and, if the suite has ``alphas``, at
-    the one that is best on the validation data.
+    For every arm and way to merge, the learning rate and the weight are chosen by the
+    accuracy of the merged model on validation data, with the first seed. Then all seeds
+    are trained and reported on test data: at α = 1, and, if the suite has ``alphas``,
+    at the one that is best on the validation data, for which rate and weight are chosen
+    together with it.
 
     Args:
         suite: What is to be run.
@@ -64,22 +66,29 @@ def run_suite(
         session = Session(suite, store, devices[0])
         with progress("computing curvature", len(_curvatures(suite))) as advance:
             do(session, _curvatures(suite), advance)
-        choices = _search(suite, session, do, progress)
-        finals = [
-            (arm, choices[arm.name][0], seed)
-            for arm in suite.arms
-            for seed in suite.seeds
-        ]
-        _train(suite, session, do, finals, progress, "training every seed")
+        search = Search(suite)
+        tried = [(*each, search.seed) for each in search.tried()]
+        _train(session, do, tried, progress, "searching")
+        jobs = [("scores", *asked) for asked in search.asked()]
+        with progress("choosing", len(jobs)) as advance:
+            do(session, jobs, advance)
+        trials = {arm.name: search.trials(session, arm) for arm in suite.arms}
+        reported = [*finals(suite, trials)]
+        chosen = dict.fromkeys(
+            (final.arm.name, final.choice, seed)
+            for final, seed in product(reported, suite.seeds)
+        )
+        arms = {arm.name: arm for arm in suite.arms}
+        settings = [(arms[name], *rest) for name, *rest in chosen]
+        _train(session, do, settings, progress, "training every seed")
         jobs = [
-            ("scores", (arm, choice, seed, merging), {"part": "test", "alphas": alphas})
-            for arm, choice, seed in finals
-            for merging in arm.merges
-            for alphas in _alphas(suite)
+            ("scores", (f.arm, f.choice, seed, f.merging), _on_test(f))
+            for f, seed in product(reported, suite.seeds)
         ]
         with progress("measuring", len(jobs)) as advance:
             do(session, jobs, advance)
-        return _results(suite, session, choices, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return _results(session, reported, trials, seconds)
 
 
 Do: TypeAlias = Callable[[Session, Sequence[Job], Advance], None]
@@ -148,86 +157,48 @@ def _curvatures(suite: Suite) -> list[Job]:
     return jobs
 
 
-def _search(
-    suite: Suite, session: Session, do: Do, progress: Progress
-) -> dict[str, tuple[Choice, list[dict[str, Any]]]]:
-    """Choose rate and weight of every arm, by the first seed's validation accuracy."""
-    seed = suite.seeds[0]
-    tried = [
-        (arm, Choice(rate, weight), seed)
-        for arm in suite.arms
-        if len(arm.rates) * len(arm.weights) > 1
-        for rate, weight in product(arm.rates, arm.weights)
-    ]
-    _train(suite, session, do, tried, progress, "searching")
-    jobs = [("scores", (*each, MergeSpec()), {"part": "validation"}) for each in tried]
-    with progress("choosing", len(jobs)) as advance:
-        do(session, jobs, advance)
-    found = {}
-    for arm in suite.arms:
-        own = [(each, _chosen_by(session, *each)) for each in tried if each[0] is arm]
-        if own:
-            (_, best, _), _ = max(own, key=lambda pair: pair[1])
-        else:
-            best = Choice(arm.rates[0], arm.weights[0])
-        found[arm.name] = (
-            best,
-            [{**asdict(choice), "accuracy": score} for (_, choice, _), score in own],
-        )
-    return found
-
-
-def _chosen_by(session: Session, arm: Arm, choice: Choice, seed: int) -> float:
-    scores = session.scores(arm, choice, seed, MergeSpec(), part="validation")
-    return float(scores["modes"][arm.select]["absolute"][0])
-
-
 def _train(
-    suite: Suite,
     session: Session,
     do: Do,
-    wanted: Sequence[tuple[Arm, Choice, int]],
+    wanted: Sequence[tuple[Any, ...]],
     progress: Progress,
     stage: str,
 ) -> None:
     jobs: list[Job] = [
         ("vector", (arm, task.name, choice, seed), {})
         for arm, choice, seed in wanted
-        for task in suite.tasks
+        for task in session.suite.tasks
     ]
     with progress(stage, len(jobs)) as advance:
         do(session, jobs, advance)
 
 
-def _alphas(suite: Suite) -> list[tuple[float, ...]]:
-    """α = 1, and all to choose from if there are some."""
-    return [(1.0,), suite.alphas] if suite.alphas else [(1.0,)]
+def _on_test(final: Final) -> dict[str, Any]:
+    return {"part": "test", "alphas": final.alphas}
 
 
 def _results(
-    suite: Suite,
     session: Session,
-    choices: dict[str, tuple[Choice, list[dict[str, Any]]]],
+    reported: Sequence[Final],
+    trials: Mapping[str, Sequence[Trial]],
     seconds: float,
 ) -> SuiteResults:
-    rows, pretrained = [], 0.0
-    for arm in suite.arms:
-        choice, _ = choices[arm.name]
-        for merging, alphas in product(arm.merges, _alphas(suite)):
-            found = [
-                session.scores(arm, choice, seed, merging, part="test", alphas=alphas)
-                for seed in suite.seeds
-            ]
-            pretrained = next(iter(found[0]["modes"].values()))["pretrained"]
-            chosen = len(alphas) > 1
-            about = (choice.rate, choice.weight)
-            rows += rows_of(arm.name, merging.name, about, found, chosen=chosen)
+    suite, rows, pretrained = session.suite, [], 0.0
+    for f in reported:
+        found = [
+            session.scores(f.arm, f.choice, seed, f.merging, **_on_test(f))
+            for seed in suite.seeds
+        ]
+        pretrained = next(iter(found[0]["modes"].values()))["pretrained"]
+        about = (f.choice.rate, f.choice.weight)
+        chosen = len(f.alphas) > 1
+        rows += rows_of(f.arm.name, f.merging.name, about, found, chosen=chosen)
     versions = {package: version(package) for package in PACKAGES}
     return SuiteResults(
         suite=asdict(suite),
         pretrained=pretrained,
         rows=tuple(rows),
-        searches={name: tried for name, (_, tried) in choices.items()},
+        searches={name: [t.to_json() for t in own] for name, own in trials.items()},
         versions={**versions, "python": platform.python_version()},
         seconds=seconds,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from kfac_artifacts.artifact import Artifact, Cotangents, Json
 from kfac_artifacts.canonical import digest_of
-from kfac_artifacts.choices import PENALTIES
+from kfac_artifacts.choices import MODES, PENALTIES
 from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.estimate import choose_estimator, compute
 from kfac_artifacts.evaluate import EvaluationTask, evaluate
@@ -243,6 +243,7 @@ class Session:
         *,
         part: str,
         alphas: Sequence[float] = (1.0,),
+        modes: Sequence[str] = MODES,
     ) -> Any:
         """Accuracies of an arm's merged task vectors; measured once.
 
@@ -252,22 +253,25 @@ class Session:
             seed: Of curvature and training.
             merging: How they are merged.
             part: Which data: ``validation`` or ``test``.
-            alphas: Factors; of several one is chosen on the validation data, mode by
-                mode, and only that is reported.
+            alphas: Factors. Of the validation data all are reported; for test data one
+                of several is chosen on the validation data, mode by mode.
+            modes: ``linear``, ``plain`` or both.
 
         Returns:
             As of ``Evaluation.to_json``.
         """
         names = [task.name for task in self.suite.tasks]
+        choose = part != "validation" and len(alphas) > 1
         abouts = [self.about(arm, name, choice, seed) for name in names]
         about: dict[str, Json] = {
             "vectors": abouts,
             "merging": [merging.method, dict(merging.settings)],
             "data": [self.tasks[n].fingerprints[part] for n in names],
             "chosen_on": [self.tasks[n].fingerprints["validation"] for n in names]
-            if alphas[1:]
+            if choose
             else [],
             "alphas": [*alphas],
+            "modes": [*modes],
             "curvature": self._about_curvature(merging.curvature or arm.curvature)
             if merging.method == "regmean"
             else None,
@@ -287,8 +291,9 @@ class Session:
                 self.network,
                 tasks,
                 alphas=alphas,
+                modes=modes,
                 method=self._method(arm, merging, seed),
-                validation=chosen_on if alphas[1:] else None,
+                validation=chosen_on if choose else None,
             )
             return found.to_json()
 

@@ -17,9 +17,17 @@ import pytest
 from kfac_artifacts.errors import PlaceError, SettingsError
 from kfac_artifacts.evaluate import EvaluationTask, evaluate
 from kfac_artifacts.sources import load_examples, load_network
-from kfac_artifacts.suite import MergeSpec, Suite, read_suite, run_suite, write_report
+from kfac_artifacts.suite import (
+    Arm,
+    MergeSpec,
+    Suite,
+    read_suite,
+    run_suite,
+    write_report,
+)
 from kfac_artifacts.suite.parts import Part, divided
 from kfac_artifacts.suite.reading import TRAINING
+from kfac_artifacts.suite.search import Trial, finals
 from kfac_artifacts.suite.session import Choice, Session
 from kfac_artifacts.suite.store import Store
 from kfac_artifacts.task_vector import TaskVector
@@ -117,7 +125,17 @@ def test_the_command_runs_it_reports_it_and_does_nothing_twice(
     assert len(shown) == 2 * 2 * (3 + 2 + 1 + 1)  # modes, α, merges
     assert ("nothing", "ties keep 0.5", True) in shown
     assert {row["mode"] for row in found["rows"]} == {"linear", "plain"}
-    assert [len(found["searches"][arm]) for arm in found["searches"]] == [2, 2, 0, 0]
+    assert [len(found["searches"][arm]) for arm in found["searches"]] == [6, 4, 0, 0]
+    for row in found["rows"]:
+        tried = [
+            each
+            for each in found["searches"][row["arm"]]
+            if each["merging"] == row["merging"]
+        ]
+        if tried:
+            key = "best" if row["chosen"] else "accuracy"
+            best = max(tried, key=lambda each: each[key])
+            assert (row["rate"], row["weight"]) == (best["rate"], best["weight"])
     for row in found["rows"]:
         for spread in row["scores"].values():
             assert len(spread["values"]) == 2
@@ -144,9 +162,13 @@ def test_rows_are_what_evaluation_finds(declared: Path, tmp_path: Path) -> None:
     results = run_suite(suite, tmp_path / "out")
     session = Session(suite, Store(tmp_path / "out"))
     (arm,) = suite.arms
-    tried = results.searches[arm.name]
+    tried = [t for t in results.searches[arm.name] if t["merging"] == "sum"]
     best = max(tried, key=lambda each: float(str(each["accuracy"])))
-    row = next(r for r in results.rows if r.mode == "linear" and not r.chosen)
+    row = next(
+        r
+        for r in results.rows
+        if r.mode == "linear" and r.merging == "sum" and not r.chosen
+    )
     assert (row.rate, row.weight) == (best["rate"], best["weight"])
     network = load_network(suite.model)
     tasks = [
@@ -242,6 +264,29 @@ def test_validation_data_are_of_no_other_part(declared: Path, tmp_path: Path) ->
     expected = own.whole.info([own.indices[0]])
     assert own.info([0]) == replace(expected, size=18)
     assert own.labels[3] == own.whole.labels[own.indices[3]]
+
+
+def test_every_way_to_merge_has_the_setting_that_is_best_for_itself() -> None:
+    def trial(rate: float, merging: str, accuracy: float, best: float) -> Trial:
+        return Trial(Choice(rate, None), merging, accuracy, 0.5, best)
+
+    merges = (MergeSpec(), MergeSpec("ties"))
+    arm = Arm("nothing", rates=(0.1, 0.2), merges=merges)
+    suite = Suite("s", "m", (), (arm,), alphas=(0.5, 1.0))
+    trials = [
+        *(trial(0.1, "sum", 0.6, 0.61), trial(0.2, "sum", 0.5, 0.7)),
+        *(trial(0.1, "ties", 0.3, 0.4), trial(0.2, "ties", 0.35, 0.36)),
+    ]
+    found = [
+        (final.merging.method, final.alphas, final.choice.rate)
+        for final in finals(suite, {"nothing": trials})
+    ]
+    assert found == [
+        ("sum", (1.0,), 0.1),
+        ("sum", (0.5, 1.0), 0.2),
+        ("ties", (1.0,), 0.2),
+        ("ties", (0.5, 1.0), 0.1),
+    ]
 
 
 def test_two_processes_find_what_one_finds(declared: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from kfac_cli.tables import print_table
 from kfac_cli.units import size
 
 if TYPE_CHECKING:
-    from kfac_artifacts.registry import Changed, Index
+    from kfac_artifacts.registry import Changed, Index, State
 
 collection_option = click.option(
     "--collection",
@@ -126,9 +126,7 @@ def list_command(place: str, hub: HubOptions, as_json: bool) -> None:
     Example:
         kfac registry list ./registry
     """
-    from kfac_artifacts.registry import read_registry
-
-    _, state = read_registry(place, hub=hub.connect())
+    state = _look(place, hub)
     if as_json:
         console.print_json({"head": state.head, "collections": rows_of(state.index)})
         return
@@ -146,18 +144,20 @@ def log_command(place: str, hub: HubOptions, as_json: bool) -> None:
     Example:
         kfac registry log ./registry
     """
-    from kfac_artifacts.hub import tag_of
-    from kfac_artifacts.registry import read_registry
-
-    _, state = read_registry(place, hub=hub.connect())
-    changes = state.index.changes
+    changes = _look(place, hub).index.changes
     if as_json:
         console.print_json([change.to_json() for change in changes])
         return
+    from kfac_artifacts.hub import tag_of
+
     rows = [
-        [c.date, c.action, c.collection, c.task, tag_of(c.artifact.digest)]
-        if c.artifact
-        else [c.date, c.action, c.collection, c.task, ""]
+        [
+            c.date,
+            c.action,
+            c.collection,
+            c.task,
+            tag_of(c.artifact.digest) if c.artifact else "",
+        ]
         for c in changes
     ]
     print_table(["date", "", "collection", "task", "version"], rows)
@@ -214,6 +214,13 @@ def rows_of(index: "Index") -> dict[str, Any]:
         }
         for name, each in index.collections.items()
     }
+
+
+def _look(place: str, hub: HubOptions) -> "State":
+    """Look at a registry that must be there."""
+    from kfac_artifacts.registry import read_registry
+
+    return read_registry(place, hub=hub.connect())[1]
 
 
 def _print(index: "Index") -> None:

@@ -1,6 +1,9 @@
-"""``kfac search``: find curvature of a model."""
+"""``kfac search``: find curvature and task vectors of a model."""
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +13,9 @@ from kfac_cli.options import HubOptions, json_option
 from kfac_cli.parameters import NAMED
 from kfac_cli.tables import print_table
 from kfac_cli.units import size
+
+if TYPE_CHECKING:
+    from kfac_artifacts.registry import Found
 
 
 @click.command("search")
@@ -22,7 +28,7 @@ from kfac_cli.units import size
 def command(
     places: tuple[str, ...], base_model: str | None, hub: HubOptions, as_json: bool
 ) -> None:
-    """Find artifacts of a model on the Hub, or in PLACES.
+    """Find artifacts and task vectors on the Hub, or in PLACES.
 
     On the Hub repositories with the tag kfac are looked at, 50 at most, those whose
     cards name the model if there are any. PLACES are directories, with all that is in
@@ -45,20 +51,36 @@ def command(
         return
     rows = [
         [
+            f.kind,
             f.place,
             f.task,
             f.base_model,
-            f.estimator,
-            f.examples,
-            f.size,
+            f.estimator or "-",
+            _known(f.examples),
+            _known(f.size),
             size(f.bytes),
             f.date or "-",
             f.license or "-",
         ]
         for f in found
     ]
-    header = ["place", "task", "base model", "estimator", "examples", "of", "size"]
-    print_table([*header, "date", "licence"], rows)
+    header = ["kind", "place", "task", "base model", "estimator", "examples", "of"]
+    print_table([*header, "size", "date", "licence"], rows)
+    click.echo(_how_to_take(found), err=True)
+
+
+def _known(number: int | None) -> int | str:
+    return "-" if number is None else number
+
+
+def _how_to_take(found: Sequence["Found"]) -> str:
+    """Say how to pull the first of them, a registry rather than anything else."""
     first = next((f for f in found if f.registry), found[0])
-    chosen = " --all-but TASK" if first.registry else ""
-    click.echo(f"to take it: kfac pull {first.place} others{chosen}", err=True)
+    place = shlex.quote(first.place)
+    if first.registry:
+        return (
+            f"to take it: kfac pull {place} total\n"
+            "without a task that is your own: --all-but TASK"
+        )
+    name = "curvature" if first.kind == "curvature" else "tau"
+    return f"to take it: kfac pull {place} {name}"

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         MANIFEST as MANIFEST,
         SIGNATURE as SIGNATURE,
         FileInfo as FileInfo,
+        Manifest as Manifest,
         base_from_json as base_from_json,
         base_to_json as base_to_json,
         check_version as check_version,

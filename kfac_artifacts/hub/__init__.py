@@ -39,7 +39,13 @@ if TYPE_CHECKING:
     from kfac_artifacts.hub.directory import push_to_directory as push_to_directory
     from kfac_artifacts.hub.download import pull_from_hub as pull_from_hub
     from kfac_artifacts.hub.fetching import pull as pull
-    from kfac_artifacts.hub.kinds import KINDS as KINDS, kind_at as kind_at
+    from kfac_artifacts.hub.kinds import (
+        KINDS as KINDS,
+        TASK_VECTOR as TASK_VECTOR,
+        Kind as Kind,
+        kind_among as kind_among,
+        kind_at as kind_at,
+    )
     from kfac_artifacts.hub.output import client_output as client_output
     from kfac_artifacts.hub.package import Package as Package
     from kfac_artifacts.hub.patience import Patience as Patience

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         open_registry as open_registry,
         read_registry as read_registry,
     )
+    from kfac_artifacts.registry.places import State as State
     from kfac_artifacts.registry.search import Found as Found, search as search
     from kfac_artifacts.registry.selection import Selection as Selection
     from kfac_artifacts.registry.taking import Taken as Taken, take as take

@@ -1,4 +1,7 @@
-"""Finding curvature of a base model: on the Hub by tags, in directories by looking."""
+"""Finding what others published: on the Hub by tags, in directories by looking.
+
+Curvature of a base model, by itself or in a registry, and task vectors.
+"""
 
 import logging
 import os
@@ -9,21 +12,24 @@ from pathlib import Path
 
 from huggingface_hub import ModelInfo
 
-from kfac_artifacts.artifact import Provenance, task_names
+from kfac_artifacts.artifact import task_names
 from kfac_artifacts.errors import AddressError, KfacError, RegistryError
 from kfac_artifacts.format import (
-    MANIFEST,
     MAX_JSON_BYTES,
+    Manifest,
     manifest_from_json,
     parse_json,
     read_manifest,
 )
 from kfac_artifacts.hub import (
     TAGS,
+    TASK_VECTOR,
     Client,
     Hub,
     HubAddress,
+    Kind,
     Patience,
+    kind_among,
     license_of,
     parse,
     read_card,
@@ -31,7 +37,13 @@ from kfac_artifacts.hub import (
 )
 from kfac_artifacts.registry.index import INDEX, Index
 from kfac_artifacts.registry.opening import open_registry
+from kfac_artifacts.task_vector import (
+    Manifest as VectorManifest,
+    manifest_from_json as vector_from_json,
+    read_manifest as read_vector,
+)
 
+CURVATURE, VECTOR = "curvature", "task vector"
 logger = logging.getLogger(__name__)
 MOST_REPOS = 50
 MOST_FILES = 50
@@ -42,27 +54,29 @@ MOST_FOLDERS, DEEPEST = 10_000, 5
 
 @dataclass(frozen=True)
 class Found:
-    """An artifact that was found.
+    """An artifact, or a task vector, that was found.
 
     Attributes:
+        kind: ``curvature`` or ``task vector``.
         place: What `kfac pull` takes.
-        task: The task in a registry, or what an artifact says its data are called.
+        task: The task in a registry, or what it says its data are called.
         base_model: What its base model is called.
-        estimator: Name of the estimator.
-        examples: How many examples were used.
-        size: How many the data have.
+        estimator: Name of the estimator; None of a task vector.
+        examples: How many examples were used; None if a task vector does not say.
+        size: How many the data have; None likewise.
         bytes: Size of its files.
         date: When it was published, as far as is known: ``2026-11-26``.
         license: Licence identifier, or None.
         registry: Whether ``place`` is a registry, and the task one of it.
     """
 
+    kind: str
     place: str
     task: str
     base_model: str
-    estimator: str
-    examples: int
-    size: int
+    estimator: str | None
+    examples: int | None
+    size: int | None
     bytes: int
     date: str | None
     license: str | None
@@ -75,7 +89,7 @@ def search(
     *,
     hub: Hub | None = None,
 ) -> list[Found]:
-    """Find artifacts, by what they themselves say.
+    """Find artifacts and task vectors, by what they themselves say.
 
     Args:
         base_model: Id of the base model, or its last part; None finds all.
@@ -153,25 +167,29 @@ def _in_repo(
     files = client.files(commit, address.path, recursive=True)
     indices = [p for p in files if Path(p).name == INDEX]
     roots = [p.removesuffix(INDEX) for p in indices]
-    manifests = [
-        path
+    manifests = {
+        path: kind
         for path in files
-        if Path(path).name == MANIFEST and not any(path.startswith(r) for r in roots)
-    ]
+        if (kind := kind_among([Path(path).name]))
+        and not any(path.startswith(root) for root in roots)
+    }
     found: list[Found] = []
     for path in [*indices, *manifests][:MOST_FILES]:
         if files[path].size > MAX_JSON_BYTES:
             raise RegistryError(f"{path} of {address} is too large to be read")
         text = client.read(path, commit, files[path])
-        folder = path.rpartition("/")[0]
-        place = str(HubAddress(address.repo, folder))
+        place = str(HubAddress(address.repo, path.rpartition("/")[0]))
         if path in indices:
             found += _of_index(Index.from_bytes(text, place), place)
             continue
-        manifest = manifest_from_json(parse_json(text, place))
-        size = sum(info.size for info in manifest.files.values()) + len(text)
-        found.append(_of(manifest.provenance, place, size, date, license))
+        about = _manifest(manifests[path], text, place)
+        found.append(_of(about, place, len(text), date, license))
     return found
+
+
+def _manifest(kind: Kind, text: bytes, place: str) -> Manifest | VectorManifest:
+    value = parse_json(text, place)
+    return vector_from_json(value) if kind is TASK_VECTOR else manifest_from_json(value)
 
 
 def _in_directory(root: Path) -> Iterator[Found]:
@@ -186,37 +204,69 @@ def _in_directory(root: Path) -> Iterator[Found]:
                 inner.clear()
                 index = open_registry(place.absolute()).state().index
                 yield from _of_index(index, str(place))
-            elif MANIFEST in names:
-                yield _of_place(place)
+            elif kind := kind_among(names):
+                yield _of_place(place, kind)
         except (KfacError, OSError) as error:
             logger.warning("%s was passed over: %s", place, error)
 
 
-def _of_place(place: Path) -> Found:
-    manifest = read_manifest(place)
-    file = (place / MANIFEST).stat()
-    size = sum(info.size for info in manifest.files.values()) + file.st_size
+def _of_place(place: Path, kind: Kind) -> Found:
+    about = read_vector(place) if kind is TASK_VECTOR else read_manifest(place)
+    file = (place / kind.manifest).stat()
     date = datetime.fromtimestamp(file.st_mtime, UTC).date().isoformat()
-    license = license_of(read_card(place))
-    return _of(manifest.provenance, str(place), size, date, license)
+    return _of(about, str(place), file.st_size, date, license_of(read_card(place)))
 
 
 def _of(
-    about: Provenance, place: str, size: int, date: str | None, license: str | None
+    about: Manifest | VectorManifest,
+    place: str,
+    own: int,
+    date: str | None,
+    license: str | None,
 ) -> Found:
-    names = task_names(about.sources)
+    """Describe what has a manifest of so many bytes."""
+    if isinstance(about, VectorManifest):
+        return _of_vector(about, place, about.file.size + own, date, license)
+    sources = about.provenance.sources
+    names = task_names(sources)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return Found(
+        CURVATURE,
         place,
         ", ".join(names[:3]) + more,
+        about.provenance.base.id,
+        about.provenance.estimator.name,
+        sum(source.data.examples for source in sources),
+        about.provenance.size,
+        sum(info.size for info in about.files.values()) + own,
+        date,
+        license,
+    )
+
+
+def _of_vector(
+    about: VectorManifest, place: str, size: int, date: str | None, license: str | None
+) -> Found:
+    """Describe a task vector; what it was trained on it may say or not."""
+    told = about.settings.get("data")
+    data = told if isinstance(told, dict) else {}
+    name = data.get("id")
+    return Found(
+        VECTOR,
+        place,
+        name if isinstance(name, str) else "unknown",
         about.base.id,
-        about.estimator.name,
-        sum(source.data.examples for source in about.sources),
-        about.size,
+        None,
+        _count(about.settings.get("examples")),
+        _count(data.get("size")),
         size,
         date,
         license,
     )
+
+
+def _count(told: object) -> int | None:
+    return told if isinstance(told, int) and not isinstance(told, bool) else None
 
 
 def _of_index(index: Index, place: str) -> Iterator[Found]:
@@ -225,6 +275,7 @@ def _of_index(index: Index, place: str) -> Iterator[Found]:
         for task, version in collection.current.items():
             entry = version.artifact
             yield Found(
+                CURVATURE,
                 place,
                 task,
                 kind.base,

@@ -8,8 +8,9 @@ from huggingface_hub import constants
 
 from kfac_artifacts.hub import Hub, push
 from kfac_artifacts.registry import Offer, add, open_registry, search
-from tests.commands import good
-from tests.hub.conftest import Made, write_artifact
+from tests.commands import good, kfac
+from tests.hub.conftest import Made, contents, write_artifact
+from tests.hub.test_task_vectors import write_vector
 from tests.hub.wire import Server
 
 
@@ -74,11 +75,39 @@ def test_a_directory_and_a_repository_are_searched(
     ]
 
 
+def test_task_vectors_are_found_as_artifacts_are(
+    server: Server, hub: Hub, tmp_path: Path
+) -> None:
+    push(write_vector(tmp_path / "tau"), "hf://owner/taus/mine", license="mit", hub=hub)
+    push(write_artifact(tmp_path / "artifact"), "hf://owner/taus/curvature", hub=hub)
+    found = {f.kind: f for f in search("encoder", hub=hub)}
+    assert set(found) == {"curvature", "task vector"}
+    there = found["task vector"]
+    assert (there.place, there.task) == ("hf://owner/taus/mine", "my|tickets")
+    assert (there.estimator, there.examples, there.size) == (None, None, None)
+    assert there.bytes == sum(len(b) for b in contents(tmp_path / "tau").values())
+    (here,) = (f for f in search("encoder", [tmp_path]) if f.kind == "task vector")
+    assert (here.place, here.bytes) == (str(tmp_path / "tau"), there.bytes)
+    assert search("other", [tmp_path]) == []
+
+
+def test_a_task_vector_has_a_row_of_its_own(tmp_path: Path) -> None:
+    write_vector(tmp_path / "my tau")
+    done = kfac("search", str(tmp_path))
+    assert done.output.splitlines()[1].startswith("task vector ")
+    assert f"kfac pull '{tmp_path / 'my tau'}' tau" in done.output
+    (told,) = json.loads(good("search", str(tmp_path), "--json"))
+    assert (told["kind"], told["examples"]) == ("task vector", None)
+
+
 def test_the_command_says_how_to_take_it(
     published: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     words = ("search", "--base-model", "toy", "--endpoint", published)
-    lines = good(*words).splitlines()
-    assert lines[1].split()[:4] == ["hf://owner/registry", "data0", "toy", "kfac"]
+    done = kfac(*words)
+    lines = done.stdout.splitlines()
+    words_of_it = ["curvature", "hf://owner/registry", "data0", "toy", "kfac"]
+    assert lines[1].split()[:5] == words_of_it
+    assert "kfac pull hf://owner/registry total\n" in done.stderr
     assert [f["task"] for f in json.loads(good(*words, "--json"))] == ["data0", "data1"]

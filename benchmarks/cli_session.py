@@ -85,8 +85,8 @@ def evaluate(directory: str, split: str = "test") -> dict[str, Any]:
     return json.loads(said)
 
 
-def kfac(command: str, *last: str) -> str:
-    """Run a ``kfac`` command, show it and the last line of what it says."""
+def kfac(command: str, *last: str, lines: int = 1) -> str:
+    """Run a ``kfac`` command, show it and the last ``lines`` of what it says."""
     from kfac_cli.main import main as run
 
     words = [*command.split(), *last]
@@ -97,8 +97,8 @@ def kfac(command: str, *last: str) -> str:
         run(words, standalone_mode=False)
     said = output.getvalue()
     seconds = time.perf_counter() - started
-    shown = "" if "--json" in words else said.strip().splitlines()[-1]
-    print(f"    {shown}  [{seconds:.0f} s]", flush=True)
+    shown = [] if "--json" in words else said.strip().splitlines()[-lines:]
+    print("    " + "\n    ".join(shown) + f"  [{seconds:.0f} s]", flush=True)
     return said
 
 

@@ -27,6 +27,8 @@ from kfac_artifacts.artifact import (
     Source,
 )
 from kfac_artifacts.factors import Dense, Diagonal, Factor, floats
+from kfac_artifacts.hub.card import model_card
+from kfac_artifacts.operator import portrait
 
 ROWS = Layout.ROWS
 SHAPES = {
@@ -272,6 +274,13 @@ def same(one: Artifact, other: Artifact) -> bool:
             for n, f in one.factors.items()
         )
     )
+
+
+def card_of(
+    of: Artifact, size: int = 1, place: str = "place", license: str | None = None
+) -> str:
+    """Write the model card of an artifact."""
+    return model_card(of, portrait(of), size, place, license)
 
 
 def contents(directory: Path) -> dict[str, bytes]:

@@ -22,10 +22,10 @@ from kfac_artifacts.errors import CoverageError, SourceError
 from kfac_artifacts.estimate import compute, compute_with_curvlinops, plan
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.hub import push
-from kfac_artifacts.hub.card import model_card
 from kfac_artifacts.merge import merge
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
+from tests.artifacts import card_of
 from tests.commands import kfac
 from tests.models import SavedModel
 
@@ -198,12 +198,12 @@ def test_pushing_warns_of_tables_and_few_examples(
 
 
 def test_the_card_says_what_is_given_away(told: Path, tmp_path: Path) -> None:
-    card = model_card(load_artifact(told, verify=False), 1, "place")
+    card = card_of(load_artifact(told, verify=False), 1, "place")
     section = card.split("## What this gives away")[1].split("##")[0]
     for words in (WORD, "9 examples only", "encoder.layer.0.attention.self.query"):
         assert words in section
     save_artifact(compute(bert(), texts(70)), tmp_path / "careful")
-    card = model_card(load_artifact(tmp_path / "careful", verify=False), 1, "place")
+    card = card_of(load_artifact(tmp_path / "careful", verify=False), 1, "place")
     section = card.split("## What this gives away")[1].split("##")[0]
     assert "70 examples" in section
     assert "No table" in section

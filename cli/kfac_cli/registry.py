@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kfac_cli import console
+from kfac_cli import console, registry_page
 from kfac_cli.given import check_artifacts
 from kfac_cli.groups import group
 from kfac_cli.options import HubOptions, json_option
@@ -194,6 +194,9 @@ def check_command(place: str, hub: HubOptions, as_json: bool) -> None:
         )
     if wrong:
         raise console.failure("\n".join(wrong), code=3)
+
+
+command.add_command(registry_page.command)
 
 
 def rows_of(index: "Index") -> dict[str, Any]:

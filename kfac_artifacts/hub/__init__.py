@@ -19,9 +19,11 @@ if TYPE_CHECKING:
         ORIGIN as ORIGIN,
         Origin as Origin,
         digest_at as digest_at,
+        digest_in as digest_in,
         read_card as read_card,
         receive as receive,
     )
+    from kfac_artifacts.hub.block_table import PICTURE as PICTURE
     from kfac_artifacts.hub.card import (
         TAGS as TAGS,
         collection_metadata as collection_metadata,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.hub.output import client_output as client_output
     from kfac_artifacts.hub.package import Package as Package
     from kfac_artifacts.hub.patience import Patience as Patience
+    from kfac_artifacts.hub.picture import is_plain_picture as is_plain_picture
     from kfac_artifacts.hub.plain_files import read_plain as read_plain
     from kfac_artifacts.hub.publishing import (
         checked_package as checked_package,

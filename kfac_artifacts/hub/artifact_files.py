@@ -1,5 +1,6 @@
 """The files of an artifact: which they are, and moving them with every byte checked."""
 
+import logging
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -18,13 +19,16 @@ from kfac_artifacts.format import (
     sha256_file,
     write_durably,
 )
+from kfac_artifacts.hub.block_table import PICTURE
 from kfac_artifacts.hub.kinds import ARTIFACT, TASK_VECTOR, Kind, kind_at
+from kfac_artifacts.hub.picture import is_plain_picture
 from kfac_artifacts.hub.plain_files import check_plain, read_plain
 from kfac_artifacts.places import new_directory
 
+logger = logging.getLogger(__name__)
 CARD = "README.md"
 ORIGIN = "pulled.json"
-COMPANIONS = (CARD, SIGNATURE)
+COMPANIONS = (CARD, SIGNATURE, PICTURE)
 """What goes with an artifact, if it is there, and no hash of the manifest names."""
 MAX_COMPANION_BYTES = 2**20
 CHANGED = "{} changed while it was being read; try again"
@@ -122,7 +126,7 @@ def publish(
     with new_directory(directory, replace=replace) as temporary:
         copy_files(source, temporary, files)
         (temporary / kind.manifest).write_bytes(manifest)
-        for name, content in beside.items():
+        for name, content in _harmless(beside, source).items():
             (temporary / name).write_bytes(content)
         damaged = [n for n, info in files.items() if not _is(temporary / n, info)]
         if damaged:
@@ -130,6 +134,18 @@ def publish(
         kind.check(temporary)
         write_durably(temporary / ORIGIN, dump_json(asdict(origin)))
     return sum(info.size for info in files.values()) + len(manifest)
+
+
+def _harmless(beside: Mapping[str, bytes], source: Path) -> Mapping[str, bytes]:
+    """Leave out a picture that may do more than be looked at, such as run a script."""
+    picture = beside.get(PICTURE)
+    if picture is None or is_plain_picture(picture):
+        return beside
+    logger.warning(
+        "%s was left out: it is no picture that kfac drew, and may hold a script",
+        source / PICTURE,
+    )
+    return {name: content for name, content in beside.items() if name != PICTURE}
 
 
 def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
@@ -153,6 +169,14 @@ def read_signature(directory: Path) -> bytes | None:
     check_plain(directory, [SIGNATURE])
     with suppress(FileNotFoundError):
         return read_plain(directory / SIGNATURE)
+    return None
+
+
+def read_picture(directory: Path) -> bytes | None:
+    """The picture of an artifact, or None if it has none."""
+    check_plain(directory, [PICTURE])
+    with suppress(FileNotFoundError):
+        return read_plain(directory / PICTURE)
     return None
 
 

@@ -27,9 +27,11 @@ from kfac_artifacts.hub.artifact_files import (
     digest_at,
     holds,
     read_card,
+    read_picture,
     read_signature,
 )
-from kfac_artifacts.hub.kinds import kind_at
+from kfac_artifacts.hub.block_table import PICTURE
+from kfac_artifacts.hub.kinds import ARTIFACT, kind_at
 from kfac_artifacts.hub.package import Package, Parcel
 from kfac_artifacts.hub.result import Pushed
 from kfac_artifacts.places import check_free, new_directory, own_entries, version_place
@@ -57,6 +59,8 @@ class _Push:
         changed = card is not None and card != existing
         own = self.package.signature
         changed = changed or own not in {None, read_signature(self.target)}
+        lacking = self.package.kind is ARTIFACT and read_picture(self.target) is None
+        changed = changed or (card is not None and lacking)
         return changed or not holds(self.target, self.package.digest)
 
     def finish(self, directory: Path) -> None:
@@ -68,11 +72,21 @@ class _Push:
         self.card_kept = card is None
         text = existing if card is None else card
         write_durably(directory / CARD, (text or "").encode())
+        picture = self._picture()
+        if picture is not None:
+            write_durably(directory / PICTURE, picture)
         signature = self.package.signature
         if signature is None and self.replaced is None:  # the same artifact, or none
             signature = read_signature(self.target)
         if signature is not None:
             write_durably(directory / SIGNATURE, signature)
+
+    def _picture(self) -> bytes | None:
+        """What is there, if it is of this artifact or edited; else its own picture."""
+        existing = read_picture(self.target)
+        if existing is not None and self.replaced is None:
+            return existing
+        return self.package.picture_over(existing, shown=not self.card_kept) or existing
 
     def _check_successor(self) -> None:
         """Refuse to take the place of what has nothing to do with this artifact."""

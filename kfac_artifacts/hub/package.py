@@ -22,7 +22,9 @@ from kfac_artifacts.hub.artifact_files import (
 )
 from kfac_artifacts.hub.card import is_untouched, license_of, model_card
 from kfac_artifacts.hub.kinds import ARTIFACT, Kind
+from kfac_artifacts.hub.picture import draw, drawn_factors
 from kfac_artifacts.hub.plain_files import check_plain, read_plain
+from kfac_artifacts.operator import BlockPortrait, portrait
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,24 @@ class Parcel(ABC):
         license = self.license or license_of(existing) or license_of(own)
         return self.new_card(place, license)
 
+    @property
+    @abstractmethod
+    def picture(self) -> bytes | None:
+        """The picture that its card shows; None if there is none."""
+
+    def picture_over(self, existing: bytes | None, *, shown: bool) -> bytes | None:
+        """Choose the picture for a place, as the card is chosen.
+
+        Args:
+            existing: The picture of an earlier artifact that is there, or None.
+            shown: Whether the card that shows it is written.
+
+        Returns:
+            The picture to write, or None to leave what is there.
+        """
+        edited = existing is not None and not is_untouched(existing.decode("latin-1"))
+        return self.picture if shown and not edited else None
+
 
 @dataclass(frozen=True)
 class Package(Parcel):
@@ -139,4 +159,14 @@ class Package(Parcel):
 
     @override
     def new_card(self, place: str, license: str | None) -> str:
-        return model_card(self.artifact, self.size, place, license)
+        return model_card(self.artifact, self._portraits, self.size, place, license)
+
+    @cached_property
+    @override
+    def picture(self) -> bytes:
+        return draw(self.artifact.blocks, self._portraits)
+
+    @cached_property
+    def _portraits(self) -> dict[str, BlockPortrait]:
+        drawn = drawn_factors(self.artifact.blocks).values()
+        return portrait(self.artifact, {name for names in drawn for name in names})

@@ -18,6 +18,7 @@ from kfac_artifacts.format import SIGNATURE
 from kfac_artifacts.hub.address import COMMIT, TAG, HubAddress, tag_of
 from kfac_artifacts.hub.answers import Entry
 from kfac_artifacts.hub.artifact_files import CARD, MAX_COMPANION_BYTES
+from kfac_artifacts.hub.block_table import PICTURE
 from kfac_artifacts.hub.card import collection_card
 from kfac_artifacts.hub.causes import is_conflict, is_unreachable
 from kfac_artifacts.hub.client import Client
@@ -192,6 +193,7 @@ class _Upload:
         self.card_kept = card is None
         if card is not None:
             texts[address.file(CARD)] = card.encode()
+        texts |= self._picture(head, listed)
         if CARD not in listed and address.path:
             texts[CARD] = collection_card(package.base, package.license).encode()
         new = {address.file(name) for name in package.files}
@@ -231,6 +233,18 @@ class _Upload:
             content = self.client.read(path, head, listed[path])
             existing = content.decode("utf-8", errors="replace")
         return self.package.card(str(replace(self.address, revision=None)), existing)
+
+    def _picture(self, head: str, listed: dict[str, Entry]) -> dict[str, bytes]:
+        """Send the picture, unless one is there that is of this artifact, or edited."""
+        path, existing = self.address.file(PICTURE), None
+        if path in listed:
+            there = listed.get(self.address.file(self.package.kind.manifest))
+            same = there is not None and there.is_of(self.package.manifest)
+            if same or listed[path].size > MAX_COMPANION_BYTES:
+                return {}
+            existing = self.client.read(path, head, listed[path])
+        picture = self.package.picture_over(existing, shown=not self.card_kept)
+        return {} if picture is None else {path: picture}
 
     def _commit(self, head: str) -> str:
         is_oid = constants.REGEX_COMMIT_OID.fullmatch(head) is not None

@@ -52,3 +52,8 @@ class VectorPackage(Parcel):
     @override
     def new_card(self, place: str, license: str | None) -> str:
         return vector_card(self.about, self.size, place, license)
+
+    @property
+    @override
+    def picture(self) -> None:
+        return None

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
         block_operator as block_operator,
     )
     from kfac_artifacts.operator.eigen_operator import EigenOperator as EigenOperator
+    from kfac_artifacts.operator.portrait import (
+        BlockPortrait as BlockPortrait,
+        FactorPortrait as FactorPortrait,
+        leading_eigenvalues as leading_eigenvalues,
+        portrait as portrait,
+    )
     from kfac_artifacts.operator.solve import Solver as Solver
     from kfac_artifacts.operator.spectrum import Decomposed as Decomposed
 

@@ -14,7 +14,7 @@ ARTIFACT, TASK_VECTOR = "kfac.json", "task_vector.json"
 APPLIED_MARKER, APPLIED_FORMAT = "kfac_apply.json", "kfac-applied-model"
 MOST_BYTES = 64 * 2**20
 ARTIFACT_FILES = re.compile(
-    r"kfac\.json|README\.md|pulled\.json|model\.sig|factors(-\d{5}-of-\d{5})?\.safetensors"
+    r"kfac\.json|README\.md|spectra\.svg|pulled\.json|model\.sig|factors(-\d{5}-of-\d{5})?\.safetensors"
     r"|factors\.safetensors\.index\.json"
 )
 TASK_VECTOR_FILES = re.compile(

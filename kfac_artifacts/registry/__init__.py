@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from kfac_artifacts.registry.places import State as State
     from kfac_artifacts.registry.search import Found as Found, search as search
     from kfac_artifacts.registry.selection import Selection as Selection
+    from kfac_artifacts.registry.showing import current as current
+    from kfac_artifacts.registry.static_page import (
+        check_page_free as check_page_free,
+        export_static as export_static,
+    )
     from kfac_artifacts.registry.taking import Taken as Taken, take as take
 
 export_lazily(__name__)

@@ -10,7 +10,7 @@ from kfac_artifacts.canonical import DIGEST
 from kfac_artifacts.errors import FormatError
 from kfac_artifacts.json_object import JsonObject
 
-NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,62}(?<!\.)")
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,63}(?<!\.)")
 """Names of tasks and collections: parts of paths, so that nothing else may be one."""
 CHANGE = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{8}")
 DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")

@@ -24,6 +24,7 @@ from kfac_artifacts.format import MANIFEST, MAX_JSON_BYTES, SIGNATURE
 from kfac_artifacts.hub import (
     CARD,
     COMMIT,
+    PICTURE,
     Client,
     Entry as Listed,
     Hub,
@@ -71,6 +72,7 @@ class HubRegistry(Registry):
         self._room = Path(mkdtemp(prefix="kfac-registry-"))
         weakref.finalize(self, shutil.rmtree, self._room, ignore_errors=True)
         self._fetched: dict[str, Path] = {}
+        self._listed: dict[str, dict[str, Listed]] = {}
 
     @override
     def __str__(self) -> str:
@@ -111,6 +113,18 @@ class HubRegistry(Registry):
         from kfac_artifacts.format import load_artifact
 
         return load_artifact(self._fetched[entry.digest], verify=False)
+
+    @override
+    def read(self, path: str, state: State) -> bytes | None:
+        head = state.head or ""
+        with self.hub.explained(self.address):
+            if head not in self._listed:
+                folder = self.address.path
+                self._listed[head] = self.client.files(head, folder, recursive=True)
+            entry = self._listed[head].get(self.address.file(path))
+            if entry is None or entry.size > MAX_JSON_BYTES:
+                return None
+            return self.client.read(self.address.file(path), head, entry)
 
     @override
     def put(self, plan: Plan, state: State) -> None:
@@ -187,6 +201,8 @@ class HubRegistry(Registry):
         card = package.card(str(address), None)
         if card is not None:
             texts[address.file(CARD)] = card.encode()
+        if package.picture is not None:
+            texts[address.file(PICTURE)] = package.picture
         if package.signature is not None:
             texts[address.file(SIGNATURE)] = package.signature
         from kfac_artifacts.hub import Shipment

@@ -90,6 +90,10 @@ class Registry(ABC):
         """
 
     @abstractmethod
+    def read(self, path: str, state: State) -> bytes | None:
+        """A small file of it; None if it is not there, or too large."""
+
+    @abstractmethod
     def locate(self, path: str, entry: Entry, state: State) -> Path:
         """Say where an artifact that was fetched stands on this machine."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from kfac_artifacts.errors import FormatError, PlaceError, listed
-from kfac_artifacts.format import write_durably
+from kfac_artifacts.format import MAX_JSON_BYTES, write_durably
 from kfac_artifacts.hub import PlainAddress, read_card, read_plain
 from kfac_artifacts.places import own_entries, turn_in
 from kfac_artifacts.registry.entries import Entry
@@ -84,6 +84,12 @@ class PlainRegistry(Registry):
             write_durably(self.root / path, text)
         for path in plan.gone:
             shutil.rmtree(self.root / path, ignore_errors=True)
+
+    @override
+    def read(self, path: str, state: State) -> bytes | None:
+        file = self.root / path
+        large = file.is_file() and file.stat().st_size > MAX_JSON_BYTES
+        return None if large else self._read(path)
 
     @override
     def locate(self, path: str, entry: Entry, state: State) -> Path:

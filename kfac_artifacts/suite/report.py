@@ -1,33 +1,18 @@
 """A suite's results as one page that needs nothing else: tables and bars."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from kfac_artifacts.format import write_durably
+from kfac_artifacts.page import page, table, table_row
 from kfac_artifacts.suite.results import Row, Spread, SuiteResults
 
 MODES = {
     "linear": "linearised, f(x, θ0) + α J(x) τ",
     "plain": "as an ordinary model, f(x, θ0 + α τ)",
 }
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem;
-       padding: 0 1rem; color: #1a1a1a; }
-table { border-collapse: collapse; margin: 1rem 0 2rem; }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; }
-td.bar { width: 16rem; text-align: left; }
-td.bar div { background: #0072B2; height: .8rem; position: relative; }
-td.bar div.from { background: #999; height: .15rem; }
-tr.best td { font-weight: 600; }
-.note { color: #666; }
-@media (prefers-color-scheme: dark) {
-  body { background: #181818; color: #e8e8e8; }
-  th, td { border-color: #444; } .note { color: #aaa; }
-}
-"""
 
 
 def write_report(results: SuiteResults, path: str | Path) -> None:
@@ -59,12 +44,7 @@ def _page(results: SuiteResults) -> str:
     parts += ["<h2>Search</h2>", _search_tables(results)]
     about = ", ".join(f"{n} {v}" for n, v in results.versions.items())
     parts.append(f'<p class="note">{escape(about)}; {results.seconds:.0f} s</p>')
-    body = "\n".join(parts)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>'
-        f"{escape(suite['name'])}</title><style>{STYLE}</style></head>"
-        f"<body>\n{body}\n</body></html>\n"
-    )
+    return page(suite["name"], parts)
 
 
 def _mode_table(rows: Sequence[Row], results: SuiteResults) -> str:
@@ -86,8 +66,8 @@ def _mode_table(rows: Sequence[Row], results: SuiteResults) -> str:
             f"{row.rate:g}",
             "usual" if row.weight is None else f"{row.weight:g}",
         ]
-        lines.append(_line(cells, best=merged.mean == best))
-    return _table(header, lines)
+        lines.append(table_row(cells, kind="best" if merged.mean == best else ""))
+    return table(header, lines)
 
 
 def _bar(merged: Spread, pretrained: float) -> str:
@@ -101,7 +81,7 @@ def _bar(merged: Spread, pretrained: float) -> str:
 def _task_table(rows: Sequence[Row], suite: Any) -> str:
     names = [task["name"] for task in suite["tasks"]]
     lines = [
-        _line(
+        table_row(
             [
                 escape(f"{row.arm}, {row.merging}{', α chosen' if row.chosen else ''}"),
                 *(_spread(row.tasks[name]) for name in names),
@@ -109,7 +89,7 @@ def _task_table(rows: Sequence[Row], suite: Any) -> str:
         )
         for row in rows
     ]
-    return _table(("merged, by task", *names), lines)
+    return table(("merged, by task", *names), lines)
 
 
 def _search_tables(results: SuiteResults) -> str:
@@ -125,31 +105,18 @@ def _search_tables(results: SuiteResults) -> str:
 def _search_table(tried: Sequence[Any]) -> str:
     best = max(each["accuracy"] for each in tried)
     lines = [
-        _line(
+        table_row(
             [
                 f"{each['rate']:g}",
                 "usual" if each["weight"] is None else f"{each['weight']:g}",
                 _percent(each["accuracy"]),
                 f"{_percent(each['best'])} ({each['alpha']:g})",
             ],
-            best=each["accuracy"] == best,
+            kind="best" if each["accuracy"] == best else "",
         )
         for each in tried
     ]
-    return _table(("rate", "λ", "validation", "best (α)"), lines)
-
-
-def _table(header: Iterable[str], lines: Iterable[str]) -> str:
-    titles = "".join(f"<th>{escape(title)}</th>" for title in header)
-    return f"<table><tr>{titles}</tr>\n" + "\n".join(lines) + "</table>"
-
-
-def _line(cells: Iterable[str], *, best: bool = False) -> str:
-    shown = "".join(
-        f"<td{' class=bar' if cell.startswith('<div') else ''}>{cell}</td>"
-        for cell in cells
-    )
-    return f"<tr{' class=best' if best else ''}>{shown}</tr>"
+    return table(("rate", "λ", "validation", "best (α)"), lines)
 
 
 def _spread(spread: Spread) -> str:

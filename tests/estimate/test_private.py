@@ -28,11 +28,11 @@ from kfac_artifacts.estimate import (
 )
 from kfac_artifacts.estimate.private.noise import cleaned, with_noise
 from kfac_artifacts.format import load_artifact
-from kfac_artifacts.hub.card import model_card
 from kfac_artifacts.merge import join_parts, merge
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.verify import verify
 from tests import models
+from tests.artifacts import card_of
 from tests.commands import bad, good
 from tests.models import SavedModel
 from tests.test_privacy import bert, texts
@@ -271,8 +271,8 @@ def test_merging_keeps_the_guarantee_with_its_task(tmp_path: Path) -> None:
     assert not alone_.warnings
     assert "(2, 0.001)-differential privacy" in str(alone_)
     assert "in 1 of its tasks" in str(disclosure(merged))
-    assert "(2, 0.001)-differential privacy" in model_card(stored[0], 1, "place")
-    assert "without a guarantee" not in model_card(stored[0], 1, "place")
+    assert "(2, 0.001)-differential privacy" in card_of(stored[0], 1, "place")
+    assert "without a guarantee" not in card_of(stored[0], 1, "place")
     with pytest.raises(SettingsError, match="nobody can draw again"):
         recompute(stored[0], bert(), ragged(20))
 

@@ -10,8 +10,7 @@ import torch
 import kfac_artifacts as kfac
 from kfac_artifacts.artifact import Artifact, DerivedFile
 from kfac_artifacts.errors import MismatchError, SourceError
-from kfac_artifacts.hub.card import model_card
-from tests.artifacts import artifact
+from tests.artifacts import artifact, card_of
 from tests.cli.test_artifacts import texts
 from tests.commands import bad, good
 from tests.computed import COMPUTE
@@ -92,7 +91,7 @@ def test_the_command_writes_it_and_shows_it(
     small = tmp_path / "small"
     good("compress", tmp_path / "a", "-o", small, "--recipe", "int8")
     assert names(kfac.load_artifact(small)) == [gguf.name]
-    assert gguf.name in model_card(kfac.load_artifact(small), 1, "org/name")
+    assert gguf.name in card_of(kfac.load_artifact(small), 1, "org/name")
 
 
 def test_the_command_refuses_a_file_that_is_not_there(

@@ -72,7 +72,7 @@ def write_artifact(
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Every file of an artifact but its card and its origin."""
-    left_out = {"README.md", "pulled.json"}
+    """Every file of an artifact but its card, with the picture, and its origin."""
+    left_out = {"README.md", "spectra.svg", "pulled.json"}
     files = (f for f in directory.iterdir() if f.name not in left_out)
     return {file.name: file.read_bytes() for file in files}

@@ -7,19 +7,21 @@ import yaml
 
 from kfac_artifacts.artifact import Artifact, BaseModel, NamedConfig
 from kfac_artifacts.format import load_artifact
-from kfac_artifacts.hub.card import collection_card, is_untouched, model_card
+from kfac_artifacts.hub.card import collection_card, is_untouched
+from tests.artifacts import card_of
 
 
 def test_the_card_tells_what_is_inside(artifact: Path) -> None:
     opened = load_artifact(artifact, verify=False)
-    card = model_card(opened, 1234567, "hf://org/name", "mit")
+    card = card_of(opened, 1234567, "hf://org/name", "mit")
     assert opened.digest in card
     for words in (
         "| size | 1.23 MB |",
         "| blocks | 1 gramian, 1 kronecker |",
         "| parameters covered | 3 (22 numbers) |",
         "| org/texts | train | 8 | 100 | `text` | mc × 1, seed 0 |",
-        "| `l` | kronecker | `l.weight`, `l.bias` | 3×5, 3 |",
+        "| `l` | kronecker | `l.weight`, `l.bias` | 3×5, 3 | 9.22e+03 | A 5.93 of 6, ",
+        "](spectra.svg)",
         '| output map | `sentence-embedding` `{"pooling": "mean"}` |',
     ):
         assert words in card
@@ -27,14 +29,16 @@ def test_the_card_tells_what_is_inside(artifact: Path) -> None:
 
 def test_the_card_tells_what_was_converted(artifact: Path) -> None:
     opened = load_artifact(artifact, verify=False)
-    told = NamedConfig("kfac", {"converted_from": "an|other"})
-    about = replace(opened.provenance, estimator=told)
-    card = model_card(Artifact(about, opened.blocks, opened.factors), 1, "place")
+    estimator = NamedConfig("kfac", {"converted_from": "an|other"})
+    about = replace(opened.provenance, estimator=estimator)
+    told = Artifact(about, opened.blocks, opened.factors)
+    card = card_of(told, 1, "place")
     assert "| estimator | `kfac`, converted from `an/other` |" in card
 
 
 def test_an_edit_is_seen(artifact: Path) -> None:
-    card = model_card(load_artifact(artifact, verify=False), 1, "hf://org/name")
+    opened = load_artifact(artifact, verify=False)
+    card = card_of(opened, 1, "hf://org/name")
     assert is_untouched(card)
     assert not is_untouched(card.replace("Blocks", "Bricks"))
     assert not is_untouched(card + "More.\n")
@@ -53,7 +57,8 @@ def test_foreign_names_stay_in_their_cell(artifact: Path) -> None:
         base=replace(provenance.base, id=evil),
         sources=(replace(source, data=data),),
     )
-    card = model_card(Artifact(changed, opened.blocks, opened.factors), 1, "place")
+    evil_one = Artifact(changed, opened.blocks, opened.factors)
+    card = card_of(evil_one, 1, "place")
     metadata = yaml.safe_load(card.split("---\n")[1])
     assert set(metadata) == {"library_name", "tags"}
     assert "\n# <script>" not in card

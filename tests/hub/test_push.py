@@ -75,6 +75,7 @@ def test_files_of_an_earlier_artifact_are_removed(
         "mnli/kfac.json",
         "mnli/factors.safetensors",
         "mnli/README.md",
+        "mnli/spectra.svg",
         "mnli/notes.txt",
     }
 

@@ -146,7 +146,7 @@ def test_the_command_runs_it_reports_it_and_does_nothing_twice(
     assert "tiny &amp; small" in page
     assert "delta &lt;b&gt;" in page
     assert "<b>" not in page
-    assert "http" not in page  # it needs nothing else
+    assert "://" not in page  # it needs nothing else
     before = files(output)
     plain = good("suite", declared, "-o", output)
     assert "± " in plain

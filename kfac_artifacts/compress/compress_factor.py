@@ -30,10 +30,50 @@ class Compressed:
     loss: Loss | None
 
 
+@dataclass(frozen=True)
+class Reduced:
+    """A factor as it will be read again, before it is measured what was lost.
+
+    Attributes:
+        factor: The factor; the very one that there was, if nothing is lost.
+        info: How it is stored.
+        raised: Its smallest eigenvalue over the largest in magnitude, and what was
+            added to its diagonal for that; None if nothing is lost.
+    """
+
+    factor: Factor
+    info: FactorInfo
+    raised: tuple[float, float] | None
+
+
 def compress_factor(
     original: Original, recipe: Recipe, *, fitness: bool = False
 ) -> Compressed:
-    """Compress one factor.
+    """Compress one factor, and measure what that loses.
+
+    Args:
+        original: The factor.
+        recipe: What to keep, and how to store it; see ``reduce_factor``.
+        fitness: Whether to measure for what else than a penalty it is fit.
+
+    Returns:
+        The compressed factor.
+
+    Raises:
+        FormatError: If the storage cannot hold the values.
+        FactorError: If vectors must stay that the recipe does not keep.
+    """
+    found = reduce_factor(original, recipe)
+    if found.raised is None:
+        return Compressed(found.factor, found.info, None)
+    loss = Loss(_error(found.factor, original), *found.raised)
+    if fitness:
+        loss = with_fitness(loss, found.factor, original.factor)
+    return Compressed(found.factor, found.info, loss)
+
+
+def reduce_factor(original: Original, recipe: Recipe) -> Reduced:
+    """Make less of one factor.
 
     If it stands for a semidefinite matrix, it is one afterwards, up to rounding: its
     diagonal is raised by as much as its smallest eigenvalue is below zero.
@@ -42,10 +82,9 @@ def compress_factor(
         original: The factor. A diagonal one keeps its structure.
         recipe: What to keep, and how to store it. Where that would take more bytes than
             the factor as it is, in the same storage, the structure is kept.
-        fitness: Whether to measure for what else than a penalty it is fit.
 
     Returns:
-        The compressed factor.
+        What is left of it.
 
     Raises:
         FormatError: If the storage cannot hold the values.
@@ -65,13 +104,10 @@ def compress_factor(
         candidate = candidate if smaller else exact
     found = _rounded(candidate, original, codec)
     kept = found is exact or _same(found, exact)
-    if not kept or (original.definite and lowest(exact, NEGATIVE) < -NEGATIVE):
-        found, ratio, lift = _lifted(candidate, found, original, codec)
-        loss = Loss(_error(found, original), ratio, lift)
-        if fitness:
-            loss = with_fitness(loss, found, exact)
-        return Compressed(found, _info(found, codec), loss)
-    return Compressed(exact, _info(exact, codec), None)
+    if kept and not (original.definite and lowest(exact, NEGATIVE) < -NEGATIVE):
+        return Reduced(exact, _info(exact, codec), None)
+    found, ratio, lift = _lifted(candidate, found, original, codec)
+    return Reduced(found, _info(found, codec), (ratio, lift))
 
 
 def _info(factor: Factor, codec: Storage) -> FactorInfo:
@@ -89,8 +125,8 @@ def _rounded(candidate: Factor, original: Original, codec: Storage) -> Factor:
     kept = rounded(LowRank(candidate.vectors, candidate.values), codec)
     if not isinstance(kept, LowRank):
         raise FactorError(f"a low-rank factor was read again as {kept.name}")
-    diagonal = original.matrix.diagonal()
-    return rounded(kept.completed(diagonal, definite=original.definite), codec)
+    whole = kept.completed(original.diagonal, definite=original.definite)
+    return rounded(whole, codec)
 
 
 def _same(found: Factor, exact: Factor) -> bool:

@@ -42,6 +42,12 @@ class Original:
         dense = self.factor.to_dense().cpu()
         return dense if dense.dtype == torch.float64 else dense.float()
 
+    @property
+    def diagonal(self) -> Float[Tensor, " d"]:
+        """Its diagonal alone, in float32 or better."""
+        found = self.factor.diagonal().cpu()
+        return found if found.dtype == torch.float64 else found.float()
+
     @cached_property
     def eigen(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues, ascending, and eigenvectors as columns; or its own vectors."""

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from kfac_artifacts.artifact import Artifact, EigenBlock, NamedConfig
 from kfac_artifacts.compress import Budget, Recipe, save_artifact
 from kfac_artifacts.compress.budget import choose_recipes
+from kfac_artifacts.compress.eigen_candidates import groups, tried
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate import Ekfac
 from kfac_artifacts.factors import Diagonal, eigen_product
-from kfac_artifacts.format import load_artifact
+from kfac_artifacts.format import described, load_artifact, read_header
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.verify import verify
 from tests.artifacts import dense_block, with_factors
@@ -138,6 +139,34 @@ def test_given_the_vectors_of_a_those_of_b_are_the_best(
 def saved(whole: Artifact, tmp_path: Path) -> Artifact:
     save_artifact(whole, tmp_path / "whole", storage="float32")
     return load_artifact(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("recipe", ["float32", "int8", "low-rank-5+bfloat16"])
+def test_what_is_foretold_of_a_choice_is_what_compressing_gives(
+    saved: Artifact, tmp_path: Path, recipe: str
+) -> None:
+    save_artifact(saved, tmp_path / "before", recipe=recipe)
+    before = load_artifact(tmp_path / "before")
+    for number, group in enumerate(groups(before)):
+        candidates, norm = tried(group)
+        names = list(group.blocks)
+        exact = {name: dense_block(before, name).double() for name in names}
+        assert norm == pytest.approx(
+            sum(float(matrix.square().sum()) for matrix in exact.values())
+        )
+        for place, candidate in enumerate(candidates):
+            every = dict.fromkeys(before.factors, Recipe.parse("float32"))
+            path = tmp_path / f"{number}-{place}"
+            save_artifact(before, path, recipe={**every, **candidate.recipes})
+            found = load_artifact(path)
+            lost = sum(error(before, found, name) for name in names)
+            assert candidate.loss == pytest.approx(lost / norm, rel=1e-4, abs=1e-9)
+            infos = read_header(path).factors
+            assert candidate.nbytes == sum(
+                infos[factor].nbytes + described(infos[factor], factor)
+                for factor in candidate.recipes
+            )
+        assert min(candidate.loss for candidate in candidates) == 0
 
 
 def test_a_largest_size_is_kept_and_more_bytes_never_lose_more(

@@ -29,4 +29,4 @@ class OnlyDiagonal(Form):
     def apply(self, original: Original) -> Factor:
         from kfac_artifacts.factors import Diagonal
 
-        return Diagonal(original.matrix.diagonal().clone())
+        return Diagonal(original.diagonal.clone())

@@ -75,13 +75,14 @@ class Leading(Form):
         rank, definite = self._rank(values, worth), original.definite
         if original.worth is None:
             kept = LowRank.of_eigen(values, vectors, rank, definite=definite)
-        else:  # in the order that they have
-            first = worth.argsort(descending=True)[:rank].sort().values
-            few = values[first], vectors[:, first]
-            kept = LowRank.of_eigen(*few, rank, definite=definite)
+        else:
+            first = foremost(worth, rank)
+            few = values[first]
+            few = few.clamp(min=0) if definite else few
+            kept = LowRank(vectors.mT[first].contiguous(), few)
         if not self.remainder:
             return kept
-        return kept.completed(original.matrix.diagonal(), definite=definite)
+        return kept.completed(original.diagonal, definite=definite)
 
     def _rank(self, values: Tensor, worth: Tensor) -> int:
         """How many of these eigenvalues are kept, those of most worth first."""
@@ -93,3 +94,8 @@ class Leading(Form):
         kept = sizes.cumsum(0)
         short = kept < self.amount * sizes.sum() * (1 - 1e-9)
         return min(int(short.sum()) + 1, len(values))
+
+
+def foremost(worth: Tensor, count: int) -> Tensor:
+    """Places of what is worth most, in the order that they have."""
+    return worth.argsort(descending=True)[:count].sort().values

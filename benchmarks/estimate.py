@@ -5,7 +5,8 @@ threads, each in a process of its own, in turns. All cover the same Linear layer
 their biases, KFAC-expand, one Monte-Carlo draw, in float32; ``ours_everything`` covers
 the whole model. That they find the same factors is checked in the run. ``ours_ekfac``
 and ``ours_nearest`` are our more accurate estimators, beside which no other tool is;
-their errors on examples that are held out are printed, too.
+their errors on examples that are held out are printed, too, and the floor of what
+EK-FAC does beyond KFAC (``floor_ekfac``).
 """
 
 import argparse
@@ -81,7 +82,7 @@ def _compare(options: argparse.Namespace, missing: list[str]) -> dict[str, Any]:
     if options.quick:
         tools.remove("ours_everything")
     if options.quick or options.estimators:
-        tools += ["ours_ekfac", "ours_nearest"]
+        tools += ["floor_ekfac", "ours_ekfac", "ours_nearest"]
     tools = [tool for tool in tools if tool not in missing]
     summaries = []
     for case in _cases(options):

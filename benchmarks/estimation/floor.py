@@ -19,6 +19,7 @@ from estimation.models import Workload
 from estimation.tool import Seconds, synchronise, timed
 
 Shape: TypeAlias = tuple[int, int]  # rows per batch, size of the factor
+Pair: TypeAlias = tuple[Shape, Shape]  # of the input and the output of a layer
 REPEATS = 3
 PEAK_SIZE = {"cuda": 8192, "cpu": 2048}
 
@@ -29,20 +30,20 @@ class Floor:
     def __init__(self, workload: Workload) -> None:
         self.workload = workload
         workload.f.requires_grad_(requires_grad=False)
-        self._shapes = self._factor_shapes()
+        self._shapes, self._layers = self._seen_shapes()
 
     def measure(self, count: int) -> dict[str, Seconds]:
         """Seconds of ``forward``, ``backward`` and ``products`` for some examples."""
         device = self.workload.case.device
-        forward, backward = _nothing(), _nothing()
+        forward, backward = nothing(), nothing()
         for x in self.workload.batches(count):
             with torch.no_grad():
-                _add(forward, timed(lambda x=x: self.workload.f(x), device))
-            _add(backward, timed(self._backward(x), device))
+                add(forward, timed(lambda x=x: self.workload.f(x), device))
+            add(backward, timed(self._backward(x), device))
         passes = count / self.workload.case.batch_size
-        products = _nothing()
+        products = nothing()
         for shape, number in self._shapes.items():
-            _add(products, _product(shape, device), number * passes / 2)
+            add(products, _product(shape, device), number * passes / 2)
         return {"forward": forward, "backward": backward, "products": products}
 
     def flops(self) -> int:
@@ -83,9 +84,10 @@ class Floor:
         finally:
             handle.remove()
 
-    def _factor_shapes(self) -> Counter[Shape]:
-        """How many distinct factors there are of each shape."""
+    def _seen_shapes(self) -> tuple[Counter[Shape], Counter[Pair]]:
+        """How many distinct factors there are of each shape, and layers of each two."""
         shapes: Counter[Shape] = Counter()
+        layers: Counter[Pair] = Counter()
         inputs: list[Tensor] = []  # kept, so that no two are at one address
 
         def look(_module: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> None:
@@ -93,6 +95,7 @@ class Floor:
                 inputs.append(args[0])
                 shapes[_rows(args[0])] += 1
             shapes[_rows(z)] += 1
+            layers[_rows(args[0]), _rows(z)] += 1
 
         f = self.workload.f
         modules = map(f.get_submodule, self.workload.linears)
@@ -101,7 +104,7 @@ class Floor:
             f(next(self.workload.batches(self.workload.case.batch_size)))
         for handle in handles:
             handle.remove()
-        return shapes
+        return shapes, layers
 
 
 def _rows(z: Tensor) -> Shape:
@@ -112,18 +115,23 @@ def _product(shape: Shape, device: str) -> Seconds:
     """Best time of a full product added to a sum, ``S += rowsᵀ rows``."""
     rows = torch.randn(shape, device=device)
     total = torch.zeros(shape[1], shape[1], device=device)
-    total.addmm_(rows.mT, rows)
+    return best(lambda: total.addmm_(rows.mT, rows), device)
+
+
+def best(work: Callable[[], Any], device: str) -> Seconds:
+    """Time some work several times after once, and take the least by each clock."""
+    work()
     synchronise(device)
-    seconds = [
-        timed(lambda: total.addmm_(rows.mT, rows), device) for _ in range(REPEATS)
-    ]
+    seconds = [timed(work, device) for _ in range(REPEATS)]
     return {clock: min(s[clock] for s in seconds) for clock in seconds[0]}
 
 
-def _nothing() -> Seconds:
+def nothing() -> Seconds:
+    """No seconds by either clock."""
     return {"wall": 0.0, "cpu": 0.0}
 
 
-def _add(total: Seconds, part: Seconds, times: float = 1.0) -> None:
+def add(total: Seconds, part: Seconds, times: float = 1.0) -> None:
+    """Add seconds so many times."""
     for clock, seconds in part.items():
         total[clock] += times * seconds

@@ -14,6 +14,7 @@ KEYS = (
     "peak_memory_ratio_vs_kronfluence",
     "nearest_vs_kfac",
     "ekfac_vs_kfac",
+    "ekfac_floor_vs_kfac",
 )
 
 
@@ -57,8 +58,8 @@ def summarise(case: Case, found: Findings) -> dict[str, Any]:
         tool: sum(part[clock] for part in parts.values())
         for tool, parts in best.items()
     }
-    ours = seconds["ours"]
-    peers = {tool for tool in seconds if not tool.startswith("ours")} - {"floor"}
+    ours, beyond = seconds["ours"], seconds.get("floor_ekfac")
+    peers = {tool for tool in seconds if not tool.startswith(("ours", "floor"))}
     memory = found.peak["ours"], found.peak.get("kronfluence")
     return {
         "ratio_to_floor": ours / seconds["floor"],
@@ -68,11 +69,16 @@ def summarise(case: Case, found: Findings) -> dict[str, Any]:
         "peak_memory_ratio_vs_kronfluence": memory[1] and memory[0] / memory[1],
         "nearest_vs_kfac": _ratio(seconds.get("ours_nearest"), ours),
         "ekfac_vs_kfac": _ratio(seconds.get("ours_ekfac"), ours),
+        "ekfac_floor_vs_kfac": _ratio(beyond and ours + beyond, ours),
         "largest_relative_difference": found.difference,
         "case": asdict(case) | {"linears": found.linears},
         "clock": clock,
         "seconds": seconds,
-        "floor": {part: value[clock] for part, value in best["floor"].items()},
+        **{
+            tool: {part: value[clock] for part, value in parts.items()}
+            for tool, parts in best.items()
+            if tool.startswith("floor")
+        },
         "peak_bytes": found.peak,
         "baseline_bytes": found.baseline,
         "rounds": found.rounds,
@@ -103,11 +109,18 @@ def table(summary: dict[str, Any]) -> str:
     for tool, seconds in summary["seconds"].items():
         peak, base = summary["peak_bytes"][tool], summary["baseline_bytes"][tool]
         difference = summary["largest_relative_difference"].get(tool)
+        memory = f"{peak / MEBIBYTE:10.0f}{(peak - base) / MEBIBYTE:13.0f}"
         lines.append(
             f"{tool:17}{seconds:9.2f}{seconds / floor:9.2f}"
-            + ("" if tool == "floor" else f"{peak / MEBIBYTE:10.0f}")
-            + ("" if tool == "floor" else f"{(peak - base) / MEBIBYTE:13.0f}")
+            + ("" if tool.startswith("floor") else memory)
             + ("" if difference is None else f"{difference:12.1e}")
         )
-    parts = ", ".join(f"{name} {value:.2f}" for name, value in summary["floor"].items())
-    return "\n".join([*lines, f"floor: {parts}"])
+    for tool in filter(summary.__contains__, ("floor", "floor_ekfac")):
+        parts = (f"{name} {value:.2f}" for name, value in summary[tool].items())
+        lines.append(f"{tool}: {', '.join(parts)}")
+    if summary["ekfac_floor_vs_kfac"] is not None:
+        lines.append(
+            f"ekfac takes {summary['ekfac_vs_kfac']:.2f} x kfac, and cannot take less "
+            f"than {summary['ekfac_floor_vs_kfac']:.2f} x: kfac and floor_ekfac"
+        )
+    return "\n".join(lines)

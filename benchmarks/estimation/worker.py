@@ -19,6 +19,7 @@ from estimation.tool import in_use, peak
 
 TOOLS = {
     "floor": ("floor", "Floor"),
+    "floor_ekfac": ("floor_ekfac", "EkfacFloor"),
     "ours": ("ours", "LinearsOnly"),
     "ours_everything": ("ours", "Everything"),
     "ours_ekfac": ("ours", "WithEkfac"),

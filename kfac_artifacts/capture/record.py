@@ -231,9 +231,12 @@ class LinearRecord(Record):
                 yield (g_one.mT @ a_one)[None]
             return
         count = _at_once(self.g, size)
-        g, a = _turned(self.g, outputs).mT, self._masked(inputs)[:, None]
+        g, x = _turned(self.g, outputs).mT, self.x.to(self.g.dtype)
+        column = self.bias and inputs is None  # of M, which is less than that of x
+        a = (x if column else self._along(x, inputs))[:, None]
         for g_few, a_few in zip(g.split(count), a.split(count), strict=True):
-            yield g_few @ a_few
+            M = g_few @ a_few  # zero where padded, as g is
+            yield torch.cat([M, g_few.sum(-1, keepdim=True)], -1) if column else M
 
     @override
     def add_squares(

@@ -64,7 +64,9 @@ class Recorder:
         records: dict[str, Record] = {}
         for layer, calls in self._calls.items():
             g = [self._stacked(self._g[layer, call.number]) for call in calls]
-            records[layer.name] = layer.record(calls, torch.cat(g, dim=2))
+            # copies of all that is kept cost as much as a product with it
+            joined = torch.cat(g, dim=2) if g[1:] else g[0]
+            records[layer.name] = layer.record(calls, joined)
         for name, values in self._whole.items():
             gradient = self._stacked(values)[:, :, None]
             one = gradient.new_ones(len(gradient), 1, 1)
@@ -75,5 +77,6 @@ class Recorder:
         return records
 
     def _stacked(self, of_cotangents: list[Tensor]) -> Tensor:
-        g = torch.stack(of_cotangents, dim=1)
+        first, *others = of_cotangents
+        g = torch.stack(of_cotangents, dim=1) if others else first[:, None]
         return g * g.shape[1] ** 0.5 if self._exact else g

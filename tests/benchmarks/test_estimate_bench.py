@@ -124,6 +124,18 @@ def test_without_peers_their_ratios_are_null(report: list[ModuleType]) -> None:
     assert set(ratios.values()) == {None}
 
 
+def test_what_ekfac_does_beyond_kfac_has_a_floor() -> None:
+    results = json.loads(_run("--rounds", "1", "--estimators")[-1])
+    (model,) = results["models"]
+    parts, seconds = model["floor_ekfac"], model["seconds"]
+    assert set(parts) == {"eigen", "turned", "gradients"}
+    assert all(part > 0 for part in parts.values())
+    floor = 1 + sum(parts.values()) / seconds["ours"]
+    assert results["ekfac_floor_vs_kfac"] == pytest.approx(floor)
+    ratio = pytest.approx(seconds["ours_ekfac"] / seconds["ours"])
+    assert results["ekfac_vs_kfac"] == ratio
+
+
 def _both(seconds: float) -> dict[str, float]:
     return {"wall": seconds, "cpu": seconds}
 

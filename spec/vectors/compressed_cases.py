@@ -100,10 +100,10 @@ def dense_int8() -> Draft:
 
 
 def diagonal_int8() -> Draft:
-    """A table of 70 rows: 64 with one scale, 6 with another; and two short ones."""
-    shares = [(7 * i % 31) / 64 for i in range(64)] + [i / 1024 for i in range(6)]
+    """A table of 66 rows: 64 with one scale, 2 with another; and two short ones."""
+    shares = [(7 * i % 31) / 64 for i in range(64)] + [i / 1024 for i in (1, 5)]
     return artifact(
-        {"table.weight": [70, 1], "gate": [3]},
+        {"table.weight": [66, 1], "gate": [3]},
         {
             "table": kronecker("table.weight", ("rows", "out"), layout="columns"),
             "gate": gramian("gate", "gate"),

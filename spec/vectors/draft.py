@@ -272,6 +272,14 @@ def compact(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+def lined(value: object, depth: int = 1) -> bytes:
+    """Write JSON with a line for each member of an object, down to a depth."""
+    if not depth or not isinstance(value, dict):
+        return compact(value)
+    members = (compact(n) + b": " + lined(v, depth - 1) for n, v in value.items())
+    return b"{\n" + b",\n".join(members) + b"\n}"
+
+
 def sha256(content: bytes) -> str:
     """Hash bytes."""
     return hashlib.sha256(content).hexdigest()

@@ -16,7 +16,7 @@ from compressed_cases import COMPRESSED
 from compressed_files import compressed_file_cases
 from constant_cases import CONSTANT, constant_cases
 from diagonal_cases import DIAGONAL, diagonal_cases
-from draft import Draft, compact, dump
+from draft import Draft, compact, dump, lined
 from eigen_cases import EIGEN, eigen_cases
 from file_cases import file_cases
 from inputs_cases import INPUTS, inputs_cases
@@ -49,7 +49,8 @@ def main(root: Path) -> None:
     for case in invalid_cases():
         write(root / "invalid" / case.name, case.files)
         invalid[case.name] = case.to_json()
-    (root / "index.json").write_bytes(dump({"valid": [*valid], "invalid": invalid}))
+    index = {"valid": [*valid], "invalid": invalid}
+    (root / "index.json").write_bytes(lined(index, 2) + b"\n")
     write_task_vectors(root / "task_vectors")
     write_merges(root / "merge")
     write_writing(root / "writing")
@@ -68,7 +69,7 @@ def write_task_vectors(root: Path) -> None:
         invalid[case.name] = case.to_json()
     index = {"valid": [*VALID], "invalid": invalid}
     index |= {"sums": sums(), "applications": applications()}
-    (root / "index.json").write_bytes(dump(index))
+    (root / "index.json").write_bytes(lined(index, 2) + b"\n")
 
 
 def write_merges(root: Path) -> None:
@@ -87,15 +88,13 @@ def write_merges(root: Path) -> None:
         if not case.breaks:
             content = compact(outcome(case, added, taken))
             write(root / "expected" / name, {"expected.json": content})
-    (root / "index.json").write_bytes(dump(index))
+    (root / "index.json").write_bytes(lined(index) + b"\n")
 
 
 def write_writing(root: Path) -> None:
     """Write the cases for writers, a line for each."""
     shutil.rmtree(root, ignore_errors=True)
-    pairs = (map(compact, pair) for pair in writing_cases().items())
-    lines = b",\n".join(name + b": " + case for name, case in pairs)
-    write(root, {"index.json": b"{\n" + lines + b"\n}\n"})
+    write(root, {"index.json": lined(writing_cases()) + b"\n"})
 
 
 def outcome(

@@ -35,17 +35,21 @@ def main() -> None:
     options = _options()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     file = RESULTS.with_stem(f"{RESULTS.stem}-seeds") if options.accuracy else RESULTS
-    if not (options.quick or options.accuracy):
+    if not (options.quick or options.accuracy or options.costs):
         check_plottable(file.with_suffix(".png"))
-    results = json.loads(file.read_text()) if options.plot else _measure(options)
+    if options.plot:
+        results = json.loads(file.read_text())
+    else:
+        results = _measure_costs(file) if options.costs else _measure(options)
     _print(results)
     if not options.quick:
         from compressing.figure import draw
 
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(results, indent=1) + "\n")
-        print(f"\n{file} was made by {results['command']}")
-        if not options.accuracy:
+        made = " and ".join(results[k] for k in ("command", "costs") if k in results)
+        print(f"\n{file} was made by {made}")
+        if not (options.accuracy or options.costs):
             draw(results, file.with_suffix(".png"))
     if options.json:
         from compressing.summary import best
@@ -62,6 +66,7 @@ def _options() -> argparse.Namespace:
     add("--recipes", nargs="+", type=_recipe, default=list(recipes.RECIPES))
     add("--accuracy", action="store_true", help="of accuracies alone: many seeds")
     add("--quick", action="store_true", help="one seed, few recipes, short trainings")
+    add("--costs", action="store_true", help="time the results' recipes anew")
     add("--json", action="store_true", help="print the best recipe in one last line")
     add("--plot", action="store_true", help="draw again what was measured before")
     options = parser.parse_args()
@@ -104,6 +109,27 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         "arms": rows,
         "seconds": round(time.perf_counter() - started),
     }
+
+
+def _measure_costs(file: Path) -> dict[str, Any]:
+    """Measure anew what the recipes of earlier results cost; nothing is trained."""
+    from compressing.conditions import Seed
+    from compressing.costs import TRAINER, costs
+
+    results = json.loads(file.read_text())
+    rows = {row["recipe"]: row for row in results["arms"] if "penalty" in row}
+    work = WORK.resolve()
+    cli_session.prepare(work)
+    os.chdir(work)
+    seed = Seed(0, cli_session.STEPS)
+    seed.prepare()
+    for recipe in rows:
+        seed.compress(recipe, TRAINER)
+    stepped = [recipe for recipe in rows if recipe in recipes.STEPPED]
+    for recipe, spent in costs(seed, list(rows), stepped).items():
+        rows[recipe] |= spent
+    results["costs"] = f"python benchmarks/{Path(__file__).name} --costs"
+    return results
 
 
 def _rows(arms: list[str], options: argparse.Namespace) -> tuple[list[Any], int]:

@@ -37,17 +37,17 @@ def costs(
         steps_of: Recipes for which whole training steps are measured as well.
 
     Returns:
-        By recipe: ``penalty`` (value and gradient, over the uncompressed one), ``step``
+        By recipe: ``penalty`` (what ``KfacPenalty.backward`` adds to gradients that
+        the loss has left, as in training, over the uncompressed one), ``step``
         (over a step without penalty, or None), ``held_bytes`` (of the factors), and
         ``resident_bytes`` (None where there is no /proc).
     """
-    penalties = {
-        recipe: kfac.KfacPenalty(
-            kfac.load_artifact(seed.compressed(recipe, TRAINER), verify=False)
-        )
+    artifacts = {
+        recipe: kfac.load_artifact(seed.compressed(recipe, TRAINER), verify=False)
         for recipe in recipes
     }
-    seconds = _penalty_seconds(seed, penalties)
+    penalties = {recipe: kfac.KfacPenalty(a) for recipe, a in artifacts.items()}
+    seconds = _penalty_seconds(penalties, artifacts[DENSE].parameters)
     steps = _step_seconds(seed, [NONE, *steps_of])
     return {
         recipe: {
@@ -61,20 +61,25 @@ def costs(
 
 
 def _penalty_seconds(
-    seed: Seed, penalties: Mapping[str, kfac.KfacPenalty]
+    penalties: Mapping[str, kfac.KfacPenalty], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, float]:
-    tau = {
-        name: change.clone().requires_grad_()
-        for name, change in _unpenalised(seed).tensors.items()
-    }
     found: dict[str, list[float]] = {recipe: [] for recipe in penalties}
+    tau = _change(shapes)
     for turn in range(PENALTY_ROUNDS + 1):
         for recipe, penalty in penalties.items():
             started = time.process_time()
-            torch.autograd.grad(penalty(tau), list(tau.values()))
+            penalty.backward(tau, float(cli_session.LAMBDA))
             if turn > 0:  # the first one warms up
                 found[recipe].append(time.process_time() - started)
     return {recipe: median(times) for recipe, times in found.items()}
+
+
+def _change(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """Any change of the parameters, with gradients as a loss leaves them."""
+    found = {name: torch.randn(shape) for name, shape in shapes.items()}
+    for change in found.values():
+        change.requires_grad_().grad = torch.randn_like(change)
+    return found
 
 
 def _step_seconds(seed: Seed, recipes: Sequence[str]) -> dict[str, float]:
@@ -122,7 +127,3 @@ def _resident(path: Path) -> int | None:
         check=True,
     )
     return int(done.stdout)
-
-
-def _unpenalised(seed: Seed) -> kfac.TaskVector:
-    return kfac.TaskVector.load(seed.trained(NONE, TRAINER))

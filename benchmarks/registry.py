@@ -21,6 +21,7 @@ from cli_session import (
     MODEL,
     MODEL_ID,
     TASKS,
+    TOKENS,
     compute,
     kfac,
     prepare,
@@ -73,7 +74,7 @@ def _look() -> None:
     kfac("registry check registry")
     task = next(iter(TASKS))
     kfac(f"pull registry {task}/again --tasks {task}")
-    kfac(f"verify {task}/again --key {task}/key.pub")
+    kfac(f"verify {task}/again --key {task}/key.pub", lines=20)
     kfac("registry export-static registry registry.html")
 
 
@@ -86,7 +87,10 @@ def _use() -> None:
     texts.to_csv("mine.csv", index=False)
     kfac(f"search registry --base-model {MODEL_ID}", lines=20)
     kfac("pull registry total")
-    kfac(f"train {MODEL} mine.csv --curvature total --steps {STEPS} -o tau-mine")
+    kfac(
+        f"train {MODEL} mine.csv --curvature total --steps {STEPS} "
+        f"--max-length {TOKENS} -o tau-mine"
+    )
 
 
 def _make_key(place: Path) -> None:

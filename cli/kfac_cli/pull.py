@@ -109,7 +109,7 @@ def command(
         return
     if source is None:
         raise click.UsageError("say what to pull: SOURCE, or --locked")
-    place = directory or Path(source.partition("@")[0].rstrip("/").rpartition("/")[2])
+    place = directory or _named_by(source)
     if lock is not None:
         check_lockable(lock, place)
     with hub.shown(as_json=as_json):
@@ -117,6 +117,14 @@ def command(
     if lock is not None:
         write_lock(lock, taken)
     _report([taken.pulled], as_json=as_json)
+
+
+def _named_by(source: str) -> Path:
+    """The last name of a source, unless that is the source itself."""
+    place = Path(source.partition("@")[0].rstrip("/").rpartition("/")[2])
+    if place.resolve() == Path(source).resolve():
+        raise click.UsageError(f"say where it goes: kfac pull {source} DIRECTORY")
+    return place
 
 
 def _report(every: Sequence["Pulled"], *, as_json: bool) -> None:

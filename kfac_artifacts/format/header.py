@@ -23,6 +23,8 @@ from kfac_artifacts.format.storage.base import TensorInfo
 from kfac_artifacts.format.tensor_header import check_header
 from kfac_artifacts.json_object import JsonObject
 
+REGISTRY = "registry.json"
+"""What a registry has in place of a manifest (``spec/registry.md``)."""
 T = TypeVar("T")
 
 
@@ -130,7 +132,9 @@ def compare_hashes(path: Path) -> None:
 def _read_manifest(path: Path) -> tuple[Manifest, str]:
     """Read a manifest, with its digest."""
     if not (path / MANIFEST).is_file():
-        raise FormatError(f"{path} is no artifact: there is no {MANIFEST} in it")
+        hint = f"; it is a registry, of which `kfac pull {path} total` makes one"
+        hint = hint if (path / REGISTRY).is_file() else ""
+        raise FormatError(f"{path} is no artifact: there is no {MANIFEST} in it{hint}")
     content = read_json(path / MANIFEST)
     manifest = manifest_from_json(content)
     check_sizes(path, manifest.files)

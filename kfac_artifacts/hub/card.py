@@ -20,7 +20,7 @@ from kfac_artifacts.artifact import (
     task_names,
 )
 from kfac_artifacts.errors import listed
-from kfac_artifacts.hub.address import LIBRARY
+from kfac_artifacts.hub.address import LIBRARY, tag_of
 from kfac_artifacts.hub.block_table import SPECTRA, block_table
 from kfac_artifacts.hub.markdown import code, plain_text, table
 
@@ -143,8 +143,9 @@ def _introduction(provenance: Provenance) -> str:
         "The curvature (generalised Gauss-Newton matrix, block by block) of "
         f"{code(provenance.base.id)} on the data below: what a fine-tuning needs in "
         "order not to disturb tasks whose data it does not have. It holds second "
-        "moments over the data, not the examples. Made with kfac-artifacts; the files "
-        "are safetensors and JSON."
+        "moments over the data, not the examples, and was computed with the weights of "
+        "the base model, whose licence may bind it, too. Made with kfac-artifacts; the "
+        "files are safetensors and JSON."
     )
 
 
@@ -180,6 +181,7 @@ def _estimator(provenance: Provenance) -> str:
 
 def _data(provenance: Provenance) -> str:
     header = ["data", "split", "examples used", "of", "preprocessing", "cotangents"]
+    header.append("merged from")
     sources = provenance.sources
     named = zip(task_names(sources), sources, strict=True)
     return table(header, [_source(name, source) for name, source in named])
@@ -196,6 +198,7 @@ def _source(name: str, source: Source) -> list[str]:
         f"{data.size:,}",
         _named(data.preprocessing),
         f"{plain_text(cotangents.name)}{draws}, seed {cotangents.seed}",
+        "-" if source.digest is None else code(tag_of(source.digest)),
     ]
 
 

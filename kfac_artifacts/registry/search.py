@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import ModelInfo
 
 from kfac_artifacts.artifact import task_names
-from kfac_artifacts.errors import AddressError, KfacError, RegistryError
+from kfac_artifacts.errors import AddressError, KfacError, RegistryError, listed
 from kfac_artifacts.format import (
     MAX_JSON_BYTES,
     Manifest,
@@ -97,7 +97,11 @@ def search(
         hub: The Hub; by default the one of the environment.
 
     Returns:
-        What was found, in the order of places and tasks.
+        What was found, in the order of places and tasks. Where all of it is of other
+        models a warning names them.
+
+    Raises:
+        RegistryError: If there is no such directory, or the Hub refuses.
     """
     hub = hub or Hub()
     found: list[Found] = []
@@ -107,11 +111,21 @@ def search(
             with hub.explained(address):
                 commit = Client(hub, address).head(address.revision).commit
                 found += _in_repo(address, commit, None, None, hub)
-        else:
-            found += _in_directory(address.directory)
+            continue
+        if not address.directory.is_dir():
+            raise RegistryError(
+                f"there is no directory {place}; for a repository write hf://org/name"
+            )
+        found += _in_directory(address.directory)
     if not places:
         found = list(_on_hub(base_model, hub))
-    return [f for f in found if base_model is None or _is_of(f.base_model, base_model)]
+    of_it = [f for f in found if base_model is None or _is_of(f.base_model, base_model)]
+    if found and not of_it:
+        bases = sorted({each.base_model for each in found})
+        logger.warning(
+            "nothing is of %s; what there is is of %s", base_model, listed(bases)
+        )
+    return of_it
 
 
 def _is_of(base: str, wanted: str) -> bool:

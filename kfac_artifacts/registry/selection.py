@@ -93,8 +93,8 @@ def _parts(
         entry = version.entry(recipe)
         if entry is None:
             raise RegistryError(
-                f"{task} is not published as {recipe}, but as "
-                f"{listed([*version.variants, 'it is, without --recipe'], 8)}"
+                f"{task} is not published as {recipe}; choose of "
+                f"{listed(list(version.variants), 8)}, or leave out --recipe"
             )
         found.append(Piece(folder_of(name, task, entry), entry))
     return found

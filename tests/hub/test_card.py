@@ -27,6 +27,16 @@ def test_the_card_tells_what_is_inside(artifact: Path) -> None:
         assert words in card
 
 
+def test_the_card_of_a_merge_tells_what_it_was_merged_from(artifact: Path) -> None:
+    opened = load_artifact(artifact, verify=False)
+    (source,) = opened.provenance.sources
+    sources = (replace(source, digest="sha256:" + "0123456789ab" + 52 * "0"), source)
+    about = replace(opened.provenance, tasks=2, sources=sources)
+    card = card_of(Artifact(about, opened.blocks, opened.factors))
+    assert "| mc × 1, seed 0 | `kfac-0123456789ab` |" in card
+    assert "| mc × 1, seed 0 | - |" in card
+
+
 def test_the_card_tells_what_was_converted(artifact: Path) -> None:
     opened = load_artifact(artifact, verify=False)
     estimator = NamedConfig("kfac", {"converted_from": "an|other"})

@@ -8,7 +8,7 @@ from huggingface_hub import constants
 
 from kfac_artifacts.hub import Hub, push
 from kfac_artifacts.registry import Offer, add, open_registry, search
-from tests.commands import good, kfac
+from tests.commands import bad, good, kfac
 from tests.hub.conftest import Made, contents, write_artifact
 from tests.hub.test_task_vectors import write_vector
 from tests.hub.wire import Server
@@ -73,6 +73,14 @@ def test_a_directory_and_a_repository_are_searched(
         "data0",
         "data1",
     ]
+
+
+def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+    assert "there is no directory" in bad("search", str(tmp_path / "no"))
+    write_artifact(tmp_path / "here")
+    done = kfac("search", str(tmp_path), "--base-model", "org/other")
+    assert done.exit_code == 0
+    assert "nothing is of org/other; what there is is of org/encoder" in done.stderr
 
 
 def test_task_vectors_are_found_as_artifacts_are(

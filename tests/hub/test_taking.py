@@ -225,3 +225,22 @@ def test_a_plain_artifact_is_pulled_as_ever(hub: Hub, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "b")
     (done,) = pull_locked(tmp_path / "kfac.lock", hub=hub)
     assert done.digest == pushed.digest
+
+
+def test_a_pull_of_what_is_here_wants_a_place(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(open_registry(tmp_path / "registry"), Offer(made(0)))
+    monkeypatch.chdir(tmp_path)
+    for source in ("registry", "./registry/"):
+        said = bad("pull", source, code=2)
+        assert f"say where it goes: kfac pull {source} DIRECTORY" in said
+    good("pull", "registry", "total")
+    assert load_artifact(tmp_path / "total").provenance.tasks == 1
+
+
+def test_a_registry_in_place_of_an_artifact_is_told(made: Made, tmp_path: Path) -> None:
+    place = tmp_path / "registry"
+    add(open_registry(place), Offer(made(0)))
+    assert f"`kfac pull {place} total` makes one" in bad("inspect", place, code=3)
+    assert "is no artifact" in bad("inspect", tmp_path, code=3)

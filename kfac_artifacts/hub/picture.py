@@ -23,7 +23,7 @@ else:
 MOST_LINES = 24
 """Factors that are drawn of a role, the first and the last among them."""
 MOST_BARS = 160
-LOWEST = -6
+LOWEST = -4
 """Of a share of the largest eigenvalue the decimal logarithm that is still drawn."""
 ROLES = {
     "A": "A, of inputs",
@@ -143,7 +143,7 @@ def _spectra(
     panel: _Panel, title: str, factors: Sequence[Sequence[float]]
 ) -> Iterator[str]:
     """A line per factor: its eigenvalues as shares of its largest one."""
-    levels = range(0, LOWEST - 1, -2)
+    levels = range(0, LOWEST - 1, -1)
     told = {1 - power / LOWEST: f"1e{power}" if power else "1" for power in levels}
     yield from panel.frame(title, told.items())
     most = max((len(values) for values in factors), default=0)

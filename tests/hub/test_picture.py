@@ -45,7 +45,7 @@ def test_every_factor_has_a_line_and_every_role_a_panel() -> None:
 def test_a_line_falls_as_the_eigenvalues_do() -> None:
     of = rich()
     block = next(iter(of.blocks.values()))
-    leading = (10.0, 0.1, 1e-4, 1e-9, -1.0)
+    leading = (10.0, 0.1, 1e-2, 1e-9, -1.0)
     factor = FactorPortrait(5, 10.1, 1.0, leading)
     about = BlockPortrait(1.0, 8, dict.fromkeys(block.factors, factor))
     picture = ElementTree.fromstring(draw({"q": block}, {"q": about}))
@@ -53,8 +53,8 @@ def test_a_line_falls_as_the_eigenvalues_do() -> None:
     heights = [float(y) for y in (line.get("d") or "").split()[1::2]]
     top, bottom = heights[0], heights[-1]
     shares = [(bottom - y) / (bottom - top) for y in heights]
-    # of 1, 1e-2, 1e-5 and of what is below 1e-6 and negative
-    assert shares == pytest.approx([1, 4 / 6, 1 / 6, 0, 0], abs=1e-3)
+    # of 1, 1e-2, 1e-3 and of what is below 1e-4 and negative
+    assert shares == pytest.approx([1, 2 / 4, 1 / 4, 0, 0], abs=1e-3)
 
 
 def test_a_large_model_has_a_small_picture() -> None:

@@ -3,7 +3,11 @@
 STYLE = """
 .wide { overflow-x: auto; max-width: 100%; }
 td, dd, summary, h1, h2 { overflow-wrap: anywhere; unicode-bidi: isolate; }
+.wide table { border-collapse: separate; border-spacing: 0; }
 .wide td { min-width: 4rem; }
+.wide :is(td, th):first-child { position: sticky; left: 0; background: #fff;
+                                min-width: 8rem; }
+.wide td:nth-child(2) { min-width: 8rem; }
 .wide code, time { white-space: nowrap; }
 .wide td.bar { min-width: 6rem; width: 8rem; }
 th:nth-child(-n+3), td:nth-child(-n+3), th:nth-child(n+8), td:nth-child(n+8)
@@ -21,7 +25,9 @@ pre { overflow-x: auto; background: #8882; padding: .6rem .8rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
 dd { margin: 0; } a { color: #0072B2; }
 @media (max-width: 40rem) { dl { grid-template-columns: 1fr; } }
-@media (prefers-color-scheme: dark) { a { color: #56B4E9; } }
+@media (prefers-color-scheme: dark) {
+  a { color: #56B4E9; } .wide :is(td, th):first-child { background: #181818; }
+}
 """
 
 SCRIPT = """

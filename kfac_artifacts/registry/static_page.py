@@ -256,8 +256,8 @@ def _task(place: str, name: str, task: str, about: Task) -> str:
     rows = [
         table_row(
             [
-                escape(version.date),
-                escape(recipe or "as computed"),
+                f"<time>{escape(version.date)}</time>",
+                _code(recipe) if recipe else "as computed",
                 (entry.bytes, _size(entry)),
                 _code(f"{place}/{folder_of(name, task, entry)}"),
             ]
@@ -273,7 +273,7 @@ def _log(index: Index) -> Iterator[str]:
     rows = [
         table_row(
             [
-                escape(c.date),
+                f"<time>{escape(c.date)}</time>",
                 escape(c.action),
                 escape(c.collection),
                 escape(c.task),

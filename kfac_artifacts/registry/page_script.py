@@ -1,7 +1,7 @@
 """What makes the page of a registry comfortable; without it nothing is missing."""
 
 STYLE = """
-.wide { overflow-x: auto; max-width: 100%; }
+.wide { overflow-x: auto; max-width: 100%; line-height: 22px; }
 td, dd, summary, h1, h2 { overflow-wrap: anywhere; unicode-bidi: isolate; }
 .wide table { border-collapse: separate; border-spacing: 0; }
 .wide td { min-width: 4rem; }

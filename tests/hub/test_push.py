@@ -80,6 +80,19 @@ def test_files_of_an_earlier_artifact_are_removed(
     }
 
 
+@pytest.mark.parametrize("places", [("", "/mnli"), ("/mnli", ""), ("/a", "/a/b")])
+def test_artifacts_in_a_folder_and_above_it_leave_each_other_alone(
+    server: Server, hub: Hub, tmp_path: Path, places: tuple[str, str]
+) -> None:
+    for number, place in enumerate(places):
+        own = write_artifact(tmp_path / f"own{number}", seed=number)
+        push(own, f"hf://owner/kfac{place}", hub=hub)
+    for number, place in enumerate(places):
+        copy = tmp_path / f"copy{number}"
+        pull(f"hf://owner/kfac{place}", copy, hub=hub)
+        assert contents(copy) == contents(tmp_path / f"own{number}")
+
+
 def test_a_damaged_artifact_is_not_pushed(
     server: Server, hub: Hub, artifact: Path
 ) -> None:

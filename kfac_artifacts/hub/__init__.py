@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.hub.directory import push_to_directory as push_to_directory
     from kfac_artifacts.hub.download import pull_from_hub as pull_from_hub
     from kfac_artifacts.hub.fetching import pull as pull
+    from kfac_artifacts.hub.kept import kept_at as kept_at
     from kfac_artifacts.hub.kinds import (
         KINDS as KINDS,
         TASK_VECTOR as TASK_VECTOR,

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -46,6 +46,19 @@ class DamagedFilesError(FormatError):
 
 
 @dataclass(frozen=True)
+class Texts:
+    """The small files of an artifact.
+
+    Attributes:
+        manifest: The manifest.
+        beside: The companions that it has, by name.
+    """
+
+    manifest: bytes
+    beside: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
 class Origin:
     """Where a pulled artifact came from; written beside it as ``pulled.json``.
 
@@ -80,40 +93,40 @@ def receive(
     """
     kind = kind_at(source)
     read = partial(_small_files, source, kind.manifest)
-    manifest, beside = settled(source, kind.manifest, read)
-    if digest_in(manifest, source / kind.manifest) != origin.digest:
+    texts = settled(source, kind.manifest, read)
+    if digest_in(texts.manifest, source / kind.manifest) != origin.digest:
         raise FormatError(CHANGED.format(source / kind.manifest))
-    return publish(source, manifest, beside, directory, origin, replace=replace)
+    return publish(source, texts, directory, origin, replace=replace)
 
 
-def _small_files(directory: Path, own: str) -> tuple[bytes, dict[str, bytes]]:
+def _small_files(directory: Path, own: str) -> Texts:
     """The manifest, and what stands beside it by name."""
     check_plain(directory, (own, *COMPANIONS))
     manifest, beside = read_plain(directory / own), {}
     for name in COMPANIONS:
         with suppress(FileNotFoundError):
             beside[name] = read_plain(directory / name)
-    return manifest, beside
+    return Texts(manifest, beside)
 
 
 def publish(
     source: Path,
-    manifest: bytes,
-    beside: Mapping[str, bytes],
+    texts: Texts,
     directory: Path,
     origin: Origin,
     *,
     replace: bool,
+    bring: Callable[[Path, Path, Iterable[str]], None] | None = None,
 ) -> int:
     """Let an artifact appear whole or not at all; what is checked is what appears.
 
     Args:
-        source: Directory to copy the tensor files from.
-        manifest: The manifest.
-        beside: The companions that it has, by name.
+        source: Directory to take the tensor files from.
+        texts: The other files.
         directory: Where the artifact goes.
         origin: What to write down about where it came from.
         replace: Whether an artifact that is already there may be replaced.
+        bring: How to take the tensor files; None copies them.
 
     Returns:
         Size of its files in bytes.
@@ -121,19 +134,19 @@ def publish(
     Raises:
         DamagedFilesError: If files are not what the manifest says.
     """
-    kind = kind_of(manifest)
-    files = kind.files_of(manifest, source / kind.manifest)
+    kind = kind_of(texts.manifest)
+    files = kind.files_of(texts.manifest, source / kind.manifest)
     with new_directory(directory, replace=replace) as temporary:
-        copy_files(source, temporary, files)
-        (temporary / kind.manifest).write_bytes(manifest)
-        for name, content in _harmless(beside, source).items():
+        (bring or copy_files)(source, temporary, files)
+        (temporary / kind.manifest).write_bytes(texts.manifest)
+        for name, content in _harmless(texts.beside, source).items():
             (temporary / name).write_bytes(content)
         damaged = [n for n, info in files.items() if not _is(temporary / n, info)]
         if damaged:
             raise DamagedFilesError(source, damaged, kind)
         kind.check(temporary)
         write_durably(temporary / ORIGIN, dump_json(asdict(origin)))
-    return sum(info.size for info in files.values()) + len(manifest)
+    return sum(info.size for info in files.values()) + len(texts.manifest)
 
 
 def _harmless(beside: Mapping[str, bytes], source: Path) -> Mapping[str, bytes]:
@@ -153,6 +166,13 @@ def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
     for name in names:
         with suppress(FileNotFoundError):
             shutil.copyfile(source / name, target / name)
+
+
+def link_files(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Name those of the files that exist by links to what they lead to."""
+    for name in names:
+        if (source / name).is_file():
+            (target / name).symlink_to((source / name).resolve())
 
 
 def read_card(directory: Path) -> str | None:

@@ -1,6 +1,7 @@
 """The client's cache of downloads: used, and never believed unseen."""
 
 import errno
+from collections.abc import Iterator
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
@@ -50,6 +51,20 @@ class Cache:
             )
         inside = found.resolve().is_relative_to(self.root.resolve())
         return found if inside and found.is_file() else None
+
+    def commits_with(self, path: str) -> Iterator[str]:
+        """Commits of which a file is here; what it holds is to be checked.
+
+        Args:
+            path: Path in the repository.
+
+        Yields:
+            The commits, in no order.
+        """
+        snapshots = self.folder / "snapshots"
+        for each in snapshots.iterdir() if snapshots.is_dir() else []:
+            if COMMIT.fullmatch(each.name) and self.file(path, each.name) is not None:
+                yield each.name
 
     def forget(self, path: str, commit: str) -> None:
         """Remove a file of a commit, so that it is downloaded again."""

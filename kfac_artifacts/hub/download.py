@@ -1,8 +1,8 @@
 """Pulling an artifact from the Hub: pinned by commit, every byte verified."""
 
+import dataclasses
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundError
@@ -22,20 +22,24 @@ from kfac_artifacts.hub.address import (
     contradicts,
     tag_of,
 )
-from kfac_artifacts.hub.answers import Entry, described_by
+from kfac_artifacts.hub.answers import Entry
 from kfac_artifacts.hub.artifact_files import (
     COMPANIONS,
     MAX_COMPANION_BYTES,
     DamagedFilesError,
     Origin,
+    Texts,
+    copy_files,
     digest_in,
+    link_files,
     publish,
 )
 from kfac_artifacts.hub.causes import is_unreachable
 from kfac_artifacts.hub.client import Client
 from kfac_artifacts.hub.client_errors import explain
 from kfac_artifacts.hub.connection import Hub, xet_switched_off
-from kfac_artifacts.hub.kinds import ARTIFACT, KINDS, Kind, kind_among
+from kfac_artifacts.hub.kept import Found, in_cache
+from kfac_artifacts.hub.kinds import ARTIFACT, kind_among
 from kfac_artifacts.hub.result import Pulled
 from kfac_artifacts.hub.words import plain
 from kfac_artifacts.places import check_free
@@ -50,33 +54,13 @@ DOUBTED = (
 )
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What is to be pulled.
-
-    Attributes:
-        pinned: The address with the commit.
-        stale: Whether only the cache could say which commit.
-        manifest: The manifest, compared with the hash by which git knows it.
-        kind: What it is.
-        files: The tensor files, from the manifest.
-        listed: The files of the folder; None if all of them are in the cache.
-    """
-
-    pinned: HubAddress
-    stale: bool
-    manifest: bytes
-    kind: Kind
-    files: Mapping[str, FileInfo]
-    listed: Mapping[str, Entry] | None
-
-    @property
-    def commit(self) -> str:
-        return self.pinned.revision or ""
-
-
 def pull_from_hub(
-    address: HubAddress, directory: Path, *, replace: bool, hub: Hub
+    address: HubAddress,
+    directory: Path,
+    *,
+    replace: bool,
+    hub: Hub,
+    links: bool = False,
 ) -> Pulled:
     """Download an artifact, verify it, and let it appear whole or not at all.
 
@@ -85,6 +69,7 @@ def pull_from_hub(
         directory: Where it goes.
         replace: Whether an artifact that is already there may be replaced.
         hub: The Hub.
+        links: Whether its tensors may be links into the cache, to be read for a while.
 
     Returns:
         What was done.
@@ -93,14 +78,16 @@ def pull_from_hub(
     with hub.explained(address):
         pull = _Pull(address, hub)
         found = pull.find()
-        _check_space(found.files, [directory.absolute().parent, hub.cache])
-        beside = pull.fetch(found)
+        filled = [] if links else [directory.absolute().parent]
+        _check_space(found.files, [*filled, *([hub.cache] if found.listed else [])])
+        texts = Texts(found.manifest, pull.fetch(found))
     digest = digest_in(found.manifest, Path(found.kind.manifest))
     origin = Origin(str(address), str(found.pinned), digest)
 
     def appear() -> int:
-        source, manifest = pull.source(found), found.manifest
-        return publish(source, manifest, beside, directory, origin, replace=replace)
+        source = pull.source(found)
+        bring = link_files if links else copy_files
+        return publish(source, texts, directory, origin, replace=replace, bring=bring)
 
     for _ in range(REPAIRS):
         try:
@@ -121,7 +108,7 @@ class _Pull:
         self.hub = hub
         self.client = Client(hub, address)
 
-    def find(self) -> _Found:
+    def find(self) -> Found:
         """Find what is to be pulled, asking twice before it is said to be wrong.
 
         A second answer shows whether the first was altered on the way.
@@ -136,14 +123,15 @@ class _Pull:
                 raise  # which were tried again already
             return self._look()
 
-    def fetch(self, found: _Found) -> dict[str, bytes]:
+    def fetch(self, found: Found) -> dict[str, bytes]:
         """Bring the tensor files into the cache; give what stands beside them."""
+        # the tensors last: a run that is killed leaves no artifact without its card
+        contents = {name: self._small(found, name) for name in COMPANIONS}
         if found.listed is not None:
             self._download(found, list(found.files), found.listed)
-        contents = {name: self._small(found, name) for name in COMPANIONS}
         return {name: c for name, c in contents.items() if c is not None}
 
-    def fetch_again(self, found: _Found, names: list[str]) -> None:
+    def fetch_again(self, found: Found, names: list[str]) -> None:
         """Replace what the cache holds under the name of other bytes."""
         for name in names:
             self.client.cache.forget(self.address.file(name), found.commit)
@@ -151,15 +139,15 @@ class _Pull:
         with xet_switched_off():  # it takes the hashes from a listing in the cache
             self._download(found, names, listed)
 
-    def source(self, found: _Found) -> Path:
+    def source(self, found: Found) -> Path:
         """The folder of the cache with the tensor files."""
         snapshot = self.client.cache.folder / "snapshots" / found.commit
         return snapshot / self.address.path
 
-    def _small(self, found: _Found, name: str) -> bytes | None:
+    def _small(self, found: Found, name: str) -> bytes | None:
         """The content of a file that need not be there; None without it."""
         if found.listed is None:
-            file = self._cached(name, found.commit)
+            file = self.client.cache.file(self.address.file(name), found.commit)
             small = file is not None and file.stat().st_size <= MAX_COMPANION_BYTES
             return file.read_bytes() if file is not None and small else None
         entry = found.listed.get(name)
@@ -167,9 +155,9 @@ class _Pull:
             return None
         return self.client.read(self.address.file(name), found.commit, entry)
 
-    def _look(self) -> _Found:
+    def _look(self) -> Found:
         commit, reason = self._resolve()
-        found = None if commit is None else self._in_cache(commit, reason is not None)
+        found = None if commit is None else in_cache(self.client, commit)
         if found is None and commit is not None and reason is None:
             try:
                 found = self._on_hub(self.client.at(commit))
@@ -184,7 +172,7 @@ class _Pull:
                 f"it, and {told}"
             ) from reason
         self._check_tag(found.manifest)
-        return found
+        return dataclasses.replace(found, stale=reason is not None)
 
     def _resolve(self) -> tuple[str | None, Exception | None]:
         """Find the commit; tell why the Hub could not say it."""
@@ -210,29 +198,7 @@ class _Pull:
             f"{self.address.revision!r}; it has {listed([*branches, *tags], 8, plain)}"
         )
 
-    def _in_cache(self, commit: str, stale: bool) -> _Found | None:
-        """What was pulled before, if all of it is there and looks whole."""
-        for kind in KINDS:
-            found = self._of_kind_in_cache(kind, commit, stale)
-            if found is not None:
-                return found
-        return None
-
-    def _of_kind_in_cache(self, kind: Kind, commit: str, stale: bool) -> _Found | None:
-        file = self._cached(kind.manifest, commit)
-        if file is None or file.stat().st_size > MAX_JSON_BYTES:
-            return None
-        manifest = file.read_bytes()
-        if not described_by(file.resolve().name, manifest):
-            return None  # damaged, or the cache does not tell
-        files = kind.files_of(manifest, file)
-        for name, info in files.items():
-            cached = self._cached(name, commit)
-            if cached is None or cached.stat().st_size != info.size:
-                return None
-        return _Found(self.client.at(commit), stale, manifest, kind, files, None)
-
-    def _on_hub(self, pinned: HubAddress) -> _Found:
+    def _on_hub(self, pinned: HubAddress) -> Found:
         listed = self._listing(pinned)
         commit = pinned.revision or ""
         kind = kind_among(listed) or ARTIFACT
@@ -240,7 +206,7 @@ class _Pull:
         manifest = self.client.read(path, commit, listed[kind.manifest])
         files = kind.files_of(manifest, Path(path))
         _check_sizes(pinned, files, listed)
-        return _Found(pinned, False, manifest, kind, files, listed)
+        return Found(pinned, manifest, kind, files, listed)
 
     def _listing(self, pinned: HubAddress) -> dict[str, Entry]:
         """The files in the artifact's folder, by name."""
@@ -268,13 +234,10 @@ class _Pull:
         )
 
     def _download(
-        self, found: _Found, names: list[str], listed: Mapping[str, Entry]
+        self, found: Found, names: list[str], listed: Mapping[str, Entry]
     ) -> None:
         files = {self.address.file(name): listed[name] for name in names}
         self.client.download(files, found.commit)
-
-    def _cached(self, name: str, commit: str) -> Path | None:
-        return self.client.cache.file(self.address.file(name), commit)
 
     def _check_tag(self, manifest: bytes) -> None:
         digest = digest_in(manifest, Path("manifest"))

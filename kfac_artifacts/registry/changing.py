@@ -22,7 +22,6 @@ from kfac_artifacts.registry.index import (
     Collection,
     Index,
     Total,
-    Version,
     folder_of,
 )
 from kfac_artifacts.registry.places import (
@@ -162,14 +161,16 @@ def _total(
     room: Path,
 ) -> Package | None:
     """Merge all that is in a collection, in the order of their names."""
+    current = collection.current.items()
 
-    def load(task: str, version: Version) -> Artifact:
-        entry = version.artifact
+    def load(folder: str, entry: Entry) -> Artifact:
         if entry.digest in packages:
             return packages[entry.digest].artifact
-        return registry.fetch(folder_of(name, task, entry), entry, state)
+        return registry.fetch(folder, entry, state)
 
-    artifacts = [load(task, version) for task, version in collection.current.items()]
+    parts = [(folder_of(name, t, v.artifact), v.artifact) for t, v in current]
+    registry.announce(part for part in parts if part[1].digest not in packages)
+    artifacts = [load(*part) for part in parts]
     if not artifacts or not all(map(has_total, artifacts)):
         return None
     place = room / collection.parts.partition(":")[2]

@@ -40,7 +40,9 @@ def check(
                 for entry in (version.artifact, *version.variants.values()):
                     path = folder_of(name, task, entry)
                     try:
-                        found[entry.digest] = registry.fetch(path, entry, state)
+                        found[entry.digest] = registry.fetch(
+                            path, entry, state, anew=True
+                        )
                     except (KfacError, OSError) as error:
                         yield f"{path}: {error}"
                     progress(1)
@@ -70,7 +72,7 @@ def _check_total(
         yield f"{name}: its total is of other versions than those that are in it"
     path = folder_of(name, None, total.entry)
     try:
-        registry.fetch(path, total.entry, state)
+        registry.fetch(path, total.entry, state, anew=True)
     except (KfacError, OSError) as error:
         yield f"{path}: {error}"
         return

@@ -2,11 +2,12 @@
 
 import shutil
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
+from logging import getLogger
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ from kfac_artifacts.hub import (
     described_by,
     is_conflict,
     is_unreachable,
+    kept_at,
     pull_from_hub,
     read_plain,
 )
@@ -51,6 +53,7 @@ if TYPE_CHECKING:  # a pull needs no torch until something is merged
     from kfac_artifacts.artifact import Artifact
     from kfac_artifacts.hub import Package, Shipment
 
+logger = getLogger("kfac_artifacts.hub")
 PATIENCE = 3600.0
 Operations = Sequence[CommitOperationAdd | CommitOperationDelete]
 
@@ -102,14 +105,22 @@ class HubRegistry(Registry):
                 return found
 
     @override
-    def fetch(self, path: str, entry: Entry, state: State) -> "Artifact":
+    def announce(self, wanted: Iterable[tuple[str, Entry]]) -> None:
+        every = [pair for pair in wanted if pair[1].digest not in self._fetched]
+        sizes = [entry.bytes for path, entry in every if not self._kept(path, entry)]
+        if sizes:
+            told = (len(sizes), len(every), sum(sizes) / 1e6)
+            text = "%d of %d artifacts are downloaded, %.1f MB"
+            logger.info(text, *told, extra={"at_once": True})
+
+    @override
+    def fetch(
+        self, path: str, entry: Entry, state: State, *, anew: bool = False
+    ) -> "Artifact":
         if entry.digest not in self._fetched:
-            place = self._room / entry.digest.partition(":")[2]
-            address = HubAddress(self.address.repo, self.address.file(path), state.head)
-            pulled = pull_from_hub(address, place, replace=False, hub=self.hub)
-            if pulled.digest != entry.digest:
-                raise FormatError(f"{address} is not the artifact that {INDEX} names")
-            self._fetched[entry.digest] = place
+            self._fetched[entry.digest] = self._bring(
+                path, entry, state, None if anew else self._kept(path, entry)
+            )
         from kfac_artifacts.format import load_artifact
 
         return load_artifact(self._fetched[entry.digest], verify=False)
@@ -140,6 +151,27 @@ class HubRegistry(Registry):
     @override
     def locate(self, path: str, entry: Entry, state: State) -> Path:
         return self._fetched[entry.digest]
+
+    def _bring(
+        self, path: str, entry: Entry, state: State, kept: HubAddress | None
+    ) -> Path:
+        """Take an artifact from the cache, whichever commit it is of, or the Hub."""
+        if kept is not None:
+            with suppress(RegistryError):  # damaged, and its commit is gone
+                return self._pull(kept, entry)
+        folder = self.address.file(path)
+        return self._pull(HubAddress(self.address.repo, folder, state.head), entry)
+
+    def _pull(self, address: HubAddress, entry: Entry) -> Path:
+        place = self._room / entry.digest.partition(":")[2]
+        pulled = pull_from_hub(address, place, replace=False, hub=self.hub, links=True)
+        if pulled.digest != entry.digest:
+            raise FormatError(f"{address} is not the artifact that {INDEX} names")
+        return place
+
+    def _kept(self, path: str, entry: Entry) -> HubAddress | None:
+        address = HubAddress(self.address.repo, self.address.file(path))
+        return kept_at(address, entry.digest, self.hub)
 
     def _state(self) -> State:
         head = self._head()

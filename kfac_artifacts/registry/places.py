@@ -1,7 +1,7 @@
 """Where a registry is kept: what a plain directory and the Hub have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,9 +81,20 @@ class Registry(ABC):
     def state(self) -> State:
         """Look at it."""
 
+    def announce(self, wanted: Iterable[tuple[str, Entry]]) -> None:  # noqa: B027
+        """Say what has to be downloaded for some artifacts, by their folders."""
+
     @abstractmethod
-    def fetch(self, path: str, entry: Entry, state: State) -> "Artifact":
+    def fetch(
+        self, path: str, entry: Entry, state: State, *, anew: bool = False
+    ) -> "Artifact":
         """Open an artifact of it, with every byte verified.
+
+        Args:
+            path: Its folder.
+            entry: What the index says of it.
+            state: The registry as it was looked at.
+            anew: Whether to look at what is there, whatever a cache has.
 
         Raises:
             FormatError: If it is another one, or damaged.

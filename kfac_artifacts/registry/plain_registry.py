@@ -61,7 +61,9 @@ class PlainRegistry(Registry):
         return state_of(None, str(self.root), index, log, card)
 
     @override
-    def fetch(self, path: str, entry: Entry, state: State) -> "Artifact":
+    def fetch(
+        self, path: str, entry: Entry, state: State, *, anew: bool = False
+    ) -> "Artifact":
         from kfac_artifacts.format import load_artifact
 
         artifact = load_artifact(self.root / path)

@@ -128,6 +128,7 @@ def make(
 
     asked, pinned, expected = origin
     added, out = ([p for p in pieces if p.sign == sign] for sign in (1, -1))
+    registry.announce((piece.path, piece.entry) for piece in pieces)
     opened = [
         [registry.fetch(piece.path, piece.entry, state) for piece in each]
         for each in (added, out)

@@ -1,6 +1,7 @@
 """A registry in a Hub repository, through the real client."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,39 @@ def test_of_many_that_add_at_once_none_is_lost(
     assert wrong(hub) == []
 
 
+def test_what_the_cache_has_is_not_asked_for_again(
+    server: Server, hub: Hub, made: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever commit it is of: an artifact is what its digest says."""
+    for number in range(2):
+        add(open_registry(PLACE, hub=hub), Offer(made(number), recipes=("block-2",)))
+    server.store.requests.clear()
+    with caplog.at_level("INFO", "kfac_artifacts.hub"):
+        add(open_registry(PLACE, hub=hub), Offer(made(2)))
+    assert "1 of 2 artifacts are downloaded, 0.0 MB" in caplog.text
+    assert server.store.count("GET /storage") == 1  # data1, and no compressed form
+    assert server.store.count("GET .*/tasks/data1/.*kfac.json") == 1
+    assert server.store.count("/tasks/data0/") == 0
+    server.store.requests.clear()
+    remove(open_registry(PLACE, hub=hub), "data2")
+    assert server.store.count("/tasks/") == 0
+    assert wrong(hub) == []
+
+
+def test_what_is_damaged_in_the_cache_is_fetched_though_its_commit_is_gone(
+    server: Server, hub: Hub, made: Made
+) -> None:
+    for number in range(3):
+        add(open_registry(PLACE, hub=hub), Offer(made(number)))
+    repo = server.store.repos["owner/registry"]
+    repo.commits = {repo.branches["main"]: repo.head}  # history was purged
+    for file in hub.cache.rglob("snapshots/*/*/tasks/data0/*/factors.safetensors"):
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.resolve().write_bytes(content)
+    assert wrong(hub) == []
+
+
 def test_an_answer_that_is_lost_does_no_harm(
     server: Server, hub: Hub, made: Made
 ) -> None:
@@ -115,7 +149,7 @@ def test_an_answer_that_is_lost_does_no_harm(
 
 
 def test_an_artifact_that_was_tampered_with_is_refused(
-    server: Server, hub: Hub, made: Made
+    server: Server, hub: Hub, made: Made, tmp_path: Path
 ) -> None:
     add(open_registry(PLACE, hub=hub), Offer(made(0)))
     add(open_registry(PLACE, hub=hub), Offer(made(1)))
@@ -127,7 +161,10 @@ def test_an_artifact_that_was_tampered_with_is_refused(
         repo.put(f"{folder}/{name}", content, lfs=name != "kfac.json")
     assert any("is not the artifact" in sentence for sentence in wrong(hub))
     with pytest.raises(FormatError, match="is not the artifact"):
-        add(open_registry(PLACE, hub=hub), Offer(made(3)))
+        add(
+            open_registry(PLACE, hub=replace(hub, cache_dir=tmp_path / "fresh")),
+            Offer(made(3)),
+        )
 
 
 def test_ids_of_commits_may_be_longer(server: Server, hub: Hub, made: Made) -> None:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ EXIT_CODES = {  # by the name of the error, so that the library need not be impo
     "ConnectionFailed": 5,
 }
 SECONDS_BETWEEN_LINES = 30.0
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 OS_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -95,7 +97,9 @@ def _explain(error: Exception) -> Exception:
     closed = isinstance(error, BrokenPipeError)
     if isinstance(error, OSError) and error.errno is not None and not closed:
         what = OS_ERRORS.get(error.errno, error.strerror)
-        return failure(f"{error.filename or 'writing failed'}: {what}")
+        where = str(error.filename or "writing failed")
+        passing = where.startswith(tempfile.gettempdir()) and error.errno in FULL
+        return failure(f"{where}: {what}{'; TMPDIR moves it' if passing else ''}")
     return error
 
 

@@ -16,6 +16,7 @@ from kfac_artifacts.hub.causes import (
     tells_of_loss,
 )
 from kfac_artifacts.hub.words import plain
+from kfac_artifacts.places import FULL
 
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 Explanation = Callable[[Exception, HubAddress, str], RegistryError]
@@ -90,12 +91,12 @@ def _http(error: Exception, address: HubAddress, endpoint: str) -> RegistryError
     kind, advice = RegistryError, "look at what it said"
     if status in ADVICE:
         kind, advice = ADVICE[status]
-    if tells_of_loss(error):
+    if status in RETRIED_STATUSES or status >= 500:
+        kind, advice = ConnectionFailed, "wait a while and try again"
+    elif tells_of_loss(error):
         kind, advice = ConnectionFailed, "the upload did not arrive whole: try again"
     elif is_of_storage(error):
         kind, advice = ConnectionFailed, "check this machine's clock and try again"
-    elif status in RETRIED_STATUSES or status >= 500:
-        kind, advice = ConnectionFailed, "wait a while and try again"
     detail = ", ".join(
         filter(
             None,
@@ -132,13 +133,15 @@ def _garbled(error: Exception, address: HubAddress, endpoint: str) -> RegistryEr
 
 
 def _local(error: OSError, address: HubAddress, endpoint: str) -> RegistryError:
-    if not error.filename:
+    # what is written to a full disk names no file; only downloads are written
+    where = error.filename or (constants.HF_HUB_CACHE if error.errno in FULL else None)
+    if not where:
         return ConnectionFailed(
             f"{endpoint} cannot be asked ({error.strerror}); check the certificates "
             "(SSL_CERT_FILE, SSL_CERT_DIR) and the disk"
         )
     return RegistryError(
-        f"{error.filename}: {error.strerror}; the cache of downloads, "
+        f"{where}: {error.strerror}; the cache of downloads, "
         f"{constants.HF_HUB_CACHE} unless another was named, must be a directory "
         "that can be written and has room (HF_HOME moves it)"
     )

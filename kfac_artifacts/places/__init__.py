@@ -7,7 +7,7 @@ directory is ever replaced, and no input is ever written to.
 
 from kfac_artifacts.places.checkpoints import checkpoint_beside, claimed, hold
 from kfac_artifacts.places.directories import check_free, new_directory, workspace
-from kfac_artifacts.places.faults import plain_errors
+from kfac_artifacts.places.faults import FULL, plain_errors
 from kfac_artifacts.places.files import check_file_free
 from kfac_artifacts.places.inputs import check_apart
 from kfac_artifacts.places.leftovers import recover
@@ -18,6 +18,7 @@ from kfac_artifacts.places.turns import turn_in
 __all__ = [
     "APPLIED_FORMAT",
     "APPLIED_MARKER",
+    "FULL",
     "check_apart",
     "check_file_free",
     "check_free",

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.compress import save_artifact
-from kfac_artifacts.errors import RegistryError
+from kfac_artifacts.errors import ConnectionFailed, KfacError, RegistryError
 from kfac_artifacts.format import dump_json
 from kfac_artifacts.hub import CARD, Package, is_untouched
 from kfac_artifacts.merge import has_total, merge
@@ -60,13 +60,14 @@ def change(
 
     Raises:
         RegistryError: If others come first all the time.
+        ConnectionFailed: If the change is not seen to stand.
     """
     suffix = secrets.token_hex(4)
     done = False
     with registry.turn(), TemporaryDirectory(prefix="kfac-total-") as room:
         for attempt in range(CONFLICTS):
-            state = registry.state()
-            mine = any(c.name.endswith(suffix) for c in state.whole.changes)
+            state = registry.state(now=True)
+            mine = _stands(suffix, state)
             wanted = None if mine else make(state.whole)
             done = done or mine
             if wanted is None and not state.behind:
@@ -76,9 +77,24 @@ def change(
             except ConflictError:
                 pause = min(wait * 2 ** min(attempt, 10), LONGEST_WAIT)
                 time.sleep(pause * random.random())  # noqa: S311 - no secret
+            except ConnectionFailed:  # is only the answer lost?
+                if not _arrived(registry, suffix):
+                    raise
     raise RegistryError(
         f"others change {registry} again and again; try again when there are fewer"
     )
+
+
+def _stands(suffix: str, state: State) -> bool:
+    return any(change.name.endswith(suffix) for change in state.whole.changes)
+
+
+def _arrived(registry: Registry, suffix: str) -> bool:
+    """Whether a change stands, as far as can be seen."""
+    try:
+        return _stands(suffix, registry.state(now=True))
+    except KfacError:
+        return False
 
 
 def _named(wanted: Change | None, state: State, suffix: str) -> Change | None:

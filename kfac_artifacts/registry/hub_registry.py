@@ -89,7 +89,7 @@ class HubRegistry(Registry):
         return turn_in(folder, patience=PATIENCE)
 
     @override
-    def state(self) -> State:
+    def state(self, *, now: bool = False) -> State:
         with self.hub.explained(self.address):
             revision = self.address.revision
             if revision and COMMIT.fullmatch(revision):
@@ -99,7 +99,8 @@ class HubRegistry(Registry):
             try:
                 return self._state()
             except Exception as error:
-                found = self._remembered() if is_unreachable(error) else None
+                away = not now and is_unreachable(error)
+                found = self._remembered() if away else None
                 if found is None:
                     raise
                 return found
@@ -211,13 +212,25 @@ class HubRegistry(Registry):
         ]
         is_oid = constants.REGEX_COMMIT_OID.fullmatch(head) is not None
         parent = head if is_oid else None
-        self.client.commit(self._operations(plan, gone), plan.message, parent)
+        shipments = [self._shipment(*each) for each in plan.packages.items()]
+        operations = self._operations(plan, shipments, gone)
+        self._verify(shipments, self.client.commit(operations, plan.message, parent))
 
-    def _operations(self, plan: Plan, gone: list[str]) -> Callable[[], Operations]:
+    def _verify(self, shipments: "Sequence[Shipment]", commit: str) -> None:
+        """Look whether artifacts were stored as they were sent."""
+        paths = [path for shipment in shipments for path in shipment.paths]
+        stored = self.client.described(paths, commit) if paths else {}
+        for shipment in shipments:
+            if not shipment.is_all_in(stored):
+                raise RegistryError(
+                    f"{self.hub.url} did not store {shipment.address} as it was sent; "
+                    "ask whoever runs it, and look with `kfac registry check`"
+                )
+
+    def _operations(
+        self, plan: Plan, shipments: "Sequence[Shipment]", gone: list[str]
+    ) -> Callable[[], Operations]:
         def operations() -> list[CommitOperationAdd | CommitOperationDelete]:
-            shipments = [
-                self._shipment(path, package) for path, package in plan.packages.items()
-            ]
             texts = {self.address.file(path): text for path, text in plan.texts.items()}
             return [
                 *(each for shipment in shipments for each in shipment.operations()),

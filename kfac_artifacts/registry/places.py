@@ -78,8 +78,12 @@ class Registry(ABC):
         """Wait for those that change it from here."""
 
     @abstractmethod
-    def state(self) -> State:
-        """Look at it."""
+    def state(self, *, now: bool = False) -> State:
+        """Look at it.
+
+        Args:
+            now: Whether it must be as it is, and not as it was last seen.
+        """
 
     def announce(self, wanted: Iterable[tuple[str, Entry]]) -> None:  # noqa: B027
         """Say what has to be downloaded for some artifacts, by their folders."""

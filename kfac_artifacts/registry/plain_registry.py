@@ -52,7 +52,7 @@ class PlainRegistry(Registry):
             yield
 
     @override
-    def state(self) -> State:
+    def state(self, *, now: bool = False) -> State:
         index = self._read(INDEX)
         folder = self.root / LOG
         files = own_entries(folder) if folder.is_dir() else []

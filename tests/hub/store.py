@@ -101,6 +101,7 @@ FaultKind = Literal[
     "instead",  # somebody else answers: the request does not arrive
     "answer",  # the request arrives, but the answer is another one
     "meanwhile",  # somebody else does something before the request is looked at
+    "after",  # or once it is done, and not yet answered
 ]
 
 

@@ -99,7 +99,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def read_body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length)
+            if len(body) < length:  # whoever sent it is gone
+                raise ConnectionAbortedError
+            return body
         body = b""
         while size := int(self.rfile.readline(), 16):
             body += self.rfile.read(size)
@@ -118,7 +122,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.broken and kind in ("answer", "instead"):
             status = self.broken.status
             headers |= self.broken.headers
-        if kind == "lose":
+        if self.broken and kind == "after":
+            self.broken.action()
+        if kind in {"lose", "after"}:
             self.hang_up()
         content = self.broken.changed(content) if self.broken else content
         self.send_response(status)

@@ -15,7 +15,7 @@ from kfac_cli.tables import print_table
 from kfac_cli.units import size
 
 if TYPE_CHECKING:
-    from kfac_artifacts.registry import Changed, Index, State
+    from kfac_artifacts.registry import Changed, Index, State, Total
 
 collection_option = click.option(
     "--collection",
@@ -100,8 +100,8 @@ def remove_command(
     """Take TASK out of the total of the registry at PLACE.
 
     The total is then the merge of what is left, to the last bit. What was published of
-    TASK stays where it is, and can be pulled by its version; to withdraw it, delete its
-    folder, and on the Hub its history.
+    TASK stays where it is, and can be pulled by its version; `kfac registry withdraw`
+    deletes it.
 
     \b
     Example:
@@ -113,6 +113,72 @@ def remove_command(
         registry, _ = read_registry(place, hub=hub.connect())
         done = remove(registry, task, collection)
     _say(done, f"{done.task} is no longer in the total of {place}", as_json=as_json)
+
+
+@command.command("withdraw")
+@click.argument("place", type=NAMED)
+@click.argument("task")
+@collection_option
+@group(HubOptions)
+@json_option
+def withdraw_command(
+    place: str, task: str, collection: str | None, hub: HubOptions, as_json: bool
+) -> None:
+    """Take TASK back from the registry at PLACE: delete all that it holds of it.
+
+    All versions and compressed forms go, out of the total as well. In a directory the
+    files are gone then; on the Hub they are no longer to be seen, but the history holds
+    them, and it is said what ends that. The log goes on telling that TASK was there.
+
+    \b
+    Example:
+        kfac registry withdraw ./registry tickets
+    """
+    from kfac_artifacts.registry import read_registry, withdraw
+
+    with hub.shown(as_json=as_json):
+        registry, _ = read_registry(place, hub=hub.connect())
+        done = withdraw(registry, task, collection)
+    _say(done, f"{done.task} is withdrawn from {place}", as_json=as_json)
+    if done.history is not None:
+        console.warn([done.history])
+
+
+@command.command("compress")
+@click.argument("place", type=NAMED)
+@click.option(
+    "--recipe",
+    "recipes",
+    multiple=True,
+    metavar="NAME",
+    help="As of `kfac compress`; may be repeated.  [default: none any more]",
+)
+@collection_option
+@group(HubOptions)
+@json_option
+def compress_command(
+    place: str,
+    recipes: tuple[str, ...],
+    collection: str | None,
+    hub: HubOptions,
+    as_json: bool,
+) -> None:
+    """Keep the total of the registry at PLACE compressed as well, from now on.
+
+    Whoever adds or removes a task brings the compressed total up to date, too. `kfac
+    pull PLACE --recipe NAME` takes it: one small file.
+
+    \b
+    Example:
+        kfac registry compress hf://my-org/minilm-kfac --recipe small
+    """
+    from kfac_artifacts.registry import compress_total, read_registry
+
+    with hub.shown(as_json=as_json):
+        registry, _ = read_registry(place, hub=hub.connect())
+        done = compress_total(registry, recipes, collection)
+    how = ", ".join(recipes) or "nothing"
+    _say(done, f"the total of {place} is compressed by {how}", as_json=as_json)
 
 
 @command.command("list")
@@ -204,7 +270,7 @@ def rows_of(index: "Index") -> dict[str, Any]:
     return {
         name: {
             **each.kind.to_json(),
-            "total": None if each.total is None else asdict(each.total.entry),
+            "total": None if each.total is None else _total_row(each.total),
             "tasks": {
                 task: {
                     "date": version.date,
@@ -224,6 +290,10 @@ def _look(place: str, hub: HubOptions) -> "State":
     from kfac_artifacts.registry import read_registry
 
     return read_registry(place, hub=hub.connect())[1]
+
+
+def _total_row(total: "Total") -> dict[str, Any]:
+    return {**asdict(total.entry), "recipes": list(total.variants)}
 
 
 def _print(index: "Index") -> None:
@@ -248,8 +318,9 @@ def _print(index: "Index") -> None:
         header = ["task", "examples", "of", "size", "date", "licence", "compressed"]
         print_table([*header, "version"], rows)
         if each.total is not None:
-            told = each.total.entry
-            click.echo(f"total: {told.tasks} tasks, {size(told.bytes)}\n")
+            told, forms = each.total.entry, each.total.variants.items()
+            also = "".join(f", {size(form.bytes)} as {name}" for name, form in forms)
+            click.echo(f"total: {told.tasks} tasks, {size(told.bytes)}{also}\n")
 
 
 def _say(done: "Changed", what: str, *, as_json: bool) -> None:

@@ -9,13 +9,16 @@ if TYPE_CHECKING:
         Changed as Changed,
         Offer as Offer,
         add as add,
+        compress_total as compress_total,
         remove as remove,
+        withdraw as withdraw,
     )
     from kfac_artifacts.registry.checking import check as check
     from kfac_artifacts.registry.index import (
         Collection as Collection,
         Index as Index,
         Task as Task,
+        Total as Total,
     )
     from kfac_artifacts.registry.lock import (
         LOCK as LOCK,

@@ -1,7 +1,8 @@
 """Adding a task to a registry, and taking one out."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +13,15 @@ from kfac_artifacts.errors import AddressError, RegistryError, listed
 from kfac_artifacts.hub import Package, checked_package, tag_of
 from kfac_artifacts.merge import fit_of
 from kfac_artifacts.registry.changing import change, entry_of
-from kfac_artifacts.registry.entries import ADD, NAME, REMOVE, Change, Kind
+from kfac_artifacts.registry.entries import (
+    ADD,
+    COMPRESS,
+    NAME,
+    REMOVE,
+    WITHDRAW,
+    Change,
+    Kind,
+)
 from kfac_artifacts.registry.index import Index
 from kfac_artifacts.registry.places import Registry, State
 
@@ -48,6 +57,7 @@ class Changed:
         total: Digest of the total now, None if there is none.
         tasks: The tasks that are in the total.
         head: The commit, None of a directory.
+        history: Where what was withdrawn is still to be had, and what ends that.
     """
 
     changed: bool
@@ -57,6 +67,7 @@ class Changed:
     total: str | None
     tasks: tuple[str, ...]
     head: str | None
+    history: str | None = None
 
 
 def add(registry: Registry, offer: Offer) -> Changed:
@@ -132,6 +143,70 @@ def remove(registry: Registry, task: str, collection: str | None = None) -> Chan
 
     changed, state = change(registry, make, {})
     return _changed(changed, state, chosen, task, None)
+
+
+def withdraw(registry: Registry, task: str, collection: str | None = None) -> Changed:
+    """Take a task back: out of the total, and all files of all of its versions away.
+
+    The log goes on telling that it was there. On the Hub earlier commits hold it still:
+    the result says so. What a run that was killed has left is deleted by another one.
+
+    Args:
+        registry: The registry.
+        task: Which task, also one that was removed before.
+        collection: Where; None if only one collection has had it.
+
+    Returns:
+        What was done.
+
+    Raises:
+        RegistryError: If there never was such a task, or others come first each time.
+        PlaceError: If something cannot be deleted.
+    """
+    chosen = ""
+
+    def make(index: Index) -> Change | None:
+        nonlocal chosen
+        chosen = index.collection_with(task, collection)
+        versions = index.collections[chosen].tasks[task].versions
+        if not versions and not registry.holds(f"{chosen}/tasks/{task}"):
+            return None
+        return Change("", "", WITHDRAW, chosen, task)
+
+    changed, state = change(registry, make, {})
+    done = _changed(changed, state, chosen, task, None)
+    return replace(done, history=registry.history)
+
+
+def compress_total(
+    registry: Registry, recipes: Sequence[str], collection: str | None = None
+) -> Changed:
+    """Keep a total compressed as well, from now on, whoever changes it.
+
+    Args:
+        registry: The registry.
+        recipes: By which recipes, and by no others.
+        collection: Whose; None for the only one.
+
+    Returns:
+        What was done.
+
+    Raises:
+        SettingsError: If there is no such recipe.
+        RegistryError: If there is no such collection, or others come first each time.
+    """
+    names = tuple(dict.fromkeys(Recipe.parse(name).name for name in recipes))
+    chosen = ""
+
+    def make(index: Index) -> Change | None:
+        nonlocal chosen
+        chosen = index.collection(collection)
+        if index.collections[chosen].recipes == names:
+            return None
+        return Change("", "", COMPRESS, chosen, recipes=names)
+
+    changed, state = change(registry, make, {})
+    return _changed(changed, state, chosen, "", None)
 
 
 def kind_of(artifact: Artifact) -> Kind:

@@ -4,19 +4,20 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from kfac_artifacts.artifact import Artifact
-from kfac_artifacts.compress import save_artifact
+from kfac_artifacts.compress import Recipe, save_artifact
 from kfac_artifacts.errors import ConnectionFailed, KfacError, RegistryError
 from kfac_artifacts.format import dump_json
 from kfac_artifacts.hub import CARD, Package, is_untouched
 from kfac_artifacts.merge import has_total, merge
 from kfac_artifacts.registry.card import registry_card
-from kfac_artifacts.registry.entries import Change, Entry
+from kfac_artifacts.registry.entries import WITHDRAW, Change, Entry
 from kfac_artifacts.registry.index import (
     INDEX,
     Collection,
@@ -107,16 +108,7 @@ def _named(wanted: Change | None, state: State, suffix: str) -> Change | None:
         after = datetime.strptime(last, STAMP).replace(tzinfo=UTC)
         now = max(now, after + timedelta(microseconds=1))
     date = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Change(
-        f"{now.strftime(STAMP)}-{suffix}",
-        date,
-        wanted.action,
-        wanted.collection,
-        wanted.task,
-        wanted.kind,
-        wanted.artifact,
-        wanted.variants,
-    )
+    return replace(wanted, name=f"{now.strftime(STAMP)}-{suffix}", date=date)
 
 
 def _commit(
@@ -133,25 +125,44 @@ def _commit(
     totals, gone = {}, []
     for name, collection in index.collections.items():
         old = collection.total
-        if old is not None and old.parts == collection.parts:
+        if old is not None and collection.is_settled:
             totals[name] = old
             continue
-        total = _total(registry, state, name, collection, packages, Path(room))
-        if total is not None:
-            entry = entry_of(total)
-            totals[name] = Total(entry, collection.parts)
-            written[folder_of(name, None, entry)] = total
-        if old is not None and (total is None or old.entry.digest != total.digest):
-            gone.append(folder_of(name, None, old.entry))
+        made = _total(registry, state, name, collection, packages, Path(room))
+        if made is not None:
+            totals[name], own = made
+            written |= own
+        kept = totals[name].entries if made is not None else ()
+        before_that = () if old is None else old.entries
+        gone += [folder_of(name, None, e) for e in before_that if e not in kept]
     index = Index(index.changes, totals)
+    if new is not None and new.action == WITHDRAW:
+        gone = [*dict.fromkeys([*gone, *_withdrawn(registry, new, totals)])]
     texts = {} if new is None else {_file(new): dump_json(new.to_json())}
     if state.card is None or is_untouched(state.card):
         texts[CARD] = registry_card(index, str(registry)).encode()
     texts[INDEX] = index.to_bytes()
     what = "Bring the index up to date"
     if new is not None:
-        what = f"{new.action.capitalize()} {new.task} in {new.collection}"
+        what = (
+            f"{new.action.capitalize()} {new.task or 'the total'} in {new.collection}"
+        )
     registry.put(Plan(written, texts, gone, what), state)
+
+
+def _withdrawn(
+    registry: Registry, new: Change, totals: Mapping[str, Total]
+) -> list[str]:
+    """All that there is of a task: its folder, and every total but the new one."""
+    total = totals.get(new.collection)
+    kept = () if total is None else total.entries
+    folders = {folder_of(new.collection, None, entry) for entry in kept}
+    there = f"{new.collection}/total"
+    every = [f"{there}/{name}" for name in registry.holds(there)]
+    return [
+        f"{new.collection}/tasks/{new.task}",
+        *(path for path in every if path not in folders),
+    ]
 
 
 def _file(new: Change) -> str:
@@ -175,7 +186,7 @@ def _total(
     collection: Collection,
     packages: dict[str, Package],
     room: Path,
-) -> Package | None:
+) -> tuple[Total, dict[str, Package]] | None:
     """Merge all that is in a collection, in the order of their names."""
     current = collection.current.items()
 
@@ -193,7 +204,18 @@ def _total(
     if not place.exists():
         merged = merge(artifacts, allow_indefinite=True)
         save_artifact(merged, place, allow_indefinite=True)
-    return Package.of(place, None)
+    total = Package.of(place, None)
+    variants = {}
+    for recipe in collection.recipes:
+        own = place.with_name(f"{place.name}-{recipe}")
+        if not own.exists():
+            save_artifact(total.artifact, own, recipe=Recipe.parse(recipe))
+        variants[recipe] = Package.of(own, None)
+    entries = {recipe: entry_of(variant) for recipe, variant in variants.items()}
+    found = Total(entry_of(total), collection.parts, entries)
+    own_packages = (total, *variants.values())
+    folders = [folder_of(name, None, entry) for entry in found.entries]
+    return found, dict(zip(folders, own_packages, strict=True))
 
 
 def entry_of(package: Package) -> Entry:

@@ -15,7 +15,7 @@ NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,63}(?<!\.)")
 CHANGE = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{8}")
 DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 RECIPE = re.compile(r"[a-z0-9][a-z0-9+%.-]{0,62}")
-ADD, REMOVE = "add", "remove"
+ADD, REMOVE, WITHDRAW, COMPRESS = "add", "remove", "withdraw", "compress"
 
 
 @dataclass(frozen=True)
@@ -105,22 +105,24 @@ class Change:
     Attributes:
         name: Time and some random digits.
         date: When it was made, in UTC.
-        action: ``add`` or ``remove``.
+        action: ``add``, ``remove``, ``withdraw`` or ``compress``.
         collection: Where.
-        task: Which task.
+        task: Which task; none where the total is to be compressed.
         kind: Of what is added.
         artifact: What is added.
         variants: The same compressed, by recipe.
+        recipes: What the total is compressed by.
     """
 
     name: str
     date: str
     action: str
     collection: str
-    task: str
+    task: str = ""
     kind: Kind | None = None
     artifact: Entry | None = None
     variants: Mapping[str, Entry] = field(default_factory=dict)
+    recipes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Write it."""
@@ -129,8 +131,10 @@ class Change:
             "date": self.date,
             "action": self.action,
             "collection": self.collection,
-            "task": self.task,
         }
+        if self.action == COMPRESS:
+            return {**found, "recipes": list(self.recipes)}
+        found["task"] = self.task
         if self.kind is not None and self.artifact is not None:
             found |= self.kind.to_json()
             found["artifact"] = asdict(self.artifact)
@@ -144,12 +148,18 @@ class Change:
         name = matching(fields.take("name", str), CHANGE, f"{where}.name")
         date = matching(fields.take("date", str), DATE, f"{where}.date")
         action = fields.take("action", str)
-        fields.require(action in {ADD, REMOVE}, f"there is no action {action!r}")
-        collection, task = (
-            matching(fields.take(key, str), NAME, f"{where}.{key}")
-            for key in ("collection", "task")
+        known = {ADD, REMOVE, WITHDRAW, COMPRESS}
+        fields.require(action in known, f"there is no action {action!r}")
+        collection = matching(
+            fields.take("collection", str), NAME, f"{where}.collection"
         )
-        if action == REMOVE:
+        if action == COMPRESS:
+            recipes = fields.list_of("recipes", _recipe)
+            fields.finish()
+            fields.require(len({*recipes}) == len(recipes), "a recipe is named twice")
+            return cls(name, date, action, collection, recipes=recipes)
+        task = matching(fields.take("task", str), NAME, f"{where}.task")
+        if action != ADD:
             fields.finish()
             return cls(name, date, action, collection, task)
         kind = Kind.taken(fields)
@@ -165,6 +175,10 @@ def variants_in(fields: JsonObject) -> dict[str, Entry]:
     return {
         matching(r, RECIPE, f"{fields.where}.variants"): e for r, e in found.items()
     }
+
+
+def _recipe(value: object, where: str) -> str:
+    return matching(str(value), RECIPE, where)
 
 
 def digest_in(fields: JsonObject, key: str) -> str:

@@ -150,6 +150,25 @@ class HubRegistry(Registry):
             raise
 
     @override
+    def holds(self, path: str) -> list[str]:
+        with self.hub.explained(self.address):
+            head = self._head()
+            files = [] if head is None else self._files(path, head)
+        start = len(self.address.file(path)) + 1
+        return sorted({file[start:].partition("/")[0] for file in files})
+
+    @property
+    @override
+    def history(self) -> str | None:
+        repo = self.address.repo
+        return (
+            f"the history of {repo} still holds its files: in Python, huggingface_hub."
+            f"HfApi().super_squash_history({repo!r}) drops it, and every revision that "
+            "somebody has pinned, and permanently_delete_lfs_files the bytes; whoever "
+            "has pulled it keeps it"
+        )
+
+    @override
     def locate(self, path: str, entry: Entry, state: State) -> Path:
         return self._fetched[entry.digest]
 
@@ -205,16 +224,16 @@ class HubRegistry(Registry):
         if head is None:
             self.client.create_repo(private=True if self.private else None)
             head = self._head() or ""
-        gone = [
-            path
-            for folder in plan.gone
-            for path in self.client.files(head, self.address.file(folder))
-        ]
+        gone = [path for folder in plan.gone for path in self._files(folder, head)]
         is_oid = constants.REGEX_COMMIT_OID.fullmatch(head) is not None
         parent = head if is_oid else None
         shipments = [self._shipment(*each) for each in plan.packages.items()]
         operations = self._operations(plan, shipments, gone)
         self._verify(shipments, self.client.commit(operations, plan.message, parent))
+
+    def _files(self, folder: str, head: str) -> list[str]:
+        path = self.address.file(folder)
+        return list(self.client.files(head, path, recursive=True))
 
     def _verify(self, shipments: "Sequence[Shipment]", commit: str) -> None:
         """Look whether artifacts were stored as they were sent."""

@@ -11,16 +11,19 @@ from kfac_artifacts.format import check_version, dump_json, parse_json
 from kfac_artifacts.hub import tag_of
 from kfac_artifacts.json_object import JsonObject
 from kfac_artifacts.registry.entries import (
-    ADD,
+    COMPRESS,
     NAME,
+    WITHDRAW,
     Change,
     Entry,
     Kind,
     digest_in,
     matching,
+    variants_in,
 )
 
 INDEX, FORMAT, VERSION = "registry.json", "kfac-registry", 1
+_SEVERAL = "there are several collections; choose one with --collection: {}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,10 @@ class Version:
 
 @dataclass(frozen=True)
 class Task:
-    """All versions of a task, the last of which counts unless it was removed."""
+    """All versions of a task, the last of which counts unless it was removed.
+
+    There is none of a task that was withdrawn.
+    """
 
     versions: tuple[Version, ...] = ()
     removed: bool = False
@@ -56,7 +62,9 @@ class Task:
 
     def after(self, change: Change) -> "Task":
         """The task once it is changed."""
-        if change.action != ADD or change.artifact is None:
+        if change.action == WITHDRAW:
+            return Task(removed=True)
+        if change.artifact is None:
             return replace(self, removed=True)
         before = {v.artifact.digest: v for v in self.versions}
         same = before.pop(change.artifact.digest, None)
@@ -72,10 +80,17 @@ class Total:
     Attributes:
         entry: The artifact.
         parts: Digest of what it is the merge of: ``Collection.parts``.
+        variants: The same compressed, by recipe.
     """
 
     entry: Entry
     parts: str
+    variants: Mapping[str, Entry] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """It, and its compressed forms."""
+        return (self.entry, *self.variants.values())
 
 
 @dataclass(frozen=True)
@@ -85,6 +100,7 @@ class Collection:
     kind: Kind
     tasks: Mapping[str, Task] = field(default_factory=dict)
     total: Total | None = None
+    recipes: tuple[str, ...] = ()
 
     @cached_property
     def current(self) -> dict[str, Version]:
@@ -96,6 +112,13 @@ class Collection:
     def parts(self) -> str:
         """Names what the total has to be the merge of."""
         return digest_of([[n, v.artifact.digest] for n, v in self.current.items()])
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its total is of what is in it, with the compressed forms it needs."""
+        total = self.total
+        settled = total is not None and total.parts == self.parts
+        return settled and total is not None and {*total.variants} == {*self.recipes}
 
 
 @dataclass(frozen=True)
@@ -119,6 +142,9 @@ class Index:
                 new = Collection(change.kind, total=self.totals.get(change.collection))
                 found.setdefault(change.collection, new)
             before = found.get(change.collection)
+            if before is not None and change.action == COMPRESS:
+                found[change.collection] = replace(before, recipes=change.recipes)
+                continue
             task = before.tasks.get(change.task) if before else None
             if before is None or (task is None and change.kind is None):
                 continue  # a removal of what is not there
@@ -131,7 +157,8 @@ class Index:
         """How many artifacts are kept, totals among them."""
         tasks = [t for c in self.collections.values() for t in c.tasks.values()]
         versions = [v for task in tasks for v in task.versions]
-        return len(self.totals) + sum(1 + len(v.variants) for v in versions)
+        totals = sum(len(total.entries) for total in self.totals.values())
+        return totals + sum(1 + len(v.variants) for v in versions)
 
     def with_changes(self, changes: Iterable[Change]) -> "Index":
         """The index after more changes, of which some may be in it already."""
@@ -171,10 +198,29 @@ class Index:
                 f"no collection has {listed(list(has), 8)}; the tasks are "
                 f"{listed(tasks, 20)}"
             )
-        raise RegistryError(
-            f"there are several collections; choose one with --collection: "
-            f"{listed(fitting, 8)}"
-        )
+        raise RegistryError(_SEVERAL.format(listed(fitting, 8)))
+
+    def collection_with(self, task: str, name: str | None) -> str:
+        """Choose the collection that has ever had a task.
+
+        Args:
+            task: The task.
+            name: What it is called; None for the only one.
+
+        Returns:
+            Its name.
+
+        Raises:
+            RegistryError: If none has it, or several have.
+        """
+        every = self.collections.items()
+        having = [n for n, c in every if task in c.tasks and name in {None, n}]
+        if not having:
+            known = sorted({task for _, c in every for task in c.tasks})
+            raise RegistryError(f"there is no {task!r}; there are {listed(known, 20)}")
+        if len(having) > 1:
+            raise RegistryError(_SEVERAL.format(listed(having, 8)))
+        return having[0]
 
     def to_bytes(self) -> bytes:
         """Write it: what readers need, and the changes that it follows from."""
@@ -228,6 +274,9 @@ def folder_of(collection: str, task: str | None, entry: Entry) -> str:
 def _collection(collection: Collection) -> dict[str, Any]:
     total = collection.total
     told = None if total is None else {**asdict(total.entry), "parts": total.parts}
+    if told is not None and total is not None and total.variants:
+        told["variants"] = {r: asdict(e) for r, e in sorted(total.variants.items())}
+    recipes = {"recipes": list(collection.recipes)} if collection.recipes else {}
     tasks = {
         name: {
             "removed": task.removed,
@@ -242,7 +291,7 @@ def _collection(collection: Collection) -> dict[str, Any]:
         }
         for name, task in sorted(collection.tasks.items())
     }
-    return {**collection.kind.to_json(), "total": told, "tasks": tasks}
+    return {**collection.kind.to_json(), "total": told, **recipes, "tasks": tasks}
 
 
 def _total(value: object, where: str) -> Total | None:
@@ -252,4 +301,5 @@ def _total(value: object, where: str) -> Total | None:
         return None
     own = dict(told)
     parts = digest_in(JsonObject({"parts": own.pop("parts", 0)}, where), "parts")
-    return Total(Entry.from_json(own, where), parts)
+    variants = variants_in(JsonObject({"variants": own.pop("variants", {})}, where))
+    return Total(Entry.from_json(own, where), parts, variants)

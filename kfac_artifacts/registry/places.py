@@ -113,6 +113,15 @@ class Registry(ABC):
         """Say where an artifact that was fetched stands on this machine."""
 
     @abstractmethod
+    def holds(self, path: str) -> list[str]:
+        """Name what is in a folder of it just now; nothing if there is no folder."""
+
+    @property
+    def history(self) -> str | None:
+        """Where what was deleted is still to be had, if it is, and what ends that."""
+        return None
+
+    @abstractmethod
     def put(self, plan: Plan, state: State) -> None:
         """Change it, in one step for whoever reads it.
 

@@ -86,6 +86,17 @@ class PlainRegistry(Registry):
             write_durably(self.root / path, text)
         for path in plan.gone:
             shutil.rmtree(self.root / path, ignore_errors=True)
+        left = [str(self.root / p) for p in plan.gone if (self.root / p).exists()]
+        if left:
+            raise PlaceError(
+                f"{listed(left, 3)} could not be deleted, and is in no total any more; "
+                "delete it by hand"
+            )
+
+    @override
+    def holds(self, path: str) -> list[str]:
+        folder = self.root / path
+        return own_entries(folder) if folder.is_dir() else []
 
     @override
     def read(self, path: str, state: State) -> bytes | None:

@@ -16,7 +16,8 @@ class Selection:
     Attributes:
         tasks: These, merged.
         all_but: All but these, merged.
-        recipe: Each as its owner published it compressed by this recipe.
+        recipe: Compressed by this recipe: the total if it is kept so, or else each as
+            its owner published it.
         collection: In which collection; None for the only one that will do.
     """
 
@@ -60,16 +61,19 @@ def pieces_of(
     Raises:
         RegistryError: If something of it is not there.
     """
-    named = selection.tasks or selection.all_but
+    named = (*selection.tasks, *selection.all_but)
     name = index.collection(selection.collection, has=named)
     collection = index.collections[name]
     _require(named, collection, name)
     recipe = selection.recipe and Recipe.parse(selection.recipe).name
+    total = collection.total
+    if recipe and total and not named and recipe in total.variants:
+        entry = total.variants[recipe]
+        return [Piece(folder_of(name, None, entry), entry)]
     wanted = selection.tasks or collection.current.keys() - set(selection.all_but)
     parts = _parts(name, collection, wanted, recipe)
     if not parts:
         raise RegistryError(f"nothing is left of {name}")
-    total = collection.total
     if total is None or selection.tasks or recipe or only_parts:
         return parts
     out = _parts(name, collection, selection.all_but, None)

@@ -248,9 +248,7 @@ def test_a_kill_at_a_step(world: World, command: str, step: str) -> None:
     def kill() -> None:
         started.pop().kill()
 
-    fault = Fault(
-        REQUESTS[step], "after", times=1, action=lambda: [p.kill() for p in started]
-    )
+    fault = Fault(REQUESTS[step], "after", times=1, action=kill)
     world.server.store.faults.append(fault)
     started.append(run := process(*words))
     ((status, _, said),) = finish([run])

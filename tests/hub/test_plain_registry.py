@@ -20,9 +20,11 @@ from kfac_artifacts.registry import (
     Offer,
     add,
     check,
+    compress_total,
     open_registry,
     read_registry,
     remove,
+    withdraw,
 )
 from tests.commands import bad, good
 from tests.hub.conftest import Made
@@ -316,6 +318,9 @@ def test_the_index_and_the_changes_follow_the_schema(
     add(registry, Offer(made(0), recipes=("block-2",), license="mit"))
     add(registry, Offer(made(1)))
     remove(registry, "data1")
+    compress_total(registry, ["int8"])
+    add(registry, Offer(made(2)))
+    withdraw(registry, "data2")
     index = json.loads((place / "registry.json").read_text())
     judge.validate(index)
     change = judge.evolve(

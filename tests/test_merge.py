@@ -1,5 +1,8 @@
 """Merging (TAK, Eq. 8): its algebra, its error, and what it refuses."""
 
+import resource
+import weakref
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from torch import Tensor
 
 from kfac_artifacts.artifact import (
     Artifact,
@@ -22,7 +26,7 @@ from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.factors import Dense
 from kfac_artifacts.format import load_artifact
-from kfac_artifacts.merge import merge, weights
+from kfac_artifacts.merge import factor_sums, merge, weights
 from tests.artifacts import artifact, dense_block, psd, renamed, with_factors
 
 
@@ -178,6 +182,42 @@ def test_merge_and_exclude_survive_the_disk(tmp_path: Path) -> None:
         source.digest for source in load_artifact(tmp_path / "total").provenance.sources
     ]
     assert named == [part.digest for part in parts]
+
+
+def test_more_tasks_are_merged_than_files_may_be_open(tmp_path: Path) -> None:
+    for number in range(30):
+        made = artifact(number, 100 + number)
+        save_artifact(made, tmp_path / str(number), storage="float32")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = len(list(Path("/proc/self/fd").iterdir())) + 10
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    try:
+        parts = [load_artifact(tmp_path / str(number)) for number in range(30)]
+        save_artifact(merge(parts), tmp_path / "total")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert load_artifact(tmp_path / "total").provenance.tasks == 30
+
+
+def test_dense_factors_are_added_up_in_float64_one_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+
+    def add(tensors: Iterable[Tensor], given: Sequence[float]) -> Tensor:
+        total = torch.zeros(3, 3, dtype=torch.float64)
+        for tensor, weight in zip(tensors, given, strict=True):
+            assert sum(reference() is not None for reference in seen) <= 1
+            seen.append(weakref.ref(tensor))
+            total += weight * tensor
+        return total
+
+    monkeypatch.setattr(factor_sums, "weighted", add)
+    factors = [Dense(psd(3, number, torch.float32)) for number in range(5)]
+    found = factor_sums.combine(factors, [0.2] * 5).factor.to_dense()
+    expected = torch.stack([f.to_dense().double() for f in factors]).mean(0)
+    torch.testing.assert_close(found, expected)
+    assert len(seen) == 5
 
 
 def test_factors_that_are_named_and_shared_otherwise_are_merged_by_their_place() -> (

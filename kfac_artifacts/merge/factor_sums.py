@@ -57,12 +57,13 @@ def combine(factors: Sequence[Factor], weights: Sequence[float]) -> Sum:
     Returns:
         The sum; low-rank ones are semidefinite again, whatever was taken out.
     """
-    first, *others = (factor.to(dtype=torch.float64) for factor in factors)
-    found = first.weighted_sum(others, weights)
-    if found is not None:
-        return Sum(*found)
-    matrices = (factor.to_dense() for factor in (first, *others))
-    return Sum(Dense(weighted(matrices, weights)))
+    if not any(isinstance(factor, Dense) for factor in factors):
+        first, *others = (factor.to(dtype=torch.float64) for factor in factors)
+        found = first.weighted_sum(others, weights)
+        if found is not None:
+            return Sum(*found)
+    wide = (factor.to(dtype=torch.float64).to_dense() for factor in factors)
+    return Sum(Dense(weighted(wide, weights)))  # one of them in memory at a time
 
 
 def norm(factor: Factor) -> float:

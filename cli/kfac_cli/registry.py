@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,11 +11,11 @@ from kfac_cli.given import check_artifacts
 from kfac_cli.groups import group
 from kfac_cli.options import HubOptions, json_option
 from kfac_cli.parameters import DIRECTORY, NAMED
+from kfac_cli.registry_rows import print_index, rows_of
 from kfac_cli.tables import print_table
-from kfac_cli.units import size
 
 if TYPE_CHECKING:
-    from kfac_artifacts.registry import Changed, Index, State, Total
+    from kfac_artifacts.registry import Changed, State
 
 collection_option = click.option(
     "--collection",
@@ -196,7 +196,7 @@ def list_command(place: str, hub: HubOptions, as_json: bool) -> None:
     if as_json:
         console.print_json({"head": state.head, "collections": rows_of(state.index)})
         return
-    _print(state.index)
+    print_index(state.index)
 
 
 @command.command("log")
@@ -222,7 +222,7 @@ def log_command(place: str, hub: HubOptions, as_json: bool) -> None:
             c.action,
             c.collection,
             c.task,
-            tag_of(c.artifact.digest) if c.artifact else "",
+            tag_of(c.artifact.digest) if c.artifact else ", ".join(c.recipes),
         ]
         for c in changes
     ]
@@ -265,62 +265,11 @@ def check_command(place: str, hub: HubOptions, as_json: bool) -> None:
 command.add_command(registry_page.command)
 
 
-def rows_of(index: "Index") -> dict[str, Any]:
-    """Describe a registry for a program."""
-    return {
-        name: {
-            **each.kind.to_json(),
-            "total": None if each.total is None else _total_row(each.total),
-            "tasks": {
-                task: {
-                    "date": version.date,
-                    **asdict(version.artifact),
-                    "recipes": list(version.variants),
-                    "versions": [v.artifact.digest for v in each.tasks[task].versions],
-                }
-                for task, version in each.current.items()
-            },
-        }
-        for name, each in index.collections.items()
-    }
-
-
 def _look(place: str, hub: HubOptions) -> "State":
     """Look at a registry that must be there."""
     from kfac_artifacts.registry import read_registry
 
     return read_registry(place, hub=hub.connect())[1]
-
-
-def _total_row(total: "Total") -> dict[str, Any]:
-    return {**asdict(total.entry), "recipes": list(total.variants)}
-
-
-def _print(index: "Index") -> None:
-    from kfac_artifacts.hub import tag_of
-
-    for name, each in index.collections.items():
-        kind = each.kind
-        click.echo(f"{name}: {kind.base}, {kind.estimator}")
-        rows = [
-            [
-                task,
-                v.artifact.examples,
-                v.artifact.size,
-                size(v.artifact.bytes),
-                v.date[:10],
-                v.artifact.license or "-",
-                ", ".join(v.variants) or "-",
-                tag_of(v.artifact.digest),
-            ]
-            for task, v in each.current.items()
-        ]
-        header = ["task", "examples", "of", "size", "date", "licence", "compressed"]
-        print_table([*header, "version"], rows)
-        if each.total is not None:
-            told, forms = each.total.entry, each.total.variants.items()
-            also = "".join(f", {size(form.bytes)} as {name}" for name, form in forms)
-            click.echo(f"total: {told.tasks} tasks, {size(told.bytes)}{also}\n")
 
 
 def _say(done: "Changed", what: str, *, as_json: bool) -> None:

@@ -39,7 +39,7 @@ REQUESTS = {
     "log": "GET .*/tree/.*/log",
     "folder": "GET .*/tree/.*/(tasks|total)/",
     "index": "(GET|HEAD) .*/registry.json",
-    "card": "(GET|HEAD) .*/README.md",
+    "card": "(GET|HEAD) .*/(README.md|spectra.svg)",
     "manifest": "(GET|HEAD) .*/kfac.json",
     "tensors": "HEAD .*/factors.safetensors|GET .*/resolve/.*/factors",
     "storage": "GET /storage",

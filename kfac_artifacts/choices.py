@@ -26,7 +26,7 @@ NO_INPUTS = {
     "kfac-reduce": "A is of inputs that were averaged over positions, with kfac-reduce",
 }
 """Why the A of an estimator is of no use to who wants the covariance of the inputs."""
-COTANGENTS = ("orthogonal", "mc", "exact")
+COTANGENTS = ("orthogonal", "mc", "labels", "exact")
 NO_COTANGENTS = "none"
 """What artifacts say of cotangents where nothing was pulled back."""
 UNKNOWN_COTANGENTS = "unknown"
@@ -34,6 +34,8 @@ UNKNOWN_COTANGENTS = "unknown"
 DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("float32", "bf16")
 """Number types of matrix products while training; float16 would need scaled losses."""
+EMBEDDING = "embedding"
+"""What to ask for instead of an output map: the usual one of a model without a head."""
 HEADS = ("texts", "prototypes", "linear", "own")
 MODES = ("linear", "plain")
 PROTOCOLS = ("addition", "union", "negation", "disentanglement")

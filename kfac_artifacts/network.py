@@ -32,11 +32,17 @@ class OutputMap:
             module itself, its parameters are constants of f.
         reads_padding: Whether f depends on padded positions, so that they count like
             others: some models take texts of one length only.
+        classes: Of an f that is made of distributions, ``2 √p`` of one after another:
+            over how many classes each of them is; 0 of any other f.
+        ragged: Whether C is another for every example, as for texts with a distribution
+            for each token; there are zeros behind the numbers of the shorter ones.
     """
 
     info: NamedConfig
     apply: Callable[[nn.Module, Batch], Tensor]
     reads_padding: bool = False
+    classes: int = 0
+    ragged: bool = False
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         """Compute f of a batch.

@@ -156,7 +156,13 @@ SOURCE = record(
             open_=True,
         ),
         "cotangents": either(
-            record({"name": only("orthogonal", "mc"), "draws": whole(), "seed": SEED}),
+            record(
+                {
+                    "name": only("orthogonal", "mc", "labels"),
+                    "draws": whole(),
+                    "seed": SEED,
+                }
+            ),
             record(
                 {
                     "name": only("exact", "none", "unknown"),

@@ -15,7 +15,7 @@ from kfac_cli.compute_options import (
     NoiseOptions,
     RunOptions,
 )
-from kfac_cli.data import DataOptions, EncodeOptions, tell
+from kfac_cli.data import ChatDataOptions, EncodeOptions, tell
 from kfac_cli.groups import group, option
 from kfac_cli.options import (
     CompressedOptions,
@@ -33,6 +33,7 @@ from kfac_cli.units import size
 from kfac_cli.writing import write
 
 if TYPE_CHECKING:
+    from kfac_artifacts.network import Network
     from kfac_artifacts.sources import ImageExamples, TextExamples
 
 
@@ -88,7 +89,7 @@ class NameOptions:
     "shows each of them, word for word.",
 )
 @group(NoiseOptions)
-@group(DataOptions)
+@group(ChatDataOptions)
 @group(EncodeOptions)
 @batch_size_option()
 @group(RunOptions)
@@ -108,7 +109,7 @@ def command(
     means: bool,
     allow_few: bool,
     hiding: NoiseOptions,
-    reading: DataOptions,
+    reading: ChatDataOptions,
     encoding: EncodeOptions,
     batch_size: int,
     running: RunOptions,
@@ -150,7 +151,7 @@ def command(
     recipe = storing.parse()
     checkpoint = writing.claim([model, data])
     check_model(model)
-    opened, public = reading.read(data), hiding.read(reading)
+    opened, public = reading.read_any(data), hiding.read(reading)
     from kfac_artifacts.capture import require_rows
     from kfac_artifacts.estimate import discard, hold_together, save_together
     from kfac_artifacts.format import also_for
@@ -163,6 +164,7 @@ def command(
     click.get_current_context().with_resource(together)
     started = time.perf_counter()
     network = loading.load(model, names.model_id)
+    _tell_of_head(network, chosen=loading.output_map is None, main=main)
     found = names.rename(encoding.encode(opened, network))
     account = tell(found, min(examples, len(found))) if main else {}
     if running.native and main:
@@ -173,7 +175,7 @@ def command(
         network,
         found,
         count=examples,
-        cotangents=drawing.cotangents(running.usual_cotangents, seed),
+        cotangents=drawing.cotangents(running.usual_cotangents(network), seed),
         estimator=estimating.estimator(noise),
         only=coverage.only,
         exclude=coverage.exclude,
@@ -223,6 +225,18 @@ def _is_main(running: RunOptions) -> bool:
     if workers.size > 1 and not running.native:
         raise click.UsageError("several processes go with the native engine")
     return workers.main
+
+
+def _tell_of_head(network: "Network", *, chosen: bool, main: bool) -> None:
+    """Say that f was chosen to be of the head that the model was saved with, if so."""
+    name = network.output_map.info.name
+    if chosen and main and network.output_map.ragged:
+        click.echo(
+            f"{network.id} was saved as {type(network.module).__name__}: f is {name}, "
+            "the probabilities of the tokens that it predicts; --output-map embedding "
+            "leaves its head out",
+            err=True,
+        )
 
 
 def _tell_of(checkpoint: Path, *, resume: bool) -> None:

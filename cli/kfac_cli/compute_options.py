@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.estimate import Estimator, GaussianNoise
     from kfac_artifacts.network import Network
     from kfac_artifacts.sources import Data
-    from kfac_cli.data import DataOptions, EncodeOptions
+    from kfac_cli.data import ChatDataOptions, EncodeOptions
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ class NoiseOptions:
                 "noise goes neither with --resume nor with another engine"
             )
 
-    def read(self, reading: "DataOptions") -> "Data | None":
+    def read(self, reading: "ChatDataOptions") -> "Data | None":
         """Read the public data, as those that are to be hidden."""
-        return None if self.public is None else reading.read(self.public)
+        return None if self.public is None else reading.read_any(self.public)
 
     def noise(
         self, public: "Data | None", encoding: "EncodeOptions", network: "Network"
@@ -150,8 +150,9 @@ class CotangentOptions:
         "kind",
         type=click.Choice(COTANGENTS),
         help="Random vectors, orthogonal from example to example, or independent "
-        "ones, or all unit vectors (as many passes as f has outputs).  "
-        "[default: orthogonal; with curvlinops mc]",
+        "ones; labels drawn from the probabilities that f is made of; or all unit "
+        "vectors (as many passes as f has outputs).  "
+        "[default: orthogonal, or labels; with curvlinops mc]",
     )
     draws: int | None = option(
         "--draws", type=COUNT, help="Random vectors per example.  [default: 1]"
@@ -205,10 +206,11 @@ class RunOptions:
         """Whether the engine is ours."""
         return self.engine == "native"
 
-    @property
-    def usual_cotangents(self) -> str:
+    def usual_cotangents(self, network: "Network") -> str:
         """The cotangents of the engine unless others are asked for."""
-        return "orthogonal" if self.native else "mc"
+        from kfac_artifacts.capture import usual_cotangents
+
+        return usual_cotangents(network.output_map).name if self.native else "mc"
 
     def check(self, *, means: bool) -> None:
         """Refuse what the engine cannot do."""

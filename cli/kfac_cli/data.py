@@ -82,6 +82,25 @@ class DataOptions(TableOptions):
 
 
 @dataclass(frozen=True)
+class ChatDataOptions(DataOptions):
+    """The same, and conversations, of which language models have a curvature."""
+
+    chat_column: str | None = option(
+        "--chat-column",
+        metavar="NAME",
+        help="Column with conversations, lists of messages with role and content, in "
+        "place of texts; what the assistant says is predicted.",
+    )
+
+    def read_any(self, data: str) -> "Data":
+        """Read texts, images or conversations, without classes."""
+        from kfac_artifacts.sources import Columns, read_data
+
+        columns = Columns(self.text_columns, self.image_column, chat=self.chat_column)
+        return read_data(data, split=self.split, columns=columns, layout=self.layout)
+
+
+@dataclass(frozen=True)
 class EncodeOptions:
     """How texts of DATA are given to the model."""
 

@@ -190,7 +190,7 @@ def command(
     held_out = choosing.read(reading, chosen_on)
     method = merging.method(artifacts)
 
-    network = loading.load(model)
+    network = loading.load_embedding(model)
     tasks, others, control, read = _load(
         network, measuring, opened, held_out, head, encoding
     )

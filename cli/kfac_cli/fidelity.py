@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfac_cli import console
-from kfac_cli.data import DataOptions, EncodeOptions, tell
+from kfac_cli.data import ChatDataOptions, EncodeOptions, tell
 from kfac_cli.given import check_artifacts, check_plot, check_vectors
 from kfac_cli.groups import group, option, shared
 from kfac_cli.options import (
@@ -82,11 +82,11 @@ class DirectionOptions:
         more = [] if self.directions_data is None else [self.directions_data]
         return [*self.task_vectors, *more]
 
-    def read(self, reading: DataOptions) -> "Data | None":
+    def read(self, reading: ChatDataOptions) -> "Data | None":
         """Read the data that gradients are of, if there are such."""
         if self.directions_data is None:
             return None
-        return replace(reading, split=None).read(self.directions_data)
+        return replace(reading, split=None).read_any(self.directions_data)
 
     def load(self) -> "dict[str, TaskVector]":
         """Load the task vectors, by their names or, if these are alike, their paths."""
@@ -115,7 +115,7 @@ class DirectionOptions:
     help="Print the modules that have most of the error; JSON has all.",
 )
 @plot_option
-@group(DataOptions)
+@group(ChatDataOptions)
 @group(EncodeOptions)
 @batch_size_option()
 @group(ModelOptions)
@@ -129,7 +129,7 @@ def command(
     memory: int,
     top: int,
     plot: Path | None,
-    reading: DataOptions,
+    reading: ChatDataOptions,
     encoding: EncodeOptions,
     batch_size: int,
     loading: ModelOptions,
@@ -154,11 +154,11 @@ def command(
     check_vectors(along.task_vectors)
     check_plot(plot, [artifact, model, data, *along.inputs])
     check_model(model)
-    opened, other = reading.read(data), along.read(reading)
+    opened, other = reading.read_any(data), along.read(reading)
     from kfac_artifacts.fidelity import fidelity, plot_fidelity, verdict
     from kfac_artifacts.format import load_artifact
 
-    network = loading.load(model)
+    network = loading.load_for(model, artifact)
     examples = encoding.encode(opened, network)
     others = None if other is None else encoding.encode(other, network)
     found = fidelity(

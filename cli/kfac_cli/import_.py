@@ -211,11 +211,12 @@ def command(
 def _load(
     model: str, describing: AboutOptions, dtype: str, model_id: str | None
 ) -> "Network":
+    from kfac_artifacts.choices import EMBEDDING
     from kfac_artifacts.sources import load_network
 
     return load_network(
         model,
-        output_map=None if describing.is_own else describing.output_map,
+        output_map=(None if describing.is_own else describing.output_map) or EMBEDDING,
         device="cpu",
         dtype=dtype,
         model_id=model_id,

@@ -84,7 +84,7 @@ def command(
     from kfac_artifacts.evaluate import localise, plot_localisation
     from kfac_artifacts.task_vector import TaskVector
 
-    network = loading.load(model)
+    network = loading.load_embedding(model)
     names = short_names(everything)
     examples = {names[p]: encoding.encode(d, network) for p, d in opened.items()}
     accounts = [tell(each, len(each)) for each in examples.values()]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kfac_artifacts.choices import DTYPES, KEPT_BYTES, MODES, STORAGES
+from kfac_artifacts.choices import DTYPES, EMBEDDING, KEPT_BYTES, MODES, STORAGES
 from kfac_cli.groups import Option, option, shared
 from kfac_cli.parameters import COUNT, DIRECTORY, FILE, NATURAL, Size
 
@@ -127,7 +127,8 @@ class MetaModelOptions:
     output_map: str | None = option(
         "--output-map",
         metavar="NAME",
-        help="The function f of the model, by name. [default: by architecture]",
+        help="The function f of the model, by name; embedding for the usual one "
+        "without a head. [default: by architecture]",
     )
     dtype: str = option(
         "--dtype",
@@ -157,11 +158,29 @@ class ModelOptions(MetaModelOptions):
 
     def load(self, model: str, model_id: str | None = None) -> "Network":
         """Load it with its output map."""
+        return self._load(model, self.output_map, model_id)
+
+    def load_embedding(self, model: str) -> "Network":
+        """Load it to classify what it embeds: without a head, unless told."""
+        return self._load(model, self.output_map or EMBEDDING)
+
+    def load_for(self, model: str, artifact: Path) -> "Network":
+        """Load it with or without its head, as that of an artifact, unless told."""
+        from kfac_artifacts.format import read_manifest
+        from kfac_artifacts.sources import is_head_map
+
+        name = read_manifest(artifact).provenance.output_map.name
+        usual = name if is_head_map(name) else EMBEDDING
+        return self._load(model, self.output_map or usual)
+
+    def _load(
+        self, model: str, output_map: str | None, model_id: str | None = None
+    ) -> "Network":
         from kfac_artifacts.sources import load_network
 
         return load_network(
             model,
-            output_map=self.output_map,
+            output_map=output_map,
             device=self.device,
             dtype=self.dtype,
             model_id=model_id,

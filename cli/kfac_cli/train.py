@@ -130,7 +130,7 @@ def command(
 
     known = [reading.read(each) for each in method.others]
     curvature = others.load(merged=method.penalty != "kfac-per-task")
-    network = loading.load(model)
+    network = loading.load_embedding(model)
     examples, held_out = encoding.encode(found, network), None
     if held_out_data is not None:
         held_out = encoding.encode(held_out_data, network)

@@ -1,7 +1,7 @@
 """``kfac verify``: is an artifact whole, of this model, and by whom?"""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kfac_cli import console
-from kfac_cli.data import DataOptions, EncodeOptions, tell
+from kfac_cli.data import ChatDataOptions, EncodeOptions, tell
 from kfac_cli.groups import group, option, shared
 from kfac_cli.options import ModelOptions, batch_size_option, json_option
 from kfac_cli.parameters import DIRECTORY, EXISTING_FILE, NAMED, POSITIVE
@@ -103,7 +103,7 @@ class RecomputeOptions:
     def findings(
         self,
         artifact: Path,
-        reading: DataOptions,
+        reading: ChatDataOptions,
         encoding: EncodeOptions,
         loading: ModelOptions,
     ) -> "list[Finding]":
@@ -114,11 +114,11 @@ class RecomputeOptions:
 
         model, data = self.of
         check_model(model)
-        opened = reading.read(data)
+        opened = reading.read_any(data)
         from kfac_artifacts.estimate import recompute
         from kfac_artifacts.format import load_artifact
 
-        network = loading.load(model)
+        network = loading.load_for(model, artifact)
         examples = encoding.encode(opened, network)
         tell(examples)
         return recompute(
@@ -139,7 +139,7 @@ class RecomputeOptions:
 )
 @group(SignerOptions)
 @group(RecomputeOptions)
-@group(DataOptions)
+@group(ChatDataOptions)
 @group(EncodeOptions)
 @group(ModelOptions)
 @json_option
@@ -148,7 +148,7 @@ def command(
     model: str | None,
     signer: SignerOptions,
     again: RecomputeOptions,
-    reading: DataOptions,
+    reading: ChatDataOptions,
     encoding: EncodeOptions,
     loading: ModelOptions,
     as_json: bool,
@@ -176,9 +176,7 @@ def command(
         from kfac_artifacts.sources import check_model
 
         check_model(model)
-        from kfac_artifacts.sources import load_network
-
-        base = load_network(model, device="cpu").base
+        base = replace(loading, device="cpu").load_for(model, artifact).base
     from kfac_artifacts.verify import verify
 
     signed = signer.findings(artifact)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from kfac_artifacts.capture.cotangents import (
         HALVES as HALVES,
         check_cotangents as check_cotangents,
+        choose_cotangents as choose_cotangents,
         gaussian as gaussian,
+        usual_cotangents as usual_cotangents,
     )
 
     # records
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.capture.sample import (
         Loaded as Loaded,
         Sample as Sample,
+        bounded as bounded,
         pair_to_prove as pair_to_prove,
         require_enough as require_enough,
         require_rows as require_rows,

@@ -9,6 +9,10 @@ Gramian:
   of even and of odd ordinal have matrices of their own, so that one half of the data is
   independent of the other and can judge it.
 - ``mc``: independent s ~ N(0, I_C) (Martens & Grosse 2015; TAK, Sec. 3.3).
+- ``labels``: of an f that is made of distributions, ``2 √p``, a class y of each of
+  them, drawn by p: s is ``1 / √p_y`` at y and 0 elsewhere, and what is pulled back to
+  the logits is ``onehot(y) - p`` (Kunstner et al. 2019). Its E[s sᵀ] is I up to what
+  the sphere on which f lies takes away.
 - ``exact``: the C unit vectors (Botev et al. 2017).
 
 Vectors depend on the examples that were chosen and on the seed, never on the batch, the
@@ -24,21 +28,37 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kfac_artifacts.artifact import Cotangents
+from kfac_artifacts.capture.labels import label_cotangents
 from kfac_artifacts.choices import COTANGENTS
 from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.network import OutputMap
 from kfac_artifacts.seeding import seeded
 
 HALVES = 2
 
 
-def check_cotangents(cotangents: Cotangents) -> None:
+def usual_cotangents(output_map: OutputMap) -> Cotangents:
+    """The cotangents of a function unless others are asked for: one draw."""
+    return Cotangents("labels" if output_map.classes else "orthogonal", 1, 0)
+
+
+def choose_cotangents(wanted: Cotangents | None, output_map: OutputMap) -> Cotangents:
+    """Check the cotangents that are asked for, or choose the usual ones of f."""
+    chosen = wanted or usual_cotangents(output_map)
+    check_cotangents(chosen, output_map)
+    return chosen
+
+
+def check_cotangents(cotangents: Cotangents, output_map: OutputMap) -> None:
     """Refuse cotangents that do not exist.
 
     Args:
         cotangents: What was asked for.
+        output_map: The function f.
 
     Raises:
-        SettingsError: If the name is unknown, or the number of draws is impossible.
+        SettingsError: If the name is unknown, the number of draws is impossible, or f
+            has none of that kind.
     """
     if cotangents.name not in COTANGENTS:
         raise SettingsError(
@@ -51,6 +71,17 @@ def check_cotangents(cotangents: Cotangents) -> None:
         )
     if not exact and (cotangents.draws is None or cotangents.draws < 1):
         raise SettingsError("the number of draws must be at least 1")
+    name = output_map.info.name
+    if cotangents.name == "labels" and not output_map.classes:
+        raise SettingsError(
+            f"the output map {name!r} gives no distributions that labels could be "
+            "drawn from: choose orthogonal, mc or exact cotangents"
+        )
+    if cotangents.name == "orthogonal" and output_map.ragged:
+        raise SettingsError(
+            f"the output map {name!r} gives examples different numbers of outputs, so "
+            "no orthogonal matrix fits them all: choose labels or mc"
+        )
 
 
 def count(cotangents: Cotangents, width: int) -> int:
@@ -70,10 +101,12 @@ class Drawing:
     Attributes:
         cotangents: Which kind, how many draws, and the seed.
         indices: Numbers of the chosen examples; the place of one here is its ordinal.
+        classes: Of each distribution that f is made of; 0 if it is not.
     """
 
     cotangents: Cotangents
     indices: Sequence[int]
+    classes: int = 0
 
     def vectors(
         self, ordinals: Sequence[int], f: Float[Tensor, "n c"]
@@ -93,9 +126,20 @@ class Drawing:
                 unit[:, k] = 1
                 yield unit
             return
+        if self.cotangents.name == "labels":
+            yield from self._of_labels(ordinals, f)
+            return
         draw = self._gaussian if self.cotangents.name == "mc" else self._orthogonal
         drawn = draw(ordinals, f.shape[1]).to(f)
         yield from drawn.unbind(1)
+
+    def _of_labels(
+        self, ordinals: Sequence[int], f: Float[Tensor, "n c"]
+    ) -> Iterator[Float[Tensor, "n c"]]:
+        seed = self.cotangents.seed
+        for k in range(divisor(self.cotangents)):
+            seeds = [f"labels:{seed}:{self.indices[r]}:{k}" for r in ordinals]
+            yield label_cotangents(f.detach(), self.classes, seeds)
 
     def _gaussian(
         self, ordinals: Sequence[int], width: int

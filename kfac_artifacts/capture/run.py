@@ -178,7 +178,7 @@ class _Chunks:
     def size(self, passed: Pass) -> int:
         """How many cotangents of this batch to pull back at once."""
         room = ROOM_CPU if passed.f.device.type == "cpu" else ROOM
-        size = max(1, room // passed.largest)
+        size = max(1, room // max(passed.largest, passed.f.numel()))
         if self.wanted and not self.tried:
             self.wanted, self.tried = size > 1 and passed.takes_several(), True
         return size if self.wanted else 1

@@ -13,10 +13,12 @@ from torch import Tensor
 from kfac_artifacts.artifact import ENOUGH_EXAMPLES, Cotangents
 from kfac_artifacts.capture import cotangents as ct
 from kfac_artifacts.errors import SourceError
-from kfac_artifacts.network import Batch, Examples
+from kfac_artifacts.network import Batch, Examples, OutputMap
 
 FEW = 16
 """Texts among which a short and a long one are looked for."""
+LARGEST = 2**27
+"""Numbers of f of a batch, at most: 512 MiB of float32, and a pass needs several."""
 
 
 def require_enough(examples: Examples, indices: Sequence[int]) -> None:
@@ -68,6 +70,24 @@ def _fingerprint(batch: Batch) -> str:
     return digest.hexdigest()
 
 
+def bounded(batch_size: int, output_map: OutputMap, batch: Batch) -> int:
+    """Lower a batch size where f of so many examples would take too much memory.
+
+    Args:
+        batch_size: Examples per pass, as asked for.
+        output_map: The function f.
+        batch: Examples of which the longest is typical.
+
+    Returns:
+        The batch size; less if f has a distribution for every token, of so many classes
+        that those of a batch would be more than ``LARGEST``.
+    """
+    if not output_map.ragged:
+        return batch_size
+    tokens = max(values.shape[1] for values in batch.values() if values.ndim > 1)
+    return max(1, min(batch_size, LARGEST // (tokens * output_map.classes)))
+
+
 def pair_to_prove(examples: Examples, indices: Sequence[int]) -> dict[str, Tensor]:
     """Encode two examples on which to prove coverage.
 
@@ -115,6 +135,7 @@ class Sample:
         cotangents: What is pulled back for each.
         batch_size: Examples per pass; it changes nothing but speed and memory.
         part: Which process this is, and of how many: each takes its share of them.
+        classes: Of each distribution that f is made of; 0 if it is not.
     """
 
     examples: Examples
@@ -122,6 +143,7 @@ class Sample:
     cotangents: Cotangents
     batch_size: int
     part: tuple[int, int] = (0, 1)
+    classes: int = 0
 
     def __len__(self) -> int:
         """Number of chosen examples, of all processes."""
@@ -168,7 +190,8 @@ class Sample:
         self, ordinals: Sequence[int], f: Float[Tensor, "n c"]
     ) -> Iterator[Float[Tensor, "n c"]]:
         """Give the cotangents of a batch, one tensor per backward pass."""
-        yield from ct.Drawing(self.cotangents, self.indices).vectors(ordinals, f)
+        drawing = ct.Drawing(self.cotangents, self.indices, self.classes)
+        yield from drawing.vectors(ordinals, f)
 
     def _encode(self, ordinals: Sequence[int]) -> Batch:
         chosen = [self.indices[ordinal] for ordinal in ordinals or range(1)]

@@ -15,7 +15,8 @@ from kfac_artifacts.artifact import (
 from kfac_artifacts.capture import (
     Run,
     Sample,
-    check_cotangents,
+    bounded,
+    choose_cotangents,
     pair_to_prove,
     prove,
     require_enough,
@@ -30,7 +31,7 @@ from kfac_artifacts.estimate.description import describe
 from kfac_artifacts.estimate.distributed.sharing import share_work
 from kfac_artifacts.estimate.estimators.base import Estimator
 from kfac_artifacts.estimate.estimators.kfac import Kfac
-from kfac_artifacts.estimate.options import ALONE, ORTHOGONAL, ComputeOptions
+from kfac_artifacts.estimate.options import ALONE, ComputeOptions
 from kfac_artifacts.estimate.private.accumulator import COUNTED
 from kfac_artifacts.estimate.stages import estimate
 from kfac_artifacts.network import Examples, Network
@@ -46,7 +47,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     examples: Examples,
     *,
     count: int = 256,
-    cotangents: Cotangents = ORTHOGONAL,
+    cotangents: Cotangents | None = None,
     estimator: Estimator = KFAC,
     only: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -71,7 +72,9 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         network: The pretrained model and its output map.
         examples: The data; ``count`` of them are chosen by the seed.
         count: How many examples to use; all, if there are fewer.
-        cotangents: ``orthogonal`` or ``mc`` with draws and seed, or ``exact``.
+        cotangents: ``orthogonal``, ``mc`` or ``labels`` with draws and seed, or
+            ``exact``; None for one ``labels`` draw of an f that is made of
+            distributions, and an ``orthogonal`` one of any other.
         estimator: How the Gramian is approximated.
         only: Patterns of parameter names to cover; empty means every parameter.
         exclude: Patterns of parameter names to leave out.
@@ -81,7 +84,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
             column of A; where there is one, they are in it anyway.
         allow_few: Whether fewer than 64 different examples are enough, although what is
             computed shows each of them (spec/privacy.md).
-        batch_size: Examples per pass; it changes nothing but speed and memory.
+        batch_size: Examples per pass, at most; it changes nothing but speed and memory.
         options: Checkpoints, and how several processes share the work.
         progress: Shows how far each stage is, counted in examples of this process.
 
@@ -98,7 +101,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         PlaceError: If another run has the checkpoint.
         KfacError: If the network's output is not finite, or another process failed.
     """
-    check_cotangents(cotangents)
+    cotangents = choose_cotangents(cotangents, network.output_map)
     indices = choose_examples(len(examples), count, cotangents.seed)
     if not allow_few:
         require_enough(examples, indices)
@@ -109,7 +112,11 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     with sharing.workers.together():
         inventory = estimator.narrowed(
             take_inventory(
-                used.module, only=tuple(only), exclude=tuple(exclude), tables=tables
+                used.module,
+                only=tuple(only),
+                exclude=tuple(exclude),
+                tables=tables,
+                forward_only=estimator.cost.forward_only,
             ),
             means=means,
         )
@@ -120,7 +127,14 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     sharing.assign_owners({name: each.shape for name, each in planned.items()})
     workers = sharing.workers
     part, pulled = (workers.rank, workers.size), estimator.cotangents(cotangents)
-    sample = Sample(examples, indices, pulled, batch_size, part)
+    sample = Sample(
+        examples,
+        indices,
+        pulled,
+        bounded(batch_size, network.output_map, pair),
+        part,
+        network.output_map.classes,
+    )
     source = Source(examples.info(indices), pulled)
     base = network.base_of(coverage.parameters)
     settings = _settings(base, network, source, estimator, workers, means=means)

@@ -10,6 +10,7 @@ from kfac_artifacts.capture import (
     Coverage,
     Run,
     Sample,
+    bounded,
     pair_to_prove,
     prove,
     requiring_gradients,
@@ -91,9 +92,13 @@ def fidelity(  # noqa: PLR0913 - as many arguments as there are choices
     spare = directions * BATCH if directions_data is None else 0
     chosen = hold_out(artifact, examples, count, seed, spare=spare)
     coverage = _prove(artifact, network, examples, chosen.indices)
-    kind = "exact" if draws is None else "mc"  # orthogonal ones are not independent
+    classes = network.output_map.classes
+    drawn = "labels" if classes else "mc"  # orthogonal ones are not independent
+    kind = "exact" if draws is None else drawn
     cotangents = Cotangents(kind, draws, seed + OWN_SEEDS)
-    sample = Sample(examples, chosen.indices, cotangents, batch_size)
+    few = examples.batch(chosen.indices[:2])
+    size = bounded(batch_size, network.output_map, few)
+    sample = Sample(examples, chosen.indices, cotangents, size, classes=classes)
     workers = Workers(device=network.device)
     run = Run(network, coverage, sample, workers, progress)
     along = [

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         blank_examples as blank_examples,
         load_skeleton as load_skeleton,
     )
+    from kfac_artifacts.sources.model_heads import is_head_map as is_head_map
     from kfac_artifacts.sources.models import load_network as load_network
     from kfac_artifacts.sources.output_maps import (
         OUTPUT_MAPS as OUTPUT_MAPS,

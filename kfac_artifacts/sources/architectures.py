@@ -9,22 +9,29 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from kfac_artifacts.errors import SourceError
+from kfac_artifacts.sources.model_heads import class_with_head, is_head_map, saved_as
 
 
-def model_class(config: dict[str, Any], model_id: str) -> Any:
+def model_class(
+    config: dict[str, Any], model_id: str, output_map: str | None = None
+) -> Any:
     """Choose what builds a model: a class of ``transformers``, or an Auto class.
 
     Args:
         config: The content of ``config.json``.
         model_id: What to call the model in the error.
+        output_map: What f will be, if it is said: of a head or not.
 
     Returns:
         A class with ``from_pretrained``.
 
     Raises:
-        SourceError: If it is an encoder-decoder without an encoder by itself.
+        SourceError: If it is an encoder-decoder without an encoder by itself, or lacks
+            the head that f is of.
     """
-    name = (config.get("architectures") or [""])[0]
+    if output_map is not None and is_head_map(output_map):
+        return class_with_head(config, output_map, model_id)
+    name = saved_as(config)
     if name.endswith(("VisionModelWithProjection", "TextModelWithProjection")):
         return getattr(transformers, name)
     if config["model_type"] in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES:

@@ -1,7 +1,8 @@
 """Which columns of a table hold the texts and the images."""
 
 import difflib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources.tables.cells import STRINGS, is_unicode, kind_of
@@ -10,6 +11,7 @@ from kfac_artifacts.sources.tables.table import Table, count
 USUAL_TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "question")
 USUAL_IMAGE_COLUMNS = ("image", "img")
 TEXT, IMAGE, LABEL = "--text-column", "--image-column", "--label-column"
+CHAT = "--chat-column"
 COPY = "--copy"
 
 
@@ -64,6 +66,36 @@ def text_columns(
             _check_header(table, name)
         _check_texts(table, name)
     return chosen
+
+
+def check_chats(table: Table, name: str) -> None:
+    """Refuse a column that does not hold a conversation in every row.
+
+    Args:
+        table: The table.
+        name: The column.
+
+    Raises:
+        SourceError: If a row has no list of messages, each with a role and a content.
+    """
+    check_column(table, name, CHAT)
+    wrong = [i for i, value in enumerate(table.columns[name]) if not _is_chat(value)]
+    if wrong:
+        raise SourceError(
+            f"{table.name}: column {name!r} ({CHAT}) holds no list of messages, each "
+            f"an object with role and content, in {table.where(wrong)}"
+        )
+
+
+def _is_chat(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_message, value))
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(value.get(key), str) and is_unicode(value[key])
+        for key in ("role", "content")
+    )
 
 
 def image_column(table: Table, asked: str | None) -> str:

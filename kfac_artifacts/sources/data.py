@@ -8,6 +8,7 @@ from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources.encode import load_image_encoder
 from kfac_artifacts.sources.examples import ImageExamples, TextExamples
+from kfac_artifacts.sources.language import load_language_encoder
 from kfac_artifacts.sources.output_maps import inputs
 from kfac_artifacts.sources.own_models import OwnEncoder, OwnNetwork
 from kfac_artifacts.sources.reading import Columns, Data, read_data
@@ -31,6 +32,7 @@ def load_examples(  # noqa: PLR0913 - as many arguments as there are choices
     delimiter: str | None = None,
     encoding: str | None = None,
     header: bool = True,
+    chat_column: str | None = None,
 ) -> TextExamples | ImageExamples:
     """Open a dataset, and encode it for a network when a batch is asked for.
 
@@ -51,13 +53,17 @@ def load_examples(  # noqa: PLR0913 - as many arguments as there are choices
         encoding: Encoding of a file of text; None for its byte order mark, or UTF-8.
         header: Whether the first row of a csv or tsv has the names of the columns; if
             not, they are called by their numbers, from ``"1"``.
+        chat_column: Column of conversations, lists of messages with role and content,
+            instead of texts; only what the assistant says is predicted.
 
     Returns:
         The examples. Without a label column their ``labels`` are empty.
     """
     texts = [text_columns] if isinstance(text_columns, str) else text_columns
     label = None if label_column is None else str(label_column)
-    columns = Columns(tuple(map(str, texts)), image_column, label, classes)
+    columns = Columns(
+        tuple(map(str, texts)), image_column, label, classes, chat=chat_column
+    )
     layout = Layout(delimiter, encoding, header)
     found = read_data(str(data), split=split, columns=columns, layout=layout)
     examples = encode_data(found, network, max_length=max_length, prompt=prompt)
@@ -97,7 +103,12 @@ def encode_data(
     argument = _argument(network)
     if argument == "input_ids":
         columns = data.texts()
-        encoder = load_text_encoder(network, max_length, prompt)
+        encoder = load_language_encoder(
+            network,
+            load_text_encoder(network, max_length, prompt),
+            columns=len(columns),
+            chats=data.columns.chat is not None,
+        )
         return TextExamples(table, columns, encoder, data.description, labels)
     if argument == "pixel_values":
         column, images = data.images(), load_image_encoder(network)

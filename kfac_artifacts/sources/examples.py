@@ -82,11 +82,11 @@ class _FromTable(ABC):
 
 @dataclass(frozen=True, eq=False)
 class TextExamples(_FromTable):
-    """Rows of texts, or of pairs of texts; all are there and none is empty.
+    """Rows of texts, of pairs of texts or of conversations; none is empty.
 
     Attributes:
         rows: The table.
-        columns: One column of texts, or two that form a pair.
+        columns: One column of texts or conversations, or two that form a pair.
         encoder: From texts to a batch.
         description: What the dataset is called.
         known_labels: Labels, if they were asked for.
@@ -103,8 +103,8 @@ class TextExamples(_FromTable):
     def used_columns(self) -> tuple[str, ...]:
         return self.columns
 
-    def texts(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
-        """Read some rows, one text per column."""
+    def texts(self, indices: Sequence[int]) -> list[tuple[Any, ...]]:
+        """Read some rows, one text (or conversation) per column."""
         columns = [self.rows.columns[name] for name in self.columns]
         return [tuple(column[i] for column in columns) for i in indices]
 

@@ -14,8 +14,10 @@ from transformers import AutoConfig, PreTrainedModel
 from kfac_artifacts.errors import SourceError, first_line
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources.architectures import config_options, model_class
+from kfac_artifacts.sources.model_heads import Head, head_of
 from kfac_artifacts.sources.models import (
     Location,
+    chosen_map,
     load_network,
     locate,
     number_type_of,
@@ -67,8 +69,9 @@ def load_skeleton(
     if is_function(model):  # whose tensors are where it wants them
         return load_network(model, output_map=output_map, device="cpu", dtype=dtype)
     location = locate(model, CONFIGS)
-    module = build_module(location).to(number_type).eval()
-    chosen = find_output_map(module, output_map)
+    name = chosen_map(location, output_map)
+    module = build_module(location, name).to(number_type).eval()
+    chosen = find_output_map(module, name)
     return Network(module, chosen, location.id, location.revision)
 
 
@@ -101,7 +104,9 @@ def blank_examples(
     argument = inputs(network.module, network.output_map.info.name)
     if argument == "input_ids":
         shape: tuple[int, ...] = (count, _length(network, tokens))
-        return {argument: torch.zeros(shape, dtype=torch.long, device=META)}
+        ids = torch.zeros(shape, dtype=torch.long, device=META)
+        of_pairs = head_of(type(network.module).__name__) is Head.SEQ2SEQ
+        return {argument: ids} | ({"decoder_input_ids": ids} if of_pairs else {})
     if argument == "pixel_values":
         shape = (count, *_image_shape(network, image_size))
         return {argument: torch.zeros(shape, dtype=network.dtype, device=META)}
@@ -110,11 +115,12 @@ def blank_examples(
     )
 
 
-def build_module(location: Location) -> Any:
+def build_module(location: Location, output_map: str | None = None) -> Any:
     """Build the module of a model on the meta device, from its configuration alone.
 
     Args:
         location: Where the model is.
+        output_map: Name of the map that f will be; None for one without a head.
 
     Returns:
         A module of the class that ``load_network`` would load.
@@ -123,7 +129,7 @@ def build_module(location: Location) -> Any:
         SourceError: If the architecture is unknown or nothing can be built.
     """
     content = read_config(location)
-    kind = model_class(content, location.id)
+    kind = model_class(content, location.id, output_map)
     explicit = issubclass(kind, PreTrainedModel)
     configuration = kind.config_class if explicit else AutoConfig
     build = kind._from_config if explicit else kind.from_config

@@ -16,6 +16,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 
+from kfac_artifacts.choices import EMBEDDING
 from kfac_artifacts.errors import SourceError, first_line
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources.architectures import config_options, model_class
@@ -27,6 +28,7 @@ from kfac_artifacts.sources.layouts import (
     without_weights,
 )
 from kfac_artifacts.sources.locating import check_model
+from kfac_artifacts.sources.model_heads import usual_head_map
 from kfac_artifacts.sources.output_maps import output_map as find_output_map
 from kfac_artifacts.sources.own_models import is_function, load_own, refuse_function
 from kfac_artifacts.sources.sentence_transformers import read_declaration, read_json
@@ -79,7 +81,9 @@ def load_network(
         model: A directory in the layout of ``transformers``, or a Hub id, with
             ``@revision`` behind it for another revision than ``main``; or a function of
             your own, ``module:function``, which is run (``own_models``).
-        output_map: Name of the output map; None for the usual one of the model.
+        output_map: Name of the output map; None for the usual one of the model:
+            ``lm-fisher`` of a language model that was saved with its head, and else
+            that of ``embedding``, the usual one without a head.
         device: Where to compute; ``auto`` takes a GPU if there is one.
         dtype: What to compute in. Hashes are those of the weights in float32.
         model_id: What to call the model in artifacts; None for the Hub id, or the
@@ -95,13 +99,14 @@ def load_network(
     number_type = number_type_of(dtype)
     place = _device(device)
     if is_function(model):
-        if output_map is not None:
+        if output_map not in {None, EMBEDDING}:
             raise SourceError(f"{model} says itself what f is; drop --output-map")
         return load_own(str(model), model_id=model_id).to(place, number_type)
     location = locate(str(model))
-    module = load_module(location)
+    name = chosen_map(location, output_map)
+    module = load_module(location, name)
     _check_finite(module, location.id)
-    chosen = find_output_map(module, output_map)
+    chosen = find_output_map(module, name)
     network = Network(module, chosen, model_id or location.id, location.revision)
     return network.to(place, number_type)
 
@@ -153,11 +158,27 @@ def locate(model: str, files: Sequence[str] = DOWNLOADED) -> Location:
     return Location(found, name["id"], found.name)
 
 
-def load_module(location: Location) -> nn.Module:
+def chosen_map(location: Location, output_map: str | None) -> str | None:
+    """Say which output map is meant, before the class is chosen that computes it.
+
+    Args:
+        location: Where the model is.
+        output_map: Name of a map, ``embedding``, or None.
+
+    Returns:
+        The name of a map; None for the usual one of the model without a head.
+    """
+    if output_map is None and read_declaration(location.directory) is None:
+        return usual_head_map(read_config(location))
+    return None if output_map == EMBEDDING else output_map
+
+
+def load_module(location: Location, output_map: str | None = None) -> nn.Module:
     """Load the module of a model on the processor, in float32.
 
     Args:
         location: Where the model is.
+        output_map: Name of the map that f will be; None for one without a head.
 
     Returns:
         The module, in evaluation mode.
@@ -166,7 +187,7 @@ def load_module(location: Location) -> nn.Module:
         SourceError: If it cannot be read, or lacks weights.
     """
     config = read_config(location)
-    kind = model_class(config, location.id)
+    kind = model_class(config, location.id, output_map)
     if not any((location.encoder / name).exists() for name in WEIGHTS):
         raise SourceError(
             f"{location.id} has no safetensors weights ({' or '.join(WEIGHTS)}): "

@@ -20,6 +20,7 @@ from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Batch, OutputMap
 from kfac_artifacts.sources.calling import call
+from kfac_artifacts.sources.distribution_maps import distribution_map
 from kfac_artifacts.sources.sentence_transformers import (
     MODES,
     NAME,
@@ -116,7 +117,8 @@ def output_map(module: nn.Module, name: str | None = None) -> OutputMap:
     Args:
         module: A ``transformers`` model.
         name: One of ``OUTPUT_MAPS``, with ``-raw`` behind it to leave the output as
-            long as it is; None for what the model's directory or architecture says.
+            long as it is; one of a head (``distribution_maps``); None for what the
+            model's class, directory or architecture says.
 
     Returns:
         The output map.
@@ -124,6 +126,9 @@ def output_map(module: nn.Module, name: str | None = None) -> OutputMap:
     Raises:
         SourceError: If the name is unknown, or does not fit the model.
     """
+    of_head = distribution_map(module, name)
+    if of_head is not None:
+        return of_head
     fitting = _fitting(module, name or "")
     declaration = declaration_of(module) if name in {None, NAME} else None
     if declaration is not None:

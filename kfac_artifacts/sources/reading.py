@@ -7,9 +7,13 @@ from pathlib import Path
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources.columns import (
+    CHAT,
     COPY,
+    IMAGE,
     LABEL,
+    TEXT,
     candidates,
+    check_chats,
     check_column,
     has_images,
     has_texts,
@@ -45,6 +49,7 @@ class Columns:
         classes: Names of all classes in order, for example those of the training set;
             none for the ones found, sorted.
         copied: Columns that are read beside them, and written again.
+        chat: The column of conversations; None if there are texts or images.
     """
 
     text: Sequence[str] = ()
@@ -52,11 +57,12 @@ class Columns:
     label: str | None = None
     classes: Sequence[str] = ()
     copied: Sequence[str] = ()
+    chat: str | None = None
 
     @property
     def asked(self) -> set[str]:
         """All columns that are named."""
-        named = {self.image, self.label} - {None}
+        named = {self.image, self.label, self.chat} - {None}
         return {*self.text, *self.copied, *map(str, named)}
 
 
@@ -85,10 +91,14 @@ class Data:
     def of_images(self) -> bool:
         """Whether they are taken for images where a model could read both."""
         asked = self.columns.image is not None
+        if self.columns.chat is not None:
+            return False
         return asked or (not self.columns.text and has_images(self.table))
 
     def texts(self) -> tuple[str, ...]:
-        """Choose the columns of texts; see ``columns.text_columns``."""
+        """Choose the columns of texts, or of conversations; see ``columns``."""
+        if self.columns.chat is not None:
+            return (self.columns.chat,)
         return text_columns(self.table, self.columns.text, self.columns.label)
 
     def with_classes(self, classes: Sequence[str]) -> "Data":
@@ -159,12 +169,7 @@ def read_data(
         raise SourceError(f"{description.id} is empty: it has no row{below}")
     labels = read_labels(table, columns.label, columns.classes)
     found = Data(table, description, columns, labels, folder)
-    of_images = columns.image is not None or has_images(table)
-    of_texts = bool(columns.text) or has_texts(table, columns.label)
-    if columns.text or not of_images:
-        found.texts()
-    if columns.image is not None or (of_images and not of_texts):
-        found.images()
+    _check_columns(found)
     for name in columns.copied:
         check_column(table, name, COPY)
     if len(table) < fewest:
@@ -173,6 +178,24 @@ def read_data(
             "are needed, because what is computed from one alone would show it"
         )
     return found
+
+
+def _check_columns(data: Data) -> None:
+    """Refuse data in which what a model could read cannot be found, or is not whole."""
+    table, columns = data.table, data.columns
+    if columns.chat is not None:
+        if columns.text or columns.image is not None:
+            raise SourceError(
+                f"{CHAT} goes without {TEXT} and {IMAGE}: a conversation is an example"
+            )
+        check_chats(table, columns.chat)
+        return
+    of_images = columns.image is not None or has_images(table)
+    of_texts = bool(columns.text) or has_texts(table, columns.label)
+    if columns.text or not of_images:
+        data.texts()
+    if columns.image is not None or (of_images and not of_texts):
+        data.images()
 
 
 def _open(

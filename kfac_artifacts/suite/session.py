@@ -9,7 +9,7 @@ from typing import Any
 
 from kfac_artifacts.artifact import Artifact, Cotangents, Json
 from kfac_artifacts.canonical import digest_of
-from kfac_artifacts.choices import MODES, PENALTIES
+from kfac_artifacts.choices import EMBEDDING, MODES, PENALTIES
 from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.estimate import choose_estimator, compute
 from kfac_artifacts.evaluate import EvaluationTask, evaluate
@@ -94,7 +94,9 @@ class Session:
     def network(self) -> Network:
         """The pretrained network."""
         return load_network(
-            self.suite.model, output_map=self.suite.output_map, device=self._device
+            self.suite.model,
+            output_map=self.suite.output_map or EMBEDDING,
+            device=self._device,
         )
 
     @functools.cached_property

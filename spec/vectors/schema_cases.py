@@ -57,6 +57,11 @@ SCHEMA: list[tuple[str, str, Edit]] = [
     ),
     ("mc-without-draws", "R7.1 mc has draws", put("sources/0/cotangents/draws", None)),
     (
+        "labels-without-draws",
+        "R7.1 labels have draws",
+        put("sources/0/cotangents", {"name": "labels", "draws": None, "seed": 0}),
+    ),
+    (
         "exact-with-draws",
         "R7.1 exact has no draws",
         put("sources/0/cotangents/name", "exact"),

@@ -43,6 +43,14 @@ def nearest() -> Draft:
     return draft
 
 
+def labels() -> Draft:
+    """Labels drawn from the distributions of a language model."""
+    draft = layer()
+    draft.manifest["output_map"] = {"name": "lm-fisher", "configuration": {}}
+    draft.manifest["sources"][0]["cotangents"]["name"] = "labels"
+    return draft
+
+
 def table(dtype: str) -> Draft:
     """A table of 5 vectors of 2 entries: its A is diagonal."""
     return artifact(
@@ -347,6 +355,7 @@ CASES: dict[str, Callable[[], Draft]] = {
     "dense-symmetric-float32": lambda: layer("symmetric-float32"),
     "dense-symmetric-float16": lambda: layer("symmetric-float16"),
     "dense-symmetric-bfloat16": lambda: layer("symmetric-bfloat16"),
+    "labels": labels,
     "nearest": nearest,
     "diagonal-float32": lambda: table("float32"),
     "diagonal-float16": lambda: table("float16"),

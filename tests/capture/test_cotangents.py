@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from kfac_artifacts.artifact import Cotangents
+from kfac_artifacts.artifact import Cotangents, NamedConfig
 from kfac_artifacts.capture.cotangents import Drawing, check_cotangents, orthogonal
 from kfac_artifacts.capture.sample import Sample
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.network import TensorExamples
+from kfac_artifacts.network import OutputMap, TensorExamples
+
+MAP = OutputMap(NamedConfig("f"), lambda _, batch: batch["x"])
 
 KINDS = ("orthogonal", "mc")
 
@@ -103,12 +105,20 @@ def test_orthogonal_cotangents_have_less_variance(count: int, width: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    "wrong", [("mc", None), ("mc", 0), ("exact", 2), ("guess", 1), ("orthogonal", None)]
+    "wrong",
+    [
+        ("mc", None),
+        ("mc", 0),
+        ("exact", 2),
+        ("guess", 1),
+        ("orthogonal", None),
+        ("labels", 1),
+    ],
 )
 def test_cotangents_that_do_not_exist_are_refused(wrong: Any) -> None:
     name, draws = wrong
     with pytest.raises(SettingsError):
-        check_cotangents(Cotangents(name, draws, 0))
+        check_cotangents(Cotangents(name, draws, 0), MAP)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

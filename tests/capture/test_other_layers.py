@@ -9,10 +9,16 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from kfac_artifacts.artifact import NamedConfig
+from kfac_artifacts.capture import take_inventory
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
-from tests.brute_force import EXACT, check_against_brute_force
+from tests.brute_force import (
+    EXACT,
+    assert_exact,
+    check_against_brute_force,
+    randomised,
+)
 from tests.computed import compute
 
 BEHIND = {"0.weight", "0.bias", "2.weight", "2.bias"}
@@ -209,3 +215,27 @@ def test_a_table_tied_to_the_head_is_refused_and_the_rest_is_exact(kind: str) ->
     parameters = set(artifact.parameters) | set(artifact.provenance.uncovered)
     assert parameters == set(network.parameters())
     check_against_brute_force(network, texts, artifact)
+
+
+class Lent(nn.Module):
+    """A head as BERT's: it holds the bias of its map, and calls the map alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(3))
+        self.decoder = nn.Linear(4, 3)
+        self.decoder.bias = self.bias
+
+    def forward(self, x: Any) -> Any:
+        return torch.tanh(self.decoder(x))
+
+
+def test_a_bias_that_another_module_holds_is_covered_with_its_weight() -> None:
+    module = randomised(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), Lent()))
+    batch = {"x": torch.randn(3, 5, dtype=torch.float64)}
+    assert not assert_exact(module, lambda m, b: m(b["x"]), batch)
+    layers = {layer.name: layer for layer in take_inventory(module).layers}
+    assert layers["2.decoder"].parameters == {
+        "weight": "2.decoder.weight",
+        "bias": "2.bias",
+    }

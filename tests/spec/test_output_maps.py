@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,11 @@ from torch import nn
 from kfac_artifacts.network import TensorExamples
 from kfac_artifacts.sources import load_network
 from kfac_artifacts.sources.encode import RECORDED, load_image_encoder
+from kfac_artifacts.sources.language.chats import ChatEncoder
+from kfac_artifacts.sources.language.continuations import ContinuationEncoder
+from kfac_artifacts.sources.language.masking import MaskingEncoder
+from kfac_artifacts.sources.language.targets import TargetEncoder
+from kfac_artifacts.sources.model_heads import Head
 from kfac_artifacts.sources.output_maps import OUTPUT_MAPS, RAW
 from kfac_artifacts.sources.sentence_transformers import NAME
 from kfac_artifacts.sources.sentence_transformers.building import BUILDERS
@@ -50,6 +57,11 @@ def test_every_output_map_is_on_the_page_and_no_other() -> None:
     assert f"`{RAW}` behind the name" in PAGE
 
 
+def test_every_map_of_a_head_is_on_the_page_and_no_other() -> None:
+    maps = {name for head in Head for name in head.output_maps}
+    assert sorted(column(section("1.2"))) == sorted(maps)
+
+
 def test_every_module_of_a_chain_is_there_with_its_members() -> None:
     text = section("1.1")
     rows = [line.split("|")[1:4] for line in text.splitlines() if "|" in line]
@@ -77,7 +89,20 @@ def test_weights_of_a_chain_are_called_as_the_page_says() -> None:
 
 def test_every_member_of_the_preprocessing_of_texts_is_there() -> None:
     encoder = TextEncoder(None, 8, "query: ", to_maximum=True, lower_case=True)
-    assert {"columns", *encoder.configuration} == {*column(section("2.1"))}
+    of_heads: list[Any] = [
+        ContinuationEncoder(encoder, columns=2),
+        MaskingEncoder(encoder, mask=4),
+        TargetEncoder(encoder, start=0),
+        chat_encoder(encoder),
+    ]
+    written = {name for each in of_heads for name in each.configuration}
+    assert {"columns", *written} == {*column(section("2.1"))}
+
+
+def chat_encoder(encoder: TextEncoder) -> ChatEncoder:
+    """One for conversations, before which no prompt can be."""
+    tokenizer = SimpleNamespace(chat_template="")
+    return ChatEncoder(replace(encoder, tokenizer=tokenizer, prompt=""), "model")
 
 
 def test_every_member_of_the_preprocessing_of_images_is_there() -> None:

@@ -30,7 +30,8 @@ SINGLE = {
 def saved(path: Path, name: str) -> tuple[Network, Tensors]:
     """The network of f, and the checkpoint that was saved by the whole model."""
     directory = families.save(path / name, families.build(name))
-    return load_network(directory), load_file(directory / "model.safetensors")
+    network = load_network(directory, output_map="embedding")
+    return network, load_file(directory / "model.safetensors")
 
 
 def sha256(values: np.ndarray[Any, Any]) -> str:

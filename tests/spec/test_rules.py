@@ -84,6 +84,7 @@ WITHOUT_VECTOR = {
     "P3.3": "of a checkpoint, not of an artifact: `test_parameters.py`",
     "M1.1": "what a name means, nobody can see",
     "M1.2": "readers take any configuration: `test_output_maps.py` holds the writer",
+    "M1.2.1": "what is predicted is in no artifact: `tests/language` holds the writer",
     "T2.1": "what a reader must ignore: the valid vector `extensions`",
     "T2.2": "how a writer writes",
     "R4.6.1": "what a reader computes: `drift` in expected.json",

@@ -23,6 +23,11 @@ A_TABLE = (
     "covered with tables=True, --include-tables"
 )
 
+OUTPUT_TABLE = (
+    "the output table of a language model: its B would be of one row and column for "
+    "each token; covered with tables=True, --include-tables"
+)
+
 
 @dataclass
 class Inventory:
@@ -55,6 +60,7 @@ def take_inventory(
     only: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
     tables: bool = True,
+    forward_only: bool = False,
 ) -> Inventory:
     """Assign every parameter of a module to a layer, or say why there is none.
 
@@ -62,7 +68,9 @@ def take_inventory(
         module: The pretrained module.
         only: Patterns of parameter names (``*`` and ``?``) to keep; empty keeps all.
         exclude: Patterns of parameter names to leave out.
-        tables: Whether tables that the data look up by number are covered.
+        tables: Whether tables that the data look up by number are covered, and the
+            output tables of language models, whose outputs are scores of all tokens.
+        forward_only: Whether nothing is pulled back, so that outputs do not matter.
 
     Returns:
         The inventory; nothing in it is proved yet.
@@ -78,8 +86,9 @@ def take_inventory(
     inventory.excluded = [n for n in names.values() if not _fits(n, only, exclude)]
     left_out = set(inventory.excluded)
     owners: dict[tuple[str, int | None], Layer] = {}
+    lent = _lent_biases(module)
     for path, child in module.named_modules(remove_duplicate=True):
-        for layer in _layers(path, child, names, left_out, inventory):
+        for layer in _layers(path, child, names, (left_out, lent), inventory):
             _add(layer, child, owners, inventory)
     owned = {name for name, _ in owners}
     for name in names.values():
@@ -89,14 +98,34 @@ def take_inventory(
             )
             inventory.uncovered[name] = reason
     if not tables:
-        _drop_tables(inventory)
+        scoring = None if forward_only else _output_table(module)
+        _drop_tables(inventory, names.get(id(scoring)))
     return inventory
 
 
-def _drop_tables(inventory: Inventory) -> None:
+def _lent_biases(module: nn.Module) -> set[str]:
+    """Biases of linear maps that another module holds, too, and does not use."""
+    names = {id(p): name for name, p in module.named_parameters()}
+    return {
+        names[id(child.bias)]
+        for path, child in module.named_modules()
+        if isinstance(child, nn.Linear) and child.bias is not None
+        if names[id(child.bias)] != f"{path}.bias".lstrip(".")
+    }
+
+
+def _output_table(module: nn.Module) -> nn.Parameter | None:
+    """The weight by which a language model of ``transformers`` scores all tokens."""
+    find = getattr(module, "get_output_embeddings", None)
+    return getattr(find() if callable(find) else None, "weight", None)
+
+
+def _drop_tables(inventory: Inventory, scoring: str | None) -> None:
     for layer in list(inventory.layers):
         if layer.shows_rows:
             inventory.drop(layer, A_TABLE)
+        elif layer.parameters["weight"] == scoring:
+            inventory.drop(layer, OUTPUT_TABLE)
 
 
 def _fits(name: str, only: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
@@ -140,10 +169,14 @@ def _layers(
     path: str,
     child: nn.Module,
     names: dict[int, str],
-    left_out: set[str],
+    besides: tuple[set[str], set[str]],
     inventory: Inventory,
 ) -> Iterator[Layer]:
-    """Make the layer of a module, or one for each parameter that it holds itself."""
+    """Make the layer of a module, or one for each parameter that it holds itself.
+
+    Besides are parameters that are left out, and those that another module uses.
+    """
+    left_out, lent = besides
     own = dict(child.named_parameters(recurse=False))
     refused = {names[id(own[k])]: reason for k, reason in refusals(child).items()}
     inventory.uncovered |= {n: r for n, r in refused.items() if n not in left_out}
@@ -171,6 +204,7 @@ def _layers(
     functional = functional_layers(path, child, wanted) if kind is None else []
     yield from functional
     inside = {name for layer in functional for name in layer.parameters.values()}
+    inside |= lent
     for key, name in [(k, n) for k, n in wanted.items() if n not in inside]:
         yield from _loose(name, own[key], inventory)
 

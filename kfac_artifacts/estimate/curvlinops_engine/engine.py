@@ -148,7 +148,7 @@ def _check(network: Network, estimator: Estimator, cotangents: Cotangents) -> st
             f"curvlinops has no cotangents {cotangents.name!r}; choose mc or exact, or "
             "use the native engine"
         )
-    check_cotangents(cotangents)
+    check_cotangents(cotangents, network.output_map)
     if network.dtype not in {torch.float32, torch.float64}:
         raise SettingsError(
             f"curvlinops sums up in the network's own number type, and {network.dtype} "

@@ -132,7 +132,11 @@ def plan(
     """
     inventory = effort.estimator.narrowed(
         take_inventory(
-            network.module, only=tuple(only), exclude=tuple(exclude), tables=tables
+            network.module,
+            only=tuple(only),
+            exclude=tuple(exclude),
+            tables=tables,
+            forward_only=effort.estimator.cost.forward_only,
         ),
         means=means,
     )

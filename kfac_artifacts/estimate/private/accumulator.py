@@ -17,7 +17,6 @@ from kfac_artifacts.capture import (
     LayerCall,
     Loaded,
     Run,
-    Sample,
 )
 from kfac_artifacts.chosen import choose_examples
 from kfac_artifacts.errors import SettingsError
@@ -133,7 +132,7 @@ class PrivateAccumulator(Accumulator):
     def _median_norms(self, run: Run, public: Examples) -> dict[str, float]:
         """Median norms of the contributions of public examples."""
         indices = choose_examples(len(public), PUBLIC, run.sample.cotangents.seed)
-        sample = Sample(public, indices, run.sample.cotangents, run.sample.batch_size)
+        sample = replace(run.sample, examples=public, indices=indices, part=(0, 1))
         listener, norms = self._listener(run), defaultdict[str, list[Tensor]](list)
         passes = replace(run, sample=sample).passes(
             listener, run.coverage.layers, STAGE, forward_only=self.forward_only

@@ -9,7 +9,8 @@ from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.network import parameter_info
 from kfac_artifacts.sources.checkpoint.places import Place
 from kfac_artifacts.sources.checkpoint.shards import Checkpoint
-from kfac_artifacts.sources.models import Location, load_module
+from kfac_artifacts.sources.model_heads import head_of, saved_as
+from kfac_artifacts.sources.models import Location, load_module, read_config
 from kfac_artifacts.task_vector import TaskVector
 
 
@@ -67,7 +68,10 @@ def _differing(base: BaseModel, found: BaseModel) -> set[str]:
 
 def _as_loaded(location: Location, names: Set[str]) -> dict[str, Tensor]:
     """The numbers of some parameters after loading, which may replace stored ones."""
-    if not names:
-        return {}
-    loaded = load_module(location).named_parameters()
-    return {name: value.detach() for name, value in loaded if name in names}
+    found: dict[str, Tensor] = {}
+    head = head_of(saved_as(read_config(location)))
+    for output_map in (None, *(head.output_maps[:1] if head is not None else ())):
+        if names - found.keys():  # they may be those of the network with its head
+            loaded = load_module(location, output_map).named_parameters()
+            found |= {name: value.detach() for name, value in loaded if name in names}
+    return found

@@ -1,0 +1,113 @@
+"""Curvature of language models by the commands, from a directory to findings."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kfac_artifacts import load_artifact
+from kfac_artifacts.artifact import Cotangents
+from tests.commands import good, kfac
+from tests.language.saved import save_model
+from tests.language.test_texts import TEXTS, message, rows
+
+FEW = ("--allow-few", "--json")
+HEADED = {
+    "LlamaForCausalLM": "lm_head.weight",
+    "GPT2LMHeadModel": "transformer.wte.weight",
+    "BertForMaskedLM": "bert.embeddings.word_embeddings.weight",
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return rows(tmp_path / "x.jsonl", *({"text": text} for text in TEXTS))
+
+
+@pytest.mark.parametrize("name", HEADED)
+def test_a_language_model_has_the_curvature_of_its_predictions(
+    tmp_path: Path, data: Path, name: str
+) -> None:
+    model, out = save_model(tmp_path / "model", name), tmp_path / "out"
+    planned = json.loads(good("plan", model, "--tokens", 8, "--json"))
+    done = kfac("compute", model, data, "-o", out, *FEW)
+    assert done.exit_code == 0, done.output
+    said = f"model was saved as {name}: f is lm-fisher, the probabilities of the tokens"
+    assert said in done.stderr
+    artifact = load_artifact(out)
+    assert artifact.provenance.output_map.name == planned["output_map"] == "lm-fisher"
+    (source,) = artifact.provenance.sources
+    assert source.cotangents == Cotangents("labels", 1, 0)
+    assert HEADED[name] in artifact.provenance.uncovered
+    assert {block["name"] for block in planned["blocks"]} == artifact.blocks.keys()
+    good("verify", out, "--model", model, "--recompute", model, data)
+    held = rows(tmp_path / "y.jsonl", *({"text": f"{t} is good"} for t in TEXTS))
+    found = json.loads(good("fidelity", out, model, held, "--directions", 1, "--json"))
+    assert found["cotangents"]["name"] == "labels"
+
+
+def test_the_output_table_is_covered_on_request(tmp_path: Path, data: Path) -> None:
+    model = save_model(tmp_path / "model", "LlamaForCausalLM")
+    why = {}
+    for number, options in enumerate(
+        ([], ["--include-tables"], ["--estimator", "inputs"])
+    ):
+        out = tmp_path / str(number)
+        good("compute", model, data, "-o", out, *options, *FEW)
+        artifact = load_artifact(out)
+        why[number] = artifact.provenance.uncovered.get("lm_head.weight")
+        assert ("lm_head" in artifact.blocks) == (why[number] is None)
+    assert "the output table of a language model" in str(why[0])
+    assert why[1] is why[2] is None
+
+
+def test_its_embedding_can_be_asked_for(tmp_path: Path, data: Path) -> None:
+    model, out = save_model(tmp_path / "model", "LlamaForCausalLM"), tmp_path / "out"
+    done = kfac("compute", model, data, "-o", out, "--output-map", "embedding", *FEW)
+    assert done.exit_code == 0, done.output
+    assert "lm-fisher" not in done.stderr
+    artifact = load_artifact(out)
+    assert artifact.provenance.output_map.name == "last-token"
+    assert "layers.0.mlp.up_proj" in artifact.blocks
+    good("verify", out, "--model", model, "--recompute", model, data)
+
+
+def test_conversations_are_read_by_the_commands(tmp_path: Path) -> None:
+    model, out = save_model(tmp_path / "model", "LlamaForCausalLM"), tmp_path / "out"
+    chats: list[Any] = [
+        {"talk": [message("user", text), message("assistant", "it is good")]}
+        for text in TEXTS
+    ]
+    data = rows(tmp_path / "talk.jsonl", *chats)
+    good("compute", model, data, "-o", out, "--chat-column", "talk", *FEW)
+    how = load_artifact(out).provenance.sources[0].data.preprocessing
+    assert how.configuration["columns"] == ["talk"]
+    assert how.configuration["chat"] == "assistant"
+    again = ("verify", out, "--recompute", model, data)
+    good(*again, "--chat-column", "talk")
+    assert kfac(*again, "--text-column", "talk").exit_code == 1
+
+
+def test_an_encoder_decoder_takes_two_texts(tmp_path: Path) -> None:
+    model, out = tmp_path / "model", tmp_path / "out"
+    save_model(model, "T5ForConditionalGeneration")
+    pairs = [{"a": text, "b": "it is good"} for text in TEXTS]
+    data = rows(tmp_path / "pairs.jsonl", *pairs)
+    f = ("--output-map", "lm-fisher")
+    both = ("--text-column", "a", "--text-column", "b")
+    good("compute", model, data, "-o", out, *f, *both, *FEW)
+    assert "decoder.block.0.layer.1.EncDecAttention.k" in load_artifact(out).blocks
+    planned = json.loads(good("plan", model, *f, "--tokens", 8, "--json"))
+    names = {block["name"] for block in planned["blocks"]}
+    assert names == load_artifact(out).blocks.keys()
+
+
+def test_classifiers_classify_by_what_they_embed(tmp_path: Path) -> None:
+    name = "BertForSequenceClassification"
+    model, out = save_model(tmp_path / "model", name), tmp_path / "out"
+    data = rows(tmp_path / "x.jsonl", *({"text": text} for text in TEXTS))
+    good("compute", model, data, "-o", out, "--output-map", "logits-fisher", *FEW)
+    artifact = load_artifact(out)
+    assert artifact.provenance.output_map.name == "logits-fisher"
+    assert {"classifier", "bert.pooler.dense"} <= artifact.blocks.keys()

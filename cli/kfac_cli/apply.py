@@ -105,6 +105,11 @@ def _print(done: "Applied", vectors: int) -> None:
         f"{done.path}: {count} added to {len(done.changed)} of {done.tensors} tensors, "
         f"in {', '.join(done.dtypes)}"
     )
+    if done.renamed:
+        click.echo(
+            f"{done.renamed} parameters, trained without the head of the model, were "
+            "added under their names in the class with it"
+        )
     if done.averaged:
         names = listed(done.averaged)
         click.echo(f"merged by the mean, {len(done.averaged)} parameters: {names}")

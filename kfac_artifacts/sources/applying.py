@@ -13,7 +13,7 @@ from torch import Tensor
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.format import dump_json
 from kfac_artifacts.places import check_free, new_directory
-from kfac_artifacts.sources.applying_own import write_own
+from kfac_artifacts.sources.applying_own import WrittenWeights, write_own
 from kfac_artifacts.sources.checkpoint import (
     MARKER,
     Belongings,
@@ -23,6 +23,7 @@ from kfac_artifacts.sources.checkpoint import (
     check_base,
     find_places,
     module_folders,
+    named_alike,
     open_checkpoint,
 )
 from kfac_artifacts.sources.models import (
@@ -30,7 +31,6 @@ from kfac_artifacts.sources.models import (
     Location,
     locate,
     number_type_of,
-    read_config,
 )
 from kfac_artifacts.sources.own_models import is_function
 from kfac_artifacts.sources.shipped_heads import (
@@ -70,6 +70,8 @@ class Applied:
         averaged: Parameters of which the mean was added, as the method says nothing of
             them.
         heads: Names of the heads beside the model, each in ``heads/NAME``.
+        renamed: How many parameters of task vectors were trained under the names of the
+            network without its head, and added under those of the class with it.
     """
 
     path: Path
@@ -81,6 +83,7 @@ class Applied:
     left_out: Mapping[str, str]
     averaged: tuple[str, ...]
     heads: tuple[str, ...]
+    renamed: int = 0
 
 
 def apply(
@@ -127,22 +130,23 @@ def apply(
     """
     called = head_names(names, vectors)
     alphas = [1.0] * len(vectors) if alphas is None else [*alphas]
-    merging = merging_by(method, vectors, alphas)
     number_type = None if dtype is None else number_type_of(dtype)
     target = Path(path)
     check_free(target, replace=replace, inputs=[model])
     if is_function(model):
+        merging = merging_by(method, vectors, alphas)
         return _apply_to_own(
             str(model), merging, target, number_type, called, replace=replace
         )
     location = locate(str(model), FILES)
-    read_config(location)  # refuses what is no model
+    alike = named_alike(location, vectors)
+    merging = merging_by(method, alike, alphas)
     folder = location.encoder
     checkpoint = open_checkpoint(folder, location.id)
     kept = belongings(location.directory, folder, {*checkpoint.files})
     moved = sorted(merging.names)
     places = find_places(location, checkpoint, {*moved})
-    check_base(location, vectors, checkpoint, places)
+    check_base(location, alike, checkpoint, places)
     with new_directory(target, replace=replace) as directory:
         written = directory / folder.relative_to(location.directory)
         _copy_files(location.directory, directory, kept)
@@ -153,8 +157,9 @@ def apply(
         lost = _add(changes, places, checkpoint, copy)
         heads = ship_heads(location.directory, directory, called, vectors)
         files = _files(directory)
-        marker = _marker(location.id, location.revision, merging, files)
-        (directory / MARKER).write_bytes(dump_json(marker))
+        (directory / MARKER).write_bytes(
+            dump_json(_marker(location, vectors, merging, files))
+        )
     changed = sorted({n for place in places.values() for n in place.names})
     dtypes = {str(copy.dtype(name)).removeprefix("torch.") for name in changed}
     return Applied(
@@ -167,6 +172,10 @@ def apply(
         _left_out(location, kept),
         merging.averaged,
         tuple(heads),
+        sum(
+            len(own.tensors.keys() - new.tensors.keys())
+            for own, new in zip(vectors, alike, strict=True)
+        ),
     )
 
 
@@ -183,7 +192,7 @@ def _apply_to_own(
         done = write_own(model, merging, directory, number_type)
         heads = ship_heads(None, directory, called, merging.vectors)
         files = _files(directory)
-        marker = _marker(done.id, done.revision, merging, files)
+        marker = _marker(done, merging.vectors, merging, files)
         (directory / MARKER).write_bytes(dump_json(marker))
     return Applied(
         target,
@@ -266,17 +275,20 @@ def _files(directory: Path) -> list[str]:
 
 
 def _marker(
-    base: str, revision: str | None, merging: Merging, files: Sequence[str]
+    base: Location | WrittenWeights,
+    vectors: Sequence[TaskVector],
+    merging: Merging,
+    files: Sequence[str],
 ) -> dict[str, Any]:
     """Say of what the model was made; it tells as well that this tool wrote it."""
     return {
         "format": "kfac-applied-model",
         "version": 1,
-        "base": {"id": base, "revision": revision},
+        "base": {"id": base.id, "revision": base.revision},
         **merging.describe(),
         "vectors": [
             {"sha256": vector.sha256, "alpha": alpha}
-            for vector, alpha in zip(merging.vectors, merging.alphas, strict=True)
+            for vector, alpha in zip(vectors, merging.alphas, strict=True)
         ],
         "files": [*files],
     }

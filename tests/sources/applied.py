@@ -12,9 +12,11 @@ from tests.sources import families
 ALPHA = 0.5
 
 
-def vector_of(path: Path, seed: int = 1, only: str = "") -> TaskVector:
+def vector_of(
+    path: Path, seed: int = 1, only: str = "", output_map: str = "embedding"
+) -> TaskVector:
     """A random change of every parameter of the network that f has."""
-    network = load_network(str(path), device="cpu")
+    network = load_network(str(path), device="cpu", output_map=output_map)
     generator = torch.Generator().manual_seed(seed)
     tensors = {
         name: 0.1 * torch.randn(p.shape, generator=generator)

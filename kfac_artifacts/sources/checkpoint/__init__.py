@@ -7,6 +7,7 @@ from kfac_artifacts.sources.checkpoint.kept import (
     belongings,
     module_folders,
 )
+from kfac_artifacts.sources.checkpoint.naming import named_alike
 from kfac_artifacts.sources.checkpoint.places import Place
 from kfac_artifacts.sources.checkpoint.search import find_places
 from kfac_artifacts.sources.checkpoint.shards import Checkpoint, open_checkpoint
@@ -20,5 +21,6 @@ __all__ = [
     "check_base",
     "find_places",
     "module_folders",
+    "named_alike",
     "open_checkpoint",
 ]

@@ -3,10 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from kfac_artifacts.artifact import Cotangents
-
-ORTHOGONAL = Cotangents("orthogonal", 1, 0)
-
 
 @dataclass(frozen=True)
 class ComputeOptions:

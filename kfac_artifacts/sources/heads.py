@@ -51,9 +51,15 @@ def make_head(
         The head.
 
     Raises:
-        SettingsError: If there is no such kind, or it cannot tell the classes apart.
+        SettingsError: If there is no such kind, it cannot tell the classes apart, or f
+            is another number of outputs for every example.
         SourceError: If the checkpoint's own classifier is no linear layer on f.
     """
+    if network.output_map.ragged:
+        raise SettingsError(
+            f"f of {network.id} is {network.output_map.info.name}, a distribution for "
+            "every token, which no head classifies; give --output-map embedding"
+        )
     if kind not in {None, *HEADS}:
         raise SettingsError(f"head {kind!r} is unknown; use one of {', '.join(HEADS)}")
     if texts is not None and kind not in {None, "texts"}:

@@ -8,7 +8,8 @@ import pytest
 
 from kfac_artifacts import load_artifact
 from kfac_artifacts.artifact import Cotangents
-from tests.commands import good, kfac
+from kfac_artifacts.task_vector import TaskVector
+from tests.commands import bad, good, kfac
 from tests.language.saved import save_model
 from tests.language.test_texts import TEXTS, message, rows
 
@@ -71,6 +72,20 @@ def test_its_embedding_can_be_asked_for(tmp_path: Path, data: Path) -> None:
     assert artifact.provenance.output_map.name == "last-token"
     assert "layers.0.mlp.up_proj" in artifact.blocks
     good("verify", out, "--model", model, "--recompute", model, data)
+
+
+def test_a_language_model_classifies_by_what_it_embeds(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model", "LlamaForCausalLM")
+    labelled = [
+        {"text": text, "label": label}
+        for text, label in zip(TEXTS, "abab", strict=True)
+    ]
+    data = rows(tmp_path / "x.jsonl", *labelled)
+    train = ("train", model, data, "--head", "prototypes", "--steps", 1)
+    good(*train, "-o", tmp_path / "tau")
+    assert "layers.0.mlp.up_proj.weight" in TaskVector.load(tmp_path / "tau").tensors
+    said = bad(*train, "-o", tmp_path / "none", "--output-map", "lm-fisher")
+    assert "which no head classifies; give --output-map embedding" in said
 
 
 def test_conversations_are_read_by_the_commands(tmp_path: Path) -> None:

@@ -166,6 +166,15 @@ def test_a_hub_that_limits_the_rate(
     assert "wait a while and try again" in str(error)
 
 
+def test_a_mirror_that_takes_no_uploads(
+    server: Server, hub: Hub, artifact: Path
+) -> None:
+    refused = Fault("POST /api/repos/create", "status", status=405)
+    server.store.faults.append(refused)
+    with pytest.raises(RegistryError, match="a mirror .* name the Hub itself with"):
+        push(artifact, ADDRESS, hub=hub)
+
+
 def test_storage_that_fails(published: Server, hub: Hub, tmp_path: Path) -> None:
     published.store.faults.append(Fault("GET /storage", "status"))
     error = fails_to_pull(hub, tmp_path)

@@ -169,8 +169,8 @@ ADVICE: dict[int, tuple[type[RegistryError], str]] = {
     ),
     405: (
         RegistryError,
-        "it does not take this, as a mirror that is only read from: name the Hub itself "
-        "with --endpoint or HF_ENDPOINT",
+        "it does not take this, as a mirror that is only read from: name the Hub "
+        "itself with --endpoint or HF_ENDPOINT",
     ),
     409: (RegistryError, "it is there already: choose another name or tag"),
     412: (RegistryError, "somebody else pushed at the same time: look, and push again"),

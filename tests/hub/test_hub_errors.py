@@ -171,7 +171,7 @@ def test_a_mirror_that_takes_no_uploads(
 ) -> None:
     refused = Fault("POST /api/repos/create", "status", status=405)
     server.store.faults.append(refused)
-    with pytest.raises(RegistryError, match="a mirror .* name the Hub itself with"):
+    with pytest.raises(RegistryError, match=r"a mirror .* name the Hub itself with"):
         push(artifact, ADDRESS, hub=hub)
 
 

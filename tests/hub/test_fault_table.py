@@ -128,7 +128,7 @@ def rows() -> Iterator[tuple[str, str, str]]:
     for number, (command, step) in enumerate(
         (command, step) for command, steps in STEPS.items() for step in steps
     ):
-        drawn = others if ALL else others[number % 8 : number % 8 + 1]
+        drawn = others if ALL else others[number % 12 : number % 12 + 1]
         flipped = ["flip"] if (step, "flip") in EXCEPTIONS else []
         for fault in ("503", *drawn, *flipped):
             yield command, step, fault

@@ -48,7 +48,8 @@ def require_curvature_of(
     differences = provenance.base.differences(base)
     if provenance.output_map != output_map:
         differences.append(
-            f"its output map is {provenance.output_map}, the network's is {output_map}"
+            f"its output map is {provenance.output_map}, the network's is {output_map} "
+            f"(kfac compute --output-map {output_map.name})"
         )
     if differences:
         raise MismatchError(

@@ -66,17 +66,16 @@ def saved_as(config: Mapping[str, Any]) -> str:
 
 
 def usual_head_map(config: Mapping[str, Any]) -> str | None:
-    """The output map of a language model that was saved with its head, by itself.
+    """The output map of a head that a model was saved with, if people use it for that.
 
     Args:
         config: The content of ``config.json``.
 
     Returns:
-        ``lm-fisher``, or None for models that are used for their embeddings, their
-        classes, or translate.
+        ``lm-fisher`` of what predicts the next token; None of others: masked tokens
+        are what encoders were pretrained by, and not what they are fine-tuned for.
     """
-    usual = head_of(saved_as(config)) in {Head.CAUSAL, Head.MASKED}
-    return LM if usual else None
+    return LM if head_of(saved_as(config)) is Head.CAUSAL else None
 
 
 def class_with_head(config: Mapping[str, Any], output_map: str, model_id: str) -> Any:

@@ -82,8 +82,8 @@ def load_network(
             ``@revision`` behind it for another revision than ``main``; or a function of
             your own, ``module:function``, which is run (``own_models``).
         output_map: Name of the output map; None for the usual one of the model:
-            ``lm-fisher`` of a language model that was saved with its head, and else
-            that of ``embedding``, the usual one without a head.
+            ``lm-fisher`` of what was saved to predict the next token, and else that of
+            ``embedding``, the usual one without a head.
         device: Where to compute; ``auto`` takes a GPU if there is one.
         dtype: What to compute in. Hashes are those of the weights in float32.
         model_id: What to call the model in artifacts; None for the Hub id, or the

@@ -20,6 +20,7 @@ TEXTS = [
     "it is good",
     "a bird and a white cat sings",
 ]
+HEADED = {"output_map": "lm-fisher"}
 IGNORED = -100
 """What transformers calls tokens that no loss is of."""
 
@@ -185,7 +186,7 @@ def masked_places(ids: list[int], special: set[int]) -> list[int]:
 
 def test_masked_tokens_are_predicted(tmp_path: Path) -> None:
     texts = [{"text": text} for text in TEXTS]
-    network, examples = opened(tmp_path, "BertForMaskedLM", *texts)
+    network, examples = opened(tmp_path, "BertForMaskedLM", *texts, f=HEADED)
     assert network.output_map.info.name == "lm-fisher"
     tokenizer = examples.encoder.texts.tokenizer
     together = examples.batch(range(4))
@@ -251,11 +252,12 @@ def test_models_without_a_language_head_have_the_map_of_before(tmp_path: Path) -
     for name, wanted in (
         ("T5ForConditionalGeneration", "mean-pool"),
         ("BertForSequenceClassification", "mean-pool"),
+        ("BertForMaskedLM", "mean-pool"),
     ):
         network = load_network(save_model(tmp_path / name, name))
         assert network.output_map.info.name == wanted
     embedding = load_network(
-        save_model(tmp_path / "m", "BertForMaskedLM"), output_map="embedding"
+        save_model(tmp_path / "m", "LlamaForCausalLM"), output_map="embedding"
     )
-    assert embedding.output_map.info.name == "mean-pool"
-    assert "encoder.layer.0.output.dense.weight" in embedding.parameters()
+    assert embedding.output_map.info.name == "last-token"
+    assert "layers.0.mlp.down_proj.weight" in embedding.parameters()

@@ -12,7 +12,12 @@ from tempfile import TemporaryDirectory
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.compress import Recipe, save_artifact
-from kfac_artifacts.errors import ConnectionFailed, KfacError, RegistryError
+from kfac_artifacts.errors import (
+    AccessError,
+    ConnectionFailed,
+    KfacError,
+    RegistryError,
+)
 from kfac_artifacts.format import dump_json
 from kfac_artifacts.hub import CARD, Package, is_untouched
 from kfac_artifacts.merge import has_total, merge
@@ -61,6 +66,7 @@ def change(
 
     Raises:
         RegistryError: If others come first all the time.
+        AccessError: If the token may not do it.
         ConnectionFailed: If the change is not seen to stand.
     """
     suffix = secrets.token_hex(4)
@@ -78,7 +84,7 @@ def change(
             except ConflictError:
                 pause = min(wait * 2 ** min(attempt, 10), LONGEST_WAIT)
                 time.sleep(pause * random.random())  # noqa: S311 - no secret
-            except ConnectionFailed:  # is only the answer lost?
+            except (AccessError, ConnectionFailed):  # is only the answer lost?
                 if not _arrived(registry, suffix):
                     raise
     raise RegistryError(

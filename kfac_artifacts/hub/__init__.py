@@ -23,13 +23,10 @@ if TYPE_CHECKING:
         read_card as read_card,
         receive as receive,
     )
-    from kfac_artifacts.hub.block_table import PICTURE as PICTURE
     from kfac_artifacts.hub.card import (
         TAGS as TAGS,
         collection_metadata as collection_metadata,
-        is_untouched as is_untouched,
         license_of as license_of,
-        marked as marked,
     )
     from kfac_artifacts.hub.causes import (
         is_conflict as is_conflict,
@@ -49,10 +46,14 @@ if TYPE_CHECKING:
         kind_among as kind_among,
         kind_at as kind_at,
     )
+    from kfac_artifacts.hub.mark import is_untouched as is_untouched, marked as marked
     from kfac_artifacts.hub.output import client_output as client_output
     from kfac_artifacts.hub.package import Package as Package
     from kfac_artifacts.hub.patience import Patience as Patience
-    from kfac_artifacts.hub.picture import is_plain_picture as is_plain_picture
+    from kfac_artifacts.hub.picture import (
+        PICTURE as PICTURE,
+        is_plain_picture as is_plain_picture,
+    )
     from kfac_artifacts.hub.plain_files import read_plain as read_plain
     from kfac_artifacts.hub.publishing import (
         checked_package as checked_package,

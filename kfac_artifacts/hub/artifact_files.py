@@ -19,9 +19,8 @@ from kfac_artifacts.format import (
     sha256_file,
     write_durably,
 )
-from kfac_artifacts.hub.block_table import PICTURE
 from kfac_artifacts.hub.kinds import ARTIFACT, TASK_VECTOR, Kind, kind_at
-from kfac_artifacts.hub.picture import is_plain_picture
+from kfac_artifacts.hub.picture import PICTURE, is_plain_picture
 from kfac_artifacts.hub.plain_files import check_plain, read_plain
 from kfac_artifacts.places import new_directory
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from kfac_artifacts.artifact import Artifact, Block
 from kfac_artifacts.hub.markdown import code, table
+from kfac_artifacts.hub.picture import PICTURE
 
 if TYPE_CHECKING:
     from kfac_artifacts.operator import BlockPortrait
 else:
     BlockPortrait = object  # whoever pulls reads cards without torch
 
-PICTURE = "spectra.svg"
 SPECTRA = (
     f"![Eigenvalues of the factors; trace and size of the blocks]({PICTURE})\n\n"
     "Eigenvalues are shares of the largest one, of the first factors (orange) to the "

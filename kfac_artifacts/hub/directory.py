@@ -30,9 +30,9 @@ from kfac_artifacts.hub.artifact_files import (
     read_picture,
     read_signature,
 )
-from kfac_artifacts.hub.block_table import PICTURE
 from kfac_artifacts.hub.kinds import ARTIFACT, kind_at
 from kfac_artifacts.hub.package import Package, Parcel
+from kfac_artifacts.hub.picture import PICTURE
 from kfac_artifacts.hub.result import Pushed
 from kfac_artifacts.places import check_free, new_directory, own_entries, version_place
 

@@ -20,8 +20,9 @@ from kfac_artifacts.hub.artifact_files import (
     read_card,
     read_signature,
 )
-from kfac_artifacts.hub.card import is_untouched, license_of, model_card
+from kfac_artifacts.hub.card import license_of, model_card
 from kfac_artifacts.hub.kinds import ARTIFACT, Kind
+from kfac_artifacts.hub.mark import is_untouched
 from kfac_artifacts.hub.picture import draw, drawn_factors
 from kfac_artifacts.hub.plain_files import check_plain, read_plain
 from kfac_artifacts.operator import BlockPortrait, portrait

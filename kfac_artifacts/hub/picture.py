@@ -13,13 +13,14 @@ from math import log10
 from typing import TYPE_CHECKING
 
 from kfac_artifacts.artifact import Block
-from kfac_artifacts.hub.card import marked
+from kfac_artifacts.hub.mark import marked
 
 if TYPE_CHECKING:
     from kfac_artifacts.operator import BlockPortrait
 else:
     BlockPortrait = object  # numbers are drawn without torch
 
+PICTURE = "spectra.svg"
 MOST_LINES = 24
 """Factors that are drawn of a role, the first and the last among them."""
 MOST_BARS = 160

@@ -18,7 +18,6 @@ from kfac_artifacts.format import SIGNATURE
 from kfac_artifacts.hub.address import COMMIT, TAG, HubAddress, tag_of
 from kfac_artifacts.hub.answers import Entry
 from kfac_artifacts.hub.artifact_files import CARD, MAX_COMPANION_BYTES
-from kfac_artifacts.hub.block_table import PICTURE
 from kfac_artifacts.hub.card import collection_card
 from kfac_artifacts.hub.causes import is_conflict, is_unreachable
 from kfac_artifacts.hub.client import Client
@@ -26,6 +25,7 @@ from kfac_artifacts.hub.client_errors import explain
 from kfac_artifacts.hub.connection import Hub
 from kfac_artifacts.hub.kinds import KINDS
 from kfac_artifacts.hub.package import Parcel
+from kfac_artifacts.hub.picture import PICTURE
 from kfac_artifacts.hub.result import Pushed
 from kfac_artifacts.hub.shipment import Shipment
 

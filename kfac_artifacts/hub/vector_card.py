@@ -3,7 +3,8 @@
 import math
 import shlex
 
-from kfac_artifacts.hub.card import hub_id, marked, metadata
+from kfac_artifacts.hub.card import hub_id, metadata
+from kfac_artifacts.hub.mark import marked
 from kfac_artifacts.hub.markdown import code, plain_text, table
 from kfac_artifacts.task_vector import Manifest
 

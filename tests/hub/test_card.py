@@ -7,7 +7,8 @@ import yaml
 
 from kfac_artifacts.artifact import Artifact, BaseModel, NamedConfig
 from kfac_artifacts.format import load_artifact
-from kfac_artifacts.hub.card import collection_card, is_untouched
+from kfac_artifacts.hub.card import collection_card
+from kfac_artifacts.hub.mark import is_untouched
 from tests.artifacts import card_of
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.hub import Hub, pull, push
-from kfac_artifacts.hub.card import is_untouched
+from kfac_artifacts.hub.mark import is_untouched
 from kfac_artifacts.hub.picture import (
     MOST_BARS,
     MOST_LINES,

@@ -44,6 +44,8 @@ def main() -> None:
     work = parser.parse_args().work
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     started = time.perf_counter()
+    if work.exists() and not (work / MODEL).is_symlink():
+        raise SystemExit(f"{work} is there, and not of an earlier run; give another")
     shutil.rmtree(work, ignore_errors=True)
     prepare(work)
     os.chdir(work)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.capture import take_inventory
@@ -228,6 +228,21 @@ class Lent(nn.Module):
 
     def forward(self, x: Any) -> Any:
         return torch.tanh(self.decoder(x))
+
+
+def test_a_bias_that_is_computed_is_refused_with_its_weight() -> None:
+    class Half(nn.Module):
+        def forward(self, value: torch.Tensor) -> torch.Tensor:
+            return value / 2
+
+    module = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    parametrize.register_parametrization(module[0], "bias", Half())
+    inventory = take_inventory(module)
+    (layer,) = inventory.layers
+    assert layer.parameters == {"weight": "1.weight", "bias": "1.bias"}
+    refused = {"0.weight", "0.parametrizations.bias.original"}
+    assert inventory.uncovered.keys() == refused
+    assert all("computed from others" in why for why in inventory.uncovered.values())
 
 
 def test_a_bias_that_another_module_holds_is_covered_with_its_weight() -> None:

@@ -106,12 +106,13 @@ def take_inventory(
 def _lent_biases(module: nn.Module) -> set[str]:
     """Biases of linear maps that another module holds, too, and does not use."""
     names = {id(p): name for name, p in module.named_parameters()}
-    return {
-        names[id(child.bias)]
+    held = {
+        f"{path}.bias".lstrip("."): names.get(id(child.bias))
         for path, child in module.named_modules()
-        if isinstance(child, nn.Linear) and child.bias is not None
-        if names[id(child.bias)] != f"{path}.bias".lstrip(".")
+        if isinstance(child, nn.Linear)
     }
+    # there is no name where there is no bias, or one that is computed from parameters
+    return {name for own, name in held.items() if name is not None and name != own}
 
 
 def _output_table(module: nn.Module) -> nn.Parameter | None:

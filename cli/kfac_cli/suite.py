@@ -50,6 +50,7 @@ def command(file: Path, output: Path, devices: tuple[str, ...], as_json: bool) -
         model = "sentence-transformers/all-MiniLM-L6-v2"
         modules = ["encoder.layer.[345].*"]
         seeds = [0, 1, 2]
+        search = "cross"  # or "grid": all rates with all weights
         training = {steps = 100, batch_size = 16}
         [[tasks]]
         name = "bank"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from kfac_artifacts.artifact import Json
 
 SELECT = ("linear", "plain")
+SEARCHES = ("grid", "cross")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class MergeSpec:
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train, and to merge; the search is over all rates with all weights.
+    """One way to train, and to merge.
 
     Attributes:
         name: What it is called.
@@ -131,6 +132,8 @@ class Suite:
         seeds: Of curvature and training; the first is that of the search.
         modules: Patterns of parameters that curvature covers and training moves.
         alphas: Factors of which one is chosen on validation data, beside α = 1.
+        search: ``grid`` tries all rates with all weights; ``cross`` all rates with the
+            middle weight, and then the other weights with the best rate.
         max_length: Tokens after which texts are cut off; None for what the model takes.
         training: Settings of ``TrainSettings`` for all arms.
         output_map: Name of the output map; None for the usual one.
@@ -144,6 +147,7 @@ class Suite:
     seeds: tuple[int, ...] = (0, 1, 2)
     modules: tuple[str, ...] = ()
     alphas: tuple[float, ...] = ()
+    search: str = "grid"
     max_length: int | None = None
     training: Mapping[str, Json] = field(default_factory=dict)
     output_map: str | None = None

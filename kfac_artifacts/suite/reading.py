@@ -18,6 +18,7 @@ from kfac_artifacts.choices import (
 from kfac_artifacts.errors import FormatError, SettingsError
 from kfac_artifacts.json_object import JsonObject
 from kfac_artifacts.suite.declaration import (
+    SEARCHES,
     SELECT,
     Arm,
     CurvatureSpec,
@@ -69,6 +70,7 @@ def _suite(found: JsonObject, folder: Path) -> Suite:
         seeds=_numbers(found, "seeds", int, (0, 1, 2)),
         modules=_strings(found, "modules"),
         alphas=_numbers(found, "alphas", float, ()),
+        search=_one_of(found, "search", SEARCHES) or "grid",
         max_length=found.optional("max_length", int),
         training=_training(found),
         output_map=found.optional("output_map", str),

@@ -67,11 +67,12 @@ def run_suite(
         with progress("computing curvature", len(_curvatures(suite))) as advance:
             do(session, _curvatures(suite), advance)
         search = Search(suite)
-        tried = [(*each, search.seed) for each in search.tried()]
-        _train(session, do, tried, progress, "searching")
-        jobs = [("scores", *asked) for asked in search.asked()]
-        with progress("choosing", len(jobs)) as advance:
-            do(session, jobs, advance)
+        for tried in search.stages(session):
+            at = [(arm, choice, search.seed) for arm, choice in tried]
+            _train(session, do, at, progress, "searching")
+            jobs = [("scores", *asked) for asked in search.asked(tried)]
+            with progress("choosing", len(jobs)) as advance:
+                do(session, jobs, advance)
         trials = {arm.name: search.trials(session, arm) for arm in suite.arms}
         reported = [*finals(suite, trials)]
         chosen = dict.fromkeys(

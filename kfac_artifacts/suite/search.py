@@ -1,7 +1,7 @@
 """Choosing rate and weight of every arm, on validation data, with the first seed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -57,20 +57,41 @@ class Search:
         """Factors that every setting is tried at, α = 1 first."""
         return (1.0, *(alpha for alpha in self.suite.alphas if alpha != 1.0))
 
-    def tried(self) -> list[tuple[Arm, Choice]]:
-        """All settings of arms that have something to choose."""
-        return [
+    def stages(self, session: Session) -> Iterator[list[tuple[Arm, Choice]]]:
+        """Settings that are tried: all, or rates first and then weights.
+
+        Args:
+            session: Where a stage is measured before the next is asked for.
+
+        Yields:
+            The settings of a stage, of the arms that have something to choose.
+        """
+        arms = [arm for arm in self.suite.arms if len(settings_of(arm)) > 1]
+        if self.suite.search == "grid":
+            yield [(arm, choice) for arm in arms for choice in settings_of(arm)]
+            return
+        first = {arm.name: _rates(arm) for arm in arms}
+        yield [(arm, choice) for arm in arms for choice in first[arm.name]]
+        yield [
             (arm, choice)
-            for arm in self.suite.arms
-            for choice in settings_of(arm)
-            if len(settings_of(arm)) > 1
+            for arm in arms
+            for choice in self._weights(session, arm, first[arm.name])
         ]
 
-    def asked(self) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """Arguments of ``Session.scores`` for everything that is compared."""
+    def asked(
+        self, tried: Sequence[tuple[Arm, Choice]]
+    ) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """Arguments of ``Session.scores`` for the settings of a stage.
+
+        Args:
+            tried: The settings.
+
+        Returns:
+            Positional ones and those with names.
+        """
         return [
             ((arm, choice, self.seed, merging), self._named(arm))
-            for arm, choice in self.tried()
+            for arm, choice in tried
             for merging in arm.merges
         ]
 
@@ -84,11 +105,28 @@ class Search:
         Returns:
             None of an arm that has nothing to choose.
         """
-        own = [choice for each, choice in self.tried() if each is arm]
+        stages = self.stages(session)
+        own = [choice for tried in stages for each, choice in tried if each is arm]
+        return self._trials(session, arm, own)
+
+    def _trials(
+        self, session: Session, arm: Arm, choices: Sequence[Choice]
+    ) -> list[Trial]:
         return [
             self._trial(session, arm, choice, merging)
-            for merging, choice in product(arm.merges, own)
+            for merging, choice in product(arm.merges, choices)
         ]
+
+    def _weights(
+        self, session: Session, arm: Arm, first: Sequence[Choice]
+    ) -> list[Choice]:
+        """The other weights, at every rate that is best for a way to merge."""
+        best = []
+        for merging in arm.merges:
+            own = self._trials(session, replace(arm, merges=(merging,)), first)
+            best += [max(own, key=key).choice.rate for key in (_at_one, _chosen_alpha)]
+        found = product(dict.fromkeys(best), arm.weights)
+        return [c for c in (Choice(*each) for each in found) if c not in first]
 
     def _trial(
         self, session: Session, arm: Arm, choice: Choice, merging: MergeSpec
@@ -142,6 +180,13 @@ def finals(suite: Suite, trials: Mapping[str, Sequence[Trial]]) -> Iterator[Fina
 def settings_of(arm: Arm) -> list[Choice]:
     """All pairs of a rate and a weight that an arm chooses from."""
     return [Choice(*each) for each in product(arm.rates, arm.weights)]
+
+
+def _rates(arm: Arm) -> list[Choice]:
+    """Every rate, with the weight in the middle of those to choose from."""
+    weights = sorted(arm.weights, key=lambda weight: weight or 0.0)
+    middle = weights[len(weights) // 2]
+    return [Choice(rate, middle) for rate in arm.rates]
 
 
 def _at_one(trial: Trial) -> float:

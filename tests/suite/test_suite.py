@@ -187,6 +187,33 @@ def test_rows_are_what_evaluation_finds(declared: Path, tmp_path: Path) -> None:
     assert results.pretrained == expected.pretrained
 
 
+def test_a_cross_tries_every_rate_and_then_weights_at_the_best(
+    declared: Path, tmp_path: Path
+) -> None:
+    """With fewer settings than a grid, and with the same numbers where both look."""
+    declared.write_text(f'search = "cross"\n{declared.read_text()}')
+    suite = small(read_suite(declared))
+    arm = replace(suite.arms[0], rates=(1e-3, 1e-2, 1e-1), weights=(10.0, 0.1, 1.0))
+    arm = replace(arm, merges=(MergeSpec(),))
+    cross = run_suite(replace(suite, arms=(arm,)), tmp_path / "out")
+    tried = cross.searches[arm.name]
+    settings = [(each["rate"], each["weight"]) for each in tried]
+    assert settings[:3] == [(rate, 1.0) for rate in arm.rates]
+    best = max(tried[:3], key=lambda each: float(str(each["accuracy"])))["rate"]
+    assert settings[3:] == [(best, 10.0), (best, 0.1)]
+
+    grid = replace(suite, arms=(arm,), search="grid")
+    whole = run_suite(grid, tmp_path / "out").searches[arm.name]
+    assert len(whole) == 9
+    assert all(each in whole for each in tried)
+
+
+def test_a_search_of_no_known_kind_is_refused(declared: Path) -> None:
+    declared.write_text(f'search = "random"\n{declared.read_text()}')
+    with pytest.raises(SettingsError, match=r"search.*grid, cross"):
+        read_suite(declared)
+
+
 def small(suite: Suite) -> Suite:
     """Its second arm, with one seed."""
     return replace(suite, arms=(suite.arms[1],), seeds=(0,), alphas=())

@@ -31,7 +31,7 @@ class SelectionOptions:
     recipe: str | None = option(
         "--recipe",
         metavar="NAME",
-        help="The total, or each task, as it is published compressed: block-8.",
+        help="Compressed, as it is published or else on arrival: block-8.",
     )
     collection: str | None = option(
         "--collection", help="Which collection.  [default: the only one that will do]"

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
         is_unreachable as is_unreachable,
     )
     from kfac_artifacts.hub.client import Client as Client
-    from kfac_artifacts.hub.client_errors import explain as explain
+    from kfac_artifacts.hub.client_errors import (
+        explain as explain,
+        explain_search as explain_search,
+    )
     from kfac_artifacts.hub.connection import Hub as Hub
     from kfac_artifacts.hub.directory import push_to_directory as push_to_directory
     from kfac_artifacts.hub.download import pull_from_hub as pull_from_hub

@@ -19,6 +19,7 @@ from kfac_artifacts.hub.words import plain
 from kfac_artifacts.places import FULL
 
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
+NO_SEARCH = {401, 403, 404, 405, 501}
 Explanation = Callable[[Exception, HubAddress, str], RegistryError]
 
 
@@ -42,6 +43,29 @@ def explain(
     if isinstance(error, OSError) and error.errno is not None:
         return _local(error, address, endpoint)
     return _os_error(error, address, endpoint) if isinstance(error, OSError) else None
+
+
+def explain_search(error: errors.HfHubHTTPError, endpoint: str) -> RegistryError | None:
+    """Say that a server has no search: mirrors take the request for a repository's.
+
+    Args:
+        error: What the Hub's client raised when it searched.
+        endpoint: URL of the Hub.
+
+    Returns:
+        The error to raise instead, or None if the search itself failed, or the token.
+    """
+    status, said = status_of(error), plain(error.server_message or "")
+    if status not in NO_SEARCH or "credentials" in said.lower():
+        return None
+    kind = AccessError if status in {401, 403} else RegistryError
+    asked = plain(str(error.response.request.url.copy_with(query=None)))
+    return kind(
+        f"{endpoint} offers no search, as many mirrors: it answered {status} to {asked}"
+        + (f" ({said})" if said else "")
+        + "; name a repository or a directory, `kfac search hf://org/name`, or another "
+        "server with --endpoint or HF_ENDPOINT"
+    )
 
 
 def _offline(error: Exception, address: HubAddress, endpoint: str) -> RegistryError:

@@ -40,10 +40,6 @@ class Version:
     artifact: Entry
     variants: Mapping[str, Entry]
 
-    def entry(self, recipe: str | None) -> Entry | None:
-        """The artifact, or what was published of it by a recipe."""
-        return self.artifact if recipe is None else self.variants.get(recipe)
-
 
 @dataclass(frozen=True)
 class Task:

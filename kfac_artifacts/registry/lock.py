@@ -1,10 +1,12 @@
 """The lock file: what was pulled, by revision and digest, to be pulled again."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from kfac_artifacts.errors import FormatError, SettingsError
+from kfac_artifacts.compress import Recipe
+from kfac_artifacts.errors import FormatError, RegistryError, SettingsError, listed
 from kfac_artifacts.format import (
     check_version,
     dump_json,
@@ -22,8 +24,9 @@ from kfac_artifacts.hub import (
 )
 from kfac_artifacts.json_object import JsonObject
 from kfac_artifacts.registry.entries import Entry, digest_in
+from kfac_artifacts.registry.index import Index, folder_of
 from kfac_artifacts.registry.opening import open_registry
-from kfac_artifacts.registry.selection import Piece
+from kfac_artifacts.registry.selection import Piece, Way
 from kfac_artifacts.registry.taking import Taken, make
 
 LOCK, FORMAT, VERSION = "kfac.lock", "kfac-lock", 1
@@ -41,11 +44,14 @@ def write_lock(lock: Path, taken: Taken) -> None:
     """
     name = _within(lock, taken.pulled.directory)
     known = _read(lock) if lock.exists() else {}
-    entry = {
+    way = taken.way or Way(())
+    entry: dict[str, Any] = {
         "reference": taken.pulled.reference,
         "digest": taken.pulled.digest,
-        "pieces": [asdict(piece) for piece in taken.pieces],
+        "pieces": [asdict(piece) for piece in way.pieces],
     }
+    if way.recipe is not None:
+        entry["recipe"] = way.recipe
     entries = dict(sorted({**known, name: entry}.items()))
     head = {"format": FORMAT, "version": VERSION}
     write_durably(lock, dump_json({**head, "pulled": entries}))
@@ -73,6 +79,7 @@ def pull_locked(
 
     Raises:
         FormatError: If something is not what it was, or the file is none.
+        RegistryError: If something was withdrawn, or the Hub refuses.
     """
     hub = hub or Hub()
     return [
@@ -85,7 +92,7 @@ def _again(directory: Path, entry: dict[str, Any], replace: bool, hub: Hub) -> P
     digest, reference = entry["digest"], entry["reference"]
     if _is_there(directory, digest):
         return Pulled(directory, reference, digest, 0)
-    pieces = [_piece(value) for value in entry["pieces"]]
+    pieces = tuple(_piece(value) for value in entry["pieces"])
     if not pieces:
         done = pull(reference, directory, replace=replace, hub=hub)
         if done.digest != digest:
@@ -94,7 +101,39 @@ def _again(directory: Path, entry: dict[str, Any], replace: bool, hub: Hub) -> P
     registry = open_registry(reference, hub=hub)
     origin = (reference, reference, digest)
     state = registry.state()
-    return make(registry, state, pieces, directory, origin, replace=replace)
+    # a commit has all that it had; of a directory a total may be there still
+    there = _total(state.index, digest) if state.head is None else None
+    if there is None:
+        _check_there(state.index, pieces, f"{directory}, as of {reference},")
+    way = Way(pieces, entry.get("recipe")) if there is None else Way((there,))
+    return make(registry, state, way, directory, origin, replace=replace)
+
+
+def _total(index: Index, digest: str) -> Piece | None:
+    """A total, or a compressed form of one, that still is what it was."""
+    for name, collection in index.collections.items():
+        entries = () if collection.total is None else collection.total.entries
+        for entry in entries:
+            if entry.digest == digest:
+                return Piece(folder_of(name, None, entry), entry)
+    return None
+
+
+def _check_there(index: Index, pieces: Iterable[Piece], what: str) -> None:
+    """Say what was withdrawn meanwhile, for a directory has nothing of it any more."""
+    kept = {
+        folder_of(name, task, entry)
+        for name, collection in index.collections.items()
+        for task, about in collection.tasks.items()
+        for version in about.versions
+        for entry in (version.artifact, *version.variants.values())
+    }
+    gone = [p.path for p in pieces if "/tasks/" in p.path and p.path not in kept]
+    if gone:
+        raise RegistryError(
+            f"{what} cannot be made any more: {listed(gone, 3)} was withdrawn; pull "
+            "what there is without --locked, and lock that"
+        )
 
 
 def _is_there(directory: Path, digest: str) -> bool:
@@ -125,14 +164,17 @@ def _read(lock: Path) -> dict[str, dict[str, Any]]:
 def _entry(value: object, where: str) -> dict[str, Any]:
     fields = JsonObject(value, where)
     reference, digest = fields.take("reference", str), digest_in(fields, "digest")
-    pieces = fields.take("pieces", list)
+    pieces, recipe = fields.take("pieces", list), fields.optional("recipe", str)
     for number, piece in enumerate(pieces):
         _piece(piece, f"{where}.pieces[{number}]")
     fields.finish()
+    if recipe is not None:
+        Recipe.parse(recipe)
     address = parse(reference)
     if isinstance(address, HubAddress) and address.revision is None:
         raise FormatError(f"{where}: {reference} is not pinned")
-    return {"reference": reference, "digest": digest, "pieces": pieces}
+    found = {"reference": reference, "digest": digest, "pieces": pieces}
+    return found if recipe is None else {**found, "recipe": recipe}
 
 
 def _piece(value: object, where: str = "piece") -> Piece:

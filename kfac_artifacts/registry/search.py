@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from huggingface_hub import ModelInfo
+from huggingface_hub.errors import HfHubHTTPError
 
 from kfac_artifacts.artifact import task_names
 from kfac_artifacts.errors import AddressError, KfacError, RegistryError, listed
@@ -29,6 +30,7 @@ from kfac_artifacts.hub import (
     HubAddress,
     Kind,
     Patience,
+    explain_search,
     kind_among,
     license_of,
     parse,
@@ -160,7 +162,13 @@ def _hits(tags: list[str], hub: Hub) -> list[ModelInfo]:
     def once() -> list[ModelInfo]:
         return list(hub.api.list_models(filter=tags, full=True, limit=MOST_REPOS))
 
-    return Patience(hub).ask(once)
+    try:
+        return Patience(hub).ask(once)
+    except HfHubHTTPError as error:
+        told = explain_search(error, hub.url)
+        if told is None:
+            raise
+        raise told from error
 
 
 def _license(info: ModelInfo) -> str | None:

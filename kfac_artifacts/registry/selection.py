@@ -16,8 +16,8 @@ class Selection:
     Attributes:
         tasks: These, merged.
         all_but: All but these, merged.
-        recipe: Compressed by this recipe: the total if it is kept so, or else each as
-            its owner published it.
+        recipe: Compressed by this recipe: the total as it is kept, or each task as its
+            owner published it; where one of them was not, by whoever takes it.
         collection: In which collection; None for the only one that will do.
     """
 
@@ -30,11 +30,6 @@ class Selection:
         if self.tasks and self.all_but:
             raise AddressError("choose either --tasks or --all-but")
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether everything is wanted, as it is."""
-        return self == Selection(collection=self.collection)
-
 
 @dataclass(frozen=True)
 class Piece:
@@ -45,10 +40,23 @@ class Piece:
     sign: int = 1
 
 
-def pieces_of(
-    index: Index, selection: Selection, *, only_parts: bool = False
-) -> list[Piece]:
-    """Say what is fetched for a selection.
+@dataclass(frozen=True)
+class Way:
+    """How what is wanted is made.
+
+    Attributes:
+        pieces: What is fetched, and merged in that order.
+        recipe: By what the merge is compressed then, or None.
+        lacking: The tasks for which that is so: they are not published compressed.
+    """
+
+    pieces: tuple[Piece, ...]
+    recipe: str | None = None
+    lacking: tuple[str, ...] = ()
+
+
+def way_of(index: Index, selection: Selection, *, only_parts: bool = False) -> Way:
+    """Say how a selection is made.
 
     Args:
         index: The registry.
@@ -56,52 +64,70 @@ def pieces_of(
         only_parts: Whether totals may not be used, since they are not kept.
 
     Returns:
-        The pieces, those that are added in the order in which they are merged.
+        The way with the least to fetch, or the one by parts.
 
     Raises:
         RegistryError: If something of it is not there.
+        SettingsError: If there is no such recipe.
     """
     named = (*selection.tasks, *selection.all_but)
     name = index.collection(selection.collection, has=named)
     collection = index.collections[name]
     _require(named, collection, name)
-    recipe = selection.recipe and Recipe.parse(selection.recipe).name
-    total = collection.total
-    if recipe and total and not named and recipe in total.variants:
-        entry = total.variants[recipe]
-        return [Piece(folder_of(name, None, entry), entry)]
     wanted = selection.tasks or collection.current.keys() - set(selection.all_but)
-    parts = _parts(name, collection, wanted, recipe)
-    if not parts:
+    if not wanted:
         raise RegistryError(f"nothing is left of {name}")
-    if total is None or selection.tasks or recipe or only_parts:
+    whole = _pieces(name, collection, selection, wanted, only_parts=only_parts)
+    recipe = selection.recipe and Recipe.parse(selection.recipe).name
+    if not recipe:
+        return Way(whole)
+    total = collection.total
+    if total and not named and recipe in total.variants:
+        entry = total.variants[recipe]
+        kept = (Piece(folder_of(name, None, entry), entry),)
+        return Way(whole, recipe) if only_parts else Way(kept)
+    lacking = tuple(
+        t for t in sorted(wanted) if recipe not in collection.current[t].variants
+    )
+    if lacking:
+        return Way(whole, recipe, lacking)
+    return Way(_parts(name, collection, wanted, recipe))
+
+
+def _pieces(
+    name: str,
+    collection: Collection,
+    selection: Selection,
+    wanted: Iterable[str],
+    *,
+    only_parts: bool,
+) -> tuple[Piece, ...]:
+    """What is fetched of uncompressed artifacts."""
+    parts, total = _parts(name, collection, wanted), collection.total
+    if total is None or selection.tasks or only_parts:
         return parts
-    out = _parts(name, collection, selection.all_but, None)
+    out = _parts(name, collection, selection.all_but)
     whole = Piece(folder_of(name, None, total.entry), total.entry)
-    taken_out = [Piece(p.path, p.entry, -1) for p in out]
-    return _smaller([whole, *taken_out], parts) if out else [whole]
+    taken_out = (Piece(p.path, p.entry, -1) for p in out)
+    return _smaller((whole, *taken_out), parts) if out else (whole,)
 
 
-def _smaller(total: list[Piece], parts: list[Piece]) -> list[Piece]:
+def _smaller(total: tuple[Piece, ...], parts: tuple[Piece, ...]) -> tuple[Piece, ...]:
     """What is less to fetch; the total does not grow with the number of tasks."""
     sizes = [sum(piece.entry.bytes for piece in each) for each in (total, parts)]
     return total if sizes[0] < sizes[1] else parts
 
 
 def _parts(
-    name: str, collection: Collection, wanted: Iterable[str], recipe: str | None
-) -> list[Piece]:
+    name: str, collection: Collection, wanted: Iterable[str], recipe: str | None = None
+) -> tuple[Piece, ...]:
+    """The artifacts of some tasks, or what all of them were published as."""
     found = []
     for task in sorted(wanted):
         version = collection.current[task]
-        entry = version.entry(recipe)
-        if entry is None:
-            raise RegistryError(
-                f"{task} is not published as {recipe}; choose of "
-                f"{listed(list(version.variants), 8)}, or leave out --recipe"
-            )
+        entry = version.artifact if recipe is None else version.variants[recipe]
         found.append(Piece(folder_of(name, task, entry), entry))
-    return found
+    return tuple(found)
 
 
 def _require(tasks: Iterable[str], collection: Collection, name: str) -> None:

@@ -1,6 +1,7 @@
 """Pulling by meaning: of a registry, of a model's repository, or one artifact."""
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from kfac_artifacts.errors import (
     FormatError,
     MismatchError,
     RegistryError,
+    listed,
 )
 from kfac_artifacts.format import LOOKS
 from kfac_artifacts.hub import (
@@ -29,8 +31,13 @@ from kfac_artifacts.registry.hub_registry import HubRegistry
 from kfac_artifacts.registry.index import INDEX
 from kfac_artifacts.registry.places import Registry, State
 from kfac_artifacts.registry.plain_registry import PlainRegistry
-from kfac_artifacts.registry.selection import Piece, Selection, pieces_of
+from kfac_artifacts.registry.selection import Selection, Way, way_of
 
+logger = logging.getLogger(__name__)
+ROUNDING = (
+    "; it is compressed here, and libraries of other versions round otherwise: pull it "
+    "anew, and lock that"
+)
 MANIFESTS = tuple(kind.manifest for kind in KINDS)
 BESIDE = "kfac"
 """The folder of a model's repository with curvature of it."""
@@ -42,11 +49,11 @@ class Taken:
 
     Attributes:
         pulled: Where it is, and where it came from.
-        pieces: Of a registry what it was made of, as a lock names it; else none.
+        way: Of a registry how it is made once more, as a lock tells it; else None.
     """
 
     pulled: Pulled
-    pieces: tuple[Piece, ...] = ()
+    way: Way | None = None
 
 
 def take(
@@ -98,7 +105,7 @@ def take(
 def make(
     registry: Registry,
     state: State,
-    pieces: Sequence[Piece],
+    way: Way,
     directory: Path,
     origin: tuple[str, str, str | None],
     *,
@@ -109,7 +116,7 @@ def make(
     Args:
         registry: The registry.
         state: As it was looked at.
-        pieces: What is added and taken out.
+        way: What is added and taken out, and by what the merge is compressed.
         directory: Where the result goes.
         origin: The address that was asked for, the pinned one, and the digest that the
             result must have, if that is known.
@@ -127,25 +134,31 @@ def make(
     from kfac_artifacts.merge import merge
 
     asked, pinned, expected = origin
-    added, out = ([p for p in pieces if p.sign == sign] for sign in (1, -1))
-    registry.announce((piece.path, piece.entry) for piece in pieces)
+    added, out = ([p for p in way.pieces if p.sign == sign] for sign in (1, -1))
+    registry.announce((piece.path, piece.entry) for piece in way.pieces)
     opened = [
         [registry.fetch(piece.path, piece.entry, state) for piece in each]
         for each in (added, out)
     ]
     if out and any(a.provenance.losses for each in opened for a in each):
         raise MismatchError("compressed artifacts are not taken apart exactly")
+    # one alone is merged, too, where the result was a total, or is compressed here
+    is_it = expected is None or added[0].entry.digest == expected
     with workspace(directory) as room:
-        if len(pieces) == 1:
+        if len(way.pieces) == 1 and is_it and way.recipe is None:
             place = registry.locate(added[0].path, added[0].entry, state)
         else:
             merged = merge(opened[0], exclude=opened[1], allow_indefinite=True)
             place = room / "merged"
             save_artifact(merged, place, allow_indefinite=True)
+        if way.recipe is not None:
+            whole, place = load_artifact(place, verify=False), room / "compressed"
+            save_artifact(whole, place, recipe=way.recipe)
         digest = load_artifact(place, verify=False).digest or ""
         if expected is not None and digest != expected:
             raise FormatError(
                 f"what {pinned} gives is {digest}, not {expected} as it should be"
+                + ("" if way.recipe is None else ROUNDING)
             )
         size = receive(place, directory, Origin(asked, pinned, digest), replace=replace)
     return Pulled(directory, pinned, digest, size, state.stale)
@@ -159,19 +172,26 @@ def _take(
     chosen: Selection,
     replace: bool,
 ) -> Taken:
-    parts = pieces_of(state.index, chosen, only_parts=True)
+    parts = way_of(state.index, chosen, only_parts=True)
     local = state.head is None  # nothing is downloaded, and old totals are not kept
-    pieces = parts if local and not chosen.is_whole else pieces_of(state.index, chosen)
+    way = parts if local and chosen.all_but else way_of(state.index, chosen)
+    if way.lacking:
+        logger.warning(
+            "not published as %s: %s; it is made of what was computed, and compressed "
+            "here",
+            chosen.recipe,
+            listed(way.lacking, 8),
+        )
     pinned = str(registry) if state.head is None else f"{registry}@{state.head}"
     origin = (source, pinned, None)
     try:
-        done = make(registry, state, pieces, directory, origin, replace=replace)
+        done = make(registry, state, way, directory, origin, replace=replace)
     except MismatchError:
-        if pieces == parts:
+        if way == parts:
             raise
-        pieces = parts  # the total cannot be taken apart
-        done = make(registry, state, parts, directory, origin, replace=replace)
-    return Taken(done, tuple(parts if local else pieces))
+        way = parts  # the total cannot be taken apart
+        done = make(registry, state, way, directory, origin, replace=replace)
+    return Taken(done, parts if local else way)
 
 
 def _find(

@@ -1,5 +1,6 @@
 """Totals that are kept compressed as well."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,16 @@ from kfac_artifacts.registry import (
     check,
     compress_total,
     open_registry,
+    pull_locked,
     read_registry,
     remove,
     take,
+    withdraw,
+    write_lock,
 )
 from kfac_artifacts.registry.entries import Change
 from tests.commands import good
-from tests.hub.conftest import Made
+from tests.hub.conftest import Made, contents
 
 RECIPES = ("block-2", "int8")
 PLACES = ["hf://owner/registry", "directory"]
@@ -69,8 +73,36 @@ def test_by_no_recipe_they_go_again(place: str, hub: Hub) -> None:
     (name,) = registry.state().index.collections
     assert len(registry.holds(f"{name}/total")) == 1
     assert wrong(place, hub) == []
-    with pytest.raises(RegistryError, match="data0 is not published as block-2"):
-        take(place, "nowhere", Selection(recipe="block-2"), hub=hub)
+
+
+def test_a_lock_of_one_is_kept_whatever_changes(
+    place: str, hub: Hub, made: Made, tmp_path: Path
+) -> None:
+    """Of a directory, which has no old totals, it is made of the parts once more."""
+    registry, before = open_registry(place, hub=hub), {}
+    for number in range(3):  # the total of one artifact, too
+        name = f"{number} others"
+        taken = take(place, tmp_path / name, Selection(recipe="block-2"), hub=hub)
+        write_lock(tmp_path / "kfac.lock", taken)
+        before[name] = contents(tmp_path / name)
+        add(registry, Offer(made(number + 1)))
+    for name in before:
+        shutil.rmtree(tmp_path / name)
+    pull_locked(tmp_path / "kfac.lock", hub=hub)
+    assert {name: contents(tmp_path / name) for name in before} == before
+
+
+def test_a_lock_of_what_was_withdrawn_says_so(
+    hub: Hub, made: Made, tmp_path: Path
+) -> None:
+    place, lock = tmp_path / "registry", tmp_path / "kfac.lock"
+    for number in range(2):
+        add(open_registry(place), Offer(made(number)))
+    write_lock(lock, take(place, tmp_path / "total"))
+    shutil.rmtree(tmp_path / "total")
+    withdraw(open_registry(place), "data0")
+    with pytest.raises(RegistryError, match=r"tasks/data0/kfac-\w+ was withdrawn"):
+        pull_locked(lock, hub=hub)
 
 
 def test_check_refuses_another_artifact_as_a_compressed_total(

@@ -116,6 +116,8 @@ EXCEPTIONS = {
     ("log", "take"): (0, "Warning: the Hub did not answer"),  # but told the index
     ("log", "401"): FAULTS["401"][1],
     ("log", "403"): FAULTS["403"][1],
+    ("list", "401"): (4, "offers no search"),
+    ("list", "403"): (4, "offers no search"),
     ("refs", "push"): (0, "Warning: the tag could not be set"),
     ("tag", "push"): (0, "Warning: the tag could not be set"),
     ("storage", "flip"): (3, "was damaged or changed"),

@@ -10,6 +10,7 @@ from kfac_artifacts.hub import Hub, push
 from kfac_artifacts.registry import Offer, add, open_registry, search
 from tests.commands import bad, good, kfac
 from tests.hub.conftest import Made, contents, write_artifact
+from tests.hub.store import Fault
 from tests.hub.test_task_vectors import write_vector
 from tests.hub.wire import Server
 
@@ -55,6 +56,43 @@ def test_what_is_broken_is_passed_over(
         "hf://owner/single",
     }
     assert sum("was passed over" in record.message for record in caplog.records) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "code"),
+    [
+        (401, ("RepoNotFound", "Repository not found"), 4),  # as olah 0.5.4
+        (404, ("RepoNotFound", "Sorry, we can't find the page"), 1),  # so does it, too
+        (401, ("", ""), 4),
+        (403, ("", "Forbidden"), 4),
+        (404, ("EntryNotFound", ""), 1),
+        (405, ("", ""), 1),
+    ],
+)
+def test_a_server_without_a_search_says_so(
+    published: str, server: Server, status: int, said: tuple[str, str], code: int
+) -> None:
+    heads = dict(zip(("X-Error-Code", "X-Error-Message"), said, strict=True))
+    server.store.faults.append(
+        Fault("GET /api/models$", "status", status=status, headers=heads)
+    )
+    told = bad("search", "--base-model", "toy", "--endpoint", published, code=code)
+    assert f"{published} offers no search" in told
+    assert f"answered {status} to {published}/api/models" in told
+    assert "kfac search hf://org/name" in told
+    assert "token" not in told
+    assert "log in" not in told
+    good("search", "hf://owner/registry", "--endpoint", published)
+
+
+def test_a_token_that_is_none_is_told_from_a_server_without_a_search(
+    server: Server, hub: Hub
+) -> None:
+    heads = {"X-Error-Message": "Invalid credentials in Authorization header"}
+    server.store.faults.append(Fault("", "status", status=401, headers=heads))
+    told = bad("search", "--endpoint", server.url, code=4)
+    assert "token was not accepted" in told
+    assert "offers no search" not in told
 
 
 def test_a_directory_and_a_repository_are_searched(

@@ -2,17 +2,20 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import constants
 
+from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.errors import (
     AddressError,
     ConnectionFailed,
     FormatError,
     RegistryError,
+    SettingsError,
 )
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.hub import Hub, push
@@ -73,7 +76,8 @@ def test_all_but_one_is_the_merge_of_the_others(
 ) -> None:
     taken = take(place, tmp_path / "others", Selection(all_but=("data3",)), hub=hub)
     signs = [1, 1, 1] if Path(place).exists() else [1, -1]  # which is less to fetch
-    assert [piece.sign for piece in taken.pieces] == signs
+    assert taken.way is not None
+    assert [piece.sign for piece in taken.way.pieces] == signs
     merged(made, tmp_path, 0, 1, 2)
     others, expected = (
         load_artifact(tmp_path / name) for name in ("others", "expected")
@@ -85,14 +89,44 @@ def test_all_but_one_is_the_merge_of_the_others(
         torch.testing.assert_close(found, factor.to_dense(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        Selection(all_but=("data0",), recipe="block-2"),
+        Selection(tasks=("data1", "data2", "data3"), recipe="block-2"),
+    ],
+)
+def test_what_is_not_published_compressed_is_compressed_on_arrival(
+    place: str,
+    hub: Hub,
+    made: Made,
+    tmp_path: Path,
+    chosen: Selection,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    taken = take(place, tmp_path / "others", chosen, hub=hub)
+    assert "not published as block-2: data2, data3; it is made" in caplog.text
+    plain = replace(chosen, recipe=None)
+    take(place, tmp_path / "plain", plain, hub=hub)
+    save_artifact(
+        load_artifact(tmp_path / "plain"), tmp_path / "expected", recipe="block-2"
+    )
+    assert contents(tmp_path / "others") == contents(tmp_path / "expected")
+    write_lock(tmp_path / "kfac.lock", taken)
+    remove(open_registry(place, hub=hub), "data1")
+    shutil.rmtree(tmp_path / "others")
+    pull_locked(tmp_path / "kfac.lock", hub=hub)
+    assert contents(tmp_path / "others") == contents(tmp_path / "expected")
+
+
 def test_what_is_not_there_is_refused_by_name(
     place: str, hub: Hub, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(RegistryError, match=r"has mine; the tasks are data0, data1"):
         take(place, out, Selection(all_but=("mine",)), hub=hub)
-    with pytest.raises(RegistryError, match=r"data2 is not published as block-2"):
-        take(place, out, Selection(recipe="block-2"), hub=hub)
+    with pytest.raises(SettingsError, match=r"no recipe 'sideways'"):
+        take(place, out, Selection(recipe="sideways"), hub=hub)
     with pytest.raises(RegistryError, match="no collection 'x'"):
         take(place, out, Selection(collection="x"), hub=hub)
     with pytest.raises(AddressError, match="either"):

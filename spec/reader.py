@@ -36,7 +36,7 @@ EXACT = (
 
 
 def read(path: Path, *, hashes: bool = True) -> dict[str, np.ndarray]:
-    """Read an artifact: every factor as a dense matrix of float32."""
+    """Read an artifact: every factor in float32, as ``assemble`` gives it."""
     manifest, found = read_fields(path, hashes=hashes)
     return {n: sound(n, info, found[n]) for n, info in manifest["factors"].items()}
 
@@ -44,12 +44,12 @@ def read(path: Path, *, hashes: bool = True) -> dict[str, np.ndarray]:
 def sound(
     factor: str, info: dict[str, Any], values: dict[str, np.ndarray]
 ) -> np.ndarray:
-    """Give the matrix of a factor, finite and symmetric."""
+    """Give a factor, finite and symmetric, as ``assemble`` does."""
     finite = all(np.isfinite(v).all() for v in values.values())
     matrix = assemble(info, values)
     exact = np.nan_to_num(matrix.astype(float), nan=0.0, posinf=0.0, neginf=0.0)
     demand(finite and np.isfinite(matrix).all(), f"{factor} is not finite")
-    difference = np.linalg.norm(exact - exact.T)
+    difference = np.linalg.norm(exact - exact.T)  # a vector is as it is turned over
     demand(difference <= 1e-6 * np.linalg.norm(exact), f"{factor} is asymmetric")
     return matrix
 

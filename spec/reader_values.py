@@ -148,13 +148,18 @@ def product(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
 
 
 def assemble(info: Info, found: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Give the matrix that the fields of a factor stand for, in float32."""
+    """Give the matrix that the fields of a factor stand for, in float32.
+
+    Returns:
+        A matrix; of a diagonal one its values, a vector, since an eigen block has one
+        with a row for every parameter.
+    """
     dim = info["dim"]
     match info["structure"]["name"]:
         case "dense":
             return found["matrix"]
         case "diagonal":
-            return np.diag(found["values"])
+            return found["values"]
         case "block_diagonal":
             return blocks(found, dim)
         case "low_rank":

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,6 +56,11 @@ def dominant(dim: int, seed: int) -> Tensor:
     """
     size = float(2 ** math.ceil(math.log2(4 * dim)))
     return symmetric(dim, seed).fill_diagonal_(size)
+
+
+def written_out(factor: Any) -> Any:
+    """The matrix of what the reference reader gives: the vector of a diagonal one."""
+    return np.diag(factor) if factor.ndim == 1 else factor
 
 
 def psd(dim: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:

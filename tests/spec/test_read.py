@@ -12,6 +12,7 @@ import pytest
 from torch import nn, randn
 
 import kfac_artifacts as kfac
+from tests.artifacts import written_out
 from tests.each import for_each
 
 SPEC = Path(__file__).parents[2] / "spec"
@@ -40,8 +41,7 @@ def test_factors_and_drift_are_those_of_the_vectors(vector: Path) -> None:
     manifest, factors = PAGE["read"](vector)
     assert factors.keys() == wanted["factors"].keys()
     for name, matrix in wanted["factors"].items():
-        found = factors[name]
-        found = np.diag(found) if found.ndim == 1 else found
+        found = written_out(factors[name])
         np.testing.assert_array_equal(found, np.array(matrix, "f4"))
     if not vector.name.startswith("extreme-"):  # float32 has no room for their squares
         tau = {name: np.array(value) for name, value in wanted["tau"].items()}
@@ -68,6 +68,26 @@ def test_what_the_library_writes_is_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(factors[name], factor.to_dense().numpy())
     found = PAGE["drift"](manifest, factors, {n: v.numpy() for n, v in tau.items()})
     assert found == pytest.approx(float(artifact.drift(tau)), rel=1e-5)
+
+
+def test_a_diagonal_of_a_row_for_every_parameter_is_not_written_out(
+    tmp_path: Path,
+) -> None:
+    """Its matrix would take 4 TB, where the artifact has 4 MB."""
+    f = kfac.OutputMap(kfac.NamedConfig("f"), lambda m, batch: m(batch["x"]))
+    network = kfac.Network(nn.Linear(1000, 1000, bias=False), f, "my-model")
+    examples = kfac.TensorExamples({"x": randn(64, 1000)}, "my-data")
+    artifact = kfac.compute(
+        network, examples, estimator=kfac.choose_estimator("diagonal")
+    )
+    kfac.save_artifact(artifact, tmp_path / "a")
+    words = [sys.executable, "-B", SPEC / "reader.py", tmp_path / "a"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "1000000 x 1000000" in done.stdout
+    (factor,) = artifact.factors.values()
+    norm = float(done.stdout.rpartition("norm ")[2])
+    assert norm == pytest.approx(float(factor.diagonal().norm()), rel=1e-5)
 
 
 def test_a_file_that_was_changed_is_noticed() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import checked_shapes  # noqa: F401 - before what it checks
 from tests.models import SAVED_MODELS, SavedModel
 from tests.running import PATIENCE
 

@@ -13,6 +13,7 @@ from kfac_artifacts.places.inputs import check_apart
 from kfac_artifacts.places.leftovers import recover
 from kfac_artifacts.places.names import own_entries, version_place
 from kfac_artifacts.places.owned import APPLIED_FORMAT, APPLIED_MARKER, contents_of
+from kfac_artifacts.places.rooms import room_for
 from kfac_artifacts.places.turns import turn_in
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "own_entries",
     "plain_errors",
     "recover",
+    "room_for",
     "turn_in",
     "version_place",
     "workspace",

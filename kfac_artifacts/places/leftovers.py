@@ -104,7 +104,7 @@ def clear(place: Path) -> None:
     for within in (False, True):
         for kind in (NEW, WORK):
             for directory in hidden(place, kind, within=within):
-                _remove_if_dead(directory)
+                remove_if_dead(directory)
     for old in hidden(place, OLD, within=False):
         if place.exists() or not any(old.iterdir()):
             shutil.rmtree(old, ignore_errors=True)
@@ -176,7 +176,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _remove_if_dead(directory: Path) -> None:
+def remove_if_dead(directory: Path) -> None:
     """Remove a directory that its owner, who locks it while alive, cannot need."""
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_NOFOLLOW)

@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.compress import Recipe, save_artifact
@@ -12,6 +11,7 @@ from kfac_artifacts.definiteness import check_definite
 from kfac_artifacts.errors import AddressError, RegistryError, listed
 from kfac_artifacts.hub import Package, checked_package, tag_of
 from kfac_artifacts.merge import fit_of
+from kfac_artifacts.places import room_for
 from kfac_artifacts.registry.changing import change, entry_of
 from kfac_artifacts.registry.entries import (
     ADD,
@@ -89,8 +89,8 @@ def add(registry: Registry, offer: Offer) -> Changed:
     check_definite(package.artifact)
     kind = kind_of(package.artifact)
     task, collection = _task_name(offer, package.artifact), _collection_name(kind)
-    with TemporaryDirectory(prefix="kfac-variants-") as room:
-        variants = _variants(package, offer, Path(room))
+    with room_for("kfac-variants") as room:
+        variants = _variants(package, offer, room)
         packages = {p.digest: p for p in (package, *variants.values())}
         entries = {recipe: entry_of(p) for recipe, p in variants.items()}
         own = entry_of(package)

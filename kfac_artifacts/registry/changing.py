@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.compress import Recipe, save_artifact
@@ -21,6 +20,7 @@ from kfac_artifacts.errors import (
 from kfac_artifacts.format import dump_json
 from kfac_artifacts.hub import CARD, Package, is_untouched
 from kfac_artifacts.merge import has_total, merge
+from kfac_artifacts.places import room_for
 from kfac_artifacts.registry.card import registry_card
 from kfac_artifacts.registry.entries import WITHDRAW, Change, Entry
 from kfac_artifacts.registry.index import (
@@ -71,7 +71,7 @@ def change(
     """
     suffix = secrets.token_hex(4)
     done = False
-    with registry.turn(), TemporaryDirectory(prefix="kfac-total-") as room:
+    with registry.turn(), room_for("kfac-total") as room:
         for attempt in range(CONFLICTS):
             state = registry.state(now=True)
             mine = _stands(suffix, state)
@@ -122,7 +122,7 @@ def _commit(
     state: State,
     new: Change | None,
     packages: dict[str, Package],
-    room: str,
+    room: Path,
 ) -> None:
     """Write a change, the totals that follow from it, and the index."""
     before = state.whole
@@ -134,7 +134,7 @@ def _commit(
         if old is not None and collection.is_settled:
             totals[name] = old
             continue
-        made = _total(registry, state, name, collection, packages, Path(room))
+        made = _total(registry, state, name, collection, packages, room)
         if made is not None:
             totals[name], own = made
             written |= own

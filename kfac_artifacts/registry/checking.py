@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.compress import Recipe, compression_report, save_artifact
@@ -10,6 +9,7 @@ from kfac_artifacts.errors import KfacError, MismatchError
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.hub import tag_of
 from kfac_artifacts.merge import has_total, merge
+from kfac_artifacts.places import room_for
 from kfac_artifacts.progress import Advance, unseen
 from kfac_artifacts.registry.index import Collection, Total, folder_of
 from kfac_artifacts.registry.places import Registry, State
@@ -77,8 +77,8 @@ def _check_total(
         yield f"{name}: its total is of other versions than those that are in it"
     if total.variants.keys() != {*collection.recipes}:
         yield f"{name}: its total is not compressed by {', '.join(collection.recipes)}"
-    with TemporaryDirectory(prefix="kfac-check-") as room:
-        yield from _check_merge(registry, state, name, total, (parts, Path(room)))
+    with room_for("kfac-check") as room:
+        yield from _check_merge(registry, state, name, total, (parts, room))
 
 
 def _check_merge(

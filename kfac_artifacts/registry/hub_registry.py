@@ -1,15 +1,13 @@
 """A registry in a Hub repository: one commit a change, with its parent checked."""
 
-import shutil
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from logging import getLogger
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
@@ -37,7 +35,7 @@ from kfac_artifacts.hub import (
     pull_from_hub,
     read_plain,
 )
-from kfac_artifacts.places import turn_in
+from kfac_artifacts.places import room_for, turn_in
 from kfac_artifacts.registry.entries import Entry
 from kfac_artifacts.registry.index import INDEX
 from kfac_artifacts.registry.places import (
@@ -72,8 +70,9 @@ class HubRegistry(Registry):
         self.hub = hub
         self.private = private
         self.client = Client(hub, address)
-        self._room = Path(mkdtemp(prefix="kfac-registry-"))
-        weakref.finalize(self, shutil.rmtree, self._room, ignore_errors=True)
+        needed = ExitStack()
+        self._room = needed.enter_context(room_for("kfac-registry"))
+        weakref.finalize(self, needed.close)
         self._fetched: dict[str, Path] = {}
         self._listed: dict[str, dict[str, Listed]] = {}
 

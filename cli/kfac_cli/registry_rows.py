@@ -21,6 +21,7 @@ def rows_of(index: "Index") -> dict[str, Any]:
             "tasks": {
                 task: {
                     "date": version.date,
+                    "base_model": version.base,
                     **asdict(version.artifact),
                     "recipes": list(version.variants),
                     "versions": [v.artifact.digest for v in each.tasks[task].versions],
@@ -42,7 +43,8 @@ def print_index(index: "Index") -> None:
 
     for name, each in index.collections.items():
         kind = each.kind
-        click.echo(f"{name}: {kind.base}, {kind.estimator}")
+        several = len(each.bases) > 1
+        click.echo(f"{name}: {' or '.join(each.bases)}, {kind.estimator}")
         rows = [
             [
                 task,
@@ -53,11 +55,13 @@ def print_index(index: "Index") -> None:
                 v.artifact.license or "-",
                 ", ".join(v.variants) or "-",
                 tag_of(v.artifact.digest),
+                *([v.base] if several else []),
             ]
             for task, v in each.current.items()
         ]
         header = ["task", "examples", "of", "size", "date", "licence", "compressed"]
-        print_table([*header, "version"], rows)
+        header += ["version", *(["base model"] if several else [])]
+        print_table(header, rows)
         if each.total is not None:
             told, forms = each.total.entry, each.total.variants.items()
             also = "".join(f", {size(form.bytes)} as {name}" for name, form in forms)

@@ -1,7 +1,9 @@
 """The card of a registry: what it has, and how to use it."""
 
 from kfac_artifacts.hub import collection_metadata, marked, tag_of
-from kfac_artifacts.registry.index import Collection, Index
+from kfac_artifacts.registry.index import Collection, Index, Version
+
+HEADS = ("examples", "of", "date", "compressed", "version")
 
 
 def registry_card(index: Index, place: str) -> str:
@@ -14,7 +16,7 @@ def registry_card(index: Index, place: str) -> str:
     Returns:
         Markdown with a YAML head, and a mark that shows later edits.
     """
-    bases = [c.kind.base for c in index.collections.values()]
+    bases = [base for c in index.collections.values() for base in c.bases]
     parts = [
         collection_metadata(sorted(set(bases)), ["kfac-registry"]),
         "# A registry of KFAC artifacts",
@@ -29,15 +31,29 @@ def registry_card(index: Index, place: str) -> str:
 
 
 def _collection(name: str, collection: Collection) -> str:
-    kind = collection.kind
+    own = len(collection.bases) > 1
+    heads = ["task", *(["base model"] if own else []), *HEADS]
     rows = [
-        f"| {task} | {v.artifact.examples:,} | {v.artifact.size:,} | {v.date[:10]} | "
-        f"{', '.join(v.variants) or '-'} | {tag_of(v.artifact.digest)} |"
+        [task, *([_plain(v.base)] if own else []), *_cells(v)]
         for task, v in collection.current.items()
     ]
-    head = "| task | examples | of | date | compressed | version |\n|" + " --- |" * 6
-    base = kind.base.replace("`", "´").replace("|", "/")
+    table = [heads, ["---"] * len(heads), *rows]
+    models = " or ".join(f"`{_plain(base)}`" for base in collection.bases)
+    same = ", the same weights" if own else ""
     return (
-        f"## {name}\n\nBase model `{base}`, estimator `{kind.estimator}`.\n\n"
-        + "\n".join([head, *rows])
+        f"## {name}\n\nBase model {models}{same}, estimator "
+        f"`{collection.kind.estimator}`.\n\n"
+        + "\n".join(f"| {' | '.join(row)} |" for row in table)
     )
+
+
+def _cells(version: Version) -> list[str]:
+    entry = version.artifact
+    compressed = ", ".join(version.variants) or "-"
+    counts = f"{entry.examples:,}", f"{entry.size:,}"
+    return [*counts, version.date[:10], compressed, tag_of(entry.digest)]
+
+
+def _plain(base: str) -> str:
+    """A foreign name where it stands between backticks, or in a table."""
+    return base.replace("`", "´").replace("|", "/")

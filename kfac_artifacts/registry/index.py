@@ -34,11 +34,14 @@ class Version:
         date: When.
         artifact: The artifact.
         variants: The same compressed, by recipe.
+        base: What its own base model is called: others may name the same weights
+            otherwise.
     """
 
     date: str
     artifact: Entry
     variants: Mapping[str, Entry]
+    base: str
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Task:
         before = {v.artifact.digest: v for v in self.versions}
         same = before.pop(change.artifact.digest, None)
         variants = {**(same.variants if same else {}), **change.variants}
-        new = Version(change.date, change.artifact, variants)
+        base = "" if change.kind is None else change.kind.base
+        new = Version(change.date, change.artifact, variants, base)
         return Task((*before.values(), new))
 
 
@@ -103,6 +107,12 @@ class Collection:
         """What is in it, by task, in the order in which it is merged."""
         found = ((name, task.current) for name, task in sorted(self.tasks.items()))
         return {name: version for name, version in found if version is not None}
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """What the base model is called by those that are in it: once each."""
+        found = dict.fromkeys(v.base for v in self.current.values())
+        return tuple(found) or (self.kind.base,)
 
     @property
     def parts(self) -> str:

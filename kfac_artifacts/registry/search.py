@@ -70,6 +70,7 @@ class Found:
         date: When it was published, as far as is known: ``2026-11-26``.
         license: Licence identifier, or None.
         registry: Whether ``place`` is a registry, and the task one of it.
+        same_weights: What others of that registry call the same base model.
     """
 
     kind: str
@@ -83,6 +84,7 @@ class Found:
     date: str | None
     license: str | None
     registry: bool = False
+    same_weights: tuple[str, ...] = ()
 
 
 def search(
@@ -121,7 +123,7 @@ def search(
         found += _in_directory(address.directory)
     if not places:
         found = list(_on_hub(base_model, hub))
-    of_it = [f for f in found if base_model is None or _is_of(f.base_model, base_model)]
+    of_it = [f for f in found if base_model is None or _is_of(f, base_model)]
     if found and not of_it:
         bases = sorted({each.base_model for each in found})
         logger.warning(
@@ -130,9 +132,9 @@ def search(
     return of_it
 
 
-def _is_of(base: str, wanted: str) -> bool:
-    base, wanted = base.lower(), wanted.lower()
-    return base == wanted or base.rpartition("/")[2] == wanted
+def _is_of(found: Found, wanted: str) -> bool:
+    names = [name.lower() for name in (found.base_model, *found.same_weights)]
+    return any(wanted.lower() in {n, n.rpartition("/")[2]} for n in names)
 
 
 class _AllOfIt(HubAddress):
@@ -293,19 +295,19 @@ def _count(told: object) -> int | None:
 
 def _of_index(index: Index, place: str) -> Iterator[Found]:
     for collection in index.collections.values():
-        kind = collection.kind
         for task, version in collection.current.items():
             entry = version.artifact
             yield Found(
                 CURVATURE,
                 place,
                 task,
-                kind.base,
-                kind.estimator,
+                version.base,
+                collection.kind.estimator,
                 entry.examples,
                 entry.size,
                 entry.bytes,
                 version.date[:10],
                 entry.license,
                 registry=True,
+                same_weights=tuple(b for b in collection.bases if b != version.base),
             )

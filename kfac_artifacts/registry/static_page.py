@@ -119,12 +119,12 @@ def _overview(collections: Mapping[str, Collection]) -> Iterator[str]:
 def _cells(
     name: str, collection: Collection, task: str, version: Version, largest: int
 ) -> list[str | tuple[int, str]]:
-    entry, kind = version.artifact, collection.kind
+    entry, base = version.artifact, version.base
     bar = f'<div style="width:{100 * entry.bytes / largest:.1f}%"></div>'
     return [
         f'<a href="#{escape(name)}/{escape(task)}">{escape(task)}</a>',
-        escape(kind.base if len(kind.base) <= LONG else f"{kind.base[:LONG]}…"),
-        escape(kind.estimator),
+        escape(base if len(base) <= LONG else f"{base[:LONG]}…"),
+        escape(collection.kind.estimator),
         (entry.examples, f"{entry.examples:,}"),
         (entry.size, f"{entry.size:,}"),
         (entry.bytes, _size(entry)),
@@ -139,8 +139,7 @@ def _cells(
 def _first_steps(place: str, collections: Mapping[str, Collection]) -> list[str]:
     name, collection = next(iter(collections.items()))
     which = "" if len(collections) == 1 else f" --collection {name}"
-    base = collection.kind.base
-    model = base if HUB_ID.fullmatch(base) else "MODEL"
+    model = next((b for b in collection.bases if HUB_ID.fullmatch(b)), "MODEL")
     there = shlex.quote(place)
     return [
         "pip install kfac-artifacts",
@@ -159,7 +158,7 @@ def _collection(
 ) -> Iterator[str]:
     kind, which = collection.kind, "" if only else f" --collection {name}"
     facts = {
-        "base model": _model(kind.base),
+        "base model": ", ".join(map(_model, collection.bases)),
         "revision": _code(kind.revision or "unknown"),
         "hash of its covered parameters": _code(kind.sha256),
         "output map": _code(kind.output_map.name),

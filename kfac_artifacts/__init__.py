@@ -84,6 +84,12 @@ if TYPE_CHECKING:
         train as train,
     )
 
+    # training by other libraries: adapters of peft, trainers of transformers
+    from kfac_artifacts.tuning import (
+        KfacCallback as KfacCallback,
+        ModelPenalty as ModelPenalty,
+    )
+
     # task vectors: adding, applying, evaluating, predicting
     from kfac_artifacts.task_vector import (
         Actmat as Actmat,

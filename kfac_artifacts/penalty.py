@@ -1,8 +1,9 @@
 """The drift penalty of a task vector under an artifact (TAK, Eq. 6 and 7)."""
 
+import copy
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
@@ -150,6 +151,21 @@ class KfacPenalty:
         names = (p for block in self.blocks.values() for p in block.parameters)
         return tuple(dict.fromkeys(names))
 
+    def restrict(self, names: Collection[str]) -> "KfacPenalty":
+        """The part of some blocks alone, with their factors and no others.
+
+        Args:
+            names: Names of blocks.
+
+        Returns:
+            A penalty of its own; they share the factors.
+        """
+        own = copy.copy(self)
+        own.blocks = {n: block for n, block in self.blocks.items() if n in names}
+        kept = {each for block in own.blocks.values() for each in block.factors}
+        own.factors = {n: each for n, each in self.factors.items() if n in kept}
+        return own
+
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "KfacPenalty":
@@ -267,13 +283,12 @@ def _total(forms: Mapping[str, Tensor]) -> Tensor:
     """The sum of the blocks' penalties."""
     total = torch.stack(list(forms.values())).sum()
     if not bool(total.detach().isfinite()):
-        raise FactorError(_not_finite(forms))
+        raise FactorError(not_finite({n: float(f.detach()) for n, f in forms.items()}))
     return total
 
 
-def _not_finite(forms: Mapping[str, Tensor]) -> str:
-    """Say which block makes a penalty that is not finite."""
-    values = {name: float(form.detach()) for name, form in forms.items()}
+def not_finite(values: Mapping[str, float]) -> str:
+    """Say which block makes a penalty that is not finite, by the blocks' penalties."""
     name = next(
         (n for n, v in values.items() if not math.isfinite(v)), next(iter(values))
     )

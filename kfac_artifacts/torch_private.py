@@ -1,13 +1,20 @@
 """What is used of torch without torch having promised it, in one place."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-__all__ = ["padding_of", "pytree", "storage_id", "wrapper"]
+__all__ = ["add_all", "padding_of", "pytree", "storage_id", "wrapper"]
 
 T = TypeVar("T", bound=Tensor)
+
+
+def add_all(sums: Sequence[Tensor], others: Sequence[Tensor], factor: float) -> None:
+    """Add ``factor`` times the others to the sums, in few kernels, in place."""
+    torch._foreach_add_([*sums], [*others], alpha=factor)
 
 
 def padding_of(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[int, ...]:

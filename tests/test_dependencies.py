@@ -62,7 +62,7 @@ def test_dependencies_are_those_that_are_imported() -> None:
     found = {*imported(ROOT / "kfac_artifacts"), *imported(ROOT / "cli")}
     found -= {*sys.stdlib_module_names, "kfac_artifacts", "kfac_cli"}
     extras = PROJECT["optional-dependencies"]
-    names = ("plot", "curvlinops", "sign", "gguf", "dp")
+    names = ("plot", "curvlinops", "sign", "gguf", "dp", "lora")
     optional = declared([each for name in names for each in extras[name]])
     assert found - optional == declared(PROJECT["dependencies"])
     assert declared(extras["plot"]) <= found
@@ -70,5 +70,5 @@ def test_dependencies_are_those_that_are_imported() -> None:
 
 def test_developers_have_every_extra_that_make_does_not_install() -> None:
     extras = PROJECT["optional-dependencies"]
-    for extra in ("plot", "sign", "gguf", "dp"):
+    for extra in ("plot", "sign", "gguf", "dp", "lora"):
         assert declared(extras[extra]) <= declared(extras["dev"])

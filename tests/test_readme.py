@@ -40,7 +40,7 @@ def run(*arguments: str) -> Any:
 
 
 def test_the_example_trains_a_task_vector_that_can_be_evaluated(place: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     names: dict[str, Any] = {}
     losses: list[float] = []
 

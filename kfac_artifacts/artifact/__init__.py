@@ -16,7 +16,7 @@ from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
     from kfac_artifacts.artifact.artifact import Artifact as Artifact
-    from kfac_artifacts.artifact.blocks.base import Block as Block
+    from kfac_artifacts.artifact.blocks.base import Block as Block, Shapes as Shapes
     from kfac_artifacts.artifact.blocks.diagonal import DiagonalBlock as DiagonalBlock
     from kfac_artifacts.artifact.blocks.eigen import EigenBlock as EigenBlock
     from kfac_artifacts.artifact.blocks.gramian import GramianBlock as GramianBlock

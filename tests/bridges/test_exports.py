@@ -237,8 +237,8 @@ def test_corda_has_a_dictionary_that_comes_back(llama: Path, tmp_path: Path) -> 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft itself
 def test_peft_takes_it_in_place_of_a_run_over_data(llama: Path, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
-    from peft.tuners.lora.config import CordaConfig  # type: ignore[import-not-found]
-    from peft.tuners.lora.corda import (  # type: ignore[import-not-found]
+    from peft.tuners.lora.config import CordaConfig
+    from peft.tuners.lora.corda import (
         preprocess_corda,
     )
 

@@ -1,0 +1,11 @@
+"""Holding back what other libraries train: adapters of ``peft``, and whole models."""
+
+from typing import TYPE_CHECKING
+
+from kfac_artifacts.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from kfac_artifacts.tuning.callback import KfacCallback as KfacCallback
+    from kfac_artifacts.tuning.models import ModelPenalty as ModelPenalty
+
+export_lazily(__name__)

@@ -1,0 +1,170 @@
+"""What of a model moves: by adapters, as copies of modules, or by itself."""
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from kfac_artifacts.artifact import BaseModel, require_base
+from kfac_artifacts.errors import CoverageError, listed
+from kfac_artifacts.network import parameter_info
+from kfac_artifacts.tuning.adapters import Adapted, adapted_layers
+from kfac_artifacts.tuning.naming import COPIES, Naming, find_naming, unwrapped
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """A parameter that is trained itself.
+
+    Attributes:
+        parameter: The parameter.
+        origin: What it is at θ0.
+    """
+
+    parameter: Tensor
+    origin: Tensor
+
+    @property
+    def change(self) -> Tensor:
+        """By how much it has moved, in float32 or wider, with gradients."""
+        wide = self.parameter.float() if self.parameter.itemsize < 4 else self.parameter
+        return wide - self.origin.to(wide)
+
+
+@dataclass(frozen=True, eq=False)
+class Moving:
+    """What of a model moves, by the names that an artifact has for it.
+
+    Attributes:
+        adapted: Weights with low-rank adapters.
+        whole: Parameters that are trained themselves.
+    """
+
+    adapted: Mapping[str, Adapted]
+    whole: Mapping[str, Moved]
+
+    @property
+    def names(self) -> set[str]:
+        """All of them."""
+        return {*self.adapted, *self.whole}
+
+    def covered_by(self, covered: Collection[str], free: Sequence[str]) -> "Moving":
+        """Leave out what moves freely, by leave; a warning lists it.
+
+        Args:
+            covered: Names of the parameters that the curvature covers.
+            free: Patterns of names that it need not cover.
+
+        Returns:
+            What moves and is covered.
+
+        Raises:
+            CoverageError: If something is neither; it is named.
+        """
+        rest = [name for name in sorted(self.names) if name not in covered]
+        loose = [n for n in rest if any(fnmatchcase(n, pattern) for pattern in free)]
+        held = [name for name in rest if name not in loose]
+        if held:
+            raise CoverageError(
+                f"the curvature covers {len(self.names) - len(rest)} of the "
+                f"{len(self.names)} parameters that move, and not {listed(held)}, "
+                "which would be free to disturb what it is to preserve: do not train "
+                "them (target_modules, modules_to_save), or say that they may move "
+                "(free=[...], patterns of these names)"
+            )
+        if loose:
+            logger.warning(
+                "the curvature does not cover, and nothing holds back, %d of the %d "
+                "parameters that move: %s",
+                len(loose),
+                len(self.names),
+                listed(loose),
+            )
+        return Moving(
+            {n: a for n, a in self.adapted.items() if n in covered},
+            {n: m for n, m in self.whole.items() if n in covered},
+        )
+
+    def check_base(self, base: BaseModel) -> None:
+        """Refuse curvature of other weights than those that the model begins at.
+
+        Args:
+            base: What the curvature is of.
+
+        Raises:
+            MismatchError: If they differ in what moves.
+        """
+        origins = {n: a.weight for n, a in self.adapted.items() if not a.quantised}
+        origins |= {n: m.origin for n, m in self.whole.items()}
+        hidden = self.names - origins.keys()
+        if hidden:
+            logger.warning(
+                "%d weights are quantised, such as %s, so that nobody can see whether "
+                "they are those of %s, which the curvature is of",
+                len(hidden),
+                min(hidden),
+                base.id,
+            )
+        infos = {name: parameter_info(value) for name, value in origins.items()}
+        dtypes = {str(value.dtype).removeprefix("torch.") for value in origins.values()}
+        require_base(
+            "the curvature",
+            base.restrict(origins.keys()),
+            BaseModel(f"the model ({', '.join(sorted(dtypes))})", None, infos),
+        )
+
+
+def find_moving(model: nn.Module, covered: Mapping[str, tuple[int, ...]]) -> Moving:
+    """Find what of a model moves.
+
+    Args:
+        model: A model at θ0 but for its adapters, or what has one within it.
+        covered: The parameters of an artifact.
+
+    Returns:
+        What moves, by the names of the artifact; what is outside of it by its path.
+
+    Raises:
+        MismatchError: If the artifact is of another model.
+        CoverageError: If something moves in a way that no penalty is known of.
+    """
+    layers = list(adapted_layers(model))
+    own = {id(p) for each in layers for p in _of_adapters(each)}
+    parameters = {n: p for n, p in model.named_parameters() if id(p) not in own}
+    naming = find_naming([unwrapped(n) for n in parameters], covered)
+    adapted = {_called(naming, f"{each.path}.weight"): each for each in layers}
+    whole: dict[str, Moved] = {}
+    for path, parameter in parameters.items():
+        if not parameter.requires_grad:
+            continue
+        name = _called(naming, path)
+        if name in adapted or name in whole:
+            raise CoverageError(
+                f"{path} is trained itself, and there is an adapter or another copy of "
+                "it beside, so that nobody can say how far it has moved; train one"
+            )
+        original = parameters.get(_original(path))
+        origin = parameter.detach().clone() if original is None else original.detach()
+        whole[name] = Moved(parameter, origin)
+    return Moving(adapted, whole)
+
+
+def _called(naming: Naming, path: str) -> str:
+    plain = unwrapped(path)
+    return naming(plain) or plain
+
+
+def _of_adapters(each: Adapted) -> Iterator[Tensor]:
+    for name, parameter in each.layer.named_parameters():
+        if not name.startswith("base_layer."):
+            yield parameter
+
+
+def _original(path: str) -> str:
+    """Where the original is of a parameter that ``peft`` has copied; empty of none."""
+    before, found, rest = path.partition(f".{COPIES}.")
+    return f"{before}.original_module.{rest.partition('.')[2]}" if found else ""

@@ -9,7 +9,7 @@ import click
 from kfac_artifacts.choices import DTYPES
 from kfac_artifacts.errors import listed
 from kfac_cli import console
-from kfac_cli.given import check_artifacts, check_vectors
+from kfac_cli.given import check_artifacts, check_vectors, is_adapter
 from kfac_cli.groups import group
 from kfac_cli.merge_options import MergeOptions, alpha_option, factors
 from kfac_cli.options import WriteOptions, json_option
@@ -17,6 +17,7 @@ from kfac_cli.parameters import DIRECTORY, NAMED
 
 if TYPE_CHECKING:
     from kfac_artifacts.sources import Applied
+    from kfac_artifacts.task_vector import TaskVector
 
 MOST_SHOWN = 20
 
@@ -53,6 +54,9 @@ def command(
     Of a model of your own, module:function, the weights of its module are written, as
     `safetensors.torch.load_model` reads them.
 
+    TAU may be an adapter of peft as well (LoRA, rsLoRA), which is merged into the
+    weights. It does not say by which weights it was trained: give the same MODEL.
+
     The heads of the task vectors are put beside the model, each in heads/NAME, so that
     `kfac predict` can classify with them; other libraries do not see them.
 
@@ -70,13 +74,12 @@ def command(
     check_model(model)
     artifacts = merging.artifacts(vectors)
     writing.check_free([model, *vectors, *artifacts])
-    check_vectors(vectors)
+    check_vectors(path for path in vectors if not is_adapter(path))
     check_artifacts(artifacts)
     method = merging.method(artifacts)
     from kfac_artifacts.sources import apply
-    from kfac_artifacts.task_vector import TaskVector
 
-    loaded = [TaskVector.load(path) for path in vectors]
+    loaded = [_load(path, model) for path in vectors]
     done = apply(
         model,
         loaded,
@@ -97,6 +100,14 @@ def command(
         console.print_json(result)
     else:
         _print(done, len(vectors))
+
+
+def _load(path: Path, model: str) -> "TaskVector":
+    """Load a task vector, or an adapter as one."""
+    from kfac_artifacts.sources import load_adapter
+    from kfac_artifacts.task_vector import TaskVector
+
+    return load_adapter(path, model) if is_adapter(path) else TaskVector.load(path)
 
 
 def _print(done: "Applied", vectors: int) -> None:

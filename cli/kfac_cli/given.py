@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-VECTOR = "task_vector.json"
+VECTOR, ADAPTER = "task_vector.json", "adapter_config.json"
 
 
 def is_vector(path: Path) -> bool:
@@ -17,6 +17,11 @@ def check_artifacts(paths: Iterable[Path]) -> None:
 
     for path in paths:
         read_header(path)
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a directory claims to be an adapter of ``peft``."""
+    return (path / ADAPTER).is_file() and not is_vector(path)
 
 
 def check_vectors(paths: Iterable[Path]) -> None:

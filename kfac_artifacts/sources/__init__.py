@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         output_map as output_map,
     )
     from kfac_artifacts.sources.own_models import is_function as is_function
+    from kfac_artifacts.sources.peft_adapters import load_adapter as load_adapter
     from kfac_artifacts.sources.predictions import (
         check_copied as check_copied,
         check_predictable as check_predictable,

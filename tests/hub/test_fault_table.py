@@ -22,6 +22,7 @@ from kfac_artifacts.registry import check, read_registry
 from tests.artifacts import artifact
 from tests.commands import good, kfac
 from tests.hub.conftest import contents
+from tests.hub.faults import PULL, PUSH
 from tests.hub.server import running
 from tests.hub.store import Fault, Repo
 from tests.hub.wire import Server
@@ -33,7 +34,7 @@ CARD = "# Ours\n\nPlease cite us.\n"
 ALL = "KFAC_ALL_FAULTS" in os.environ
 
 REQUESTS = {
-    "info": "GET /api/models/[^/]+/[^/]+$",
+    **PUSH,
     "paths": "POST .*/paths-info/",
     "tree": "GET .*/tree/[^/]+(/mnli|/qnli)?$",
     "log": "GET .*/tree/.*/log",
@@ -42,18 +43,10 @@ REQUESTS = {
     "card": "(GET|HEAD) .*/(README.md|spectra.svg)",
     "manifest": "(GET|HEAD) .*/kfac.json",
     "tensors": "HEAD .*/factors.safetensors|GET .*/resolve/.*/factors",
-    "storage": "GET /storage",
-    "create": "POST /api/repos/create",
-    "yaml": "POST /api/validate-yaml",
-    "preupload": "POST .*/preupload/",
-    "batch": "POST .*/objects/batch",
-    "upload": "PUT /storage",
-    "verify": "POST .*git/verify",
-    "commit": "POST .*/commit/",
-    "refs": "GET .*/refs",
-    "tag": "POST .*/tag/",
+    "storage": PULL["storage"],
     "list": "GET /api/models$",
 }
+"""Every request that a command makes, in groups; those anew beside the same."""
 UPLOADED = ["preupload", "batch", "upload", "verify", "commit"]
 DOWNLOADED = ["folder", "manifest", "tensors", "storage"]
 STATE = ["info", "tree", "index", "card", "log"]
@@ -86,7 +79,6 @@ constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_XET = False, True
 from kfac_cli.main import main
 main()
 """
-"""Every request that a command makes, in groups; those anew beside the same."""
 
 BROKEN = (5, "broke off")
 CLOCK = (5, "check this machine's clock")

@@ -281,5 +281,6 @@ def _say(done: "Changed", what: str, *, as_json: bool) -> None:
         return
     total = "no total" if done.total is None else f"the total is {tag_of(done.total)}"
     already = "" if done.changed else " already"
-    click.echo(f"{what}{already}; {total} of {len(done.tasks)} tasks", err=True)
+    tasks = "1 task" if len(done.tasks) == 1 else f"{len(done.tasks)} tasks"
+    click.echo(f"{what}{already}; {total} of {tasks}", err=True)
     click.echo(done.collection)

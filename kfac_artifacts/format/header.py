@@ -132,9 +132,12 @@ def compare_hashes(path: Path) -> None:
 def _read_manifest(path: Path) -> tuple[Manifest, str]:
     """Read a manifest, with its digest."""
     if not (path / MANIFEST).is_file():
-        hint = f"; it is a registry, of which `kfac pull {path} total` makes one"
-        hint = hint if (path / REGISTRY).is_file() else ""
-        raise FormatError(f"{path} is no artifact: there is no {MANIFEST} in it{hint}")
+        why = f"there is no {MANIFEST} in it"
+        if (path / REGISTRY).is_file():
+            why += f"; it is a registry, of which `kfac pull {path} total` makes one"
+        elif not path.exists():
+            why = "there is no such directory"
+        raise FormatError(f"{path} is no artifact: {why}")
     content = read_json(path / MANIFEST)
     manifest = manifest_from_json(content)
     check_sizes(path, manifest.files)

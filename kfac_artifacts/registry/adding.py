@@ -1,5 +1,6 @@
 """Adding a task to a registry, and taking one out."""
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.compress import Recipe, save_artifact
 from kfac_artifacts.definiteness import check_definite
 from kfac_artifacts.errors import AddressError, RegistryError, listed
+from kfac_artifacts.format import SIGNATURE
 from kfac_artifacts.hub import Package, checked_package, tag_of
 from kfac_artifacts.merge import fit_of
 from kfac_artifacts.places import room_for
@@ -22,8 +24,10 @@ from kfac_artifacts.registry.entries import (
     Change,
     Kind,
 )
-from kfac_artifacts.registry.index import Index
+from kfac_artifacts.registry.index import Index, folder_of
 from kfac_artifacts.registry.places import Registry, State
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,14 @@ def add(registry: Registry, offer: Offer) -> Changed:
             return Change("", "", ADD, collection, task, kind, own, entries)
 
         changed, state = change(registry, make, packages)
+    if not changed and package.signature is not None:
+        folder = folder_of(collection, task, own)
+        if registry.read(f"{folder}/{SIGNATURE}", state) != package.signature:
+            logger.warning(
+                "its signature is not added: what is published stays as it is; "
+                "withdraw %s and add it again, signed",
+                task,
+            )
     return _changed(changed, state, collection, task, own.digest)
 
 

@@ -20,7 +20,7 @@ for words in json.load(sys.stdin):
     slow = [name for name in ("torch", "transformers") if name in sys.modules]
     print(json.dumps([done.exit_code, done.output, repr(done.exception), slow]))
 """
-NO_ARTIFACT = "nope is no artifact: there is no kfac.json in it"
+NO_ARTIFACT = "nope is no artifact: there is no such directory"
 NO_VECTOR = "nope is no task vector: there is no task_vector.json in it"
 NO_MODEL = "model './nope' is neither a directory nor a Hub id"
 NO_FILE = "there is no file or folder 'nope.csv'"

@@ -97,6 +97,21 @@ def test_adding_again_changes_nothing(tmp_path: Path, made: Made) -> None:
     assert len(registry.state().index.changes) == 1
 
 
+def test_a_signature_that_comes_late_is_not_passed_over_in_silence(
+    tmp_path: Path, made: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = open_registry(tmp_path / "registry")
+    add(registry, Offer(made(0)))
+    (made(0) / "model.sig").write_text("{}")
+    assert not add(registry, Offer(made(0))).changed
+    assert "its signature is not added" in caplog.text
+    withdraw(registry, "data0")
+    add(registry, Offer(made(0)))
+    caplog.clear()
+    assert not add(registry, Offer(made(0))).changed
+    assert "signature" not in caplog.text
+
+
 def test_a_version_gives_way_only_if_asked_and_stays(
     tmp_path: Path, made: Made
 ) -> None:

@@ -243,6 +243,8 @@ def _default(module: nn.Module, fitting: tuple[str, ...]) -> str:
     kind = str(getattr(module.config, "model_type", ""))
     if kind in HAS_CLASS_TOKEN:
         return "cls"
+    if getattr(module.config, "use_bidirectional_attention", None) is True:
+        return "mean-pool"  # a decoder that was made an encoder, as EmbeddingGemma
     decoder = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     encoder = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return "last-token" if decoder and not encoder else "mean-pool"

@@ -114,3 +114,5 @@ def test_every_linear_map_is_covered_or_left_out_by_name(name: str) -> None:
     assert len(tied) <= 1  # the head
     planned = plan(network, batch)
     assert artifact.blocks.keys() <= {block.name for block in planned.blocks}
+    of_all = {name for block in planned.blocks for name in block.shapes}
+    assert planned.covered == sum(network.parameters()[n].numel() for n in of_all)

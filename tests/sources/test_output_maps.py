@@ -39,6 +39,23 @@ def _unit(rows: Tensor) -> Tensor:
     return rows / rows.square().sum(-1, keepdim=True).sqrt()
 
 
+def test_a_decoder_that_sees_both_ways_is_an_encoder() -> None:
+    from transformers import Gemma3TextConfig, Gemma3TextModel
+
+    settings = {
+        "hidden_size": 8,
+        "intermediate_size": 12,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 4,
+        "vocab_size": 12,
+    }
+    for both_ways, name in ((True, "mean-pool"), (False, "last-token")):
+        config = Gemma3TextConfig(use_bidirectional_attention=both_ways, **settings)
+        assert output_map(Gemma3TextModel(config)).info.name == name
+
+
 @pytest.mark.parametrize(("kind", "name"), USUAL.items())
 def test_every_architecture_has_its_usual_map(kind: str, name: str) -> None:
     network = _network(kind)

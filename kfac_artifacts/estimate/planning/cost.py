@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kfac_artifacts.artifact import Block, NamedConfig
+from kfac_artifacts.artifact import Block, LinearBlock, NamedConfig
 from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.estimate.planning.trace import Trace
 from kfac_artifacts.factors import Dense
@@ -47,8 +47,9 @@ class PlannedBlock:
 
     @property
     def size(self) -> int:
-        """Number of parameters that it covers."""
-        return sum(math.prod(shape) for shape in self.shapes.values())
+        """Number of parameters that it covers; of one expert, not those of all."""
+        of_part = isinstance(self.block, LinearBlock) and self.block.part is not None
+        return sum(math.prod(shape[of_part:]) for shape in self.shapes.values())
 
     @property
     def dims(self) -> dict[str, int]:

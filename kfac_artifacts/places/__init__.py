@@ -12,11 +12,19 @@ from kfac_artifacts.places.files import check_file_free
 from kfac_artifacts.places.inputs import check_apart
 from kfac_artifacts.places.leftovers import recover
 from kfac_artifacts.places.names import own_entries, version_place
-from kfac_artifacts.places.owned import APPLIED_FORMAT, APPLIED_MARKER, contents_of
+from kfac_artifacts.places.owned import (
+    ADAPTER_FORMAT,
+    ADAPTER_MARKER,
+    APPLIED_FORMAT,
+    APPLIED_MARKER,
+    contents_of,
+)
 from kfac_artifacts.places.rooms import room_for
 from kfac_artifacts.places.turns import turn_in
 
 __all__ = [
+    "ADAPTER_FORMAT",
+    "ADAPTER_MARKER",
     "APPLIED_FORMAT",
     "APPLIED_MARKER",
     "FULL",

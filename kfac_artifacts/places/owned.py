@@ -12,6 +12,7 @@ from kfac_artifacts.places.names import own_entries
 
 ARTIFACT, TASK_VECTOR = "kfac.json", "task_vector.json"
 APPLIED_MARKER, APPLIED_FORMAT = "kfac_apply.json", "kfac-applied-model"
+ADAPTER_MARKER, ADAPTER_FORMAT = "kfac_adapter.json", "kfac-adapter"
 MOST_BYTES = 64 * 2**20
 ARTIFACT_FILES = re.compile(
     r"kfac\.json|README\.md|spectra\.svg|pulled\.json|model\.sig|factors(-\d{5}-of-\d{5})?\.safetensors"
@@ -30,16 +31,18 @@ def _task_vector(directory: Path, _: Mapping[str, Any]) -> list[str]:
     return _others(directory, TASK_VECTOR_FILES)
 
 
-def _applied(directory: Path, manifest: Mapping[str, Any]) -> list[str]:
+def _named(directory: Path, manifest: Mapping[str, Any]) -> list[str]:
     files = manifest.get("files")
     named = {str(f) for f in files} if isinstance(files, list) else set()
-    return [f for f in contents_of(directory) if f not in named | {APPLIED_MARKER}]
+    own = named | {APPLIED_MARKER, ADAPTER_MARKER}
+    return [f for f in contents_of(directory) if f not in own]
 
 
 KINDS: dict[str, tuple[str, str, Callable[[Path, Mapping[str, Any]], list[str]]]] = {
     ARTIFACT: ("kfac-artifact", "an artifact", _artifact),
     TASK_VECTOR: ("kfac-task-vector", "a task vector", _task_vector),
-    APPLIED_MARKER: (APPLIED_FORMAT, "a model that kfac wrote", _applied),
+    APPLIED_MARKER: (APPLIED_FORMAT, "a model that kfac wrote", _named),
+    ADAPTER_MARKER: (ADAPTER_FORMAT, "an adapter that kfac wrote", _named),
 }
 """By manifest: its ``format``, what it describes, and what else is in its directory."""
 

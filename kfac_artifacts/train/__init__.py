@@ -5,6 +5,10 @@ from typing import TYPE_CHECKING
 from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
+    from kfac_artifacts.train.adapters import (
+        LoraSettings as LoraSettings,
+        train_adapter as train_adapter,
+    )
     from kfac_artifacts.train.heads import (
         check_names as check_names,
         class_texts as class_texts,

@@ -16,7 +16,7 @@ Fields: TypeAlias = Mapping[str, Tensor]
 
 
 def _dense(own: Fields, x: Tensor) -> Tensor:
-    return own["matrix"] @ x
+    return (x.mT @ own["matrix"]).mT  # it is symmetric, and its rows are in memory
 
 
 def _diagonal(own: Fields, x: Tensor) -> Tensor:

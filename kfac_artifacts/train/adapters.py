@@ -1,0 +1,355 @@
+"""Low-rank adapters of language models, trained to go on as texts do, and held back."""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from kfac_artifacts.artifact import Artifact, Json
+from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.format import dump_json
+from kfac_artifacts.network import Batch, Examples, Network
+from kfac_artifacts.places import (
+    ADAPTER_FORMAT,
+    ADAPTER_MARKER,
+    check_free,
+    new_directory,
+)
+from kfac_artifacts.progress import unseen
+from kfac_artifacts.train.run import TrainingProgress
+from kfac_artifacts.train.settings import TrainSettings
+from kfac_artifacts.tuning import ModelPenalty
+
+PREDICTED, IGNORED = "predicted", -100
+USUAL_WEIGHT = 1.0
+"""λ of ``lm-fisher``, where ``τᵀ G τ`` is twice a divergence in nats."""
+RECENT = 20
+MEASURED = 16
+"""Examples per pass where nothing is trained."""
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """What is adapted, and how (Hu et al. 2022).
+
+    Attributes:
+        r: Rank of every change.
+        alpha: Products are multiplied by this and divided by r.
+        dropout: Share of the inputs of adapters that is dropped while training.
+        targets: Names of layers, as ``target_modules`` of ``peft``; ``all-linear`` for
+            all linear maps but the output.
+        rslora: Whether to divide by the root of r (Kalajdzievski 2023).
+    """
+
+    r: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("all-linear",)
+    rslora: bool = False
+
+    def __post_init__(self) -> None:
+        if self.r < 1 or not 0 < self.alpha < math.inf or not 0 <= self.dropout < 1:
+            raise SettingsError(
+                f"r and alpha of LoRA must be positive, and dropout a share below 1, "
+                f"found {self.r}, {self.alpha} and {self.dropout}"
+            )
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """How well tokens are predicted.
+
+    Attributes:
+        loss: Mean of ``-log p`` over tokens, in nats.
+        accuracy: Share of the tokens that are the most probable ones.
+        tokens: Over how many tokens.
+    """
+
+    loss: float
+    accuracy: float
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        """``e`` to the loss."""
+        return math.exp(min(self.loss, 700.0))
+
+
+def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
+    network: Network,
+    examples: Examples,
+    settings: TrainSettings,
+    output: str | Path,
+    *,
+    lora: LoraSettings | None = None,
+    curvature: Artifact | None = None,
+    held_out: Examples | None = None,
+    replace: bool = False,
+    report: Callable[[TrainingProgress], None] = unseen,
+) -> dict[str, Json]:
+    """Train an adapter by the next tokens of texts, and write it as ``peft`` does.
+
+    The loss of a step is the mean over all predicted tokens of its batch; to it comes
+    ``λ τᵀ G τ``, whose gradient is added once.
+
+    Args:
+        network: A language model that predicts the next token; it has the adapter
+            afterwards.
+        examples: Texts, prompts with continuations, or conversations, encoded for it.
+        settings: Steps, rates and λ (a number; None is 1).
+        output: The adapter's directory.
+        lora: What is adapted; None for what is usual.
+        curvature: What is to be preserved; None holds nothing back.
+        held_out: Examples to measure the result on.
+        replace: Whether what this package wrote at the output may be replaced.
+        report: Called after every step.
+
+    Returns:
+        Metrics: ``loss`` and ``accuracy`` of the last steps, ``penalty``, and of
+        ``held_out`` the loss, perplexity and accuracy before and after.
+
+    Raises:
+        SettingsError: If the model does not predict the next token, there are several
+            processes, ``peft`` is missing, λ is no number, or training diverges.
+        CoverageError: If a layer is adapted that the curvature does not cover.
+        MismatchError: If the curvature is of another model.
+        PlaceError: If the output is taken or cannot be written.
+    """
+    check_free(output, replace=replace)
+    lora = lora or LoraSettings()
+    weight = _checked(network, settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        model = _adapted(network, lora)
+        penalty = (
+            None
+            if curvature is None
+            else ModelPenalty(
+                model,
+                curvature,
+                weights=settings.penalty.module_weights or None,
+                allow_indefinite=settings.penalty.allow_indefinite,
+            )
+        )
+        metrics: dict[str, Json] = {}
+        if held_out is not None:
+            model.eval()
+            with model.disable_adapter():
+                before = measure(network, model, held_out)
+        metrics |= _loop(network, model, examples, settings, penalty, weight, report)
+    model.eval()
+    if held_out is not None:
+        after = measure(network, model, held_out)
+        metrics["held_out"] = {"pretrained": _told(before), "adapted": _told(after)}
+    about: dict[str, Json] = {**settings.to_json(), "lora": _json(asdict(lora))}
+    about["lam"] = weight if penalty is not None else 0.0
+    _write(network, model, Path(output), {**about, "metrics": metrics}, replace=replace)
+    return metrics
+
+
+def measure(network: Network, model: Any, examples: Examples) -> Predicted:
+    """Measure how well a model predicts all examples.
+
+    Args:
+        network: Where it runs.
+        model: The model.
+        examples: Encoded examples.
+
+    Returns:
+        Means over all predicted tokens.
+    """
+    sums = torch.zeros(3, dtype=torch.float64)
+    with torch.no_grad():
+        for start in range(0, len(examples), MEASURED):
+            rows = range(start, min(start + MEASURED, len(examples)))
+            sums += _sums(network, model, examples.batch(rows)).double().cpu()
+    loss, right, tokens = sums.tolist()
+    return Predicted(loss / tokens, right / tokens, int(tokens))
+
+
+def _told(found: Predicted) -> Json:
+    return {**asdict(found), "perplexity": found.perplexity}
+
+
+def _json(values: dict[str, Any]) -> Json:
+    return {k: [*v] if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _checked(network: Network, settings: TrainSettings) -> float:
+    """Refuse what cannot be trained so; give λ."""
+    kind = type(network.module).__name__
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        raise SettingsError(
+            f"{network.id} is a {kind}, which does not predict the next token; an "
+            "adapter is trained for language models saved as …ForCausalLM"
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SettingsError(
+            "an adapter is trained by one process here; for several give KfacCallback "
+            "to a Trainer of transformers"
+        )
+    weight = settings.penalty.weight
+    if isinstance(weight, str):
+        raise SettingsError(
+            "λ of an adapter is not chosen by itself; give a number, such as 1, at "
+            "which a divergence of 1 nat from the pretrained model costs 2"
+        )
+    return USUAL_WEIGHT if weight is None else float(weight)
+
+
+def _adapted(network: Network, lora: LoraSettings) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - an extra
+        from transformers.pytorch_utils import Conv1D  # noqa: PLC0415
+    except ImportError as error:
+        raise SettingsError(
+            "adapters need peft: pip install 'kfac-artifacts[lora]'"
+        ) from error
+    module: Any = network.module
+    targets: Any = lora.targets[0] if len(lora.targets) == 1 else [*lora.targets]
+    if targets not in ("all-linear",) and isinstance(targets, str):
+        targets = [targets]
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        use_rslora=lora.rslora,
+        fan_in_fan_out=any(isinstance(m, Conv1D) for m in module.modules()),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        model: Any = get_peft_model(module, config)
+    except ValueError as error:
+        raise SettingsError(f"targets of the adapter: {error}") from error
+    model.peft_config["default"].base_model_name_or_path = network.id
+    return model
+
+
+def _loop(
+    network: Network,
+    model: Any,
+    examples: Examples,
+    settings: TrainSettings,
+    penalty: ModelPenalty | None,
+    weight: float,
+    report: Callable[[TrainingProgress], None],
+) -> dict[str, Json]:
+    indices = tuple(settings.choose(len(examples)))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    recent: list[tuple[float, float]] = []
+    model.train()
+    for step in range(settings.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.rate(step)
+        optimizer.zero_grad()
+        found = _go_back(
+            network, model, examples, settings, settings.batch(step, indices)
+        )
+        factor = 0.0 if penalty is None else _factor(settings, weight, step)
+        if penalty is not None and factor:
+            penalty.backward(factor)
+        optimizer.step()
+        if not math.isfinite(found[0]):
+            raise SettingsError(
+                f"training diverged: the loss of step {step + 1} is {found[0]}; take a "
+                "lower learning rate"
+            )
+        recent = [*recent, found][-RECENT:]
+        loss, accuracy = (sum(each) / len(recent) for each in zip(*recent, strict=True))
+        report(TrainingProgress(step + 1, settings.steps, loss, accuracy))
+    metrics: dict[str, Json] = {"steps": settings.steps}
+    metrics |= {"loss": loss, "accuracy": accuracy}
+    if penalty is not None:
+        with torch.no_grad():
+            metrics["penalty"] = float(penalty())
+    return metrics
+
+
+def _factor(settings: TrainSettings, weight: float, step: int) -> float:
+    return settings.weighed(weight).penalty.factor(step)
+
+
+def _go_back(
+    network: Network,
+    model: Any,
+    examples: Examples,
+    settings: TrainSettings,
+    rows: Sequence[int],
+) -> tuple[float, float]:
+    """Add the gradient of the mean loss of a batch; give it, and the accuracy."""
+    parts = [rows[i :: settings.accumulate] for i in range(settings.accumulate)]
+    batches = [examples.batch(part) for part in parts if part]
+    tokens = sum(int((_labels(batch)[:, 1:] != IGNORED).sum()) for batch in batches)
+    total = torch.zeros(3)
+    for batch in batches:
+        with torch.autocast(
+            network.device.type, torch.bfloat16, enabled=settings.precision == "bf16"
+        ):
+            sums = _sums(network, model, batch)
+        (sums[0] / tokens).backward()
+        total += sums.detach().float().cpu()
+    return float(total[0]) / tokens, float(total[1]) / tokens
+
+
+def _labels(batch: Batch) -> Tensor:
+    """What is predicted, by token; everything else is left out."""
+    ids, predicted = batch["input_ids"], batch[PREDICTED].bool()
+    return ids.masked_fill(~predicted, IGNORED)
+
+
+def _sums(network: Network, model: Any, batch: Batch) -> Tensor:
+    """Sum of the losses of a batch's tokens, how many were right, and their number."""
+    labels = _labels(batch)[:, 1:].to(network.device)
+    inputs = {n: v for n, v in network.to_device(batch).items() if n != PREDICTED}
+    logits = model(**inputs).logits[:, :-1].float()
+    loss = cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    counts = labels != IGNORED
+    right = ((logits.argmax(-1) == labels) & counts).sum()
+    return torch.stack([loss, right.to(loss), counts.sum().to(loss)])
+
+
+def _write(
+    network: Network,
+    model: Any,
+    output: Path,
+    about: dict[str, Json],
+    *,
+    replace: bool,
+) -> None:
+    with new_directory(output, replace=replace) as directory:
+        with _called(network.module, network.id):
+            model.save_pretrained(str(directory), save_embedding_layers=False)
+        files: list[Json] = [*sorted(f.name for f in directory.iterdir())]
+        marker: dict[str, Json] = {
+            "format": ADAPTER_FORMAT,
+            "version": 1,
+            "base": {"id": network.id, "revision": network.revision},
+            "settings": about,
+            "files": files,
+        }
+        (directory / ADAPTER_MARKER).write_bytes(dump_json(marker))
+
+
+@contextmanager
+def _called(module: Any, name: str) -> Iterator[None]:
+    """Let a model be called so in what is published: by no path of this machine."""
+    before = module.config._name_or_path, module.name_or_path
+    module.config._name_or_path = module.name_or_path = name
+    try:
+        yield
+    finally:
+        module.config._name_or_path, module.name_or_path = before

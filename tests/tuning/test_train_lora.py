@@ -1,0 +1,128 @@
+"""``kfac train --lora``: an adapter that peft loads and ``kfac apply`` merges."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.commands import bad, good
+from tests.language.saved import save_model
+from tests.language.test_apply import AUTO, by_auto
+from tests.language.test_texts import TEXTS, message, rows
+
+peft = pytest.importorskip("peft")
+NAME = "LlamaForCausalLM"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A model, texts, prompts with continuations, and conversations."""
+    save_model(tmp_path / "model", NAME)
+    rows(tmp_path / "x.jsonl", *({"text": text} for text in TEXTS))
+    rows(tmp_path / "p.jsonl", *({"a": text, "b": " it is red"} for text in TEXTS))
+    chats: list[Any] = [
+        {"talk": [message("user", text), message("assistant", "it is red")]}
+        for text in TEXTS
+    ]
+    rows(tmp_path / "talk.jsonl", *chats)
+    curvature = ("compute", tmp_path / "model", tmp_path / "x.jsonl", "--allow-few")
+    good(*curvature, "-o", tmp_path / "general")
+    return tmp_path
+
+
+def train(place: Path, out: str, *more: object) -> Any:
+    words = ("train", place / "model", place / "p.jsonl", "--text-column", "a")
+    usual = ("--text-column", "b", "-o", place / out, "--lora", "r=4,alpha=8")
+    steps = ("--steps", 30, "--lr", 0.05, "--batch-size", 4, "--json")
+    return json.loads(good(*words, *usual, *steps, *more))
+
+
+def test_an_adapter_learns_and_is_held_back_loaded_and_merged(place: Path) -> None:
+    held = ("--curvature", place / "general")
+    measured = ("--eval-data", place / "p.jsonl")
+    free = train(place, "free", *held, "--lambda", 0, *measured)
+    tight = train(place, "tight", *held, "--lambda", 50, *measured)
+    before, after = (free["held_out"][n] for n in ("pretrained", "adapted"))
+    assert after["loss"] < 0.5 * before["loss"]
+    assert after["accuracy"] > before["accuracy"]
+    assert tight["held_out"]["pretrained"] == before
+    assert 0 < tight["penalty"] < 0.5 * free["penalty"]
+    config = json.loads((place / "free/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "model"
+    assert str(place) not in (place / "free/README.md").read_text()
+    model = by_auto(place / "model", AUTO[NAME][0])
+    merged = peft.PeftModel.from_pretrained(model, place / "free").merge_and_unload()
+    good("apply", place / "model", place / "free", "-o", place / "out")
+    found = by_auto(place / "out", AUTO[NAME][0]).state_dict()
+    for name, value in merged.state_dict().items():
+        torch.testing.assert_close(found[name], value, msg=name)
+
+
+def test_the_same_seed_trains_the_same_adapter_however_it_is_divided(
+    place: Path,
+) -> None:
+    from safetensors.torch import load_file
+
+    file = "adapter_model.safetensors"
+    train(place, "one")
+    train(place, "two", "--accumulate", 2)
+    assert "holds nothing" not in bad(
+        "train", place / "model", place / "x.jsonl", "--lora", "", "-o", place / "one"
+    )
+    train(place, "one", "--force")
+    one, two = (load_file(place / name / file) for name in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_conversations_train_and_what_is_said_can_be_read(place: Path) -> None:
+    talk = ("train", place / "model", place / "talk.jsonl", "--chat-column", "talk")
+    said = good(
+        *talk,
+        "--lora",
+        "targets=q_proj+v_proj,rslora",
+        "--steps",
+        2,
+        "-o",
+        place / "out",
+    )
+    assert "an adapter of rank 8" in said
+    assert "nothing was held back" in said
+    config = json.loads((place / "out/adapter_config.json").read_text())
+    assert sorted(config["target_modules"]) == ["q_proj", "v_proj"]
+    assert config["use_rslora"]
+
+
+WRONG: dict[str, tuple[tuple[str, ...], int, str]] = {
+    "no number": (("--lora", "r=many"), 2, "'r=many' has no number"),
+    "unknown": (("--lora", "q=3"), 2, "'q=3' is none of r="),
+    "rank": (("--lora", "r=0"), 1, "must be positive"),
+    "regime": (
+        ("--lora", "", "--regime", "lora"),
+        2,
+        "--regime does not go with --lora",
+    ),
+    "auto": (("--lora", "", "--lambda", "auto"), 1, "give a number"),
+    "targets": (("--lora", "targets=nothing"), 1, "targets of the adapter"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_trained_is_refused(place: Path, case: str) -> None:
+    more, code, message_ = WRONG[case]
+    words = ("train", place / "model", place / "x.jsonl", "-o", place / "out", *more)
+    assert message_ in bad(*words, code=code)
+    assert not (place / "out").exists()
+
+
+def test_a_layer_without_a_block_is_refused(place: Path) -> None:
+    words = ("train", place / "model", place / "x.jsonl", "-o", place / "out")
+    held = ("--curvature", place / "general", "--lora", "targets=lm_head+q_proj")
+    assert "not lm_head.weight" in bad(*words, *held)
+
+
+def test_conversations_go_with_adapters_alone(place: Path) -> None:
+    words = ("train", place / "model", place / "talk.jsonl", "-o", place / "out")
+    assert "goes with --lora" in bad(*words, "--chat-column", "talk", code=2)

@@ -142,18 +142,24 @@ def smollm2() -> Path:
         A directory that ``AutoModelForCausalLM.from_pretrained`` and ``AutoTokenizer``
         read: the numbers that its 4 bits stand for, in float32.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     source = fetch("smollm2")
     target = source.with_name(f"{source.name}-float32")
-    if not target.is_dir():
-        (file,) = ASSETS["smollm2"].members
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as made:
-            written = Path(made) / "model"
-            for kind in (AutoTokenizer, AutoModelForCausalLM):
-                loaded = kind.from_pretrained(source, gguf_file=file)
-                loaded.save_pretrained(written)
-            _place(written, target)
+    if target.is_dir():
+        return target
+    (file,) = ASSETS["smollm2"].members
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
+    packed = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=file, quantization_config=GgufConfig(dequantize=True)
+    ).float()
+    plain = type(packed)(packed.config)  # what was packed once is not saved
+    plain.load_state_dict(packed.state_dict())
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as made:
+        written = Path(made) / "model"
+        tokenizer.save_pretrained(written)
+        plain.save_pretrained(written)
+        _place(written, target)
     return target
 
 

@@ -109,7 +109,9 @@ class Checkpoint:
         file = self.path / f"step-{step}.safetensors"
         if not file.is_file() or sha256_file(file) != digest:
             raise FormatError(f"the checkpoint {file} is damaged; {self.afresh}")
-        return State(step, load_file(file), details)
+        loaded = load_file(file)
+        # where it stands in the file decides in what order some processors add up
+        return State(step, {n: t.clone() for n, t in loaded.items()}, details)
 
     def peek(self) -> State | None:
         """Read the state without its tensors; see ``load``."""

@@ -77,8 +77,9 @@ class LabelledOptions(ChatDataOptions):
     "--lora",
     type=train_lora.Lora(),
     help="Train an adapter of peft for a language model instead, by the next tokens of "
-    "DATA: r=8, alpha=16, dropout=0, targets=q_proj+v_proj (or all linear maps but the "
-    "output), rslora; divided by commas, and those not given are as usual.",
+    "DATA: r=8, alpha=16, dropout=0, targets=q_proj+v_proj, rslora; divided by commas, "
+    "and those not given are as usual. Usual targets are all linear maps but the "
+    "output, of those that the curvature covers.",
 )
 @group(MethodOptions)
 @group(CurvatureOptions)

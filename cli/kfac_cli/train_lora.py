@@ -171,7 +171,13 @@ def _bar(steps: int) -> Iterator[Callable[[Any], None]]:
 def _lines(
     output: Path, lora: "LoraSettings", metrics: dict[str, Any], seconds: float
 ) -> Iterator[str]:
-    yield f"{output}: an adapter of rank {lora.r}, trained in {seconds:g} s"
+    whose = ""
+    if lora.targets is None and metrics["adapted"] < metrics["linear_maps"]:
+        whose = ", those that the curvature covers"
+    yield (
+        f"{output}: an adapter of rank {lora.r} for {metrics['adapted']} of "
+        f"{metrics['linear_maps']} linear maps{whose}, trained in {seconds:g} s"
+    )
     yield (
         f"loss {metrics['loss']:.4f} and {metrics['accuracy']:.1%} of the tokens right "
         "in the last steps"

@@ -6,7 +6,6 @@ from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
     from kfac_artifacts.train.adapters import (
-        LoraSettings as LoraSettings,
         train_adapter as train_adapter,
     )
     from kfac_artifacts.train.heads import (
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
         text_head as text_head,
     )
     from kfac_artifacts.train.loop import train as train
+    from kfac_artifacts.train.lora import LoraSettings as LoraSettings
     from kfac_artifacts.train.parameters import choose_parameters as choose_parameters
     from kfac_artifacts.train.penalties import (
         Others as Others,

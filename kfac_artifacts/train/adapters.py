@@ -24,9 +24,11 @@ from kfac_artifacts.places import (
     new_directory,
 )
 from kfac_artifacts.progress import unseen
+from kfac_artifacts.train.lora import LoraSettings, linear_maps, with_adapter
 from kfac_artifacts.train.run import TrainingProgress
 from kfac_artifacts.train.settings import TrainSettings
 from kfac_artifacts.tuning import ModelPenalty
+from kfac_artifacts.tuning.adapters import adapted_layers
 
 PREDICTED, IGNORED = "predicted", -100
 USUAL_WEIGHT = 1.0
@@ -34,33 +36,6 @@ USUAL_WEIGHT = 1.0
 RECENT = 20
 MEASURED = 16
 """Examples per pass where nothing is trained."""
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """What is adapted, and how (Hu et al. 2022).
-
-    Attributes:
-        r: Rank of every change.
-        alpha: Products are multiplied by this and divided by r.
-        dropout: Share of the inputs of adapters that is dropped while training.
-        targets: Names of layers, as ``target_modules`` of ``peft``; ``all-linear`` for
-            all linear maps but the output.
-        rslora: Whether to divide by the root of r (Kalajdzievski 2023).
-    """
-
-    r: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-    targets: tuple[str, ...] = ("all-linear",)
-    rslora: bool = False
-
-    def __post_init__(self) -> None:
-        if self.r < 1 or not 0 < self.alpha < math.inf or not 0 <= self.dropout < 1:
-            raise SettingsError(
-                f"r and alpha of LoRA must be positive, and dropout a share below 1, "
-                f"found {self.r}, {self.alpha} and {self.dropout}"
-            )
 
 
 @dataclass(frozen=True)
@@ -113,8 +88,9 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
         report: Called after every step.
 
     Returns:
-        Metrics: ``loss`` and ``accuracy`` of the last steps, ``penalty``, and of
-        ``held_out`` the loss, perplexity and accuracy before and after.
+        Metrics: ``loss`` and ``accuracy`` of the last steps, ``penalty``, of how many
+        of the ``linear_maps`` there are how many are ``adapted``, and of ``held_out``
+        the loss, perplexity and accuracy before and after.
 
     Raises:
         SettingsError: If the model does not predict the next token, there are several
@@ -128,7 +104,8 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
     weight = _checked(network, settings)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        model = _adapted(network, lora)
+        whole = len(linear_maps(network.module))
+        model = with_adapter(network, lora, curvature)
         penalty = (
             None
             if curvature is None
@@ -139,7 +116,8 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
                 allow_indefinite=settings.penalty.allow_indefinite,
             )
         )
-        metrics: dict[str, Json] = {}
+        adapted = sum(1 for _ in adapted_layers(model))
+        metrics: dict[str, Json] = {"adapted": adapted, "linear_maps": whole}
         if held_out is not None:
             model.eval()
             with model.disable_adapter():
@@ -203,35 +181,6 @@ def _checked(network: Network, settings: TrainSettings) -> float:
             "which a divergence of 1 nat from the pretrained model costs 2"
         )
     return USUAL_WEIGHT if weight is None else float(weight)
-
-
-def _adapted(network: Network, lora: LoraSettings) -> Any:
-    try:
-        from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - an extra
-        from transformers.pytorch_utils import Conv1D  # noqa: PLC0415
-    except ImportError as error:
-        raise SettingsError(
-            "adapters need peft: pip install 'kfac-artifacts[lora]'"
-        ) from error
-    module: Any = network.module
-    targets: Any = lora.targets[0] if len(lora.targets) == 1 else [*lora.targets]
-    if targets not in ("all-linear",) and isinstance(targets, str):
-        targets = [targets]
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-        use_rslora=lora.rslora,
-        fan_in_fan_out=any(isinstance(m, Conv1D) for m in module.modules()),
-        task_type="CAUSAL_LM",
-    )
-    try:
-        model: Any = get_peft_model(module, config)
-    except ValueError as error:
-        raise SettingsError(f"targets of the adapter: {error}") from error
-    model.peft_config["default"].base_model_name_or_path = network.id
-    return model
 
 
 def _loop(
@@ -333,6 +282,8 @@ def _write(
     with new_directory(output, replace=replace) as directory:
         with _called(network.module, network.id):
             model.save_pretrained(str(directory), save_embedding_layers=False)
+        for file in directory.iterdir():
+            file.chmod(0o644)  # safetensors writes for its owner alone
         files: list[Json] = [*sorted(f.name for f in directory.iterdir())]
         marker: dict[str, Json] = {
             "format": ADAPTER_FORMAT,

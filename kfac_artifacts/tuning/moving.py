@@ -73,8 +73,8 @@ class Moving:
                 f"the curvature covers {len(self.names) - len(rest)} of the "
                 f"{len(self.names)} parameters that move, and not {listed(held)}, "
                 "which would be free to disturb what it is to preserve: do not train "
-                "them (target_modules, modules_to_save), or say that they may move "
-                "(free=[...], patterns of these names)"
+                "them (target_modules, --lora targets=, modules_to_save), or say that "
+                "they may move (free=[...], patterns of these names)"
             )
         if loose:
             logger.warning(

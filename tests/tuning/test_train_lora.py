@@ -1,6 +1,9 @@
 """``kfac train --lora``: an adapter that peft loads and ``kfac apply`` merges."""
 
 import json
+import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +118,42 @@ def test_what_cannot_be_trained_is_refused(place: Path, case: str) -> None:
     words = ("train", place / "model", place / "x.jsonl", "-o", place / "out", *more)
     assert message_ in bad(*words, code=code)
     assert not (place / "out").exists()
+
+
+def test_what_the_curvature_covers_is_adapted_and_nothing_is_said_beside(
+    place: Path,
+) -> None:
+    few = ("--modules", "*q_proj*", "--modules", "*v_proj*", "-o", place / "few")
+    good("compute", place / "model", place / "x.jsonl", "--allow-few", *few)
+    words = (sys.executable, "-m", "kfac_artifacts", "train", place / "model")
+    more = ("--lora", "r=2", "--curvature", place / "few", "--steps", "2")
+    done = subprocess.run(
+        [*words, place / "x.jsonl", *more, "-o", place / "out"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "linear maps, those that the curvature covers" in done.stdout
+    assert all(
+        line.startswith(("x.jsonl", str(place))) for line in done.stderr.splitlines()
+    )
+    config = json.loads((place / "out/adapter_config.json").read_text())
+    assert {t.rpartition(".")[2] for t in config["target_modules"]} == {
+        "q_proj",
+        "v_proj",
+    }
+    file = place / "out/adapter_model.safetensors"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644
+    good("apply", place / "model", place / "out", "-o", place / "merged")
+
+
+def test_curvature_of_the_norms_alone_holds_no_adapter(place: Path) -> None:
+    few = ("--modules", "*norm*", "-o", place / "few")
+    good("compute", place / "model", place / "x.jsonl", "--allow-few", *few)
+    words = ("train", place / "model", place / "x.jsonl", "-o", place / "out")
+    assert "covers no linear map" in bad(
+        *words, "--lora", "", "--curvature", place / "few"
+    )
 
 
 def test_a_layer_without_a_block_is_refused(place: Path) -> None:

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -114,6 +114,7 @@ class RecomputeOptions:
 
         model, data = self.of
         check_model(model)
+        reading, encoding = _as_declared(artifact, reading, encoding)
         opened = reading.read_any(data)
         from kfac_artifacts.estimate import recompute
         from kfac_artifacts.format import load_artifact
@@ -130,6 +131,30 @@ class RecomputeOptions:
             batch_size=self.batch_size,
             progress=partial(console.progress, unit="examples"),
         )
+
+
+def _as_declared(
+    artifact: Path, reading: ChatDataOptions, encoding: EncodeOptions
+) -> tuple[ChatDataOptions, EncodeOptions]:
+    """Read texts as the manifest says, where the options say nothing else."""
+    from kfac_artifacts.format import read_manifest
+
+    sources = read_manifest(artifact).provenance.sources
+    if not sources:
+        return reading, encoding
+    how: dict[str, Any] = dict(sources[0].data.preprocessing.configuration)
+    columns = tuple(how.get("columns", ()))
+    named = (reading.text_columns, reading.image_column, reading.chat_column)
+    if columns and not any(named):
+        chat = columns[0] if "chat" in how else None
+        texts = () if chat else columns
+        reading = replace(reading, text_columns=texts, chat_column=chat)
+    encoding = replace(
+        encoding,
+        max_length=encoding.max_length or how.get("max_length"),
+        prompt=how.get("prompt") if encoding.prompt is None else encoding.prompt,
+    )
+    return reading, encoding
 
 
 @click.command("verify")
@@ -157,8 +182,8 @@ def command(
 
     Prints one line per finding; the exit code is 3 if one of them is bad. Hashes say
     that it is whole; who made it is known only with --key or --identity. An owner can
-    compute it again, giving the options for data and model that `kfac compute` was
-    given.
+    compute it again: columns, --max-length and --prompt are those of the manifest, and
+    other options for data and model are given as they were to `kfac compute`.
 
     \b
     Example:

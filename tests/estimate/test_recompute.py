@@ -151,6 +151,7 @@ def test_the_command_computes_again(saved_model: SavedModel, tmp_path: Path) -> 
     good(*COMPUTE, model, data, "-o", tmp_path / "a", "--max-length", 6)
     again = ("verify", tmp_path / "a", "--recompute", model, data)
     assert "blocks agree" in good(*again, "--max-length", 6, "--batch-size", 5)
+    assert "blocks agree" in good(*again)  # as the manifest says
     result = kfac(*again, "--max-length", 4)
     assert result.exit_code == 3
     assert "BAD  preprocessing: text" in result.stdout

@@ -121,6 +121,7 @@ def test_conversations_are_read_by_the_commands(tmp_path: Path) -> None:
     assert how.configuration["chat"] == "assistant"
     again = ("verify", out, "--recompute", model, data)
     good(*again, "--chat-column", "talk")
+    good(*again)  # as the manifest says
     assert kfac(*again, "--text-column", "talk").exit_code == 1
 
 

@@ -2,9 +2,10 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ USUAL_WEIGHT = 1.0
 RECENT = 20
 MEASURED = 16
 """Examples per pass where nothing is trained."""
+ENCODED = 256
+"""Examples that are encoded at once where nothing is computed."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
     Raises:
         SettingsError: If the model does not predict the next token, there are several
             processes, ``peft`` is missing, λ is no number, or training diverges.
+        SourceError: If of an example that is trained on no token is predicted.
         CoverageError: If a layer is adapted that the curvature does not cover.
         MismatchError: If the curvature is of another model.
         PlaceError: If the output is taken or cannot be written.
@@ -102,6 +106,9 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
     check_free(output, replace=replace)
     lora = lora or LoraSettings()
     weight = _checked(network, settings)
+    indices = tuple(settings.choose(len(examples)))
+    batches = [settings.batch(step, indices) for step in range(settings.steps)]
+    _encode_all(examples, {row for rows in batches for row in rows})
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         whole = len(linear_maps(network.module))
@@ -122,7 +129,8 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
             model.eval()
             with model.disable_adapter():
                 before = measure(network, model, held_out)
-        metrics |= _loop(network, model, examples, settings, penalty, weight, report)
+        step = partial(_go_back, network, model, examples, settings)
+        metrics |= _loop(model, step, batches, settings, penalty, weight, report)
     model.eval()
     if held_out is not None:
         after = measure(network, model, held_out)
@@ -184,28 +192,25 @@ def _checked(network: Network, settings: TrainSettings) -> float:
 
 
 def _loop(
-    network: Network,
     model: Any,
-    examples: Examples,
+    go_back: Callable[[Sequence[int]], tuple[float, float]],
+    batches: Sequence[Sequence[int]],
     settings: TrainSettings,
     penalty: ModelPenalty | None,
     weight: float,
     report: Callable[[TrainingProgress], None],
 ) -> dict[str, Json]:
-    indices = tuple(settings.choose(len(examples)))
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
     recent: list[tuple[float, float]] = []
     model.train()
-    for step in range(settings.steps):
+    for step, rows in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(step)
         optimizer.zero_grad()
-        found = _go_back(
-            network, model, examples, settings, settings.batch(step, indices)
-        )
+        found = go_back(rows)
         factor = 0.0 if penalty is None else _factor(settings, weight, step)
         if penalty is not None and factor:
             penalty.backward(factor)
@@ -224,6 +229,13 @@ def _loop(
         with torch.no_grad():
             metrics["penalty"] = float(penalty())
     return metrics
+
+
+def _encode_all(examples: Examples, rows: Collection[int]) -> None:
+    """Refuse examples of which nothing is predicted now, and not in a late step."""
+    wanted = sorted(rows)
+    for start in range(0, len(wanted), ENCODED):
+        examples.batch(wanted[start : start + ENCODED])
 
 
 def _factor(settings: TrainSettings, weight: float, step: int) -> float:

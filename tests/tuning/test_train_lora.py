@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from kfac_artifacts.errors import SourceError
+from kfac_artifacts.sources import load_examples, load_network
+from kfac_artifacts.train import TrainSettings, train_adapter
 from tests.commands import bad, good
 from tests.language.saved import save_model
 from tests.language.test_apply import AUTO, by_auto
@@ -145,6 +148,25 @@ def test_what_the_curvature_covers_is_adapted_and_nothing_is_said_beside(
     file = place / "out/adapter_model.safetensors"
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
     good("apply", place / "model", place / "out", "-o", place / "merged")
+
+
+def test_an_example_without_a_token_to_predict_is_refused_before_the_first_step(
+    place: Path,
+) -> None:
+    network = load_network(place / "model", output_map="lm-fisher")
+    texts = [*["the cat"] * 7, "the cat " * 20]
+    data = rows(place / "late.jsonl", *({"a": t, "b": " it is red"} for t in texts))
+    examples = load_examples(data, network, text_columns=("a", "b"), max_length=12)
+    seen: list[Any] = []
+    with pytest.raises(SourceError, match="1 of 8 examples have no token to predict"):
+        train_adapter(
+            network,
+            examples,
+            TrainSettings(steps=8, batch_size=1),
+            place / "out",
+            report=seen.append,
+        )
+    assert not seen
 
 
 def test_curvature_of_the_norms_alone_holds_no_adapter(place: Path) -> None:

@@ -109,6 +109,7 @@ def _become(
     os.setsid()  # so that all that it starts can be killed with it
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # that of the server may be elsewhere
     for number, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY), number)
     kind, what, *sys.argv[1:] = arguments

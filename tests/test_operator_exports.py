@@ -56,7 +56,7 @@ def test_scipy_accepts_the_operator_itself(operator: CurvatureOperator) -> None:
     b = X[:, 0]
     wanted = damped.inverse() @ torch.from_numpy(b)
     close(cg(damped, b, rtol=1e-12)[0], wanted)
-    close(lsqr(damped, b, atol=1e-14, btol=1e-14)[0], wanted, rtol=1e-6)
+    close(lsqr(damped, b, atol=1e-14, btol=1e-14)[0], wanted, rtol=1e-5)
     assert isinstance(damped @ X, np.ndarray)
     close(damped.rmatvec(b), damped.matvec(torch.from_numpy(b)))
 

@@ -56,15 +56,16 @@ def locked(path: Path, *, patience: float = 0.0) -> Iterator[None]:
 
     Args:
         path: The lock file.
-        patience: Seconds to wait for it.
+        patience: Seconds to wait for whoever holds it; whoever holds it next has as
+            many again, so that a long queue moves on however slow the machine is.
 
     Yields:
         Nothing.
 
     Raises:
-        HeldError: If another process holds it for longer.
+        HeldError: If one process holds it for longer.
     """
-    descriptor = _take(path, time.monotonic() + patience)
+    descriptor = _take(path, patience)
     try:
         yield
     finally:
@@ -74,7 +75,8 @@ def locked(path: Path, *, patience: float = 0.0) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(path: Path, deadline: float) -> int:
+def _take(path: Path, patience: float) -> int:
+    seen, deadline = None, 0.0
     while True:
         descriptor = _open(path)
         got = try_lock(descriptor)
@@ -84,9 +86,13 @@ def _take(path: Path, deadline: float) -> int:
                 os.truncate(descriptor, 0)
                 os.write(descriptor, _self().encode())
             return descriptor
+        now, about = time.monotonic(), os.fstat(descriptor)
         os.close(descriptor)
-        if got is False and time.monotonic() >= deadline:
-            raise HeldError(holder(path))
+        if got is False:
+            if (about.st_ino, about.st_mtime_ns) != seen:  # it is another's turn
+                seen, deadline = (about.st_ino, about.st_mtime_ns), now + patience
+            if now >= deadline:
+                raise HeldError(holder(path))
         time.sleep(PAUSE if got is False else 0)
 
 

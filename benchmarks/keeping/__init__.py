@@ -1,0 +1,1 @@
+"""What ``forgetting.py`` trains and measures, and how settings are chosen."""

@@ -1,0 +1,231 @@
+"""Adapters that are trained, and what is measured of them: nothing is done twice."""
+
+import dataclasses
+import time
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import kfac_artifacts as kfac
+from keeping import measures
+from keeping.sizes import LORA, PENALTIES, REPLAY, Sizes
+from keeping.texts import Texts
+from kfac_artifacts.artifact import Json
+from kfac_artifacts.format import load_artifact
+from kfac_artifacts.network import Network
+from kfac_artifacts.suite.store import Store
+
+MODEL_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+LAYERS = ("q_proj", "v_proj")
+VERSION = 1
+"""Raised when the same settings would give other numbers than before."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One training.
+
+    Attributes:
+        arm: What holds it back.
+        rate: Learning rate.
+        strength: Of a penalty in nats (``Trials.weight``), of replay in texts per step.
+        weight: Factor λ of the penalty.
+    """
+
+    arm: str
+    rate: float
+    strength: float = 0.0
+    weight: float = 0.0
+
+
+class Trials:
+    """Everything that is trained for one task.
+
+    Args:
+        work: The directory in which it is kept.
+        model: The directory of the pretrained model.
+        task: The set that the task is made of.
+        sizes: How much is trained and measured.
+    """
+
+    def __init__(self, work: Path, model: Path, task: str, sizes: Sizes) -> None:
+        self.store, self.model, self.sizes = Store(work), model, sizes
+        counts = {
+            name: asdict(sizes)[name]
+            for name in ("batch", "curvature", "train", "dev", "test", "texts")
+        }
+        about = {"task": task, "version": VERSION, "replays": [*sizes.replays]}
+        self._about: dict[str, Json] = {
+            "model": MODEL_ID,
+            "texts": {**about, **counts},
+            "tokens": sizes.tokens,
+        }
+        place = self.store.place("texts", self._about["texts"])
+        self.texts = Texts(place, task).write(sizes)
+
+    def network(self) -> Network:
+        """The pretrained model, anew."""
+        return kfac.load_network(self.model, model_id=MODEL_ID)
+
+    def pretrained(self, part: str) -> Any:
+        """Measure the pretrained model; ``part`` as of ``measured``."""
+        about = {**self._about, "pretrained": part}
+        return self.store.scores(about, lambda: self._measure(part, None))
+
+    def measured(self, setting: Setting, seed: int, part: str) -> Any:
+        """Train, and measure.
+
+        Args:
+            setting: How to train.
+            seed: Of the order of the rows and of the adapter's beginning.
+            part: ``choosing`` on validation data, or ``reported`` on test data.
+
+        Returns:
+            As of the function ``part`` of ``measures``.
+        """
+        about = {**self._trained(setting, seed), "measured": part}
+        return self.store.scores(
+            about, lambda: self._measure(part, self._adapter(setting, seed))
+        )
+
+    def weight(self, arm: str, strength: float, unpenalised: Setting) -> float:
+        """λ at which the adapter of LoRA alone would pay so many nats for its penalty.
+
+        So the same strengths suit every curvature, whatever its scale.
+
+        Args:
+            arm: Whose curvature.
+            strength: The nats.
+            unpenalised: The setting that was chosen for LoRA alone; with seed 0.
+
+        Returns:
+            λ.
+        """
+        about = {**self._trained(unpenalised, 0), "penalty": self._curvature_about(arm)}
+        found = self.store.scores(about, lambda: self._penalty(arm, unpenalised))
+        return strength / found["penalty"]
+
+    def _penalty(self, arm: str, setting: Setting) -> dict[str, Json]:
+        _, model = self._adapted(self._adapter(setting, 0))
+        with torch.no_grad():
+            return {"penalty": float(kfac.ModelPenalty(model, self.curvature(arm))())}
+
+    def curvature(self, arm: str) -> Path:
+        """The artifact of an arm; it is computed if need be."""
+        about = self._curvature_about(arm)
+        path = self.store.place("curvature", about)
+        if path.is_dir():
+            return path
+        estimator, recipe = PENALTIES[arm]
+        if recipe is not None:
+            dense = next(a for a, how in PENALTIES.items() if how == (estimator, None))
+            kfac.save_artifact(
+                load_artifact(self.curvature(dense)), path, recipe=recipe
+            )
+            return path
+        network = self.network()
+        examples = kfac.load_examples(
+            self.texts.published,
+            network,
+            text_columns="text",
+            max_length=self.sizes.tokens,
+        )
+        _say(f"curvature of {arm} on {len(examples)} texts")
+        artifact = kfac.compute(
+            network,
+            examples,
+            count=len(examples),
+            estimator=kfac.choose_estimator(estimator),
+            only=[f"*.{layer}.weight" for layer in LAYERS],
+        )
+        kfac.save_artifact(artifact, path)
+        return path
+
+    def _curvature_about(self, arm: str) -> dict[str, Json]:
+        return {**self._about, "curvature": [*PENALTIES[arm]], "layers": [*LAYERS]}
+
+    @cached_property
+    def _settings(self) -> kfac.TrainSettings:
+        return kfac.TrainSettings(
+            steps=self.sizes.steps, batch_size=self.sizes.batch, weight_decay=0.0
+        )
+
+    def _train_settings(self, setting: Setting, seed: int) -> kfac.TrainSettings:
+        more = int(setting.strength) if setting.arm == REPLAY else 0
+        return dataclasses.replace(
+            self._settings,
+            batch_size=self.sizes.batch + more,
+            learning_rate=setting.rate,
+            penalty=kfac.PenaltySettings(setting.weight),
+            seed=seed,
+        )
+
+    def _trained(self, setting: Setting, seed: int) -> dict[str, Json]:
+        """Everything that an adapter depends on."""
+        about = {
+            **self._about,
+            "arm": setting.arm,
+            "strength": setting.strength,
+            "rank": self.sizes.rank,
+            "train": self._train_settings(setting, seed).to_json(),
+        }
+        if setting.arm in PENALTIES:
+            about["held"] = self._curvature_about(setting.arm)
+        return about
+
+    def _adapter(self, setting: Setting, seed: int) -> Path:
+        about = self._trained(setting, seed)
+        path = self.store.place("adapters", about)
+        if path.is_dir():
+            return path
+        network, held = self.network(), setting.arm in PENALTIES
+        rows = (
+            self.texts.replayed(int(setting.strength))
+            if setting.arm == REPLAY
+            else self.texts.instructions(self.texts.task, "train")
+        )
+        examples = kfac.load_examples(
+            rows, network, text_columns=measures.PAIR, max_length=measures.LONGEST
+        )
+        started = time.perf_counter()
+        kfac.train_adapter(
+            network,
+            examples,
+            self._train_settings(setting, seed),
+            path,
+            lora=kfac.LoraSettings(r=self.sizes.rank, targets=LAYERS),
+            curvature=load_artifact(self.curvature(setting.arm)) if held else None,
+        )
+        seconds = time.perf_counter() - started
+        _say(f"{named(setting)}, seed {seed}: trained in {seconds:.0f} s")
+        return path
+
+    def _adapted(self, adapter: Path | None) -> tuple[Network, Any]:
+        from peft import PeftModel
+
+        network = self.network()
+        if adapter is None:
+            return network, network.module
+        model = PeftModel.from_pretrained(network.module, adapter, is_trainable=True)
+        return network, model.eval()
+
+    def _measure(self, part: str, adapter: Path | None) -> Any:
+        network, model = self._adapted(adapter)
+        return getattr(measures, part)(network, model, self.texts, self.sizes)
+
+
+def named(setting: Setting) -> str:
+    """A setting for people."""
+    rate = f"{setting.arm}, rate {setting.rate:g}"
+    if setting.arm == LORA:
+        return rate
+    if setting.arm == REPLAY:
+        return f"{rate}, {setting.strength:g} texts per step"
+    return f"{rate}, {setting.strength:g} nats (λ = {setting.weight:.3g})"
+
+
+def _say(text: str) -> None:
+    print(f"  {text}", flush=True)

@@ -12,7 +12,7 @@ from keeping.sizes import Sizes
 from keeping.texts import OTHER, SEEN, UNSEEN, Texts, asked
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources import load_examples
-from kfac_artifacts.train.adapters import measure
+from kfac_artifacts.train import measure_predictions
 
 PAIR = ("prompt", "answer")
 LONGEST = 128
@@ -61,7 +61,7 @@ def task_loss(network: Network, model: Any, texts: Texts, split: str) -> float:
     """Nats per token of the task's answers."""
     path = texts.instructions(texts.task, split)
     rows = load_examples(path, network, text_columns=PAIR, max_length=LONGEST)
-    return measure(network, model, rows).loss
+    return measure_predictions(network, model, rows).loss
 
 
 def general_loss(
@@ -70,7 +70,7 @@ def general_loss(
     """Nats per token of general texts."""
     path = texts.general(kind, split)
     rows = load_examples(path, network, text_columns="text", max_length=sizes.tokens)
-    return measure(network, model, rows).loss
+    return measure_predictions(network, model, rows).loss
 
 
 def accuracy(writer: "Writer", texts: Texts, task: str) -> float:

@@ -16,7 +16,7 @@ from keeping.texts import Texts
 from kfac_artifacts.artifact import Json
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.network import Network
-from kfac_artifacts.suite.store import Store
+from kfac_artifacts.suite import Store
 
 MODEL_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LAYERS = ("q_proj", "v_proj")

@@ -6,6 +6,7 @@ from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
     from kfac_artifacts.train.adapters import (
+        measure_predictions as measure_predictions,
         train_adapter as train_adapter,
     )
     from kfac_artifacts.train.heads import (

@@ -28,8 +28,7 @@ from kfac_artifacts.progress import unseen
 from kfac_artifacts.train.lora import LoraSettings, linear_maps, with_adapter
 from kfac_artifacts.train.run import TrainingProgress
 from kfac_artifacts.train.settings import TrainSettings
-from kfac_artifacts.tuning import ModelPenalty
-from kfac_artifacts.tuning.adapters import adapted_layers
+from kfac_artifacts.tuning import ModelPenalty, adapted_layers
 
 PREDICTED, IGNORED = "predicted", -100
 USUAL_WEIGHT = 1.0
@@ -128,12 +127,12 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
         if held_out is not None:
             model.eval()
             with model.disable_adapter():
-                before = measure(network, model, held_out)
+                before = measure_predictions(network, model, held_out)
         step = partial(_go_back, network, model, examples, settings)
         metrics |= _loop(model, step, batches, settings, penalty, weight, report)
     model.eval()
     if held_out is not None:
-        after = measure(network, model, held_out)
+        after = measure_predictions(network, model, held_out)
         metrics["held_out"] = {"pretrained": _told(before), "adapted": _told(after)}
     about: dict[str, Json] = {**settings.to_json(), "lora": _json(asdict(lora))}
     about["lam"] = weight if penalty is not None else 0.0
@@ -141,7 +140,7 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
     return metrics
 
 
-def measure(network: Network, model: Any, examples: Examples) -> Predicted:
+def measure_predictions(network: Network, model: Any, examples: Examples) -> Predicted:
     """Measure how well a model predicts all examples.
 
     Args:

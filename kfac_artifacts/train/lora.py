@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import CoverageError, SettingsError, listed
 from kfac_artifacts.network import Network
-from kfac_artifacts.tuning.naming import find_naming
+from kfac_artifacts.tuning import find_naming
 
 ALL = "all-linear"
 

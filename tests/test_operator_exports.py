@@ -56,7 +56,8 @@ def test_scipy_accepts_the_operator_itself(operator: CurvatureOperator) -> None:
     b = X[:, 0]
     wanted = damped.inverse() @ torch.from_numpy(b)
     close(cg(damped, b, rtol=1e-12)[0], wanted)
-    close(lsqr(damped, b, atol=1e-14, btol=1e-14)[0], wanted, rtol=1e-5)
+    least = lsqr(damped, b, atol=0, btol=0, conlim=0, iter_lim=1000)[0]  # to the end
+    close(least, wanted, rtol=1e-6)
     assert isinstance(damped @ X, np.ndarray)
     close(damped.rmatvec(b), damped.matvec(torch.from_numpy(b)))
 

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -138,23 +138,26 @@ def _as_declared(
 ) -> tuple[ChatDataOptions, EncodeOptions]:
     """Read texts as the manifest says, where the options say nothing else."""
     from kfac_artifacts.format import read_manifest
+    from kfac_artifacts.json_object import JsonObject
 
-    sources = read_manifest(artifact).provenance.sources
-    if not sources:
-        return reading, encoding
-    how: dict[str, Any] = dict(sources[0].data.preprocessing.configuration)
-    columns = tuple(how.get("columns", ()))
+    how = JsonObject({}, "")
+    for source in read_manifest(artifact).provenance.sources[:1]:
+        about = dict(source.data.preprocessing.configuration)
+        how = JsonObject(about, f"{artifact}: preprocessing")
+    columns = tuple(map(str, how.optional("columns", list) or ()))
     named = (reading.text_columns, reading.image_column, reading.chat_column)
     if columns and not any(named):
-        chat = columns[0] if "chat" in how else None
+        chat = columns[0] if how.optional("chat", str) else None
         texts = () if chat else columns
         reading = replace(reading, text_columns=texts, chat_column=chat)
-    encoding = replace(
+    longest, prompt = how.optional("max_length", int), how.optional("prompt", str)
+    if columns and prompt is None:
+        prompt = ""  # whatever the model declares, none was used
+    return reading, replace(
         encoding,
-        max_length=encoding.max_length or how.get("max_length"),
-        prompt=how.get("prompt") if encoding.prompt is None else encoding.prompt,
+        max_length=longest if encoding.max_length is None else encoding.max_length,
+        prompt=prompt if encoding.prompt is None else encoding.prompt,
     )
-    return reading, encoding
 
 
 @click.command("verify")

@@ -158,6 +158,8 @@ def _read_matrices(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
                 found.setdefault(matched[1], {})[matched[2]] = opened.get_tensor(key)
     except (SafetensorError, OSError) as error:
         raise FormatError(f"{file} is not a valid safetensors file: {error}") from error
+    if not found:
+        raise FormatError(f"{file} has no matrix")
     return {name: _pair(file, name, parts) for name, parts in found.items()}
 
 
@@ -167,7 +169,8 @@ def _pair(file: Path, name: str, parts: Mapping[str, Tensor]) -> tuple[Tensor, T
         raise FormatError(f"{file}: {name[:100]} has but one of its two matrices")
     U, V = parts["A"], parts["B"]
     shaped = U.ndim >= 2 and V.ndim >= 2 and U.is_floating_point()
-    if not shaped or not V.is_floating_point() or len(U) != V.flatten(1).shape[1]:
+    fits = shaped and 0 < len(U) == V.flatten(1).shape[1]
+    if not fits or not V.is_floating_point():
         raise FormatError(
             f"{file}: {name[:100]} has matrices {[*U.shape]} and {[*V.shape]}, of "
             "which there is no product"
@@ -220,4 +223,6 @@ def _change(
             f"makes {[rows, width]} of it"
         )
     change = scale * (V @ U)
+    if not bool(change.isfinite().all()):
+        raise FormatError(f"{path} changes {name} by numbers that are not finite")
     return (change.mT if columns else change).reshape(shape).contiguous()

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
         text_head as text_head,
     )
     from kfac_artifacts.train.loop import train as train
-    from kfac_artifacts.train.lora import LoraSettings as LoraSettings
     from kfac_artifacts.train.parameters import choose_parameters as choose_parameters
+    from kfac_artifacts.train.peft_lora import LoraSettings as LoraSettings
     from kfac_artifacts.train.penalties import (
         Others as Others,
         Penalty as Penalty,

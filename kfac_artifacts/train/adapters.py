@@ -25,7 +25,7 @@ from kfac_artifacts.places import (
     new_directory,
 )
 from kfac_artifacts.progress import unseen
-from kfac_artifacts.train.lora import LoraSettings, linear_maps, with_adapter
+from kfac_artifacts.train.peft_lora import LoraSettings, linear_maps, with_adapter
 from kfac_artifacts.train.run import TrainingProgress
 from kfac_artifacts.train.settings import TrainSettings
 from kfac_artifacts.tuning import ModelPenalty, adapted_layers

@@ -1,5 +1,6 @@
 """An owner's own check: what is computed again is what was published, or it is said."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,21 @@ def test_the_command_computes_again(saved_model: SavedModel, tmp_path: Path) -> 
     assert result.exit_code == 3
     assert "BAD  data: the fingerprint" in result.stdout
     bad("verify", tmp_path / "a", "--recompute", model, code=2)
+
+
+@pytest.mark.parametrize("wrong", [{"columns": 5}, {"max_length": "6"}, {"prompt": []}])
+def test_a_manifest_that_says_nonsense_of_texts_is_refused(
+    saved_model: SavedModel, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    model, data = saved_model("bert"), tmp_path / "notes.csv"
+    data.write_text("\n".join(["text", *models.WORDS[:9]]) + "\n")
+    good(*COMPUTE, model, data, "-o", tmp_path / "a", "--allow-few")
+    manifest = tmp_path / "a" / "kfac.json"
+    content = json.loads(manifest.read_text())
+    content["sources"][0]["data"]["preprocessing"]["configuration"] |= wrong
+    manifest.write_text(json.dumps(content))
+    said = bad("verify", tmp_path / "a", "--recompute", model, data, code=3)
+    assert f"preprocessing.{next(iter(wrong))} must be" in said
 
 
 def test_estimators_of_the_tests_are_all_there_are() -> None:

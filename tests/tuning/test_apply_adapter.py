@@ -117,6 +117,11 @@ def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
 
     broken({f"{up}A.weight": None}, FormatError, "has but one of its two matrices")
     broken({f"{up}A.weight": torch.ones(3, 8)}, FormatError, "there is no product")
+    none = {f"{up}A.weight": torch.ones(0, 8), f"{up}B.weight": torch.ones(12, 0)}
+    broken(none, FormatError, "there is no product")
+    broken(dict.fromkeys(tensors), FormatError, "has no matrix")
+    large = {k: torch.full_like(v, 1e30) for k, v in tensors.items()}
+    broken(large, FormatError, "changes .* by numbers that are not finite")
     broken({f"{up}A.weight": torch.full((2, 8), torch.nan)}, FormatError, "not finite")
     broken({f"{up}A.weight": torch.ones(2, 9)}, MismatchError, "for another model")
     broken({"base_model.model.x": torch.ones(1)}, FormatError, "no matrix of a LoRA")

@@ -24,6 +24,14 @@ pytest.importorskip("peft")
 NAME = "LlamaForCausalLM"
 LAM, RATE = 7.0, 0.01
 CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-6}
+BRIEF: dict[str, Any] = {
+    "per_device_train_batch_size": 4,
+    "report_to": "none",
+    "save_strategy": "no",
+    "use_cpu": True,
+    "disable_tqdm": True,
+}
+"""What all trainers are told here."""
 
 
 def texts(count: int = 8) -> list[dict[str, Any]]:
@@ -38,15 +46,11 @@ def arguments(path: Path, **changed: Any) -> Any:
     usual: dict[str, Any] = {
         "output_dir": str(path),
         "max_steps": 2,
-        "per_device_train_batch_size": 4,
         "learning_rate": RATE,
         "lr_scheduler_type": "constant",
         "optim": "sgd",
-        "report_to": "none",
         "logging_steps": 1,
-        "save_strategy": "no",
-        "use_cpu": True,
-        "disable_tqdm": True,
+        **BRIEF,
         "train_sampling_strategy": "sequential",
     }
     return TrainingArguments(**usual | changed)
@@ -207,13 +211,9 @@ def test_fine_tuning_by_trl_is_held_back(tmp_path: Path) -> None:
         args = SFTConfig(
             output_dir=str(tmp_path / "out"),
             max_steps=6,
-            per_device_train_batch_size=4,
             learning_rate=0.05,
-            report_to="none",
             logging_steps=2,
-            save_strategy="no",
-            use_cpu=True,
-            disable_tqdm=True,
+            **BRIEF,
             bf16=False,
             eos_token="</s>",
         )
@@ -266,13 +266,9 @@ def test_an_encoder_of_sentence_transformers_is_held_back(tmp_path: Path) -> Non
         args = SentenceTransformerTrainingArguments(
             output_dir=str(tmp_path / "out"),
             max_steps=4,
-            per_device_train_batch_size=4,
             learning_rate=0.01,
-            report_to="none",
             logging_steps=2,
-            save_strategy="no",
-            use_cpu=True,
-            disable_tqdm=True,
+            **BRIEF,
         )
         pairs = {"anchor": ["the cat runs", "a dog"] * 4, "positive": ["it", "on"] * 4}
         trainer = SentenceTransformerTrainer(

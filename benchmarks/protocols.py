@@ -30,7 +30,7 @@ from kfac_artifacts.suite import Choice, Session, Store, Suite, read_suite
 from kfac_artifacts.task_vector import TaskVector
 from suite import HERE, PREPARED, WORK
 
-CONTROL = {"text": "clinc", "vision": "cifar10"}
+CONTROL = {"text": "clinc", "vision": "cifar10", "ablations": "clinc"}
 """What must not be forgotten: the task with the most kinds of data."""
 FACTORS = (0.5, 1.0, 1.5, 2.0, 3.0)
 MAP_FACTORS = (-1.0, 0.0, 1.0, 2.0)

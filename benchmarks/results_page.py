@@ -14,6 +14,9 @@ from typing import Any
 HERE = Path(__file__).parent
 PAGE = HERE / "RESULTS.md"
 SUITES = {"text": "texts", "vision": "images"}
+ABLATIONS = {"ablations": "five sets of texts"}
+EXAMPLES = ("kfac", "kfac, 32 examples", "kfac, 128 examples", "kfac, 4 draws")
+EVERY = ("kfac", "kfac, every 4", "kfac, every 16")
 DATA_FREE = ("actmat", "regmean of inputs")
 MODES = {"linear": "linearised", "plain": "as an ordinary model"}
 HEAD = """# The paper's tables and figures, and ours
@@ -41,8 +44,15 @@ class Measured:
 
     def suites(self) -> dict[str, Any]:
         """The suites that were run, by what their data are."""
-        found = {SUITES[n]: self.read(f"suite-{n}") for n in SUITES}
-        return {name: suite for name, suite in found.items() if suite}
+        return self._read("suite", SUITES)
+
+    def all_suites(self) -> dict[str, Any]:
+        """Those, and the one of single choices."""
+        return self._read("suite", SUITES | ABLATIONS)
+
+    def protocols(self) -> dict[str, Any]:
+        """What ``protocols.py`` has measured, by what the data are."""
+        return self._read("protocols", SUITES | ABLATIONS)
 
     def addition(self) -> str:
         """Every arm's sum at α = 1."""
@@ -78,11 +88,20 @@ class Measured:
 
     def universal(self) -> str:
         """One reference's curvature beside the tasks' own."""
-        return self._some("kfac, universal", "kfac", needs="kfac, universal")
+        return self._some("kfac, universal", "kfac")
+
+    def examples(self) -> str:
+        """Curvature of fewer examples, and of more draws, beside 256 and one."""
+        return self._some(*EXAMPLES, needs=EXAMPLES[1])
+
+    def every(self) -> str:
+        """The penalty in every step, and in every Nth alone."""
+        return self._some(*EVERY, needs=EVERY[1])
 
     def mergers_linear(self) -> str:
         """Ways to merge linearised task vectors, at α = 1."""
-        return self._mergers("linear, mergers", chosen=False)
+        arms = ("linear, mergers", "linear", "kfac")
+        return _joined((arm, self._mergers(arm, chosen=False)) for arm in arms)
 
     def mergers_ordinary(self) -> str:
         """Ways to merge ordinary task vectors, at the best α."""
@@ -137,7 +156,6 @@ class Measured:
 
     def merging(self) -> str:
         """The exact error of merging, and how far the bound is above it."""
-        found = {SUITES[n]: self.read(f"protocols-{n}") for n in SUITES}
         return _joined(
             (
                 data,
@@ -145,8 +163,8 @@ class Measured:
                 f"most {about['error']['most']:.2f}; bound / error, median "
                 f"{about['bound_over_error']['median']:.2f}",
             )
-            for data, each in found.items()
-            if each and (about := each["merging"])
+            for data, each in self.protocols().items()
+            if (about := each["merging"])
         )
 
     def compression(self) -> str:
@@ -170,6 +188,10 @@ class Measured:
         )
         return _joined((n.replace("_", " "), f"{found[n]:.2f}") for n in names if found)
 
+    def _read(self, kind: str, names: dict[str, str]) -> dict[str, Any]:
+        found = {about: self.read(f"{kind}-{name}") for name, about in names.items()}
+        return {about: each for about, each in found.items() if each}
+
     def _arms(self, *, chosen: bool) -> str:
         return _joined(
             (
@@ -186,7 +208,7 @@ class Measured:
     def _some(self, *arms: str, needs: str | None = None) -> str:
         return _joined(
             (data, ", ".join(f"{arm} {_cell(row)}" for arm, row in rows))
-            for data, suite in self.suites().items()
+            for data, suite in self.all_suites().items()
             if (rows := [(a, row) for a in arms if (row := _row(suite, a))])
             and (needs or arms[0]) in dict(rows)
         )
@@ -205,12 +227,12 @@ class Measured:
 
         return _joined(
             (data, cells)
-            for data, suite in self.suites().items()
+            for data, suite in self.all_suites().items()
             if (cells := ", ".join(f"{r['merging']} {_cell(r)}" for r in rows(suite)))
+            and cells.count(",")
         )
 
     def _protocol(self, cell: Callable[[Any], str], *, before: bool = False) -> str:
-        found = {SUITES[n]: self.read(f"protocols-{n}") for n in SUITES}
         return _joined(
             (
                 data,
@@ -219,8 +241,7 @@ class Measured:
                     f"{name} {cell(arm)}" for name, arm in each["arms"].items()
                 ),
             )
-            for data, each in found.items()
-            if each
+            for data, each in self.protocols().items()
         )
 
 
@@ -289,7 +310,7 @@ def page(measured: Measured) -> str:
         ours = found or f"- {row.get('why', '')}".strip()
         about = f"{row['where']}: {row['what']}"
         lines.append(f"| {row['id']} | {about} | {row['paper']} | {ours} |")
-    for name, data in SUITES.items():
+    for name, data in (SUITES | ABLATIONS).items():
         suite = measured.read(f"suite-{name}")
         if suite:
             lines += ["", f"## All arms on {data}", "", *_about(name, suite)]

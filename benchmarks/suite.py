@@ -6,6 +6,8 @@
 (nothing, curvature of every estimator, merged or per task, the data of others
 themselves, OrthoReg), and how the task vectors are merged. Learning rate and weight of
 every arm are chosen on validation data; three seeds; test data reported.
+``suites/ablations.toml``: what examples, draws, compression, every Nth step and
+curvature of other texts are worth, at the setting that was chosen for ``kfac``.
 
 Everything is kept in ``suite/``, so that a run that was cut off goes on; remove it to
 begin anew. With ``--arms`` some arms are run; in ``results/`` rows of the others stay
@@ -35,6 +37,7 @@ WORK = Path("suite")
 PREPARED: dict[str, Callable[[Path], None]] = {
     "text": write_texts,
     "vision": write_images,
+    "ablations": write_texts,
 }
 QUICK_TASKS, QUICK_ARMS = 2, ("linear", "kfac")
 

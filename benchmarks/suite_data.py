@@ -15,6 +15,8 @@ from PIL import Image
 
 import assets
 
+GENERAL = {"DBPedia": 128, "Yahoo": 128}
+"""How many texts of which sets stand for those of all others."""
 MOST = {"train": 2000, "validation": 100, "test": 300}
 """Rows or images of each part; of texts all are trained on."""
 NAMES_ITSELF = r"^Newsgroup:.*?[Dd]ocument_id: *[0-9]+"
@@ -50,6 +52,11 @@ def write_texts(folder: Path) -> None:
             if task == "20NG":
                 rows["text"] = rows["text"].str.replace(NAMES_ITSELF, "", regex=True)
             rows.to_csv(folder / task / f"{part}.csv", index=False)
+    some = [
+        pd.read_csv(folder / task / "train.csv").sample(count, random_state=0)
+        for task, count in GENERAL.items()
+    ]
+    pd.concat(some)[["text"]].to_csv(folder / "general.csv", index=False)
 
 
 def write_images(folder: Path) -> None:

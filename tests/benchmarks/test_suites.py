@@ -22,12 +22,27 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("suite")
 
 
-@pytest.mark.parametrize("path", DECLARED, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [path for path in DECLARED if path.stem != "ablations"],
+    ids=lambda path: path.stem,
+)
 def test_a_declared_suite_compares_tak_with_what_the_paper_does(path: Path) -> None:
     suite = read_suite(path)
     assert {"linear", "kfac", "nearest", "ekfac", "tau-jp", "ordinary"} <= {
         arm.name for arm in suite.arms
     }
+    assert len(suite.seeds) >= 3
+
+
+def test_ablations_differ_from_tak_in_one_choice_each_at_the_same_setting() -> None:
+    suite = read_suite(ROOT / "benchmarks" / "suites" / "ablations.toml")
+    own = {arm.name: arm for arm in suite.arms if arm.name.startswith("kfac")}
+    assert {(arm.rates, arm.weights) for arm in own.values()} == {((1e-3,), (1000,))}
+    usual = own.pop("kfac")
+    for arm in own.values():
+        other = [arm.curvature != usual.curvature, arm.every != usual.every]
+        assert sum([*other, arm.penalty != usual.penalty]) == 1, arm.name
     assert len(suite.seeds) >= 3
 
 

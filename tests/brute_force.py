@@ -25,6 +25,7 @@ from kfac_artifacts.capture import (
     requiring_gradients,
     take_inventory,
 )
+from kfac_artifacts.capture.layers.batch_layout import BatchLayout
 from kfac_artifacts.network import Batch, Examples, Network, OutputMap, TensorExamples
 from tests.computed import compute
 
@@ -186,6 +187,7 @@ def _inputs(call: LayerCall, mask: Tensor | None) -> Tensor:
         a = a * (call.a >= 0)[..., None]
     rows = _real(call, a)
     own = layer.part is not None or isinstance(layer, LooseParameter)
+    own = own or call.layout is BatchLayout.SHARED
     if mask is not None and not own and a.shape[:2] == mask.shape:
         assert torch.equal(rows, a[mask])
     if "bias" in layer.parameters:

@@ -7,6 +7,7 @@ when a model is built, because importing them takes seconds.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -137,14 +138,14 @@ def _deberta() -> nn.Module:
     return DebertaModel(config)
 
 
-def _deberta_v2(buckets: int = 4) -> nn.Module:
+def _deberta_v2(buckets: int = 4, *, shared: bool = True) -> nn.Module:
     """Version 3 of DeBERTa has the architecture of version 2, as set here."""
     from transformers import DebertaV2Config, DebertaV2Model
 
     own = {
         "position_buckets": buckets,
         "norm_rel_ebd": "layer_norm",
-        "share_att_key": True,
+        "share_att_key": shared,
         "position_biased_input": False,
     }
     config = DebertaV2Config(**_WIDTHS, **_TOKENS, **_POSITIONS, **_RELATIVE, **own)
@@ -228,6 +229,7 @@ _ARCHITECTURES = {
     "mpnet": _mpnet,
     "deberta": _deberta,
     "deberta-v2": _deberta_v2,
+    "deberta-v2-unshared": partial(_deberta_v2, shared=False),
     "t5-both": _t5_both,
     "llama": _llama,
     "qwen2": _qwen2,

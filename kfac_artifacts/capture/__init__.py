@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         gramian_factor as gramian_factor,
         positions_of as positions_of,
     )
+    from kfac_artifacts.capture.layers.copies import Copies as Copies
     from kfac_artifacts.capture.layers.inventory import (
         Inventory as Inventory,
         constants_of as constants_of,
@@ -84,5 +85,6 @@ if TYPE_CHECKING:
         require_enough as require_enough,
         require_rows as require_rows,
     )
+    from kfac_artifacts.capture.unbatched import share_unbatched as share_unbatched
 
 export_lazily(__name__)

@@ -7,6 +7,7 @@ wrong, whatever the shapes say. If several layouts pass, none is taken.
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +15,9 @@ from torch import Tensor
 from kfac_artifacts.capture.hooks import Pass
 from kfac_artifacts.capture.layers.base import Layer, LayerCall
 from kfac_artifacts.capture.layers.batch_layout import BatchLayout, canonical, possible
+from kfac_artifacts.capture.layers.copies import Copies
 from kfac_artifacts.capture.layers.inventory import Inventory
+from kfac_artifacts.capture.unbatched import share_unbatched
 from kfac_artifacts.network import Batch, Network
 
 logger = logging.getLogger(__name__)
@@ -93,6 +96,8 @@ def _same(network: Network, layers: Sequence[Layer], batch: Batch, f: Tensor) ->
     try:
         passed = Pass(network, layers, batch, _Ignoring()).forward()
         passed.close()
+        if isinstance(passed.f, Copies):  # the copies never met the examples
+            return False
         found = passed.f.detach()
         return found.shape == f.shape and torch.allclose(found, f, rtol=1e-2, atol=1e-4)
     except torch.OutOfMemoryError:
@@ -103,7 +108,7 @@ def _same(network: Network, layers: Sequence[Layer], batch: Batch, f: Tensor) ->
 
 
 def find_batch_axes(
-    network: Network, inventory: Inventory, batch: Batch, s: Tensor
+    network: Network, inventory: Inventory, batch: Batch, f: Tensor, s: Tensor
 ) -> None:
     """Find where the examples are at every call, or drop the layer.
 
@@ -111,14 +116,31 @@ def find_batch_axes(
         network: The network, frozen.
         inventory: Layers to look at; those that fail move to its ``uncovered``.
         batch: At least two examples.
+        f: What the network computes for them, ``[N, C]``.
         s: A cotangent for every example, ``[N, C]``.
     """
+    faults = _faults(network, inventory.layers, batch, s)
+    if faults:
+        fit = partial(_same, network, batch=batch, f=f)
+        shared = share_unbatched(network, faults, batch, fit)
+        for layer in shared:
+            layer.keep_decisions()
+            del faults[layer]
+        faults |= _faults(network, shared, batch, s) if shared else {}
+    for layer, fault in faults.items():
+        if layer in inventory.layers:
+            inventory.drop(layer, fault)
+
+
+def _faults(
+    network: Network, layers: Sequence[Layer], batch: Batch, s: Tensor
+) -> dict[Layer, str]:
+    """Write down the layouts of all calls, and say of which layers there is none."""
     listener = _SizeListener()
-    passed = Pass(network, inventory.layers, batch, listener).forward()
-    for layer, failure in passed.failures.items():
-        inventory.drop(layer, failure)
-    if not inventory.layers:
-        return
+    passed = Pass(network, layers, batch, listener).forward()
+    faults = dict(passed.failures)
+    if not listener.calls:
+        return faults
     for n in range(len(s)):
         alone = torch.zeros_like(s)
         alone[n] = s[n]
@@ -126,17 +148,20 @@ def find_batch_axes(
         listener.end_of_backward(n)
     for call in listener.calls:
         fault = _batch_axis(call, listener, len(s))
-        if fault is not None and call.layer in inventory.layers:
-            inventory.drop(call.layer, fault)
+        if fault is not None:
+            faults.setdefault(call.layer, fault)
+    return faults
 
 
 def _batch_axis(call: LayerCall, listener: _SizeListener, count: int) -> str | None:
     """Write down the layout of a call, or say why there is none."""
     layer = call.layer
+    sizes = listener.sizes[id(call)]
+    if call.layout is not None:  # canonical already
+        return None if _apart(BatchLayout.FIRST, sizes, count) else NOT_APART
     allowed = [BatchLayout.FIRST]
     if not layer.is_batch_first:
         allowed = possible(listener.shapes[id(call)], count)
-    sizes = listener.sizes[id(call)]
     good = [each for each in allowed if _apart(each, sizes, count)]
     if len(good) != 1:
         return AMBIGUOUS if good else NOT_APART

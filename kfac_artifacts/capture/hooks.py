@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import vmap
 from torch.utils.hooks import RemovableHandle
 
 from kfac_artifacts.capture.batched_vjp import can_be_batched, leave, vjp
@@ -25,7 +26,7 @@ from kfac_artifacts.capture.layers.batch_layout import (
     fits,
     possible,
 )
-from kfac_artifacts.capture.layers.copies import Copies
+from kfac_artifacts.capture.layers.copies import Copies, Decisions
 from kfac_artifacts.capture.layers.experts import listening_to_products
 from kfac_artifacts.capture.layers.lookups import listening_to_lookups
 from kfac_artifacts.capture.layers.loose import LooseParameter
@@ -61,6 +62,7 @@ class Pass:
         self._several: int | None = None  # how many come back at once
         self._muted = self._forward_only = False
         self._leaves: list[Tensor] = []
+        self._begun: list[Decisions] = []
         self._handles: list[RemovableHandle] = []
         self._listener = listener
         self._stages = Stages(network.mask(batch))
@@ -94,6 +96,8 @@ class Pass:
             self.f = network.functional_call(copies, self._batch)
         for each in loose:
             each.end_of_forward()
+        for decisions in self._begun:
+            decisions.end()
         return self
 
     def _hook_modules(self, stack: ExitStack) -> None:
@@ -185,12 +189,29 @@ class Pass:
         return self._use(layer, number, *spread)
 
     def _use(self, layer: Layer, number: int, x: Tensor, z: Tensor) -> Tensor:
+        if layer.batch_layouts.get(number) is BatchLayout.SHARED:
+            return self._share(layer, number, x, z)
         try:
             call = self._layer_call(layer, number, x)
         except CoverageError as error:
             self.failures[layer] = str(error)
             return z
         return self._enter(call, z)
+
+    def _share(self, layer: Layer, number: int, x: Tensor, z: Tensor) -> Tensor:
+        """A use that all examples share: each goes on with a copy of the output."""
+        a = positions_first(vmap(layer.inputs)(self._of_all(x.detach())))
+        shared = BatchLayout.SHARED
+        call = LayerCall(layer, number, x, a, None, None, shared)
+        copies = self._enter(call, self._of_all(z))
+        if self._forward_only:
+            return z
+        self._begun.append(layer.decisions[number].begin())
+        return Copies(copies, self._begun[-1])
+
+    def _of_all(self, x: Tensor) -> Tensor:
+        """One for every example, ``[N, *shape]``."""
+        return x.copies if isinstance(x, Copies) else x.expand(self._count, *x.shape)
 
     def _tokens(self, x: Tensor) -> Tokens:
         return Tokens(self._count, self._stages.masks_of(x).mask)
@@ -255,6 +276,9 @@ class Pass:
 
         def receive(g: Tensor) -> None:
             if self._muted:
+                return
+            if call.layout is BatchLayout.SHARED:
+                self._report(call, positions_first(vmap(layer.cotangents)(g)))
                 return
             g = layer.cotangents(g)
             if layer.is_canonical and call.layout is not None:

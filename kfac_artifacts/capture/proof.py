@@ -143,7 +143,7 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
     del true
     with requiring_gradients(network, wanted=False):
         drop_unfit(network, inventory, batch, f)
-        find_batch_axes(network, inventory, batch, s)
+        find_batch_axes(network, inventory, batch, f, s)
         require_layers(inventory, reached)
         passed = Pass(network, inventory.layers, batch, prover).forward()
         prover.left |= passed.call_counts

@@ -7,28 +7,22 @@ import pytest
 import torch
 
 from kfac_artifacts.artifact import NamedConfig
+from kfac_artifacts.estimate import DiagonalGramian, Ekfac, Kfac, KfacReduce, Nearest
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
-from tests.brute_force import EXACT, check_against_brute_force, jacobians
-from tests.computed import compute
+from tests.brute_force import EXACT, check_against_brute_force, gramian, jacobians
+from tests.computed import compute, plan
 
 UNREACHED = "f does not depend on it"
 MAY_BE_UNCOVERED = {
     # a table that is looked up once for all examples, for every pair of positions
     "mpnet": ["encoder.relative_attention_bias.weight"],
     "t5-both": ["*.relative_attention_bias.weight"],
-    # relative positions go through projections once for all examples
-    "deberta-v2": [
-        "encoder.rel_embeddings.weight",
-        "encoder.LayerNorm.*",
-        "*.query_proj.*",
-        "*.key_proj.*",
-    ],
-    "deberta": [
-        "encoder.rel_embeddings.weight",
-        "*.pos_proj.*",
-        "*.pos_q_proj.*",
-    ],
+    # a table that is read whole, once for all examples
+    "deberta-v2": ["encoder.rel_embeddings.weight"],
+    "deberta-v2-unshared": ["encoder.rel_embeddings.weight"],
+    # as many positions as the longest text of a batch has, padding among them
+    "deberta": ["encoder.rel_embeddings.weight", "*.pos_proj.*", "*.pos_q_proj.*"],
     # their weights and biases are used one by one, outside of their modules
     "mamba": ["*.conv1d.*", "*.dt_proj.*"],
 }
@@ -147,6 +141,58 @@ def test_relative_positions_are_not_taken_for_examples(buckets: Any) -> None:
     artifact = compute(network, texts(), cotangents=EXACT)
     uncovered = artifact.provenance.uncovered
     assert "encoder.rel_embeddings.weight" in uncovered
-    assert "encoder.layer.0.attention.self.query_proj.weight" in uncovered
-    assert "encoder.layer.0.attention.self.value_proj.weight" not in uncovered
+    assert "encoder.layer.0.attention.self.query_proj.weight" not in uncovered
     check_against_brute_force(network, texts(), artifact)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_relative_positions_count_as_positions_of_every_example(shared: Any) -> None:
+    network = network_of("deberta-v2", shared=shared)
+    artifact = compute(network, texts(), cotangents=EXACT)
+    attention = network.module.encoder.layer[1].attention.self
+    seen: list[Any] = []
+    read = attention.query_proj if shared else attention.pos_query_proj
+    for module in {attention.query_proj, read}:
+        module.register_forward_hook(lambda _m, args, _z: seen.append(args[0].detach()))
+    batch = texts().batch(range(3))
+    network(batch)
+    tokens, relative = seen
+    rows = torch.cat([relative[0]] * 3)
+    if shared:
+        rows = torch.cat([tokens[batch["attention_mask"].bool()], rows])
+    rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
+    name = "query_proj" if shared else "pos_query_proj"
+    block = artifact.blocks[f"encoder.layer.1.attention.self.{name}"]
+    A = artifact.factors[block.terms[0][0]].to_dense()
+    torch.testing.assert_close(A, rows.mT @ rows / len(rows))
+
+
+@pytest.mark.parametrize("kind", ["deberta-v2", "deberta-v2-unshared", "deberta"])
+def test_a_plan_covers_what_is_applied_to_relative_positions(kind: str) -> None:
+    network = network_of(kind)
+    blocks = compute(network, texts(), cotangents=EXACT).blocks
+    planned = plan(network, texts().batch(range(3)))
+    table = {"encoder.rel_embeddings"}  # that it is read whole is seen by the proof
+    assert {block.name for block in planned.blocks} - table == blocks.keys()
+
+
+def test_every_estimator_sees_relative_positions() -> None:
+    """Queries of tokens and of relative positions: their gradients add up in M."""
+    network = network_of("deberta-v2")
+    name = "encoder.layer.1.attention.self.query_proj"
+    J = jacobians(network, texts().batch(range(3)))
+    G = gramian(torch.cat([J[f"{name}.weight"], J[f"{name}.bias"][..., None]], -1))
+
+    def block(estimator: Any) -> Any:
+        made = compute(network, texts(), cotangents=EXACT, estimator=estimator)
+        return [made.factors[f].to_dense() for f in made.blocks[name].factors]
+
+    errors = {}
+    for estimator in (Kfac(), KfacReduce(), Nearest(shrinkage=False)):
+        A, B = block(estimator)
+        errors[estimator.name] = (torch.kron(B, A) - G).norm()
+    assert errors["nearest"] < min(errors["kfac"], errors["kfac-reduce"])
+    (squares,) = block(DiagonalGramian())
+    torch.testing.assert_close(squares.diagonal(), G.diagonal())
+    *_, S = block(Ekfac(shrinkage=False))
+    torch.testing.assert_close(S.trace(), G.trace())

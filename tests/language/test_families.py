@@ -71,9 +71,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-SHARED = {  # which read relative positions as well, that all examples share
-    "DebertaV2ForMaskedLM": {"query_proj", "key_proj"}
-}
 
 
 def built(name: str) -> Network:
@@ -110,7 +107,7 @@ def test_every_linear_map_is_covered_or_left_out_by_name(name: str) -> None:
         for n in weights.keys() & left_out.keys()
         if "(tied or fused weights)" in left_out[n]
     }
-    assert missing - tied == SHARED.get(name, set())
+    assert missing == tied
     assert len(tied) <= 1  # the head
     planned = plan(network, batch)
     assert artifact.blocks.keys() <= {block.name for block in planned.blocks}

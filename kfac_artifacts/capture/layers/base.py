@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from kfac_artifacts.artifact import Block, GramianBlock, KroneckerBlock, Layout
 from kfac_artifacts.capture.layers.batch_layout import BatchLayout
+from kfac_artifacts.capture.layers.copies import Decisions
 from kfac_artifacts.capture.record import Record
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -73,6 +74,9 @@ class LayerCall:
 
     def real_of_all(self, g: Tensor) -> Tensor:
         """The same of K cotangents, ``[K · M, d]`` of ``[K, N, P, d]``."""
+        if self.layout is BatchLayout.SHARED:
+            flat = g.flatten(0, 2)
+            return flat[flat.any(dim=1)]  # a short text reads few relative positions
         if self.rows is None:
             return g.flatten(0, 2)
         return g.flatten(1, 2)[:, self.rows].flatten(0, 1)
@@ -142,6 +146,8 @@ class Layer(ABC):
         self.modules: list[nn.Module] = []
         self.batch_layouts: dict[int, BatchLayout] = {}
         """Where the examples are, proved, for every call of a forward pass."""
+        self.decisions: dict[int, Decisions] = {}
+        """Where copies of the outputs go, for every call that all examples share."""
 
     @property
     def is_hooked(self) -> bool:
@@ -165,12 +171,25 @@ class Layer(ABC):
         """What must be equal for layers of one input to share A; None if none do."""
         return None
 
+    def share(self, number: int) -> None:
+        """Take what a call sees for something that all examples share."""
+        self.batch_layouts[number] = BatchLayout.SHARED
+        self.decisions[number] = Decisions()
+
+    def unshare(self) -> None:
+        """Take no call for that any more."""
+        for number in self.decisions:
+            del self.batch_layouts[number]
+        self.decisions.clear()
+
     def stop_sharing(self) -> bool:
         """Take what all examples share for that of each; whether that is another."""
         return False
 
-    def keep_decisions(self) -> None:  # noqa: B027 - most decide nothing
+    def keep_decisions(self) -> None:
         """From now on do in every pass what was done in the first ones."""
+        for decisions in self.decisions.values():
+            decisions.proved = True
 
     @abstractmethod
     def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:

@@ -25,6 +25,9 @@ class BatchLayout(Enum):
     STRIDED = "[T · N, …]"
     """Sequence first and flattened: the rows of an example are N apart."""
 
+    SHARED = "no batch"
+    """All examples share it, as relative positions; each is given a copy of its own."""
+
 
 def possible(shape: Sequence[int], count: int) -> list[BatchLayout]:
     """List the layouts that a shape without its features allows for ``count`` examples.
@@ -47,7 +50,7 @@ def possible(shape: Sequence[int], count: int) -> list[BatchLayout]:
 
 
 def fits(layout: BatchLayout, shape: Sequence[int], count: int) -> bool:
-    """Whether a shape without its features can have an layout."""
+    """Whether a shape without its features can have a layout that has a batch."""
     if layout is BatchLayout.SECOND:
         return len(shape) > 1 and shape[1] == count
     exact = layout is BatchLayout.FIRST

@@ -1,6 +1,7 @@
-"""A parameter of which every example has a copy, seen by the model as one tensor.
+"""What all examples share, and each has a copy of, seen by the model as one tensor.
 
-What a model does to a parameter alone (slice, index, reshape, interpolate) is done to
+It is a parameter, or what a layer makes of parameters, as of relative positions. What a
+model does to it alone (slice, index, reshape, interpolate) is done to
 every copy. Where it first meets a tensor of examples, the copies take their places: the
 batch is the first axis there, with the rows of an example side by side, or else the
 second. None of this is trusted: ``batch_axes`` and ``proof`` check it.
@@ -25,7 +26,8 @@ ELEMENTWISE = {
 """Functions in which copies may meet examples: row by row, never as a matrix."""
 
 DESCRIBING = {"size", "dim", "numel", "stride", "is_floating_point", "__len__"}
-EXPANDING = {"expand", "repeat", "broadcast_to", "tile"}
+TILING = {"repeat", "tile"}
+EXPANDING = {"expand", "broadcast_to", *TILING}
 CHANGED = "the model uses a parameter otherwise than in the first batch; exclude it"
 EXPANSIONS = ("to the batch", "of each")
 MEETINGS = ("first axis", "second axis", "all")
@@ -163,13 +165,14 @@ def _expand(func: Any, ours: Copies, *sizes: Any, **named: Any) -> Any:
     given = (*sizes, *named.values())
     wanted = list(given if isinstance(given[0], int) else given[0])
     count = len(ours.copies)
-    if len(wanted) > ours.dim() or ours.shape[0] == 1:
+    tiled = func.__name__ in TILING  # rows of an example then lie side by side
+    if len(wanted) > ours.dim() or ours.shape[0] == 1 or tiled:
         guess = EXPANSIONS[wanted[0] != count]
         if ours.decisions.decide(guess, *EXPANSIONS) == "to the batch":
             if wanted[0] != count:
                 raise CoverageError(f"a parameter is not expanded to the batch {count}")
             each = vmap(lambda x: getattr(x, func.__name__)(1, *wanted[1:]))
-            return each(ours.copies).squeeze(1)
+            return each(ours.copies).flatten(0, 1)
     return _of_each(func, *pytree.tree_flatten(((ours, *wanted), {})))
 
 

@@ -6,6 +6,7 @@ it shows what ``compute`` will see without computing anything.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,12 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from kfac_artifacts.capture import (
     NOT_ONCE,
     UNREACHED,
+    Copies,
     Inventory,
     Layer,
     LayerCall,
     Pass,
     leaders_of,
     requiring_gradients,
+    share_unbatched,
     true_gradients,
 )
 from kfac_artifacts.network import Batch, Network
@@ -112,6 +115,9 @@ def trace(network: Network, inventory: Inventory, batch: Batch) -> Trace:
     """
     f, _, true = true_gradients(network, batch, inventory.excluded)
     _drop_rigid(network, inventory, batch, f)
+    with requiring_gradients(network, wanted=False):
+        fit = partial(_fit, network, batch=batch, f=f)
+        share_unbatched(network, inventory.layers, batch, fit)
     kept, parameters = _Kept(), {storage_id(p) for p in network.parameters().values()}
     listener = _ShapeListener(kept)
     forward, backward = FlopCounterMode(display=False), FlopCounterMode(display=False)
@@ -160,7 +166,7 @@ def _fit(network: Network, layers: Sequence[Layer], batch: Batch, f: Tensor) -> 
             passed.close()
     except SHAPE_ERRORS:
         return False
-    return passed.f.shape == f.shape
+    return passed.f.shape == f.shape and not isinstance(passed.f, Copies)
 
 
 def _drop_unseen(

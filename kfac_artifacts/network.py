@@ -96,6 +96,14 @@ class Examples(Protocol):
 
 
 @runtime_checkable
+class RowsOfExamples(Examples, Protocol):
+    """Examples that are made of several, such as texts that share a row."""
+
+    def parts(self, index: int) -> Sequence[str]:
+        """Tell what one is made of; equal ones are the same."""
+
+
+@runtime_checkable
 class LabelledExamples(Examples, Protocol):
     """Examples with a class each."""
 

@@ -15,7 +15,7 @@ from kfac_cli.compute_options import (
     NoiseOptions,
     RunOptions,
 )
-from kfac_cli.data import ChatDataOptions, EncodeOptions, tell
+from kfac_cli.data import ChatDataOptions, PackOptions, tell
 from kfac_cli.groups import group, option
 from kfac_cli.options import (
     CompressedOptions,
@@ -90,7 +90,7 @@ class NameOptions:
 )
 @group(NoiseOptions)
 @group(ChatDataOptions)
-@group(EncodeOptions)
+@group(PackOptions)
 @batch_size_option()
 @group(RunOptions)
 @group(ModelOptions)
@@ -110,7 +110,7 @@ def command(
     allow_few: bool,
     hiding: NoiseOptions,
     reading: ChatDataOptions,
-    encoding: EncodeOptions,
+    encoding: PackOptions,
     batch_size: int,
     running: RunOptions,
     loading: ModelOptions,
@@ -141,6 +141,7 @@ def command(
         kfac compute ./my-model mails.csv -o mails --estimator nearest
         kfac compute my_models:vit photos/ -o photos    # runs vit() of my_models.py
         kfac compute ./my-model wiki.jsonl -o statistics --estimator inputs
+        kfac compute ./my-llm wiki.jsonl -o general --pack --max-length 1024
         kfac compute ./my-model mails.csv -o mails --examples 50000 \
             --dp-epsilon 8 --dp-delta 1e-6 --dp-public wiki.jsonl
         torchrun --nproc-per-node 4 $(which kfac) compute ./my-model mails.csv -o mails
@@ -158,7 +159,7 @@ def command(
     from kfac_artifacts.workers import Workers
 
     if not allow_few:
-        require_rows(min(examples, len(opened.table)))
+        require_rows(encoding.texts_in(examples, len(opened.table)))
     main = _is_main(running)
     together = hold_together(checkpoint, Workers.gather("cpu"))
     click.get_current_context().with_resource(together)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+from typing_extensions import override
 
 from kfac_cli.groups import option
 from kfac_cli.parameters import COUNT
@@ -116,6 +117,11 @@ class EncodeOptions:
         help="Put before every text. [default: what the model declares]",
     )
 
+    @property
+    def packed(self) -> bool:
+        """Whether several texts share a row."""
+        return False
+
     def encode(
         self, data: "Data", network: "Network"
     ) -> "TextExamples | ImageExamples":
@@ -123,8 +129,33 @@ class EncodeOptions:
         from kfac_artifacts.sources import encode_data
 
         return encode_data(
-            data, network, max_length=self.max_length, prompt=self.prompt
+            data,
+            network,
+            max_length=self.max_length,
+            prompt=self.prompt,
+            pack=self.packed,
         )
+
+
+@dataclass(frozen=True)
+class PackOptions(EncodeOptions):
+    """The same, and whether texts share rows."""
+
+    pack: bool = option(
+        "--pack",
+        is_flag=True,
+        help="Put several texts into a row of --max-length tokens, which is then an "
+        "example; none sees another. For models that predict the next token.",
+    )
+
+    @property
+    @override
+    def packed(self) -> bool:
+        return self.pack
+
+    def texts_in(self, examples: int, rows: int) -> int:
+        """How many texts there are at most in so many examples of a table of rows."""
+        return rows if self.pack else min(examples, rows)
 
 
 def tell(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfac_cli import console
-from kfac_cli.data import ChatDataOptions, EncodeOptions, tell
+from kfac_cli.data import ChatDataOptions, PackOptions, tell
 from kfac_cli.given import check_artifacts, check_plot, check_vectors
 from kfac_cli.groups import group, option, shared
 from kfac_cli.options import (
@@ -116,7 +116,7 @@ class DirectionOptions:
 )
 @plot_option
 @group(ChatDataOptions)
-@group(EncodeOptions)
+@group(PackOptions)
 @batch_size_option()
 @group(ModelOptions)
 @json_option
@@ -130,7 +130,7 @@ def command(
     top: int,
     plot: Path | None,
     reading: ChatDataOptions,
-    encoding: EncodeOptions,
+    encoding: PackOptions,
     batch_size: int,
     loading: ModelOptions,
     as_json: bool,

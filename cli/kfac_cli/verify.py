@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kfac_cli import console
-from kfac_cli.data import ChatDataOptions, EncodeOptions, tell
+from kfac_cli.data import ChatDataOptions, PackOptions, tell
 from kfac_cli.groups import group, option, shared
 from kfac_cli.options import ModelOptions, batch_size_option, json_option
 from kfac_cli.parameters import DIRECTORY, EXISTING_FILE, NAMED, POSITIVE
@@ -104,7 +104,7 @@ class RecomputeOptions:
         self,
         artifact: Path,
         reading: ChatDataOptions,
-        encoding: EncodeOptions,
+        encoding: PackOptions,
         loading: ModelOptions,
     ) -> "list[Finding]":
         """Compute it again and compare, if that is asked for."""
@@ -134,8 +134,8 @@ class RecomputeOptions:
 
 
 def _as_declared(
-    artifact: Path, reading: ChatDataOptions, encoding: EncodeOptions
-) -> tuple[ChatDataOptions, EncodeOptions]:
+    artifact: Path, reading: ChatDataOptions, encoding: PackOptions
+) -> tuple[ChatDataOptions, PackOptions]:
     """Read texts as the manifest says, where the options say nothing else."""
     from kfac_artifacts.format import read_manifest
     from kfac_artifacts.json_object import JsonObject
@@ -157,6 +157,7 @@ def _as_declared(
         encoding,
         max_length=longest if encoding.max_length is None else encoding.max_length,
         prompt=prompt if encoding.prompt is None else encoding.prompt,
+        pack=encoding.pack or bool(how.optional("packed", bool)),
     )
 
 
@@ -168,7 +169,7 @@ def _as_declared(
 @group(SignerOptions)
 @group(RecomputeOptions)
 @group(ChatDataOptions)
-@group(EncodeOptions)
+@group(PackOptions)
 @group(ModelOptions)
 @json_option
 def command(
@@ -177,7 +178,7 @@ def command(
     signer: SignerOptions,
     again: RecomputeOptions,
     reading: ChatDataOptions,
-    encoding: EncodeOptions,
+    encoding: PackOptions,
     loading: ModelOptions,
     as_json: bool,
 ) -> None:
@@ -185,7 +186,7 @@ def command(
 
     Prints one line per finding; the exit code is 3 if one of them is bad. Hashes say
     that it is whole; who made it is known only with --key or --identity. An owner can
-    compute it again: columns, --max-length and --prompt are those of the manifest, and
+    compute it again: columns, --max-length, --prompt and --pack are the manifest's, and
     other options for data and model are given as they were to `kfac compute`.
 
     \b

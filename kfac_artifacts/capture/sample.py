@@ -13,7 +13,7 @@ from torch import Tensor
 from kfac_artifacts.artifact import ENOUGH_EXAMPLES, Cotangents
 from kfac_artifacts.capture import cotangents as ct
 from kfac_artifacts.errors import SourceError
-from kfac_artifacts.network import Batch, Examples, OutputMap
+from kfac_artifacts.network import Batch, Examples, OutputMap, RowsOfExamples
 
 FEW = 16
 """Texts among which a short and a long one are looked for."""
@@ -26,15 +26,19 @@ def require_enough(examples: Examples, indices: Sequence[int]) -> None:
 
     Args:
         examples: The dataset.
-        indices: Numbers of the chosen examples; those that are equal count once.
+        indices: Numbers of the chosen examples; those that are equal count once, and
+            of those that are made of several these.
 
     Raises:
         SourceError: If there are fewer than ``ENOUGH_EXAMPLES``.
     """
     different = set[str]()
     for index in indices:
-        different.add(_fingerprint(examples.batch([index])))
-        if len(different) == ENOUGH_EXAMPLES:
+        if isinstance(examples, RowsOfExamples):
+            different.update(examples.parts(index))
+        else:
+            different.add(_fingerprint(examples.batch([index])))
+        if len(different) >= ENOUGH_EXAMPLES:
             return
     _refuse_few(len(indices), len(different))
 
@@ -54,6 +58,8 @@ def require_rows(count: int) -> None:
 
 def _refuse_few(count: int, different: int) -> None:
     found = f"{count} examples" + f", {different} different" * (different < count)
+    if different > count:
+        found = f"{count} rows of {different} different examples"
     raise SourceError(
         f"{found}: what is computed of fewer than {ENOUGH_EXAMPLES} different ones "
         "shows each of them, word for word (spec/privacy.md); give more, or allow it "

@@ -34,7 +34,7 @@ from kfac_artifacts.estimate.estimators.kfac import Kfac
 from kfac_artifacts.estimate.options import ALONE, ComputeOptions
 from kfac_artifacts.estimate.private.accumulator import COUNTED
 from kfac_artifacts.estimate.stages import estimate
-from kfac_artifacts.network import Examples, Network
+from kfac_artifacts.network import Examples, Network, RowsOfExamples
 from kfac_artifacts.progress import Progress, silent
 from kfac_artifacts.symmetric import tensor_cores
 from kfac_artifacts.workers import Workers
@@ -106,7 +106,7 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     if not allow_few:
         require_enough(examples, indices)
     estimator.check(len(indices))
-    _check_hiding(estimator, options, tables=tables)
+    _check_hiding(estimator, examples, options, tables=tables)
     sharing = share_work(network, len(indices), shard=options.shard)
     used = sharing.network
     with sharing.workers.together():
@@ -157,10 +157,15 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
 
 
 def _check_hiding(
-    estimator: Estimator, options: ComputeOptions, *, tables: bool
+    estimator: Estimator, examples: Examples, options: ComputeOptions, *, tables: bool
 ) -> None:
     if not estimator.hides:
         return
+    if isinstance(examples, RowsOfExamples):
+        raise SettingsError(
+            "noise hides single examples, and which texts share a row depends on all "
+            "of them; compute without --pack (pack=False)"
+        )
     if options.directory is not None:
         raise SettingsError(
             "a checkpoint would keep the sums without noise; compute with noise "

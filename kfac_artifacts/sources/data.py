@@ -8,7 +8,7 @@ from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources.encode import load_image_encoder
 from kfac_artifacts.sources.examples import ImageExamples, TextExamples
-from kfac_artifacts.sources.language import load_language_encoder
+from kfac_artifacts.sources.language import load_language_encoder, pack_texts
 from kfac_artifacts.sources.output_maps import inputs
 from kfac_artifacts.sources.own_models import OwnEncoder, OwnNetwork
 from kfac_artifacts.sources.reading import Columns, Data, read_data
@@ -33,6 +33,7 @@ def load_examples(  # noqa: PLR0913 - as many arguments as there are choices
     encoding: str | None = None,
     header: bool = True,
     chat_column: str | None = None,
+    pack: bool = False,
 ) -> TextExamples | ImageExamples:
     """Open a dataset, and encode it for a network when a batch is asked for.
 
@@ -55,6 +56,8 @@ def load_examples(  # noqa: PLR0913 - as many arguments as there are choices
             not, they are called by their numbers, from ``"1"``.
         chat_column: Column of conversations, lists of messages with role and content,
             instead of texts; only what the assistant says is predicted.
+        pack: Whether several texts share a row of ``max_length`` tokens, which is then
+            an example; for models that predict the next token.
 
     Returns:
         The examples. Without a label column their ``labels`` are empty.
@@ -66,7 +69,9 @@ def load_examples(  # noqa: PLR0913 - as many arguments as there are choices
     )
     layout = Layout(delimiter, encoding, header)
     found = read_data(str(data), split=split, columns=columns, layout=layout)
-    examples = encode_data(found, network, max_length=max_length, prompt=prompt)
+    examples = encode_data(
+        found, network, max_length=max_length, prompt=prompt, pack=pack
+    )
     partly = found.table.unit == "image" and found.table.notes  # files were left out
     logger.log(logging.WARNING if partly else logging.INFO, "%s", examples.account())
     return examples
@@ -78,6 +83,7 @@ def encode_data(
     *,
     max_length: int | None = None,
     prompt: str | None = None,
+    pack: bool = False,
 ) -> TextExamples | ImageExamples:
     """Encode data for a network when a batch is asked for.
 
@@ -86,6 +92,7 @@ def encode_data(
         network: A network whose module was loaded by ``from_pretrained``.
         max_length: Tokens after which a text is cut off; see ``load_examples``.
         prompt: What is put before every text; None for what the model declares.
+        pack: Whether several texts share a row; see ``load_examples``.
 
     Returns:
         The examples.
@@ -93,6 +100,17 @@ def encode_data(
     Raises:
         SourceError: If the data do not fit the network.
     """
+    examples = _encode_each(data, network, max_length=max_length, prompt=prompt)
+    if not pack:
+        return examples
+    if not isinstance(examples, TextExamples):
+        raise SourceError("only texts are packed into rows (--pack), not images")
+    return pack_texts(examples, network)
+
+
+def _encode_each(
+    data: Data, network: Network, *, max_length: int | None, prompt: str | None
+) -> TextExamples | ImageExamples:
     table, labels = data.table, data.labels
     if isinstance(network, OwnNetwork) and network.encoder is not None:
         if max_length is not None or prompt is not None:

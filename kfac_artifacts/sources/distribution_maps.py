@@ -28,6 +28,8 @@ from kfac_artifacts.sources.model_heads import (
 PREDICTED = "predicted"
 """Member of a batch: 1 for the tokens whose distributions are f, ``[N, T]``; of an
 encoder-decoder those of the decoder."""
+POSITIONS = "position_ids"
+"""Member of a batch whose rows hold several texts: the place of a token in its own."""
 NO_DISTRIBUTION = frozenset({"multi_label_classification", "regression"})
 """What a classifier may be for, besides one class for each example."""
 
@@ -66,7 +68,11 @@ def distribution_map(module: nn.Module, name: str | None) -> OutputMap | None:
 def _tokens(module: nn.Module, batch: Batch, *, head: Head, whole: bool) -> Tensor:
     """Distributions of the tokens that are predicted, ``[N, T · V]``."""
     inputs = {name: value for name, value in batch.items() if name != PREDICTED}
-    logits = call(module, inputs).logits
+    options: dict[str, bool] = {}
+    if POSITIONS in batch:  # texts are told apart by them, without a mask or a cache
+        inputs.pop("attention_mask")
+        options["use_cache"] = False
+    logits = call(module, inputs, **options).logits
     predicted = _predicted(batch, head)
     if head is Head.CAUSAL:  # the logits of a token are those of the next one
         logits, predicted = logits[:, :-1], predicted[:, 1:]

@@ -125,6 +125,24 @@ def test_conversations_are_read_by_the_commands(tmp_path: Path) -> None:
     assert kfac(*again, "--text-column", "talk").exit_code == 1
 
 
+def test_conversations_share_rows_if_that_is_asked_for(tmp_path: Path) -> None:
+    model, out = save_model(tmp_path / "model", "LlamaForCausalLM"), tmp_path / "out"
+    chats: list[Any] = [
+        {"talk": [message("user", text), message("assistant", "it is good")]}
+        for text in TEXTS * 2
+    ]
+    data = rows(tmp_path / "talk.jsonl", *chats)
+    read = ("--chat-column", "talk", "--max-length", 31)
+    done = kfac("compute", model, data, "-o", out, *read, "--pack", *FEW)
+    assert done.exit_code == 0, done.output
+    assert "packed into 4 rows, of which 4 are used" in done.stderr
+    assert load_artifact(out).provenance.sources[0].data.size == 4
+    good("verify", out, "--recompute", model, data)  # as the manifest says
+    assert kfac("compute", model, data, "-o", tmp_path / "two", *read).exit_code == 1
+    said = bad("compute", model, data, "-o", tmp_path / "two", *read, "--pack")
+    assert "8 examples" in said
+
+
 def test_an_encoder_decoder_takes_two_texts(tmp_path: Path) -> None:
     model, out = tmp_path / "model", tmp_path / "out"
     save_model(model, "T5ForConditionalGeneration")

@@ -19,6 +19,7 @@ from kfac_artifacts.sources.encode import RECORDED, load_image_encoder
 from kfac_artifacts.sources.language.chats import ChatEncoder
 from kfac_artifacts.sources.language.continuations import ContinuationEncoder
 from kfac_artifacts.sources.language.masking import MaskingEncoder
+from kfac_artifacts.sources.language.packing import PACKED
 from kfac_artifacts.sources.language.targets import TargetEncoder
 from kfac_artifacts.sources.model_heads import Head
 from kfac_artifacts.sources.output_maps import OUTPUT_MAPS, RAW
@@ -96,7 +97,7 @@ def test_every_member_of_the_preprocessing_of_texts_is_there() -> None:
         chat_encoder(encoder),
     ]
     written = {name for each in of_heads for name in each.configuration}
-    assert {"columns", *written} == {*column(section("2.1"))}
+    assert {"columns", PACKED, *written} == {*column(section("2.1"))}
 
 
 def chat_encoder(encoder: TextEncoder) -> ChatEncoder:

@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.sources import make_head as make_head
     from kfac_artifacts.task_vector import (
         ClassifierHead as ClassifierHead,
+        LayeredHead as LayeredHead,
         LinearHead as LinearHead,
     )
     from kfac_artifacts.train import (

@@ -18,10 +18,12 @@ from reader_members import (
     FILE,
     FREE,
     array,
+    either,
     error,
     name,
     null_or,
     only,
+    positive,
     record,
     whole,
 )
@@ -32,13 +34,19 @@ TEXT, TENSORS = "task_vector.json", "task_vector.safetensors"
 BOTH = {"classes": array(name), "dim": whole()}
 COSINES = record(BOTH | {"logit_scale": error})
 LINEAR = record(BOTH | {"kind": only("linear")})
+LAYER = either(
+    record({"kind": only("linear"), "outputs": whole()}),
+    record({"kind": only("layer-norm"), "epsilon": positive}),
+    record({"kind": only("gelu", "gelu-tanh", "relu", "silu", "tanh")}),
+)
+LAYERS = record(BOTH | {"kind": only("layers"), "layers": array(LAYER, least=1)})
 MANIFEST = record(
     {
         "format": only("kfac-task-vector"),
         "version": only(1),
         "base_model": BASE,
         "output_map": null_or(FREE),
-        "head": null_or(lambda value: COSINES(value) or LINEAR(value)),
+        "head": null_or(either(COSINES, LINEAR, LAYERS)),
         "settings": lambda value: isinstance(value, dict),
         "metrics": lambda value: isinstance(value, dict),
         "files": record({TENSORS: FILE}),
@@ -57,6 +65,8 @@ def read_manifest(data: bytes) -> dict[str, Any]:
     classes = None if head is None else head["classes"]
     demand(classes is None or len(classes) >= 2, "less than two classes")
     demand(classes is None or len({*classes}) == len(classes), "a class twice")
+    last = (head or {}).get("layers", [{"outputs": len(classes or ())}])[-1]
+    demand(last.get("outputs") == len(classes or ()), "the last layer")
     return manifest
 
 
@@ -67,9 +77,23 @@ def announced(manifest: dict[str, Any]) -> dict[str, tuple[str, list[int]]]:
     found = {f"tau/{n}": ("F32", shape) for n, shape in sizes}
     if head is not None:
         rows = [len(head["classes"]), head["dim"]]
-        linear = {"weight": rows, "bias": rows[:1]}
-        shapes = linear if "kind" in head else {"embeddings": rows}
+        shapes = {"weight": rows, "bias": rows[:1]}
+        if "kind" not in head:
+            shapes = {"embeddings": rows}
+        elif "layers" in head:
+            shapes = of_layers(head["layers"], head["dim"])
         found |= {f"head/{n}": ("F32", shape) for n, shape in shapes.items()}
+    return found
+
+
+def of_layers(layers: list[dict[str, Any]], width: int) -> dict[str, list[int]]:
+    """Shapes of what the layers of a head have, by name: T4.2."""
+    found = {}
+    for i, layer in enumerate(layers):
+        shape = [layer["outputs"], width] if "outputs" in layer else [width]
+        if len(layer) > 1:
+            found |= {f"{i}/weight": shape, f"{i}/bias": shape[:1]}
+        width = layer.get("outputs", width)
     return found
 
 

@@ -105,7 +105,10 @@ def _head(head: Mapping[str, Any] | None) -> str:
     if head is None:
         return "none; kfac evaluate makes one"
     classes, scale = head["classes"], head.get("logit_scale")
-    how = "a linear layer" if scale is None else f"logit scale {scale:.4g}"
+    layers = [layer["kind"] for layer in head.get("layers", ())]
+    how = ", ".join(layers) if layers else "a linear layer"
+    if scale is not None:
+        how = f"logit scale {scale:.4g}"
     return (
         f"{len(classes)} classes, {head['dim']} outputs, {how}: "
         f"{listed(classes, MOST_CLASSES)}"

@@ -53,7 +53,7 @@ def make_head(
     Raises:
         SettingsError: If there is no such kind, it cannot tell the classes apart, or f
             is another number of outputs for every example.
-        SourceError: If the checkpoint's own classifier is no linear layer on f.
+        SourceError: If the checkpoint's own classifier is no chain of layers on f.
     """
     if network.output_map.ragged:
         raise SettingsError(

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -65,6 +66,12 @@ def _pooled_by(mode: str) -> Pool:
     return pool
 
 
+def _cls_and_patches(module: nn.Module, batch: Batch) -> Tensor:
+    hidden = _hidden(module, batch)
+    others = 1 + int(getattr(module.config, "num_register_tokens", 0))
+    return torch.cat([hidden[:, 0], hidden[:, others:].mean(1)], dim=1)
+
+
 def _pooler(module: nn.Module, batch: Batch) -> Tensor:
     return _embedding(call(module, batch), "pooler_output", module).flatten(1)
 
@@ -103,6 +110,7 @@ OUTPUT_MAPS: dict[str, Pool] = {
     "clip-image": _image_embedding,
     "clip-text": _text_embedding,
     "cls": _pooled_by("cls"),
+    "cls-patches": _cls_and_patches,
     "last-token": _pooled_by("lasttoken"),
     "mean-pool": _pooled_by("mean"),
     "pooler": _pooler,
@@ -228,7 +236,9 @@ def _fitting(module: nn.Module, wanted: str) -> tuple[str, ...]:
         return ("clip-image",)
     if kind.endswith("TextModelWithProjection"):
         return ("clip-text",)
-    return "mean-pool", "cls", "last-token", "pooler"
+    usual = "mean-pool", "cls", "last-token", "pooler"
+    has_class_token = str(module.config.model_type) in HAS_CLASS_TOKEN  # type: ignore[union-attr]
+    return (*usual, "cls-patches") if has_class_token else usual
 
 
 def _takes_images(module: nn.Module) -> bool:

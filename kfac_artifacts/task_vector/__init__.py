@@ -16,7 +16,12 @@ if TYPE_CHECKING:
         load_head as load_head,
         save_head as save_head,
     )
+    from kfac_artifacts.task_vector.head_info import LayerInfo as LayerInfo
     from kfac_artifacts.task_vector.head_tensors import head_info as head_info
+    from kfac_artifacts.task_vector.layered_head import (
+        HeadLayer as HeadLayer,
+        LayeredHead as LayeredHead,
+    )
     from kfac_artifacts.task_vector.manifest import (
         MANIFEST as MANIFEST,
         TENSORS as TENSORS,

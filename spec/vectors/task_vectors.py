@@ -7,6 +7,12 @@ from typing import Any
 import numpy as np
 from breaking import Case, drop, put
 from draft import base_model, compact, named, sha256, split, tensor_file, with_header
+from layered_heads import (
+    LAYERED_TENSORS,
+    layered_edits,
+    layered_logits,
+    layers_between,
+)
 from stored import tensor
 
 TEXT, TENSORS = "task_vector.json", "task_vector.safetensors"
@@ -53,7 +59,10 @@ class TaskVector:
         head = self.manifest["head"]
         if head is not None:
             output = np.resize(OUTPUT, head["dim"])
-            logits = self.linear(output) if "kind" in head else self.scaled(output)
+            if "layers" in head:
+                logits = layered_logits(head["layers"], self.tensors, output)
+            else:
+                logits = self.linear(output) if "kind" in head else self.scaled(output)
             found |= {"output": output.tolist(), "logits": logits.tolist()}
         return found
 
@@ -117,6 +126,15 @@ def linear_head() -> TaskVector:
     found.manifest["head"] = {"classes": ["cat", "dog"], "dim": 3, "kind": "linear"}
     found.tensors["head/weight"] = np.array([[1, -2, 0.5], [0, 3, -1]], "f4")
     found.tensors["head/bias"] = np.array([0.25, -4], "f4")
+    return found.seal()
+
+
+def layered_head(*activations: str) -> TaskVector:
+    """A change with a head of layers."""
+    found = plain()
+    found.manifest["output_map"] = named("cls-raw")
+    found.manifest["head"], tensors = layers_between(*activations)
+    found.tensors |= tensors
     return found.seal()
 
 
@@ -189,6 +207,9 @@ VALID: dict[str, Callable[[], TaskVector]] = {
     "plain": plain,
     "with-head": with_head,
     "linear-head": linear_head,
+    "layered-head": lambda: layered_head("tanh"),
+    "layered-head-gelu": lambda: layered_head("gelu", "silu"),
+    "layered-head-others": lambda: layered_head("gelu-tanh", "relu"),
     "other-numbers": other_numbers,
     "extensions": extensions,
     "loose-header": loose_header,
@@ -347,6 +368,32 @@ def linear_cases() -> Iterator[Case]:
         yield Case(name, "files", rule, found.seal().files)
 
 
+def layered_cases() -> Iterator[Case]:
+    """Heads of layers that are wrong."""
+    for name, rule, edit in layered_edits():
+        found = layered_head("tanh")
+        edit(found.manifest)
+        yield Case(f"layers-{name}", "schema", rule, found.files)
+    for name, rule, last, values in (
+        ("wide", "T5.3 an output per class", [{"kind": "linear", "outputs": 3}], 3),
+        ("last", "T5.3 the last is linear", [], 0),
+    ):
+        found = layered_head("tanh")
+        layers = found.manifest["head"]["layers"]
+        found.manifest["head"]["layers"] = [*layers[:-1], *last]
+        for key, shape in (("weight", (values, 4)), ("bias", (values,))):
+            del found.tensors[f"head/3/{key}"]
+            if last:
+                found.tensors[f"head/3/{key}"] = np.ones(shape, "f4")
+        yield Case(f"layers-{name}", "manifest", rule, found.seal().files)
+    for name, rule, key, value in LAYERED_TENSORS:
+        found = layered_head("tanh")
+        found.tensors.pop(f"head/{key}")
+        if value is not None:
+            found.tensors[f"head/{key}"] = value.astype("f4")
+        yield Case(f"layers-{name}", "files", rule, found.seal().files)
+
+
 def text_cases() -> Iterator[Case]:
     """Manifests that are no JSON as section 6 of ``format.md`` wants it."""
     for name, rule, old, new in (
@@ -436,4 +483,5 @@ def task_vector_cases() -> Iterator[Case]:
     yield from manifest_cases()
     yield from head_cases()
     yield from linear_cases()
+    yield from layered_cases()
     yield from file_cases()

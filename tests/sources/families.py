@@ -38,6 +38,7 @@ BART = TOKENS | {
 }
 CHINESE_CLIP = {"projection_dim": 6, "text_config": TEXT, "vision_config": IMAGE}
 GPT2 = {"n_embd": 8, "n_inner": 12, "n_layer": 2, "n_head": 2, "vocab_size": 28}
+MODERN = TEXT | {"cls_token_id": 2, "sep_token_id": 3}
 SWIN = {"image_size": 16, "patch_size": 2, "embed_dim": 8, "window_size": 2}
 
 CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -77,6 +78,13 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "BartModel": ("BartConfig", BART),
     "ChineseCLIPModel": ("ChineseCLIPConfig", CHINESE_CLIP),
+    "DebertaV2ForSequenceClassification": ("DebertaV2Config", TEXT),
+    "Dinov2ForImageClassification": ("Dinov2Config", IMAGE),
+    "Dinov2WithRegistersForImageClassification": ("Dinov2WithRegistersConfig", IMAGE),
+    "ElectraForSequenceClassification": ("ElectraConfig", TEXT | {"embedding_size": 8}),
+    "GPT2ForSequenceClassification": ("GPT2Config", GPT2 | {"pad_token_id": 0}),
+    "ModernBertForSequenceClassification": ("ModernBertConfig", MODERN),
+    "Qwen3ForSequenceClassification": ("Qwen3Config", DECODER),
 }
 """Classes that are not taken as they are."""
 

@@ -2,16 +2,19 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources import load_examples, load_network, make_head
-from kfac_artifacts.task_vector import LinearHead
+from kfac_artifacts.task_vector import LayeredHead, LinearHead, load_head, save_head
 from tests.commands import bad, good
+from tests.each import for_each
 from tests.models import IMAGE_SIZE, SavedModel, tiny_tokenizer
 from tests.sources import families
 
@@ -19,17 +22,31 @@ LABELS = {"id2label": {0: "dog", 1: "cat", 2: "bird"}, "num_labels": 3}
 TEXTS = [("the dog runs", "dog"), ("a cat sits", "cat"), ("a white bird", "bird")] * 3
 
 
-def saved(path: Path, name: str) -> Path:
-    families.save(path, families.build(name, **LABELS))
+def saved(path: Path, name: str, spread: float | None = None) -> Path:
+    model = families.build(name, **LABELS)
+    families.save(path, model if spread is None else drawn(model, spread))
     tiny_tokenizer("<s> $A </s>").save_pretrained(path)
     return path
 
 
+def drawn(model: nn.Module, spread: float) -> nn.Module:
+    """Draw the parameters around zero, so that nothing is saturated."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(spread * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def written(place: Path) -> Path:
+    rows = [f"{text},{label}" for text, label in TEXTS]
+    (place / "data.csv").write_text("\n".join(["text,label", *rows, ""]))
+    return place / "data.csv"
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    rows = [f"{text},{label}" for text, label in TEXTS]
-    (tmp_path / "data.csv").write_text("\n".join(["text,label", *rows, ""]))
-    return tmp_path / "data.csv"
+    return written(tmp_path)
 
 
 def test_the_head_gives_the_logits_of_the_whole_model(
@@ -46,32 +63,84 @@ def test_the_head_gives_the_logits_of_the_whole_model(
     torch.testing.assert_close(head.logits(network(batch)), expected)
 
 
-def test_images_are_classified_by_the_class_token(tmp_path: Path) -> None:
+BEHIND = {
+    "BertForSequenceClassification": "cls-raw: linear tanh linear",
+    "RobertaForSequenceClassification": "cls-raw: linear tanh linear",
+    "DistilBertForSequenceClassification": "cls-raw: linear relu linear",
+    "ElectraForSequenceClassification": "cls-raw: linear gelu linear",
+    "DebertaV2ForSequenceClassification": "cls-raw: linear gelu linear",
+    "ModernBertForSequenceClassification": "cls-raw: linear gelu layer-norm linear",
+    "Qwen3ForSequenceClassification": "last-token-raw: linear",
+    "GPT2ForSequenceClassification": "last-token-raw: linear",
+}
+"""What is behind the encoder: an output map, and layers."""
+
+
+@for_each(BEHIND)
+def test_all_layers_behind_the_encoder_are_the_head(name: str) -> None:
+    output_map, kinds = BEHIND[name].split(": ")
+    with TemporaryDirectory() as place:
+        path = saved(Path(place) / "model", name, spread=0.3)
+        data = written(Path(place))
+        network = load_network(str(path), output_map=output_map, device="cpu")
+        examples = load_examples(data, network, label_column="label")
+        head = make_head(network, examples, "own")
+        save_head(Path(place) / "head", head)
+        kept, _ = load_head(Path(place) / "head")
+        whole = families.reload(path, families.build(name, **LABELS))[0]
+    batch = examples.batch(range(9))
+    expected = whole(**batch).logits
+    for each in (head, kept):
+        torch.testing.assert_close(each.logits(network(batch)), expected)
+    if isinstance(head, LayeredHead):
+        assert [layer.info.kind for layer in head.layers] == kinds.split()
+    else:
+        assert isinstance(head, LinearHead)
+        assert kinds == "linear"
+
+
+@pytest.mark.parametrize(
+    ("name", "output_map"),
+    [
+        ("ViTForImageClassification", "cls-raw"),
+        ("Dinov2ForImageClassification", "cls-patches-raw"),
+        ("Dinov2WithRegistersForImageClassification", "cls-patches-raw"),
+    ],
+)
+def test_images_are_classified_by_what_the_checkpoint_takes_of_them(
+    tmp_path: Path, name: str, output_map: str
+) -> None:
     from PIL import Image
 
-    path = families.save(
-        tmp_path / "model", families.build("ViTForImageClassification", **LABELS)
-    )
+    model = drawn(families.build(name, **LABELS), 0.3)
+    path = families.save(tmp_path / "model", model)
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     ViTImageProcessorPil(size=size).save_pretrained(path)
+    noise = torch.Generator().manual_seed(0)
     for label in ("dog", "cat"):
         (tmp_path / "photos" / label).mkdir(parents=True)
         for i in range(2):
-            Image.new("RGB", (8, 8), (9 * i, 80, 3)).save(
-                tmp_path / f"photos/{label}/{i}.png"
-            )
-    network = load_network(str(path), output_map="cls-raw", device="cpu")
+            pixels = torch.randint(256, (8, 8, 3), generator=noise).to(torch.uint8)
+            image = Image.fromarray(pixels.numpy())
+            image.save(tmp_path / f"photos/{label}/{i}.png")
+    network = load_network(str(path), output_map=output_map, device="cpu")
     examples = load_examples(tmp_path / "photos", network, label_column="label")
     head = make_head(network, examples, "own")
     assert isinstance(head, LinearHead)
     assert head.targets(examples).tolist() == [1, 1, 0, 0]
+    batch = examples.batch(range(4))
+    expected = families.reload(path, model)[0](**batch).logits
+    torch.testing.assert_close(head.logits(network(batch)), expected)
+    pooled = load_network(str(path), output_map="mean-pool-raw", device="cpu")
+    with pytest.raises(SourceError, match=f"give --output-map {output_map}"):
+        make_head(pooled, examples, "own")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("BertForSequenceClassification", "give --output-map pooler-raw"),
-        ("RobertaForSequenceClassification", "nor on those of any output map"),
+        ("RobertaForSequenceClassification", "give --output-map cls-raw"),
         ("BertForMaskedLM", "saved as BertForMaskedLM, without a classifier"),
     ],
 )
@@ -84,13 +153,45 @@ def test_another_classifier_is_refused_and_it_is_said_what_to_do(
         make_head(network, examples, "own")
 
 
-def test_the_model_that_is_applied_predicts_what_kfac_does(
-    tmp_path: Path, data: Path
+def test_an_activation_that_no_head_has_is_refused(tmp_path: Path, data: Path) -> None:
+    options = LABELS | {"pooler_hidden_act": "laplace"}
+    model = families.build("DebertaV2ForSequenceClassification", **options)
+    path = families.save(tmp_path / "model", drawn(model, 0.3))
+    tiny_tokenizer("<s> $A </s>").save_pretrained(path)
+    network = load_network(str(path), output_map="cls-raw", device="cpu")
+    examples = load_examples(data, network, label_column="label")
+    with pytest.raises(SourceError, match="nor on those of any output map"):
+        make_head(network, examples, "own")
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_what_chooses_no_class_is_refused(
+    tmp_path: Path, data: Path, kind: str
 ) -> None:
-    name = "BertForSequenceClassification"
+    options = LABELS | {"problem_type": kind}
+    path = families.save(
+        tmp_path / "model", families.build("BertForSequenceClassification", **options)
+    )
+    tiny_tokenizer("<s> $A </s>").save_pretrained(path)
+    network = load_network(str(path), output_map="pooler-raw", device="cpu")
+    examples = load_examples(data, network, label_column="label")
+    with pytest.raises(SourceError, match=rf"\({kind}\) does not choose one class"):
+        make_head(network, examples, "own")
+
+
+@pytest.mark.parametrize(
+    ("name", "output_map"),
+    [
+        ("BertForSequenceClassification", "pooler-raw"),
+        ("RobertaForSequenceClassification", "cls-raw"),
+    ],
+)
+def test_the_model_that_is_applied_predicts_what_kfac_does(
+    tmp_path: Path, data: Path, name: str, output_map: str
+) -> None:
     model, tau, out = (tmp_path / each for each in ("model", "tau", "out"))
-    saved(model, name)
-    mapped = ("--output-map", "pooler-raw", "--device", "cpu")
+    saved(model, name, spread=0.3)
+    mapped = ("--output-map", output_map, "--device", "cpu")
     steps = ("--steps", 4, "--lr", 0.01, "--batch-size", 4)
     good("train", model, data, "-o", tau, "--head", "own", *mapped, *steps)
     good("apply", model, tau, "-o", out)

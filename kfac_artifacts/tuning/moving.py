@@ -155,7 +155,7 @@ def find_moving(model: nn.Module, covered: Mapping[str, tuple[int, ...]]) -> Mov
 
 def _called(naming: Naming, path: str) -> str:
     plain = unwrapped(path)
-    return naming(plain) or plain
+    return naming(plain) or naming.outside(plain)
 
 
 def _of_adapters(each: Adapted) -> Iterator[Tensor]:

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 
 from kfac_artifacts.errors import MismatchError, listed
 
-_WRAPPERS = frozenset({"base_layer", "original_module", "_orig_mod"})
+_WRAPPERS = frozenset(
+    {"base_layer", "original_module", "_orig_mod", "_checkpoint_wrapped_module"}
+)
+_BEFORE_ALL = ("module.", "base_model.model.")
+"""What DDP and ``peft`` put before all names."""
 COPIES = "modules_to_save"
 """Where ``peft`` keeps modules that are trained whole, by the name of the adapter."""
 
 
 def unwrapped(path: str) -> str:
-    """Take what ``peft`` and ``torch.compile`` put between the names out of a path.
+    """Take what ``peft``, ``torch.compile`` and others put between names out of a path.
 
     Args:
         path: Path of a module or a parameter.
@@ -53,6 +57,24 @@ class Naming:
         if not name.startswith(self.before):
             return None
         return self.instead + name.removeprefix(self.before)
+
+    def outside(self, name: str) -> str:
+        """What a parameter that is not within is called in the model without wrappers.
+
+        Args:
+            name: Its name, unwrapped but for what stands before all.
+
+        Returns:
+            The name without what the names within have before them, too.
+        """
+        before, found = self.before, True
+        while found:
+            found = False
+            for wrapper in _BEFORE_ALL:
+                if before.startswith(wrapper) and name.startswith(wrapper):
+                    before, name = (x.removeprefix(wrapper) for x in (before, name))
+                    found = True
+        return name
 
 
 def find_naming(names: Iterable[str], covered: Collection[str]) -> Naming:

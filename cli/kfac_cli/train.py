@@ -79,7 +79,7 @@ class LabelledOptions(ChatDataOptions):
     help="Train an adapter of peft for a language model instead, by the next tokens of "
     "DATA: r=8, alpha=16, dropout=0, targets=q_proj+v_proj, rslora; divided by commas, "
     "and those not given are as usual. Usual targets are all linear maps but the "
-    "output, of those that the curvature covers.",
+    "output and experts, of those that the curvature covers.",
 )
 @group(MethodOptions)
 @group(CurvatureOptions)

@@ -17,6 +17,9 @@ from kfac_artifacts.network import Network
 from kfac_artifacts.tuning import find_naming
 
 ALL = "all-linear"
+OF_EXPERTS = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
+"""Names that ``peft`` takes for those of experts in a mixture that has them in a stack,
+which it adapts in a way that no penalty is known of."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ class LoraSettings:
         alpha: Products are multiplied by this and divided by r.
         dropout: Share of the inputs of adapters that is dropped while training.
         targets: Names of layers, as ``target_modules`` of ``peft``; ``all-linear`` for
-            all linear maps but the output. None for those of them that the curvature
-            covers, or for all if there is none.
+            all linear maps but the output and experts. None for those of them that the
+            curvature covers, or for all if there is none.
         rslora: Whether to divide by the root of r (Kalajdzievski 2023).
     """
 
@@ -59,11 +62,14 @@ def linear_maps(module: Any) -> dict[str, nn.Module]:
 
 def _targets(module: Any, lora: LoraSettings, curvature: Artifact | None) -> Any:
     """What is adapted, as ``peft`` takes it."""
-    if lora.targets is not None:
-        return ALL if lora.targets == (ALL,) else [*lora.targets]
-    maps = linear_maps(module)
-    if curvature is None:
-        return ALL
+    if lora.targets not in (None, (ALL,)):
+        return [*lora.targets]
+    maps = [*linear_maps(module)]
+    every: Any = ALL
+    if any(p.dim() == 3 for p in module.parameters()):
+        every = maps = [n for n in maps if n.rpartition(".")[2] not in OF_EXPERTS]
+    if curvature is None or lora.targets is not None:
+        return every
     covered = curvature.parameters
     naming = find_naming([name for name, _ in module.named_parameters()], covered)
     found = [path for path in maps if naming(f"{path}.weight") in covered]
@@ -72,7 +78,7 @@ def _targets(module: Any, lora: LoraSettings, curvature: Artifact | None) -> Any
             "the curvature covers no linear map of the model but perhaps its output, "
             f"and no adapter could be held back; it covers {listed([*covered], 3)}"
         )
-    return ALL if len(found) == len(maps) else found
+    return every if len(found) == len(maps) else found
 
 
 @contextmanager

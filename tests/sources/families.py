@@ -41,12 +41,32 @@ GPT2 = {"n_embd": 8, "n_inner": 12, "n_layer": 2, "n_head": 2, "vocab_size": 28}
 MODERN = TEXT | {"cls_token_id": 2, "sep_token_id": 3}
 SWIN = {"image_size": 16, "patch_size": 2, "embed_dim": 8, "window_size": 2}
 
+OPT = TOKENS | {
+    **{"hidden_size": 8, "word_embed_proj_dim": 8, "ffn_dim": 12},
+    **{"num_hidden_layers": 2, "num_attention_heads": 2},
+    "max_position_embeddings": 16,
+}
+RELATIVE: dict[str, Any] = {
+    **{"relative_attention": True, "position_buckets": 4, "share_att_key": True},
+    **{"pos_att_type": ["c2p", "p2c"], "norm_rel_ebd": "layer_norm"},
+    "position_biased_input": False,
+}
+
 CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "BertForSequenceClassification": ("BertConfig", TEXT),
     "BertForMaskedLM": ("BertConfig", TEXT),
     "RobertaForSequenceClassification": ("RobertaConfig", TEXT),
+    "DebertaV2ForSequenceClassification": ("DebertaV2Config", TEXT | RELATIVE),
+    "DebertaV2ForMaskedLM": ("DebertaV2Config", TEXT | RELATIVE),
+    "ModernBertForMaskedLM": ("ModernBertConfig", TEXT),
+    "ModernBertForSequenceClassification": ("ModernBertConfig", TEXT),
+    "XLMRobertaForTokenClassification": ("XLMRobertaConfig", TEXT),
+    "GteForSequenceClassification": ("GteConfig", TEXT),
     "DistilBertForSequenceClassification": ("DistilBertConfig", DISTIL),
     "LlamaForCausalLM": ("LlamaConfig", DECODER),
+    "Qwen3ForCausalLM": ("Qwen3Config", DECODER | {"tie_word_embeddings": True}),
+    "MistralForCausalLM": ("MistralConfig", DECODER),
+    "OPTForCausalLM": ("OPTConfig", OPT),
     "Gemma3ForCausalLM": ("Gemma3TextConfig", DECODER),
     "GPT2LMHeadModel": ("GPT2Config", GPT2),
     "T5ForConditionalGeneration": ("T5Config", T5),

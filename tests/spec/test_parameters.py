@@ -25,6 +25,13 @@ SINGLE = {
     "MixtralForCausalLM": ("block_sparse_moe.experts", ("w1", "w3"), "w2"),
     "Qwen3MoeForCausalLM": ("mlp.experts", ("gate_proj", "up_proj"), "down_proj"),
 }
+JOINED = {
+    "GteForSequenceClassification": {
+        "self_attn": ("attention.qkv_proj", ("q_proj", "k_proj", "v_proj")),
+        "mlp": ("mlp.up_gate_proj", ("up_proj", "gate_proj")),
+    }
+}
+"""Where the file has one tensor for several parameters, one after another."""
 
 
 def saved(path: Path, name: str) -> tuple[Network, Tensors]:
@@ -58,7 +65,11 @@ def test_every_parameter_is_found_in_the_checkpoint(tmp_path: Path, name: str) -
     values = network.parameters()
     for parameter, info in network.base.parameters.items():
         found = find(parameter, info, tensors)
+        own = [m for _, maps in JOINED.get(name, {}).values() for m in maps]
         if name in SINGLE and parameter.endswith(STACKED):
+            assert found is None
+            continue
+        if {*parameter.split(".")} & {*own}:
             assert found is None
             continue
         assert found is not None, parameter
@@ -84,6 +95,22 @@ def test_experts_that_are_stored_one_by_one_are_put_together(
             for e in range(info.shape[0])
         ]
         assert sha256(np.stack([np.concatenate(own) for own in slices])) == info.sha256
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_parameters_that_are_stored_as_one_are_rows_of_it(
+    tmp_path: Path, name: str
+) -> None:
+    """Rule P3.3, the other way round."""
+    network, tensors = saved(tmp_path, name)
+    for part, (stored, maps) in JOINED[name].items():
+        for kind in ("weight", "bias"):
+            whole = tensors.get(f"gte.encoder.layer.1.{stored}.{kind}")
+            if whole is None:
+                continue
+            for rows, own in zip(np.split(whole, len(maps)), maps, strict=True):
+                info = network.base.parameters[f"layers.1.{part}.{own}.{kind}"]
+                assert sha256(rows) == info.sha256
 
 
 def test_of_tied_parameters_the_first_in_order_is_named() -> None:

@@ -17,24 +17,18 @@ from kfac_artifacts.tuning.models import ModelPenalty
 from tests.brute_force import randomised
 from tests.language.heads import batch_of
 from tests.models import text_batch
-from tests.sources.families import DECODER, DISTIL, GPT2, T5, TEXT, TOKENS
+from tests.sources.families import (
+    DECODER,
+    DISTIL,
+    GPT2,
+    OPT,
+    RELATIVE,
+    T5,
+    TEXT,
+    TOKENS,
+)
 
 CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
-RELATIVE = {
-    "relative_attention": True,
-    "position_buckets": 4,
-    "pos_att_type": ["c2p", "p2c"],
-    "share_att_key": True,
-    "norm_rel_ebd": "layer_norm",
-}
-OPT = TOKENS | {
-    "hidden_size": 8,
-    "word_embed_proj_dim": 8,
-    "ffn_dim": 12,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 32,
-}
 HEADS = ("ForSequenceClassification", "ForTokenClassification")
 MASKED = (*HEADS, "ForMaskedLM", "ForQuestionAnswering")
 CAUSAL = (*HEADS, "ForCausalLM")

@@ -1,6 +1,7 @@
 """Every family as its users have it: curvature, training and merging by commands."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +183,59 @@ def test_an_encoder_learns_beside_what_it_could(family: str, tmp_path: Path) -> 
         wanted = (find(name).float() + change).bfloat16()
         assert torch.equal(found(name), wanted), name
     assert len(moved(model, tmp_path / "out")) <= len(changed)
+
+
+SENTENCE: dict[str, tuple[tuple[str, str, dict[str, Any]], str, tuple[int, ...]]] = {
+    "BGE": (ENCODERS["BGE"], "cls", ()),
+    "E5": (ENCODERS["E5"], "mean", ()),
+    "GTE": (("ModernBertModel", "ModernBertConfig", TEXT), "cls", ()),
+    "EmbeddingGemma": (ENCODERS["EmbeddingGemma"], "mean", (8, 12, 6)),
+    "Qwen3-Embedding": (
+        ("Qwen3Model", "Qwen3Config", DECODER | TIED),
+        "lasttoken",
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("family", SENTENCE)
+def test_a_sentence_encoder_comes_back_by_its_own_library(
+    family: str, tmp_path: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules as st
+
+    of, pooling, widths = SENTENCE[family]
+    encoder = save_model(tmp_path / "encoder", of)
+    (encoder / "chat_template.jinja").unlink()  # through which texts would go
+    first = st.Transformer(str(encoder))
+    dense = [
+        st.Dense(m, n, bias=False, activation_function=torch.nn.Identity())
+        for m, n in pairwise(widths)
+    ]
+    prompts = {"query": "it is ", "document": "a "}
+    modules = [first, st.Pooling(8, pooling), *dense, st.Normalize()]
+    whole = SentenceTransformer(
+        modules=modules, device="cpu", prompts=prompts, default_prompt_name="document"
+    )
+    model, out = tmp_path / "model", tmp_path / "out"
+    whole.save_pretrained(str(model))
+    labelled = [{"text": t, "label": w} for t, w in zip(TEXTS, "abab", strict=True)]
+    data = rows(tmp_path / "x.jsonl", *labelled)
+    good("compute", model, data, "-o", tmp_path / "others", *FEW)
+    train = ("train", model, data, "--head", "prototypes", "--steps", 2)
+    good(*train, "--curvature", tmp_path / "others", "-o", tmp_path / "tau")
+    good("apply", model, tmp_path / "tau", "-o", out)
+    before, after = (SentenceTransformer(str(p), device="cpu") for p in (model, out))
+    assert after.prompts == before.prompts
+    tensors = TaskVector.load(tmp_path / "tau").tensors
+    for (name, old), new in zip(
+        before.named_parameters(), after.parameters(), strict=True
+    ):
+        change = [t for n, t in tensors.items() if name.endswith(f".{n}")]
+        wanted = (old.float() + change[0]).to(old) if change else old
+        assert torch.equal(new, wanted), name
+    found, other = (torch.tensor(m.encode(TEXTS)) for m in (before, after))
+    assert not torch.equal(found, other)
+    kept = {p.relative_to(model) for p in model.rglob("*") if p.is_file()}
+    assert {p.relative_to(out) for p in out.rglob("*") if p.is_file()} >= kept

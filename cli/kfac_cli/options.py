@@ -14,6 +14,7 @@ from kfac_cli.groups import Option, option, shared
 from kfac_cli.parameters import COUNT, DIRECTORY, FILE, NATURAL, Size
 
 if TYPE_CHECKING:
+    from kfac_artifacts.artifact import NamedConfig
     from kfac_artifacts.compress import Recipe
     from kfac_artifacts.hub import Hub
     from kfac_artifacts.network import Network
@@ -160,9 +161,15 @@ class ModelOptions(MetaModelOptions):
         """Load it with its output map."""
         return self._load(model, self.output_map, model_id)
 
-    def load_embedding(self, model: str) -> "Network":
-        """Load it to classify what it embeds: without a head, unless told."""
-        return self._load(model, self.output_map or EMBEDDING)
+    def load_embedding(
+        self, model: str, wanted: "NamedConfig | None" = None
+    ) -> "Network":
+        """Load it to classify what it embeds: without a head, unless one is wanted."""
+        from kfac_artifacts.sources import is_head_map
+
+        headed = wanted is not None and is_head_map(wanted.name)
+        usual = wanted.name if wanted is not None and headed else EMBEDDING
+        return self._load(model, self.output_map or usual)
 
     def load_for(self, model: str, artifact: Path) -> "Network":
         """Load it with or without its head, as that of an artifact, unless told."""

@@ -101,7 +101,7 @@ def command(
 
     loaded = {str(path): TaskVector.load(path) for path in vectors}
     chosen = choose_head(model, head_name, loaded)
-    network = loading.load_embedding(model)
+    network = loading.load_embedding(model, chosen.output_map)
     free = loading.output_map is None and not is_function(model)
     chosen.fit(network, free=free)
     examples = encoding.encode(opened, network)

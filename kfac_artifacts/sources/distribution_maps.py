@@ -16,7 +16,9 @@ from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Batch, OutputMap
 from kfac_artifacts.sources.calling import call
+from kfac_artifacts.sources.decoder_start import start_of_decoder
 from kfac_artifacts.sources.model_heads import (
+    FIRST,
     LM,
     LM_RAW,
     LOGITS,
@@ -59,6 +61,8 @@ def distribution_map(module: nn.Module, name: str | None) -> OutputMap | None:
             f"not have; it has {given}"
         )
     info = NamedConfig(name)
+    if name == FIRST:
+        return OutputMap(info, start_of_decoder)
     if head is Head.CLASSIFIER:
         return OutputMap(info, _class, classes=_count_classes(module))
     apply = partial(_tokens, head=head, whole=name == LM_RAW)

@@ -6,7 +6,9 @@ from pathlib import Path
 from kfac_artifacts.choices import HEADS
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.network import LabelledExamples, Network
+from kfac_artifacts.sources.decoder_start import token_head
 from kfac_artifacts.sources.encode import encode_texts
+from kfac_artifacts.sources.model_heads import FIRST
 from kfac_artifacts.sources.own_head import own_head
 from kfac_artifacts.task_vector import Head
 from kfac_artifacts.train import (
@@ -36,7 +38,8 @@ def make_head(
     Args:
         network: The pretrained network.
         examples: Labelled examples.
-        kind: ``texts`` classifies by encoded class texts, ``prototypes`` by the means
+        kind: ``texts`` classifies by encoded class texts (where f is the start of a
+            decoder, by the tokens that they begin with), ``prototypes`` by the means
             of the pretrained outputs of each class, ``linear`` by a linear layer that
             is fitted to them, ``own`` by the classifier that the checkpoint has itself;
             None for texts, if the names of the classes are words.
@@ -55,17 +58,7 @@ def make_head(
             is another number of outputs for every example.
         SourceError: If the checkpoint's own classifier is no chain of layers on f.
     """
-    if network.output_map.ragged:
-        raise SettingsError(
-            f"f of {network.id} is {network.output_map.info.name}, a distribution for "
-            "every token, which no head classifies; give --output-map embedding"
-        )
-    if kind not in {None, *HEADS}:
-        raise SettingsError(f"head {kind!r} is unknown; use one of {', '.join(HEADS)}")
-    if texts is not None and kind not in {None, "texts"}:
-        raise SettingsError(f"class texts go with a head of texts, not with {kind}")
-    if logit_scale is not None and kind in {"linear", "own"}:
-        raise SettingsError(f"a logit scale is for cosines, not for a head {kind!r}")
+    _check(network, kind, texts, logit_scale)
     if kind == "own":
         return own_head(network, examples)
     chosen = range(len(examples)) if indices is None else indices
@@ -75,8 +68,33 @@ def make_head(
     if kind == "prototypes":
         return prototype_head(network, examples, chosen, logit_scale=scale)
     rows = _texts(list(examples.classes), texts, template, named=kind is not None)
+    if network.output_map.info.name == FIRST:
+        return token_head(network, examples.classes, rows)
     embeddings = encode_texts(network, rows, prompt=prompt).float().cpu()
     return text_head(embeddings, examples.classes, logit_scale=scale)
+
+
+def _check(
+    network: Network,
+    kind: str | None,
+    texts: Sequence[str] | Path | None,
+    logit_scale: float | None,
+) -> None:
+    """Refuse what there is no head of."""
+    if network.output_map.ragged:
+        raise SettingsError(
+            f"f of {network.id} is {network.output_map.info.name}, a distribution for "
+            "every token, which no head classifies; give --output-map embedding"
+        )
+    if kind not in {None, *HEADS}:
+        raise SettingsError(f"head {kind!r} is unknown; use one of {', '.join(HEADS)}")
+    if texts is not None and kind not in {None, "texts"}:
+        raise SettingsError(f"class texts go with a head of texts, not with {kind}")
+    of_tokens = network.output_map.info.name == FIRST and kind in {None, "texts"}
+    if logit_scale is not None and (of_tokens or kind in {"linear", "own"}):
+        raise SettingsError(
+            f"a logit scale is for cosines, not for a head {kind or 'of tokens'!r}"
+        )
 
 
 def _texts(

@@ -105,7 +105,8 @@ def blank_examples(
     if argument == "input_ids":
         shape: tuple[int, ...] = (count, _length(network, tokens))
         ids = torch.zeros(shape, dtype=torch.long, device=META)
-        of_pairs = head_of(type(network.module).__name__) is Head.SEQ2SEQ
+        head = head_of(type(network.module).__name__)
+        of_pairs = head is Head.SEQ2SEQ and network.output_map.ragged
         return {argument: ids} | ({"decoder_input_ids": ids} if of_pairs else {})
     if argument == "pixel_values":
         shape = (count, *_image_shape(network, image_size))

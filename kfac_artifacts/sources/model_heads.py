@@ -17,6 +17,8 @@ from kfac_artifacts.errors import SourceError
 
 LM, LM_RAW, LOGITS = "lm-fisher", "lm-fisher-raw", "logits-fisher"
 """The output maps of heads."""
+FIRST = "decoder-start-raw"
+"""The output map of an encoder-decoder that is to answer by one token."""
 
 
 class Head(Enum):
@@ -30,6 +32,8 @@ class Head(Enum):
     @property
     def output_maps(self) -> tuple[str, ...]:
         """The maps whose f is made of them."""
+        if self is Head.SEQ2SEQ:
+            return LM, LM_RAW, FIRST
         return (LOGITS,) if self is Head.CLASSIFIER else (LM, LM_RAW)
 
 

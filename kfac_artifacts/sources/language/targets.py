@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch import Tensor
 from kfac_artifacts.artifact import Json
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network
+from kfac_artifacts.sources.decoder_start import start_token
 from kfac_artifacts.sources.distribution_maps import PREDICTED
 from kfac_artifacts.sources.language.continuations import PAIR
 from kfac_artifacts.sources.texts import TextEncoder
@@ -48,14 +48,7 @@ class TargetEncoder:
                 "texts, the one that is read and the one that is predicted: give "
                 "--text-column twice (or --output-map embedding, for its encoder)"
             )
-        module: Any = network.module
-        start = module.config.decoder_start_token_id
-        if start is None:
-            raise SourceError(
-                f"the configuration of {network.id} does not say which token its "
-                "decoder begins with (decoder_start_token_id)"
-            )
-        return cls(texts, int(start))
+        return cls(texts, start_token(network.module, network.id))
 
     def __call__(self, rows: Sequence[tuple[str, ...]]) -> dict[str, Tensor]:
         """Encode rows of two texts.

@@ -4,15 +4,17 @@ SmolLM2-135M-Instruct learns, by LoRA on its query and value projections, to nam
 class of a text: instructions made of a labelled set. Measured before and after: the
 accuracy of the task (the class that the model writes, greedily, if it may write names
 of classes alone), and what should stay: the loss on general texts of three kinds (of an
-encyclopaedia, of questions, and of newsgroups), another task that nobody trained, and
+encyclopaedia, of questions, and of newsgroups), two tasks that nobody trained, and
 short instructions with checkable answers. *General loss* is that on newsgroups: neither
 curvature nor replay has any of them; both have encyclopaedia and questions.
 
 Arms: ``lora`` alone; the penalty τᵀGτ of curvature on general texts by ``diagonal``
-(EWC), ``inputs`` (A alone, B = I), ``kfac``, ``nearest``, ``ekfac``, and ``kfac-small``
-(compressed); and ``replay``, which mixes the general texts themselves in: the reference
-that needs data. A penalty's λ is given in nats: what the adapter of LoRA alone would
-pay at that λ, so that the same few strengths suit all curvature.
+(EWC), ``inputs`` (A alone, B = I), ``kfac``, ``nearest``, ``ekfac``, ``kfac-small``
+(compressed) and ``kfac-few`` (of an eighth of the texts); of ``kfac-talks``, which are
+questions and what the model itself answers, and of ``kfac-both``, the two merged; and
+``replay``, which mixes the general texts themselves in: the reference that needs data.
+A penalty's λ is given in nats: what the adapter of LoRA alone would pay at that λ, so
+that the same few strengths suit all curvature.
 
 Learning rate and strength of every arm are chosen with seed 0 on validation data, by
 one rule: of the settings whose task loss is at most that of LoRA's best learning rate
@@ -25,8 +27,9 @@ lost in general loss that an arm does not lose; it is null where LoRA lost nothi
 Everything is kept in ``forgetting/`` under a key of all that decides it: a run that was
 cut off goes on, and an arm or a seed more costs only itself. Remove it to begin anew.
 The whole curve of task against forgetting is in its ``results.json``, and drawn by
-``--plot``. ``--quick`` is two penalties, one seed, few settings at the learning rate
-that was chosen for LoRA, and short trainings, in ``forgetting/quick/``.
+``--plot``. ``--quick`` is short trainings and few settings at the learning rate that
+was chosen for LoRA, in ``forgetting/quick/``: two penalties and one seed, unless
+``--arms`` and ``--seeds`` say more.
 """
 
 import argparse
@@ -75,18 +78,22 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--task", choices=TASKS, default=TASKS[0], help="what is learned")
+    add("--arms", choices=ARMS, nargs="+", help="lora is always one; default: all")
+    add("--seeds", type=int, help="how many, from 0; default 3")
     add(
-        "--arms", choices=ARMS, nargs="+", default=list(ARMS), help="lora is always one"
+        "--quick",
+        action="store_true",
+        help="short trainings and few settings; unless told, two penalties, one seed",
     )
-    add("--seeds", type=int, default=3, help="how many, from 0")
-    add("--quick", action="store_true", help="two penalties, one seed, short trainings")
     add("--plot", type=Path, metavar="FILE", help="draw task against forgetting")
     add("--json", action="store_true", help="print the shares in one last line")
     options = parser.parse_args()
+    if options.seeds is None:
+        options.seeds = 1 if options.quick else 3
     if options.seeds < 1:
         parser.error("--seeds must be at least 1")
-    if options.quick:
-        options.seeds, options.arms = 1, list(QUICK_ARMS)
+    if options.arms is None:
+        options.arms = list(QUICK_ARMS if options.quick else ARMS)
     return options
 
 
@@ -168,13 +175,15 @@ def _print(results: dict[str, Any]) -> None:
     pretrained, seeds = results["pretrained"]["reported"], len(results["seeds"])
     print(
         f"\n{results['task']}, test data, {seeds} seed{'s' * (seeds > 1)}: accuracy "
-        "of the task, loss per token of an answer,\naccuracy of another task, "
+        "of the task, loss per token of an answer,\naccuracy of other tasks, "
         "instructions followed in %, and loss per token of general texts\n"
         f"(no arm has {UNSEEN}); and the share of what LoRA alone lost there that is "
         "kept\n"
     )
     print(
-        f"{'':12}{'task':>7}{'loss':>8}{'other':>7}{'follows':>9}"
+        f"{'':12}{'task':>7}{'loss':>8}"
+        + "".join(f"{task:>9}" for task in pretrained["others"])
+        + f"{'follows':>9}"
         + "".join(f"{kind:>10}" for kind in pretrained["general"])
         + f"{'kept':>8}  rate, strength"
     )
@@ -190,16 +199,21 @@ def _print(results: dict[str, Any]) -> None:
 
 def _line(name: str, found: list[Any], kept: float | None, how: str) -> str:
     """Means over the seeds, in columns."""
-    task, loss, other, follows = (
+    task, loss, follows = (
         fmean(one[key] for one in found)
-        for key in ("task", "task_loss", "other", "instructions")
+        for key in ("task", "task_loss", "instructions")
     )
-    kinds = found[0]["general"]
-    general = [fmean(one["general"][kind] for one in found) for kind in kinds]
+    others, general = _means(found, "others"), _means(found, "general")
     share = "-" if kept is None else f"{100 * kept:.0f} %"
-    line = f"{name:12}{task:7.1f}{loss:8.3f}{other:7.1f}{follows:9.1f}"
+    line = f"{name:12}{task:7.1f}{loss:8.3f}"
+    line += "".join(f"{value:9.1f}" for value in others) + f"{follows:9.1f}"
     line += "".join(f"{value:10.3f}" for value in general)
     return f"{line}{share:>8}  {how}".rstrip()
+
+
+def _means(found: list[Any], key: str) -> list[float]:
+    """Means over the seeds of each of several numbers."""
+    return [fmean(one[key][name] for one in found) for name in found[0][key]]
 
 
 if __name__ == "__main__":

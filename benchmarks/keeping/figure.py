@@ -8,8 +8,8 @@ from kfac_artifacts.plotting import COLOURS, MARKERS, new_figure, save_figure
 
 HELD = [arm for arm in ARMS if arm != LORA]
 STYLES = {LORA: ("#222222", "*")} | {
-    arm: (colour, marker)
-    for arm, colour, marker in zip(HELD, COLOURS, MARKERS, strict=True)
+    arm: (COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)])
+    for i, arm in enumerate(HELD)
 }
 """Colour and marker of an arm."""
 

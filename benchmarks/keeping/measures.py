@@ -1,15 +1,13 @@
 """What a model can do: the task, and what should stay."""
 
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from keeping.instructions import CHECKED, is_right
 from keeping.sizes import Sizes
-from keeping.texts import OTHER, SEEN, UNSEEN, Texts, asked
+from keeping.texts import OTHERS, SEEN, UNSEEN, Texts, asked
+from keeping.writer import Writer
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources import load_examples
 from kfac_artifacts.train import measure_predictions
@@ -17,7 +15,6 @@ from kfac_artifacts.train import measure_predictions
 PAIR = ("prompt", "answer")
 LONGEST = 128
 """Tokens of an instruction with its answer; none is cut off."""
-AT_ONCE = 32
 ANSWER = 24
 """Tokens of a free answer."""
 
@@ -40,7 +37,7 @@ def reported(network: Network, model: Any, texts: Texts, sizes: Sizes) -> Any:
 
     Returns:
         The same two; ``general`` by kind of text; and in percent the accuracy of the
-        task, of the other task, and of instructions.
+        task, of the other tasks, and of instructions.
     """
     kinds = (*SEEN, UNSEEN)
     general = {
@@ -52,7 +49,7 @@ def reported(network: Network, model: Any, texts: Texts, sizes: Sizes) -> Any:
         "general_loss": general[UNSEEN],
         "general": general,
         "task": accuracy(writer, texts, texts.task),
-        "other": accuracy(writer, texts, OTHER),
+        "others": {task: accuracy(writer, texts, task) for task in OTHERS},
         "instructions": instructions(writer),
     }
 
@@ -73,7 +70,7 @@ def general_loss(
     return measure_predictions(network, model, rows).loss
 
 
-def accuracy(writer: "Writer", texts: Texts, task: str) -> float:
+def accuracy(writer: Writer, texts: Texts, task: str) -> float:
     """Share of the rows, in percent, where the model writes the right class.
 
     It may write names of classes alone, token by token the most probable one, so that a
@@ -89,71 +86,8 @@ def accuracy(writer: "Writer", texts: Texts, task: str) -> float:
     return 100 * sum(right) / len(right)
 
 
-def instructions(writer: "Writer") -> float:
+def instructions(writer: Writer) -> float:
     """Share of the checked instructions that are followed, in percent."""
     said = writer.write([asked(each) for each in CHECKED], ANSWER)
     right = [is_right(i, a) for i, a in zip(CHECKED, said, strict=True)]
     return 100 * sum(right) / len(right)
-
-
-class Writer:
-    """A model that goes on with prompts, greedily.
-
-    Args:
-        network: Where it runs.
-        model: The model.
-    """
-
-    def __init__(self, network: Network, model: Any) -> None:
-        from transformers import AutoTokenizer
-
-        directory = network.module.name_or_path
-        self.tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left")
-        self.model, self.device = model, network.device
-
-    def choose(self, prompts: Sequence[str], names: Sequence[str]) -> list[str]:
-        """Let it write one of several names behind every prompt."""
-        end = self.tokenizer.eos_token_id
-        named = [[*self.tokenizer(n)["input_ids"], end] for n in names]
-        allowed = next_tokens(named)
-        longest = max(map(len, named))
-
-        def may(width: int) -> Callable[[int, torch.Tensor], list[int]]:
-            return lambda _, ids: allowed.get(tuple(ids[width:].tolist()), [end])
-
-        return self._all(prompts, longest, may)
-
-    def write(self, prompts: Sequence[str], tokens: int) -> list[str]:
-        """Let it write what it wants, up to so many tokens."""
-        return self._all(prompts, tokens, lambda _: None)
-
-    def _all(
-        self, prompts: Sequence[str], tokens: int, may: Callable[[int], Any]
-    ) -> list[str]:
-        found: list[str] = []
-        for start in range(0, len(prompts), AT_ONCE):
-            some = [*prompts[start : start + AT_ONCE]]
-            batch = self.tokenizer(some, padding=True, return_tensors="pt")
-            width = batch["input_ids"].shape[1]
-            with torch.no_grad():
-                ids = self.model.generate(
-                    **batch.to(self.device),
-                    max_new_tokens=tokens,
-                    do_sample=False,
-                    prefix_allowed_tokens_fn=may(width),
-                    pad_token_id=self.tokenizer.eos_token_id,
-                )
-            said = self.tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True)
-            found += [text.strip() for text in said]
-        return found
-
-
-def next_tokens(sequences: Sequence[Sequence[int]]) -> dict[tuple[int, ...], list[int]]:
-    """What may come next behind every beginning of some sequences."""
-    found: dict[tuple[int, ...], list[int]] = {}
-    for sequence in sequences:
-        for place, token in enumerate(sequence):
-            following = found.setdefault(tuple(sequence[:place]), [])
-            if token not in following:
-                following.append(token)
-    return found

@@ -3,15 +3,38 @@
 from dataclasses import dataclass
 
 LORA, REPLAY = "lora", "replay"
+
+
+@dataclass(frozen=True)
+class Held:
+    """The curvature of an arm.
+
+    Attributes:
+        estimator: How it is computed.
+        recipe: How it is compressed, if it is.
+        texts: What it is of: ``general`` texts, ``talks`` (questions, and what the
+            model itself answers) or ``both``, the two artifacts merged.
+        share: How much of the texts is taken, 1 / so many.
+    """
+
+    estimator: str
+    recipe: str | None = None
+    texts: str = "general"
+    share: int = 1
+
+
 PENALTIES = {
-    "diagonal": ("diagonal", None),
-    "inputs": ("inputs", None),
-    "kfac": ("kfac", None),
-    "nearest": ("nearest", None),
-    "ekfac": ("ekfac", None),
-    "kfac-small": ("kfac", "small"),
+    "diagonal": Held("diagonal"),
+    "inputs": Held("inputs"),
+    "kfac": Held("kfac"),
+    "nearest": Held("nearest"),
+    "ekfac": Held("ekfac"),
+    "kfac-small": Held("kfac", recipe="small"),
+    "kfac-few": Held("kfac", share=8),
+    "kfac-talks": Held("kfac", texts="talks"),
+    "kfac-both": Held("kfac", texts="both"),
 }
-"""Estimator and recipe of an arm's curvature."""
+"""The curvature of every arm that has one."""
 ARMS = (LORA, *PENALTIES, REPLAY)
 
 
@@ -60,7 +83,7 @@ QUICK = Sizes(
     test=96,
     texts=24,
     rates=(1e-3, 3e-3),
-    strengths=(1.0, 5.0, 25.0),
+    strengths=(5.0, 25.0, 125.0),
     replays=(2,),
     every_rate=False,
 )

@@ -10,17 +10,19 @@ from typing import Any
 import assets
 from keeping.sizes import Sizes
 from kfac_artifacts.format import write_durably
+from kfac_artifacts.network import Network
 
 QUESTIONS = {
     "stackoverflow": "Which technology is this question about?",
     "banking": "What does this customer want?",
     "Yahoo": "Which topic is this question about?",
+    "DBPedia": "What kind of thing is this text about?",
 }
 """What is asked of a text of a set, before the text."""
 TASKS = ("stackoverflow", "banking")
 """Sets that are learned: 20 tags of questions of programmers, or 77 intents."""
-OTHER = "Yahoo"
-"""Another task, which nobody trains."""
+OTHERS = ("Yahoo", "DBPedia")
+"""Other tasks, which nobody trains."""
 SEEN = ("DBPedia", "Yahoo")
 """Kinds of general texts that curvature and replay are of: of the training split."""
 UNSEEN = "20NG"
@@ -29,6 +31,8 @@ WORDS = 24
 """Of the text in an instruction."""
 REPLAYED = 36
 """Words of a general text that is replayed."""
+TALK = 32
+"""Tokens of what the model answers to a question that it is asked."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +64,32 @@ class Texts:
         """Training rows of the task with general texts among them."""
         return self.root / f"replay-{count}.jsonl"
 
+    def talks(self, network: Network, sizes: Sizes) -> Path:
+        """Questions of the training split, and what the model itself answers."""
+        path = self.root / "talks.jsonl"
+        if not path.is_file():
+            from keeping.writer import Writer
+
+            rows = _rows("Yahoo", "train", 2 * sizes.curvature)[sizes.curvature :]
+            prompts = [asked(" ".join(r["text"].split()[:WORDS])) for r in rows]
+            said = Writer(network, network.module).write(prompts, TALK)
+            _write(
+                path,
+                (
+                    {"prompt": prompt, "answer": f"{answer}<|im_end|>"}
+                    for prompt, answer in zip(prompts, said, strict=True)
+                ),
+            )
+        return path
+
     def write(self, sizes: Sizes) -> "Texts":
         """Write what is not there yet."""
-        done = self.root / "classes.json"
-        if done.is_file():
+        done, tasks = self.root / "classes.json", {self.task, *OTHERS}
+        if done.is_file() and tasks <= json.loads(done.read_text()).keys():
             return self
         self.root.mkdir(parents=True, exist_ok=True)
         counts = {"train": sizes.train, "dev": sizes.dev, "test": sizes.test}
-        for task in {self.task, OTHER}:
+        for task in tasks:
             for split, count in counts.items():
                 rows = _rows(task, split, count)
                 _write(self.instructions(task, split), _instructions(task, rows))
@@ -85,7 +107,7 @@ class Texts:
             number = len(trained) * count // sizes.batch
             again = [_replay(published[i % len(published)]) for i in range(number)]
             _write(self.replayed(count), [*trained, *again])
-        classes = {task: _classes(task) for task in {self.task, OTHER}}
+        classes = {task: _classes(task) for task in tasks}
         write_durably(done, json.dumps(classes).encode())
         return self
 

@@ -11,7 +11,7 @@ import torch
 
 import kfac_artifacts as kfac
 from keeping import measures
-from keeping.sizes import LORA, PENALTIES, REPLAY, Sizes
+from keeping.sizes import LORA, PENALTIES, REPLAY, Held, Sizes
 from keeping.texts import Texts
 from kfac_artifacts.artifact import Json
 from kfac_artifacts.format import load_artifact
@@ -22,6 +22,8 @@ MODEL_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LAYERS = ("q_proj", "v_proj")
 VERSION = 1
 """Raised when the same settings would give other numbers than before."""
+_MEASURED = {"choosing": "choosing", "reported": "reported 2"}
+"""So it is with a part of what is measured."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Trials:
 
     def pretrained(self, part: str) -> Any:
         """Measure the pretrained model; ``part`` as of ``measured``."""
-        about = {**self._about, "pretrained": part}
+        about = {**self._about, "pretrained": _MEASURED[part]}
         return self.store.scores(about, lambda: self._measure(part, None))
 
     def measured(self, setting: Setting, seed: int, part: str) -> Any:
@@ -86,7 +88,7 @@ class Trials:
         Returns:
             As of the function ``part`` of ``measures``.
         """
-        about = {**self._trained(setting, seed), "measured": part}
+        about = {**self._trained(setting, seed), "measured": _MEASURED[part]}
         return self.store.scores(
             about, lambda: self._measure(part, self._adapter(setting, seed))
         )
@@ -115,37 +117,53 @@ class Trials:
 
     def curvature(self, arm: str) -> Path:
         """The artifact of an arm; it is computed if need be."""
-        about = self._curvature_about(arm)
-        path = self.store.place("curvature", about)
-        if path.is_dir():
-            return path
-        estimator, recipe = PENALTIES[arm]
-        if recipe is not None:
-            dense = next(a for a, how in PENALTIES.items() if how == (estimator, None))
-            kfac.save_artifact(
-                load_artifact(self.curvature(dense)), path, recipe=recipe
-            )
-            return path
-        network = self.network()
-        examples = kfac.load_examples(
-            self.texts.published,
-            network,
-            text_columns="text",
-            max_length=self.sizes.tokens,
-        )
-        _say(f"curvature of {arm} on {len(examples)} texts")
-        artifact = kfac.compute(
-            network,
-            examples,
-            count=len(examples),
-            estimator=kfac.choose_estimator(estimator),
-            only=[f"*.{layer}.weight" for layer in LAYERS],
-        )
-        kfac.save_artifact(artifact, path)
+        return self._curvature(PENALTIES[arm])
+
+    def _curvature(self, held: Held) -> Path:
+        path = self.store.place("curvature", self._about_held(held))
+        if not path.is_dir():
+            made = self._made(held)
+            kfac.save_artifact(made, path, recipe=held.recipe)
         return path
 
+    def _made(self, held: Held) -> kfac.Artifact:
+        """Curvature before it is compressed: of others that are kept, or computed."""
+        if held.recipe is not None:
+            return load_artifact(
+                self._curvature(dataclasses.replace(held, recipe=None))
+            )
+        if held.texts == "both":
+            parts = [dataclasses.replace(held, texts=t) for t in ("general", "talks")]
+            return kfac.merge([load_artifact(self._curvature(part)) for part in parts])
+        network = self.network()
+        path = self.texts.published
+        if held.texts == "talks":
+            path = self.texts.talks(network, self.sizes)
+        examples = kfac.load_examples(
+            path,
+            network,
+            text_columns="text" if held.texts == "general" else measures.PAIR,
+            max_length=self.sizes.tokens,
+        )
+        count = len(examples) // held.share
+        _say(f"curvature, {held.estimator}, of {count} {held.texts} texts")
+        return kfac.compute(
+            network,
+            examples,
+            count=count,
+            estimator=kfac.choose_estimator(held.estimator),
+            only=[f"*.{layer}.weight" for layer in LAYERS],
+            allow_few=True,  # of public texts
+        )
+
+    def _about_held(self, held: Held) -> dict[str, Json]:
+        about = {"curvature": [held.estimator, held.recipe], "layers": [*LAYERS]}
+        if held.texts != "general" or held.share > 1:
+            about["of"] = [held.texts, held.share]
+        return {**self._about, **about}
+
     def _curvature_about(self, arm: str) -> dict[str, Json]:
-        return {**self._about, "curvature": [*PENALTIES[arm]], "layers": [*LAYERS]}
+        return self._about_held(PENALTIES[arm])
 
     @cached_property
     def _settings(self) -> kfac.TrainSettings:

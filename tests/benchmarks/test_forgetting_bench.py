@@ -102,7 +102,7 @@ def test_the_class_is_the_most_probable_of_the_names_token_by_token(
 ) -> None:
     save_model(tmp_path, "LlamaForCausalLM")
     network = kfac.load_network(tmp_path)
-    writer = part("measures").Writer(network, network.module)
+    writer = part("writer").Writer(network, network.module)
     names = ["it is red", "it is", "blue"]
     prompts = ["the sky", "a house by the sea is", "red"]
     end = writer.tokenizer.eos_token_id

@@ -136,15 +136,7 @@ class Trials:
             parts = [dataclasses.replace(held, texts=t) for t in ("general", "talks")]
             return kfac.merge([load_artifact(self._curvature(part)) for part in parts])
         network = self.network()
-        path = self.texts.published
-        if held.texts == "talks":
-            path = self.texts.talks(network, self.sizes)
-        examples = kfac.load_examples(
-            path,
-            network,
-            text_columns="text" if held.texts == "general" else measures.PAIR,
-            max_length=self.sizes.tokens,
-        )
+        examples = self._published(held.texts, network)
         count = len(examples) // held.share
         _say(f"curvature, {held.estimator}, of {count} {held.texts} texts")
         return kfac.compute(
@@ -154,6 +146,17 @@ class Trials:
             estimator=kfac.choose_estimator(held.estimator),
             only=[f"*.{layer}.weight" for layer in LAYERS],
             allow_few=True,  # of public texts
+        )
+
+    def _published(self, texts: str, network: Network) -> Any:
+        if texts == "general":
+            path, columns = self.texts.published, "text"
+            tokens = self.sizes.tokens
+        else:
+            path, columns = self.texts.talks(network, self.sizes), measures.PAIR
+            tokens = measures.LONGEST
+        return kfac.load_examples(
+            path, network, text_columns=columns, max_length=tokens
         )
 
     def _about_held(self, held: Held) -> dict[str, Json]:

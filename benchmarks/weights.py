@@ -4,8 +4,8 @@ all-MiniLM-L6-v2 on groups of three sets of texts, its last three layers or all 
 task vectors are trained without the penalty, with the λ that is chosen (``auto``) and
 with given ones, at several learning rates, and added up at α = 1. Printed are, by row,
 the λ of the three tasks, the accuracy of the sum on validation texts, linearised and
-as an ordinary model. What was trained is kept in ``weights/``, so that another row
-costs only itself.
+as an ordinary model, and that of the pretrained model. What was trained is kept in
+``weights/``, so that another row costs only itself.
 """
 
 import argparse
@@ -38,8 +38,9 @@ GROUPS = {
 }
 LAYERS = {"last": ("encoder.layer.[345].*",), "all": ()}
 HEADER = (
-    "| tasks | layers | rate | λ | of the three | linearised | ordinary |\n"
-    "|---|---|---|---|---|---|---|"
+    "| tasks | layers | rate | λ | of the three "
+    "| linearised | ordinary | pretrained |\n"
+    "|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -117,6 +118,7 @@ def _measured(session: Session, rate: float, weight: Weight) -> list[str]:
     arm, choice = kfac if weight else without, Choice(rate, given)
     scores = session.scores(arm, choice, 0, MergeSpec(), part="validation")["modes"]
     merged = [f"{100 * scores[m]['absolute'][0]:.1f}" for m in ("linear", "plain")]
+    merged.append(f"{100 * scores['linear']['pretrained']:.1f}")
     if weight != "auto":
         return [f"{weight:g}", "", *merged]
     taken = [

@@ -159,7 +159,7 @@ def command(
     from kfac_artifacts.workers import Workers
 
     if not allow_few:
-        require_rows(encoding.texts_in(examples, len(opened.table)))
+        require_rows(min(examples, len(opened.table)))
     main = _is_main(running)
     together = hold_together(checkpoint, Workers.gather("cpu"))
     click.get_current_context().with_resource(together)

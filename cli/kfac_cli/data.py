@@ -153,10 +153,6 @@ class PackOptions(EncodeOptions):
     def packed(self) -> bool:
         return self.pack
 
-    def texts_in(self, examples: int, rows: int) -> int:
-        """How many texts there are at most in so many examples of a table of rows."""
-        return rows if self.pack else min(examples, rows)
-
 
 def tell(
     examples: "TextExamples | ImageExamples", used: int | None = None

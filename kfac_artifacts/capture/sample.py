@@ -26,21 +26,23 @@ def require_enough(examples: Examples, indices: Sequence[int]) -> None:
 
     Args:
         examples: The dataset.
-        indices: Numbers of the chosen examples; those that are equal count once, and
-            of those that are made of several these.
+        indices: Numbers of the chosen examples; those that are equal count once. Of
+            those that are made of several as many of these must differ.
 
     Raises:
         SourceError: If there are fewer than ``ENOUGH_EXAMPLES``.
     """
-    different = set[str]()
+    different, parts = set[str](), set[str]()
     for index in indices:
+        own = _fingerprint(examples.batch([index]))
+        different.add(own)
         if isinstance(examples, RowsOfExamples):
-            different.update(examples.parts(index))
+            parts.update(examples.parts(index))
         else:
-            different.add(_fingerprint(examples.batch([index])))
-        if len(different) >= ENOUGH_EXAMPLES:
+            parts.add(own)
+        if min(len(different), len(parts)) >= ENOUGH_EXAMPLES:
             return
-    _refuse_few(len(indices), len(different))
+    _refuse_few(len(indices), min(len(different), len(parts)))
 
 
 def require_rows(count: int) -> None:
@@ -58,8 +60,6 @@ def require_rows(count: int) -> None:
 
 def _refuse_few(count: int, different: int) -> None:
     found = f"{count} examples" + f", {different} different" * (different < count)
-    if different > count:
-        found = f"{count} rows of {different} different examples"
     raise SourceError(
         f"{found}: what is computed of fewer than {ENOUGH_EXAMPLES} different ones "
         "shows each of them, word for word (spec/privacy.md); give more, or allow it "

@@ -126,11 +126,14 @@ def test_texts_that_all_fit_into_one_row_are_refused(tmp_path: Path) -> None:
 
 
 def test_rows_of_few_different_texts_are_few_examples(tmp_path: Path) -> None:
-    """Texts count, not rows: 65 rows of two texts show both."""
-    values = texts(*["the cat runs", "it is good"] * 120)
+    """Rows can differ although all of them are of the same few texts."""
+    few = ["the cat runs", "it is good", "a bird sings", "the dog sits", "a red fish"]
+    chosen = torch.randint(5, (300,), generator=torch.Generator().manual_seed(0))
+    values = texts(*[few[n] for n in chosen])
     network, found = opened(tmp_path, "LlamaForCausalLM", *values, **PACK)
-    assert len(found) > 64
-    with pytest.raises(SourceError, match=r"examples, 2 different"):
+    batch = found.batch(range(len(found)))["input_ids"].tolist()
+    assert len({*map(tuple, batch)}) > 64
+    with pytest.raises(SourceError, match=r"100 examples, 5 different"):
         compute_unless_few(network, found)
 
 

@@ -88,7 +88,7 @@ def announced(manifest: dict[str, Any]) -> dict[str, tuple[str, list[int]]]:
 
 def of_layers(layers: list[dict[str, Any]], width: int) -> dict[str, list[int]]:
     """Shapes of what the layers of a head have, by name: T4.2."""
-    found = {}
+    found: dict[str, list[int]] = {}
     for i, layer in enumerate(layers):
         shape = [layer["outputs"], width] if "outputs" in layer else [width]
         if len(layer) > 1:

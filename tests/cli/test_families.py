@@ -13,7 +13,7 @@ from torch import Tensor
 from kfac_artifacts import load_artifact
 from kfac_artifacts.task_vector import TaskVector
 from tests.brute_force import randomised
-from tests.commands import good
+from tests.commands import good, kfac
 from tests.language.saved import CHAT
 from tests.language.test_texts import TEXTS, rows
 from tests.models import PAD, tiny_tokenizer
@@ -143,6 +143,25 @@ def test_a_language_model_learns_beside_what_it_could(
     assert names
     assert not any("norm" in name or "embed" in name for name in names)
     loaded(tmp_path / "out", "AutoModelForCausalLM")
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_texts_share_rows_in_families_that_tell_them_apart(
+    family: str, tmp_path: Path
+) -> None:
+    model = save_model(tmp_path / "model", CAUSAL[family])
+    data = rows(tmp_path / "x.jsonl", *({"text": text} for text in TEXTS * 2))
+    compute = ("compute", model, data, "-o", tmp_path / "out", "--pack", *FEW)
+    words = (*compute, "--max-length", 14, "--dtype", "float32")
+    if family == "OPT":  # whose mask knows nothing of positions
+        done = kfac(*words)
+        assert done.exit_code == 1
+        assert "lets the texts of a row see one another" in done.stderr
+        return
+    good(*words)
+    data_info = load_artifact(tmp_path / "out").provenance.sources[0].data
+    assert data_info.size < len(TEXTS) * 2
+    good("verify", tmp_path / "out", "--recompute", model, data, "--dtype", "float32")
 
 
 @pytest.mark.parametrize("family", ["Mixtral", "Qwen3 MoE"])

@@ -109,7 +109,9 @@ def test_a_model_whose_texts_see_one_another_is_refused(tmp_path: Path) -> None:
     forward = module.forward
     module.forward = lambda position_ids=None, **inputs: forward(**inputs)
     data = rows(tmp_path / "x.jsonl", *texts())
-    with pytest.raises(SourceError, match=r"LlamaForCausalLM lets .* leave out --pack"):
+    with pytest.raises(
+        SourceError, match=r"model lets .* LlamaForCausalLM .* leave out --pack"
+    ):
         load_examples(data, network, **PACK)
 
 

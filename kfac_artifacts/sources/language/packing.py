@@ -179,8 +179,9 @@ def _require_apart(network: Network, rows: PackedExamples, index: int) -> None:
         require_same(network.output_map, alone.flatten(), together.flatten(), "a row")
     except CoverageError as error:
         raise SourceError(
-            f"a {type(network.module).__name__} lets the texts of a row see one "
-            "another, so they cannot be packed; leave out --pack"
+            f"{network.id} lets the texts of a row see one another, as a model of "
+            f"class {type(network.module).__name__} does that does not tell them "
+            "apart by their positions; leave out --pack"
         ) from error
 
 

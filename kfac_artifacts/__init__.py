@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         encode_texts as encode_texts,
         load_examples as load_examples,
         load_network as load_network,
+        load_streamed as load_streamed,
     )
     from kfac_artifacts.network import (
         Network as Network,
@@ -31,10 +32,13 @@ if TYPE_CHECKING:
         KfacReduce as KfacReduce,
         Nearest as Nearest,
         Plan as Plan,
+        StreamedNetwork as StreamedNetwork,
+        StreamedPlan as StreamedPlan,
         choose_estimator as choose_estimator,
         compute as compute,
         compute_with_curvlinops as compute_with_curvlinops,
         plan as plan,
+        plan_streamed as plan_streamed,
         recompute as recompute,
         save_together as save_together,
     )

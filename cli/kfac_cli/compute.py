@@ -132,7 +132,8 @@ def command(
     but noise, by --dp-epsilon.
 
     What is done is kept beside the output, and --resume goes on from there. Several
-    processes share the examples:
+    processes share the examples. A model larger than memory goes through it block by
+    block with --stream; `kfac plan --stream` tells what that takes:
 
     \b
     Example:
@@ -144,6 +145,7 @@ def command(
         kfac compute ./my-llm wiki.jsonl -o general --pack --max-length 1024
         kfac compute ./my-model mails.csv -o mails --examples 50000 \
             --dp-epsilon 8 --dp-delta 1e-6 --dp-public wiki.jsonl
+        kfac compute ./my-model wiki.jsonl -o general --stream --batch-size 8
         torchrun --nproc-per-node 4 $(which kfac) compute ./my-model mails.csv -o mails
     """
     from kfac_artifacts.sources import check_model
@@ -164,7 +166,7 @@ def command(
     together = hold_together(checkpoint, Workers.gather("cpu"))
     click.get_current_context().with_resource(together)
     started = time.perf_counter()
-    network = loading.load(model, names.model_id)
+    network = running.load(loading, model, names.model_id)
     _tell_of_head(network, chosen=loading.output_map is None, main=main)
     found = names.rename(encoding.encode(opened, network))
     account = tell(found, min(examples, len(found))) if main else {}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kfac_artifacts.network import Network
     from kfac_artifacts.sources import Data
     from kfac_cli.data import ChatDataOptions, EncodeOptions
+    from kfac_cli.options import ModelOptions
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,10 @@ class NoiseOptions:
                 f"noise does not go with --estimator {estimating.name}, but with "
                 f"{' and '.join(HIDING)}"
             )
-        if running.resume or not running.native:
+        if running.resume or running.stream or not running.native:
             raise click.UsageError(
-                "noise goes neither with --resume nor with another engine"
+                "noise goes neither with --resume nor with --stream nor with another "
+                "engine"
             )
 
     def read(self, reading: "ChatDataOptions") -> "Data | None":
@@ -201,10 +203,25 @@ class RunOptions:
         "on one of them alone.",
     )
 
+    stream: bool = option(
+        "--stream",
+        is_flag=True,
+        help="Have one block of the model in memory at a time, with its factors: "
+        "weights are read from their files, hidden states and factors lie on disk "
+        "meanwhile. The same numbers.",
+    )
+
     @property
     def native(self) -> bool:
         """Whether the engine is ours."""
         return self.engine == "native"
+
+    def load(
+        self, loading: "ModelOptions", model: str, model_id: str | None
+    ) -> "Network":
+        """Load the model, or leave its weights in their files."""
+        load = loading.load_streamed if self.stream else loading.load
+        return load(model, model_id)
 
     def usual_cotangents(self, network: "Network") -> str:
         """The cotangents of the engine unless others are asked for."""
@@ -218,6 +235,10 @@ class RunOptions:
             raise click.UsageError("--means does not go with --engine curvlinops")
         if not self.native and (self.resume or self.shard):
             raise click.UsageError("--resume and --shard go with the native engine")
+        if self.stream and (self.shard or not self.native):
+            raise click.UsageError(
+                "--stream goes with the native engine, in one process, without --shard"
+            )
 
     def engine_with(self, checkpoint: Path | None) -> "Callable[..., Artifact]":
         """Give the library's function that computes, with what is kept meanwhile."""

@@ -161,6 +161,18 @@ class ModelOptions(MetaModelOptions):
         """Load it with its output map."""
         return self._load(model, self.output_map, model_id)
 
+    def load_streamed(self, model: str, model_id: str | None = None) -> "Network":
+        """Open it, its weights left in their files."""
+        from kfac_artifacts.sources import load_streamed
+
+        return load_streamed(
+            model,
+            output_map=self.output_map,
+            device=self.device,
+            dtype=self.dtype,
+            model_id=model_id,
+        )
+
     def load_embedding(
         self, model: str, wanted: "NamedConfig | None" = None
     ) -> "Network":

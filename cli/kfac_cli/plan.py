@@ -17,6 +17,7 @@ from kfac_cli.options import (
     means_option,
 )
 from kfac_cli.parameters import COUNT, NAMED, POSITIVE
+from kfac_cli.plan_streamed import print_streamed, streamed_to_json
 from kfac_cli.plan_table import grouped
 from kfac_cli.tables import print_table
 from kfac_cli.units import duration, operations, size
@@ -73,6 +74,11 @@ class EffortOptions:
         default="kfac",
         show_default=True,
         help="What `kfac compute` would be told.",
+    )
+    stream: bool = option(
+        "--stream",
+        is_flag=True,
+        help="Say as well what going through the model block by block would take.",
     )
 
     def effort(self) -> "Effort":
@@ -148,29 +154,35 @@ def command(
     Example:
         kfac plan meta-llama/Llama-3.1-8B --tokens 256 --dtype bfloat16
         kfac plan openai/clip-vit-base-patch32 --modules 'vision_model.*' --measure
+        kfac plan Qwen/Qwen3-8B --stream --estimator inputs --batch-size 8
         kfac plan ./my-model --json | jq .memory
     """
     from kfac_artifacts.sources import check_model
 
     speed.check()
     check_model(model)
-    from kfac_artifacts.estimate import plan
+    from kfac_artifacts.estimate import plan, plan_streamed
 
     network = building.build(model)
+    batch = shape.batch(network)
     found = plan(
         network,
-        shape.batch(network),
+        batch,
         only=coverage.only,
         exclude=coverage.exclude,
         tables=coverage.tables,
         means=means,
         effort=effort.effort(),
     )
+    streamed = plan_streamed(network, batch, found) if effort.stream else None
     rate = speed.rate(network)
     if as_json:
-        console.print_json(_to_json(network, found, rate))
-    else:
-        _print(network, found, rate)
+        about = None if streamed is None else streamed_to_json(streamed)
+        console.print_json(_to_json(network, found, rate) | {"streamed": about})
+        return
+    _print(network, found, rate)
+    if streamed is not None:
+        print_streamed(streamed, found, rate)
 
 
 def _to_json(network: "Network", plan: "Plan", rate: float | None) -> dict[str, Any]:

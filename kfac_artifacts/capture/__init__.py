@@ -30,8 +30,11 @@ if TYPE_CHECKING:
         requiring_gradients as requiring_gradients,
     )
     from kfac_artifacts.capture.independence import (
+        batches_to_compare as batches_to_compare,
+        pair_to_compare as pair_to_compare,
         require_independence as require_independence,
         require_same as require_same,
+        require_same_alone as require_same_alone,
     )
     from kfac_artifacts.capture.layers.base import (
         FactorSum as FactorSum,
@@ -62,11 +65,14 @@ if TYPE_CHECKING:
         next_group as next_group,
     )
     from kfac_artifacts.capture.proof import (
+        OUTSIDE as OUTSIDE,
         UNREACHED as UNREACHED,
         Coverage as Coverage,
         leaders_of as leaders_of,
         prove as prove,
+        prove_part as prove_part,
         reached_parameters as reached_parameters,
+        require_finite as require_finite,
         require_layers as require_layers,
         true_gradients as true_gradients,
     )
@@ -76,7 +82,7 @@ if TYPE_CHECKING:
         TableRecord as TableRecord,
     )
     from kfac_artifacts.capture.recorder import Recorder as Recorder
-    from kfac_artifacts.capture.run import Run as Run
+    from kfac_artifacts.capture.run import BatchListener as BatchListener, Run as Run
     from kfac_artifacts.capture.sample import (
         Loaded as Loaded,
         Sample as Sample,

@@ -55,18 +55,41 @@ def vjp(
     S: Float[Tensor, "k n c"],
     *,
     retain: bool,
-) -> None:
+    given: Sequence[Tensor] = (),
+) -> list[Tensor]:
     """Pull K cotangents of every example back at once; hooks see them one batch.
+
+    Args:
+        f: What is differentiated.
+        leaves: With respect to what.
+        S: The cotangents.
+        retain: Whether the graph is kept.
+        given: The first ones of the leaves, whose gradients are given back.
+
+    Returns:
+        The gradients of those, ``[K, *shape]`` each.
 
     Raises:
         RuntimeError: If an operation cannot be batched.
     """
 
-    def pull(s: Tensor) -> Tensor:
-        torch.autograd.grad(f, leaves, s, retain_graph=retain, allow_unused=True)
-        return s
+    def pull(s: Tensor) -> tuple[Tensor, ...]:
+        found = torch.autograd.grad(
+            f, leaves, s, retain_graph=retain, allow_unused=True
+        )
+        return (s, *filled(given, found))
 
-    torch.vmap(pull)(S)
+    return list(torch.vmap(pull)(S)[1:])
+
+
+def filled(
+    leaves: Sequence[Tensor], gradients: Sequence[Tensor | None]
+) -> list[Tensor]:
+    """The gradients of the first leaves; zero where f does not depend on them."""
+    return [
+        torch.zeros_like(leaf) if g is None else g
+        for leaf, g in zip(leaves, gradients, strict=False)
+    ]
 
 
 def can_be_batched(f: Float[Tensor, "n c"], leaves: Sequence[Tensor]) -> bool:

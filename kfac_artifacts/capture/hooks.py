@@ -1,7 +1,8 @@
 """One forward pass and its backward passes, in which every layer is listened to.
 
 Parameters are frozen, so a backward pass reaches activations only. The first tensors
-that layers put out are the leaves of the graph: nothing before them is differentiated.
+that layers put out are the leaves of the graph: nothing before them is differentiated,
+unless a tensor of the batch requires gradients.
 """
 
 from collections import Counter
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.utils.hooks import RemovableHandle
 
-from kfac_artifacts.capture.batched_vjp import can_be_batched, leave, vjp
+from kfac_artifacts.capture.batched_vjp import can_be_batched, filled, leave, vjp
 from kfac_artifacts.capture.encoder_decoder import Stages
 from kfac_artifacts.capture.events import Listener, ListenerToSeveral
 from kfac_artifacts.capture.layers.attention import explicit_attention
@@ -61,7 +62,8 @@ class Pass:
         self._network, self._layers, self._batch = network, layers, batch
         self._several: int | None = None  # how many come back at once
         self._muted = self._forward_only = False
-        self._leaves: list[Tensor] = []
+        self._entries = [value for value in batch.values() if value.requires_grad]
+        self._leaves: list[Tensor] = [*self._entries]
         self._begun: list[Decisions] = []
         self._handles: list[RemovableHandle] = []
         self._listener = listener
@@ -111,39 +113,47 @@ class Pass:
                 )
                 stack.callback(handle.remove)
 
-    def backward(self, s: Tensor, *, last: bool = True) -> None:
+    def backward(self, s: Tensor, *, last: bool = True) -> list[Tensor]:
         """Pull one cotangent per example back through the network.
 
         Args:
             s: ``[N, C]``.
             last: Whether the graph may be freed.
 
+        Returns:
+            The gradients of the tensors of the batch that require them.
+
         Raises:
             CoverageError: If no layer was reached.
         """
         self._check_reached()
-        torch.autograd.grad(
+        found = torch.autograd.grad(
             self.f, self._leaves, s, retain_graph=not last, allow_unused=True
         )
         if last:
             self.close()
+        return filled(self._entries, found)
 
-    def backward_several(self, S: Tensor, *, last: bool = True) -> None:
+    def backward_several(self, S: Tensor, *, last: bool = True) -> list[Tensor]:
         """Pull K cotangents per example back at once; see ``takes_several``.
 
         Args:
             S: ``[K, N, C]``.
             last: Whether the graph may be freed.
 
+        Returns:
+            The gradients of the tensors of the batch that require them, K of each.
+
         Raises:
             CoverageError: If no layer was reached.
         """
         self._check_reached()
         self._several = len(S)
-        vjp(self.f, self._leaves, S, retain=not last)
+        found = vjp(self.f, self._leaves, S, retain=not last, given=self._entries)
         self._several = None
         if last:
             self.close()
+        return found
 
     def takes_several(self) -> bool:
         """Whether several cotangents can be pulled back at once; tries it, muted."""

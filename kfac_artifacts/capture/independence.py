@@ -33,17 +33,50 @@ def require_independence(
     Raises:
         CoverageError: If f of an example depends on the others, by more than rounding.
     """
+    pair = pair_to_compare(examples, indices)
+    with torch.no_grad(), requiring_gradients(network, wanted=False):
+        outputs = [network(examples.batch(few)) for few in batches_to_compare(pair)]
+    require_same_alone(network.output_map, pair, outputs)
+
+
+def batches_to_compare(pair: Sequence[int]) -> list[list[int]]:
+    """The batches of some examples on which f is compared: together, then alone."""
+    return [[*pair], *([index] for index in pair)] if pair else []
+
+
+def require_same_alone(
+    output_map: OutputMap, pair: Sequence[int], outputs: Sequence[Tensor]
+) -> None:
+    """Check that f is the same alone; see ``require_independence``.
+
+    Args:
+        output_map: The function f.
+        pair: Numbers of the examples.
+        outputs: Its values for ``batches_to_compare``.
+
+    Raises:
+        CoverageError: If f of an example depends on the others, by more than rounding.
+    """
+    together, *others = outputs or [torch.empty(0)]
+    for index, among, alone in zip(pair, together, others, strict=True):
+        require_same(output_map, alone[0], among, f"example {index}")
+
+
+def pair_to_compare(examples: Examples, indices: Sequence[int]) -> list[int]:
+    """Choose the shortest and the longest of a few examples; none if they are one.
+
+    Args:
+        examples: The dataset.
+        indices: Numbers of the chosen examples.
+
+    Returns:
+        Their numbers.
+    """
     few = [*indices[:: max(1, len(indices) // FEW)], indices[-1]]
     lengths = _lengths(examples, list(dict.fromkeys(few)))
     chosen = sorted(lengths, key=lambda index: lengths[index])
     pair = [chosen[0], chosen[-1]]
-    if pair[0] == pair[1]:
-        return
-    with torch.no_grad(), requiring_gradients(network, wanted=False):
-        together = network(examples.batch(pair))
-        for index, among in zip(pair, together, strict=True):
-            alone = network(examples.batch([index]))[0]
-            require_same(network.output_map, alone, among, f"example {index}")
+    return [] if pair[0] == pair[1] else pair
 
 
 def require_same(

@@ -131,20 +131,42 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
         KfacError: If f is not finite.
     """
     f, s, true = true_gradients(network, batch, inventory.excluded)
-    if not bool(f.isfinite().all()):
-        raise KfacError(
-            "the model's output is not finite for the first examples; try --dtype "
-            "float32 (dtype=), or look at the output map and at the data"
-        )
+    require_finite(f)
+    coverage = prove_part(network, inventory, batch, (f, s, true))
+    require_layers(inventory)
+    return coverage
+
+
+def prove_part(
+    network: Network,
+    inventory: Inventory,
+    batch: Batch,
+    gradients: tuple[Tensor, Tensor, dict[str, Tensor]],
+) -> Coverage:
+    """Prove the layers of a network, or of a part of one; see ``prove``.
+
+    Args:
+        network: The network, or the part, whose f is what the part gives.
+        inventory: Layers to prove; those that fail move to its ``uncovered``.
+        batch: Two examples.
+        gradients: The value of f, a cotangent for every example, and the gradients of
+            the parameters by name; used up.
+
+    Returns:
+        The proved layers; there may be none.
+    """
+    f, s, true = gradients
     sizes = {name: gradient.norm().item() for name, gradient in true.items()}
     reached = {name for name, size in sizes.items() if size or bool(true[name].any())}
     largest = max(sizes.values(), default=0.0)
     prover = _Prover(_by_layer(true, inventory.layers), largest)
-    del true
+    true.clear()
     with requiring_gradients(network, wanted=False):
         drop_unfit(network, inventory, batch, f)
         find_batch_axes(network, inventory, batch, f, s)
-        require_layers(inventory, reached)
+        tell_unreached(inventory, reached)
+        if not inventory.layers:
+            return Coverage([], {}, {})
         passed = Pass(network, inventory.layers, batch, prover).forward()
         prover.left |= passed.call_counts
         passed.backward(s)
@@ -154,35 +176,52 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
         fault = passed.failures.get(layer, prover.faults.get(layer))
         if fault is not None and layer in inventory.layers:
             inventory.drop(layer, fault)
-    require_layers(inventory, reached)
+    tell_unreached(inventory, reached)
     call_counts = {layer: passed.call_counts[layer] for layer in inventory.layers}
     return Coverage(
         inventory.layers, call_counts, leaders_of(prover.inputs, call_counts)
     )
 
 
-def require_layers(
-    inventory: Inventory, reached: Collection[str] | None = None
-) -> None:
-    """Say of what f does not depend on just that, and refuse to go on without layers.
+def require_finite(f: Tensor) -> None:
+    """Refuse to prove anything of an f that is not finite.
+
+    Raises:
+        KfacError: If it is not.
+    """
+    if not bool(f.isfinite().all()):
+        raise KfacError(
+            "the model's output is not finite for the first examples; try --dtype "
+            "float32 (dtype=), or look at the output map and at the data"
+        )
+
+
+def tell_unreached(inventory: Inventory, reached: Collection[str]) -> None:
+    """Say of what f does not depend on just that."""
+    for name in inventory.uncovered.keys() - inventory.refused:
+        if name not in reached:
+            inventory.uncovered[name] = UNREACHED
+
+
+def require_layers(inventory: Inventory) -> None:
+    """Refuse to go on without layers.
 
     Args:
         inventory: The inventory.
-        reached: Parameters that f depends on, once that is known.
 
     Raises:
         CoverageError: If the inventory has no layer, with the reasons.
     """
-    for name in inventory.uncovered.keys() - inventory.refused:
-        if reached is not None and name not in reached:
-            inventory.uncovered[name] = UNREACHED
     if not inventory.layers:
         reasons = sorted(set(inventory.uncovered.values()))
         raise CoverageError(f"no parameter can be covered: {'; '.join(reasons)}")
 
 
 def true_gradients(
-    network: Network, batch: Batch, excluded: Collection[str] = ()
+    network: Network,
+    batch: Batch,
+    excluded: Collection[str] = (),
+    s: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Ask autograd for the gradient of every parameter that f depends on.
 
@@ -190,10 +229,10 @@ def true_gradients(
         network: The network; left as it was found.
         batch: The examples.
         excluded: Parameters of which none is asked for.
+        s: A cotangent for every example, ``[N, C]``; None for a random one.
 
     Returns:
-        The value of f, a random cotangent for every example, and the gradients of what
-        f depends on by name.
+        The value of f, the cotangents, and the gradients of what f depends on by name.
 
     Raises:
         CoverageError: If f depends on no parameter.
@@ -203,11 +242,13 @@ def true_gradients(
         parameters = network.parameters()
         leaves = {n: p for n, p in parameters.items() if p.requires_grad}
         f = network(batch)
-        s = torch.randn(f.shape, generator=seeded(0)).to(f)
+        if s is None:
+            s = torch.randn(f.shape, generator=seeded(0)).to(f)
         if not f.requires_grad:
             raise CoverageError("f does not depend on any parameter of the model")
         leaves = {n: p for n, p in leaves.items() if n not in left_out}
-        grads = torch.autograd.grad(f, list(leaves.values()), s, allow_unused=True)
+        wanted = list(leaves.values())
+        grads = torch.autograd.grad(f, wanted, s, allow_unused=True) if wanted else ()
     found = {n: g for n, g in zip(leaves, grads, strict=True) if g is not None}
     dense = {n: g.to_dense() if g.is_sparse else g for n, g in found.items()}
     return f.detach(), s, dense

@@ -9,7 +9,6 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from kfac_artifacts.capture import cotangents as ct
 from kfac_artifacts.capture.events import Listener, ListenerToSeveral
 from kfac_artifacts.capture.hooks import Pass
 from kfac_artifacts.capture.layers.base import Layer
@@ -114,16 +113,25 @@ class Run:
     ) -> None:
         with chunks.kernels():
             passed = self._forward(listener, layers, loaded)
-        left = ct.count(self.sample.cotangents, passed.f.shape[1])
         ordinals = loaded.ordinals or [0] * len(passed.f)
+        left = self.sample.count(ordinals, passed.f)
         vectors = self.sample.vectors(ordinals, passed.f)
         for chunk in _chunked(vectors, chunks.size(passed)):
             left -= len(chunk)
             if len(chunk) == 1:
-                passed.backward(chunk[0], last=left == 0)
+                found = [g[None] for g in passed.backward(chunk[0], last=left == 0)]
             else:
-                passed.backward_several(torch.stack(chunk), last=left == 0)
+                found = passed.backward_several(torch.stack(chunk), last=left == 0)
+            self.keep_gradients(loaded, found)
             listener.end_of_backward()
+
+    def keep_gradients(self, loaded: Loaded, gradients: Sequence[Tensor]) -> None:
+        """Hear the gradients of the batch's tensors that require them; here of none.
+
+        Args:
+            loaded: The batch.
+            gradients: Those of each tensor, ``[K, *shape]``, for the next K cotangents.
+        """
 
     def _forward(
         self,

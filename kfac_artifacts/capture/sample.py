@@ -192,6 +192,10 @@ class Sample:
                     following = thread.submit(self._encode, parts[number + 1])
                 yield Loaded(part, batch, min(places[number] + size, end))
 
+    def count(self, ordinals: Sequence[int], f: Float[Tensor, "n c"]) -> int:
+        """Number of cotangents of every example of a batch."""
+        return ct.count(self.cotangents, f.shape[1])
+
     def vectors(
         self, ordinals: Sequence[int], f: Float[Tensor, "n c"]
     ) -> Iterator[Float[Tensor, "n c"]]:

@@ -48,7 +48,14 @@ if TYPE_CHECKING:
         Plan as Plan,
         plan as plan,
     )
+    from kfac_artifacts.estimate.planning.streamed import (
+        StreamedPlan as StreamedPlan,
+        plan_streamed as plan_streamed,
+    )
     from kfac_artifacts.estimate.private.noise import GaussianNoise as GaussianNoise
     from kfac_artifacts.estimate.recompute import recompute as recompute
+    from kfac_artifacts.estimate.streaming.network import (
+        StreamedNetwork as StreamedNetwork,
+    )
 
 export_lazily(__name__)

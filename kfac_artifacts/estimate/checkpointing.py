@@ -23,6 +23,8 @@ from kfac_artifacts.workers import Workers
 
 SUMS, REFINING = "summing up", "refining"
 """The stages of an estimation, in order; the ``stage`` of a state's details."""
+STREAMED = "streamed"
+"""Where what is done part by part is kept, in a job's directory."""
 SHARE = 0.1
 """Largest share of the time that may go into checkpoints."""
 AFRESH = "begin without --resume"
@@ -192,19 +194,24 @@ def kept_in(path: str | Path) -> list[Path]:
     Returns:
         The directories that hold a state.
     """
-    return [
-        place
-        for place in _places(Path(path))
-        if (place / CHECKPOINT_MANIFEST).is_file()
-    ]
+    return [place for place in _places(Path(path)) if _holds_state(place)]
+
+
+def _holds_state(place: Path) -> bool:
+    states = place.glob("*.json") if place.name == STREAMED else ()
+    return any(states) or (place / CHECKPOINT_MANIFEST).is_file()
 
 
 def discard(path: str | Path) -> None:
     """Remove a job's checkpoints; anything else in the directory stays there."""
+    for pattern in ("*.states", "*.json"):
+        for file in (Path(path) / STREAMED).glob(pattern):
+            file.unlink()
     for place in reversed(_places(Path(path))):
         Checkpoint(place, {}, AFRESH).remove()
 
 
 def _places(path: Path) -> list[Path]:
     """Where states may be, whatever the number of processes."""
-    return [path, *path.glob("process-*"), *path.glob("process-*/slot-*")]
+    patterns = ("process-*", "process-*/slot-*", STREAMED, f"{STREAMED}/part-*")
+    return [path, *(place for each in patterns for place in path.glob(each))]

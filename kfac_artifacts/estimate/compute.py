@@ -1,14 +1,12 @@
 """Model and data in, artifact out: the curvature of one task."""
 
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from kfac_artifacts.artifact import (
     Artifact,
-    BaseModel,
     Cotangents,
-    Json,
     Privacy,
     Source,
 )
@@ -22,10 +20,10 @@ from kfac_artifacts.capture import (
     require_enough,
     require_independence,
     requiring_gradients,
-    take_inventory,
 )
 from kfac_artifacts.chosen import choose_examples
 from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.estimate.asked import Asked
 from kfac_artifacts.estimate.checkpointing import Saver
 from kfac_artifacts.estimate.description import describe
 from kfac_artifacts.estimate.distributed.sharing import share_work
@@ -34,10 +32,11 @@ from kfac_artifacts.estimate.estimators.kfac import Kfac
 from kfac_artifacts.estimate.options import ALONE, ComputeOptions
 from kfac_artifacts.estimate.private.accumulator import COUNTED
 from kfac_artifacts.estimate.stages import estimate
+from kfac_artifacts.estimate.streaming.compute import compute_streamed
+from kfac_artifacts.estimate.streaming.network import StreamedNetwork
 from kfac_artifacts.network import Examples, Network, RowsOfExamples
 from kfac_artifacts.progress import Progress, silent
 from kfac_artifacts.symmetric import tensor_cores
-from kfac_artifacts.workers import Workers
 
 KFAC = Kfac()
 
@@ -69,7 +68,8 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
     ``save_together``.
 
     Args:
-        network: The pretrained model and its output map.
+        network: The pretrained model and its output map; of a ``StreamedNetwork`` one
+            block is in memory at a time.
         examples: The data; ``count`` of them are chosen by the seed.
         count: How many examples to use; all, if there are fewer.
         cotangents: ``orthogonal``, ``mc`` or ``labels`` with draws and seed, or
@@ -107,40 +107,53 @@ def compute(  # noqa: PLR0913 - as many arguments as there are choices
         require_enough(examples, indices)
     estimator.check(len(indices))
     _check_hiding(estimator, examples, options, tables=tables)
-    sharing = share_work(network, len(indices), shard=options.shard)
+    asked = Asked(
+        examples,
+        indices,
+        cotangents,
+        estimator,
+        only,
+        exclude,
+        tables,
+        means,
+        batch_size,
+        options,
+        progress,
+    )
+    if isinstance(network, StreamedNetwork):
+        return compute_streamed(network, asked)
+    return _compute_whole(network, asked)
+
+
+def _compute_whole(network: Network, asked: Asked) -> Artifact:
+    """Compute with all of a network in memory."""
+    examples, indices, estimator = asked.examples, asked.indices, asked.estimator
+    sharing = share_work(network, len(indices), shard=asked.options.shard)
     used = sharing.network
     with sharing.workers.together():
-        inventory = estimator.narrowed(
-            take_inventory(
-                used.module,
-                only=tuple(only),
-                exclude=tuple(exclude),
-                tables=tables,
-                forward_only=estimator.cost.forward_only,
-            ),
-            means=means,
-        )
+        inventory = asked.take_inventory(used.module)
         pair = pair_to_prove(examples, indices)
         require_independence(used, examples, indices)
         coverage = prove(used, inventory, pair)
     planned = estimator.planned_sums(coverage, used.shapes)
     sharing.assign_owners({name: each.shape for name, each in planned.items()})
     workers = sharing.workers
-    part, pulled = (workers.rank, workers.size), estimator.cotangents(cotangents)
     sample = Sample(
         examples,
         indices,
-        pulled,
-        bounded(batch_size, network.output_map, pair),
-        part,
+        asked.pulled,
+        bounded(asked.batch_size, network.output_map, pair),
+        (workers.rank, workers.size),
         network.output_map.classes,
     )
-    source = Source(examples.info(indices), pulled)
+    source = asked.source
     base = network.base_of(coverage.parameters)
-    settings = _settings(base, network, source, estimator, workers, means=means)
-    workers.require_alike({**settings, "checkpoint": options, "batch size": batch_size})
-    run = Run(used, coverage, sample, workers, progress)
-    saver = Saver(options, workers, settings)
+    settings = asked.settings(base, network, source, workers)
+    workers.require_alike(
+        {**settings, "checkpoint": asked.options, "batch size": asked.batch_size}
+    )
+    run = Run(used, coverage, sample, workers, asked.progress)
+    saver = Saver(asked.options, workers, settings)
     frozen = requiring_gradients(used, wanted=False)
     with saver.held(), frozen, tensor_cores(), sharing.placed(coverage, pair):
         found = estimate(run, estimator, saver)
@@ -184,25 +197,3 @@ def _published(source: Source, privacy: Privacy | None) -> Source:
     nothing = secrets.token_hex(32)
     data = replace(source.data, fingerprint=nothing)
     return replace(source, data=data, privacy=privacy)
-
-
-def _settings(
-    base: BaseModel,
-    network: Network,
-    source: Source,
-    estimator: Estimator,
-    workers: Workers,
-    *,
-    means: bool,
-) -> Mapping[str, Json]:
-    """What must be the same for a checkpoint to be gone on from."""
-    return {
-        "base": base.sha256,
-        "dtype": str(network.dtype),
-        "output_map": asdict(network.output_map.info),
-        "source": asdict(source),
-        "estimator": estimator.settings(),
-        "processes": workers.size,
-        "sharded": workers.sharded,
-        "means": means,
-    }

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from kfac_artifacts.artifact import Block, Json
-from kfac_artifacts.capture import Run
+from kfac_artifacts.capture import Coverage, Run
 from kfac_artifacts.estimate.accumulator import Accumulator
 from kfac_artifacts.estimate.checkpointing import REFINING, SUMS, Saver
 from kfac_artifacts.estimate.estimators.base import Estimate, Estimator
@@ -113,18 +113,35 @@ def _details(found: Estimate) -> dict[str, Json]:
     return {"stage": REFINING, "sweeps": found.sweeps, **about}
 
 
-def _restored(run: Run, estimator: Estimator, state: State) -> Estimate:
-    details: Mapping[str, Any] = state.details
-    leaders = run.coverage.leaders
+def blocks_of(
+    coverage: Coverage, estimator: Estimator, details: Mapping[str, Any]
+) -> dict[str, Block]:
+    """Describe the blocks of an estimation that was kept.
+
+    Args:
+        coverage: Its layers.
+        estimator: How Gramians are approximated.
+        details: The ``finished`` blocks with their factors, and ``positions`` of all.
+
+    Returns:
+        The blocks by name, in the order of the layers.
+    """
     blocks: dict[str, Block] = {}
-    for layer in run.coverage.layers:
-        leader, finished = leaders.get(layer, layer), details["finished"]
+    for layer in coverage.layers:
+        leader = coverage.leaders.get(layer, layer)
+        finished = details["finished"]
         for name, block in estimator.summed_blocks(layer, leader).items():
             refined = block
             if name in finished:
                 refined = estimator.blocks(layer, leader)[name]
                 refined = refined.with_factors(finished[name])
             blocks[name] = refined.with_positions(details["positions"][name])
+    return blocks
+
+
+def _restored(run: Run, estimator: Estimator, state: State) -> Estimate:
+    details: Mapping[str, Any] = state.details
+    blocks = blocks_of(run.coverage, estimator, details)
     fields: dict[tuple[str, str], dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in state.tensors.items():
         place, field = key.rsplit("/", 1)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         read_data as read_data,
     )
     from kfac_artifacts.sources.shipped_heads import shipped_heads as shipped_heads
+    from kfac_artifacts.sources.streamed import load_streamed as load_streamed
     from kfac_artifacts.sources.tables import Layout as Layout
 
 export_lazily(__name__)

@@ -97,7 +97,7 @@ def load_network(
             finite, or the device or the output map is not available.
     """
     number_type = number_type_of(dtype)
-    place = _device(device)
+    place = device_of(device)
     if is_function(model):
         if output_map not in {None, EMBEDDING}:
             raise SourceError(f"{model} says itself what f is; drop --output-map")
@@ -278,7 +278,18 @@ def _check_finite(module: nn.Module, model_id: str) -> None:
             raise SourceError(f"{model_id}: {name} holds values that are not finite")
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """Look up a device by name; ``auto`` is a GPU if there is one.
+
+    Args:
+        name: As torch calls it, or ``auto``.
+
+    Returns:
+        The device.
+
+    Raises:
+        SourceError: If it is not available.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -82,13 +82,13 @@ def backward_passes(monkeypatch: pytest.MonkeyPatch) -> Any:
     counts = []
     one, several = Pass.backward, Pass.backward_several
 
-    def noted_one(self: Any, s: Any, **options: Any) -> None:
+    def noted_one(self: Any, s: Any, **options: Any) -> Any:
         counts.append(1)
-        one(self, s, **options)
+        return one(self, s, **options)
 
-    def noted_several(self: Any, S: Any, **options: Any) -> None:
+    def noted_several(self: Any, S: Any, **options: Any) -> Any:
         counts.append(len(S))
-        several(self, S, **options)
+        return several(self, S, **options)
 
     monkeypatch.setattr(Pass, "backward", noted_one)
     monkeypatch.setattr(Pass, "backward_several", noted_several)

@@ -68,6 +68,7 @@ class Plan:
 
     Attributes:
         blocks: Every block of the artifact, in order.
+        summed: The same blocks as sums give them, before they are refined.
         excluded: Parameters left out on request.
         uncovered: Parameters left out for a reason.
         parameters: Number of parameters of the model.
@@ -83,6 +84,7 @@ class Plan:
     """
 
     blocks: tuple[PlannedBlock, ...]
+    summed: tuple[PlannedBlock, ...]
     excluded: tuple[str, ...]
     uncovered: Mapping[str, str]
     parameters: int
@@ -153,6 +155,7 @@ def plan(
     )
     return Plan(
         blocks=blocks,
+        summed=summed,
         excluded=tuple(inventory.excluded),
         uncovered=inventory.uncovered | constants_of(network),
         parameters=sum(p.numel() for p in network.parameters().values()),

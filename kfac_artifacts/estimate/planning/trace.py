@@ -56,16 +56,18 @@ class Trace:
 
 
 @dataclass
-class _Kept:
+class KeptTensors:
     """Tensors kept for a backward pass, each storage once."""
 
     storages: dict[int, Tensor] = field(default_factory=dict)
 
     def keep(self, tensor: Tensor) -> Tensor:
+        """Note a tensor that autograd keeps; gives what it is to keep."""
         self.storages[storage_id(tensor)] = tensor.detach()  # the address stays taken
         return tensor.detach()
 
     def nbytes(self, besides: set[int]) -> int:
+        """Their size in bytes, without some storages."""
         return sum(
             tensor.untyped_storage().nbytes()
             for storage, tensor in self.storages.items()
@@ -77,7 +79,7 @@ class _Kept:
 class _ShapeListener:
     """Listens to all, and adds what layers keep to what autograd keeps."""
 
-    kept: _Kept
+    kept: KeptTensors
     keeps_inputs = True
     calls: list[LayerCall] = field(default_factory=list)
     reached_layers: set[Layer] = field(default_factory=set)
@@ -118,7 +120,10 @@ def trace(network: Network, inventory: Inventory, batch: Batch) -> Trace:
     with requiring_gradients(network, wanted=False):
         fit = partial(_fit, network, batch=batch, f=f)
         share_unbatched(network, inventory.layers, batch, fit)
-    kept, parameters = _Kept(), {storage_id(p) for p in network.parameters().values()}
+    kept, parameters = (
+        KeptTensors(),
+        {storage_id(p) for p in network.parameters().values()},
+    )
     listener = _ShapeListener(kept)
     forward, backward = FlopCounterMode(display=False), FlopCounterMode(display=False)
     with requiring_gradients(network, wanted=False):
@@ -161,7 +166,7 @@ def _fit(network: Network, layers: Sequence[Layer], batch: Batch, f: Tensor) -> 
     """Whether f keeps its shape when every example has its own copy of some layers."""
     try:
         with torch.no_grad():
-            listener = _ShapeListener(_Kept())
+            listener = _ShapeListener(KeptTensors())
             passed = Pass(network, layers, batch, listener).forward()
             passed.close()
     except SHAPE_ERRORS:

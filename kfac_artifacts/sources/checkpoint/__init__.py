@@ -9,6 +9,7 @@ from kfac_artifacts.sources.checkpoint.kept import (
 )
 from kfac_artifacts.sources.checkpoint.naming import named_alike
 from kfac_artifacts.sources.checkpoint.places import Place
+from kfac_artifacts.sources.checkpoint.probe import Probe, addresses
 from kfac_artifacts.sources.checkpoint.search import find_places
 from kfac_artifacts.sources.checkpoint.shards import Checkpoint, open_checkpoint
 
@@ -17,6 +18,8 @@ __all__ = [
     "Belongings",
     "Checkpoint",
     "Place",
+    "Probe",
+    "addresses",
     "belongings",
     "check_base",
     "find_places",

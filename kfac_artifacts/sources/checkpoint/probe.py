@@ -56,19 +56,22 @@ class Probe:
 
     def write_addresses(self, names: Iterable[str]) -> None:
         """Write into every number of some tensors its own address, plus one."""
-        integers = self._flat.view(INTEGERS[self._flat.dtype])
         for name in names:
-            start, size = self.starts[name], self.tensors[name].numel()
-            torch.arange(
-                start + 1, start + size + 1, out=integers[start : start + size]
-            )
+            self.number(name, self.starts[name] + 1)
 
-    def load(self, kind: type[Any], config: Any) -> nn.Module:
+    def number(self, name: str, first: int) -> None:
+        """Write consecutive integers, from the first on, into a tensor's numbers."""
+        integers = self._flat.view(INTEGERS[self._flat.dtype])
+        start, size = self.starts[name], self.tensors[name].numel()
+        torch.arange(first, first + size, out=integers[start : start + size])
+
+    def load(self, kind: type[Any], config: Any, **options: Any) -> nn.Module:
         """Build a model of a class and put these tensors where they belong.
 
         Args:
             kind: A class of ``transformers``.
             config: Its configuration.
+            options: Further arguments of the class.
 
         Returns:
             The model; what the checkpoint lacks is random.
@@ -85,6 +88,7 @@ class Probe:
                     dtype=self._flat.dtype,
                     use_safetensors=True,
                     trust_remote_code=False,
+                    **options,
                 )
         except Exception as error:  # a wrong checkpoint may fail anywhere
             raise SourceError(

@@ -60,6 +60,20 @@ class Shard:
         """The library's handle, which maps the file into memory."""
         return safe_open(self.path, framework="pt", device="cpu")
 
+    def load(self, name: str) -> Tensor:
+        """Read a tensor into memory of its own: no page of the file stays mapped."""
+        info = self.tensors[name]
+        value = torch.empty(info.shape, dtype=REAL[info.dtype])
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.start + info.begin)
+            view = memoryview(_bytes(value)).cast("B")
+            while len(view):
+                count = file.readinto(view)
+                if not count:
+                    raise SourceError(f"{self.path} ends within {name}")
+                view = view[count:]
+        return value
+
     def content(self, name: str, info: Stored) -> Any:
         """The bytes of a tensor in the number type of another description of it."""
         old = self.tensors[name]
@@ -140,6 +154,10 @@ class Checkpoint:
     def read(self, name: str) -> Tensor:
         """Read one tensor as it is stored; pages come from the file when touched."""
         return self._owners[name].file.get_tensor(name)
+
+    def load(self, name: str) -> Tensor:
+        """Read one tensor as it is stored, into memory of its own."""
+        return self._owners[name].load(name)
 
     def copy(self, directory: Path, dtype: torch.dtype | None) -> "Checkpoint":
         """Copy the weights, in another number type if one is asked for.

@@ -1,0 +1,278 @@
+"""A streamed network has the curvature of the same network in memory, bit for bit."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
+from kfac_artifacts.errors import KfacError, MismatchError, SettingsError
+from kfac_artifacts.estimate import (
+    ComputeOptions,
+    GaussianNoise,
+    Kfac,
+    choose_estimator,
+)
+from kfac_artifacts.network import OutputMap, TensorExamples
+from kfac_artifacts.sources import load_network, load_streamed
+from tests.computed import compute
+from tests.estimate.streamed_run import BATCH, examples
+from tests.language.saved import save_model
+from tests.models import image_batch, save_tiny_bert, save_tiny_vit, tiny
+from tests.running import PATIENCE
+from tests.sources.families import save
+
+THREE = {"num_hidden_layers": 3}
+SAVED = {
+    "llama": ("LlamaForCausalLM", THREE),
+    "tied": ("LlamaForCausalLM", THREE | {"tie_word_embeddings": True}),
+    "gpt2": ("GPT2LMHeadModel", {"n_layer": 3}),
+    "classifier": ("BertForSequenceClassification", THREE),
+    "masked": ("BertForMaskedLM", THREE),
+}
+MAPS = {"classifier": "logits-fisher", "masked": "lm-fisher"}
+
+
+@pytest.fixture(scope="module", params=[*SAVED, "pooled"])
+def saved(request: pytest.FixtureRequest, tmp_path_factory: Any) -> tuple[str, Path]:
+    return request.param, _saved(tmp_path_factory.mktemp("models"), request.param)
+
+
+def _saved(path: Path, name: str) -> Path:
+    if name == "pooled":
+        return save_tiny_bert(path / name)
+    kind, options = SAVED[name]
+    return save_model(path / name, kind, **options)
+
+
+def both(
+    name: str, path: Path, checkpoint: Path | None = None, **options: Any
+) -> tuple[Artifact, Artifact]:
+    """The curvature in memory, and streamed."""
+    options = {"batch_size": BATCH} | options
+    asked = MAPS.get(name)
+    whole = compute(load_network(path, output_map=asked), examples(), **options)
+    network = load_streamed(path, output_map=asked)
+    job = ComputeOptions(checkpoint)
+    return whole, compute(network, examples(), options=job, **options)
+
+
+def assert_same(found: Artifact, expected: Artifact) -> None:
+    assert list(found.blocks.items()) == list(expected.blocks.items())
+    assert found.provenance == expected.provenance
+    assert set(found.factors) == set(expected.factors)
+    for name, factor in expected.factors.items():
+        assert type(found.factors[name]) is type(factor)
+        assert torch.equal(found.factors[name].to_dense(), factor.to_dense()), name
+
+
+@pytest.mark.parametrize("estimator", ["inputs", "kfac", "ekfac"])
+def test_streamed_curvature_is_the_same_bit_for_bit(
+    saved: tuple[str, Path], tmp_path: Path, estimator: str
+) -> None:
+    chosen = choose_estimator(estimator)
+    whole, streamed = both(*saved, tmp_path / "kept", estimator=chosen)
+    assert_same(streamed, whole)
+
+
+@pytest.mark.parametrize("estimator", ["kfac-reduce", "nearest", "diagonal"])
+def test_every_other_estimator_streams_as_well(tmp_path: Path, estimator: str) -> None:
+    chosen = choose_estimator(estimator)
+    path = _saved(tmp_path, "llama")
+    whole, streamed = both("llama", path, estimator=chosen, tables=False)
+    assert_same(streamed, whole)
+
+
+@pytest.mark.parametrize(
+    "cotangents", [Cotangents("exact", None, 0), Cotangents("labels", 3, 0)], ids=str
+)
+def test_several_cotangents_go_back_through_every_block(
+    tmp_path: Path, cotangents: Cotangents
+) -> None:
+    path = _saved(tmp_path, "classifier")
+    whole, streamed = both("classifier", path, tmp_path / "kept", cotangents=cotangents)
+    assert_same(streamed, whole)
+
+
+def test_records_that_do_not_fit_are_made_anew_block_by_block(tmp_path: Path) -> None:
+    small = choose_estimator("ekfac", memory=3000)
+    whole, streamed = both("llama", _saved(tmp_path, "llama"), estimator=small)
+    assert_same(streamed, whole)
+
+
+@pytest.mark.parametrize("estimator", ["inputs", "kfac"])
+def test_only_the_blocks_that_are_asked_for_are_covered(
+    tmp_path: Path, estimator: str
+) -> None:
+    whole, streamed = both(
+        "llama",
+        _saved(tmp_path, "llama"),
+        tmp_path / "kept",
+        estimator=choose_estimator(estimator),
+        only=("model.layers.1.*",),
+        means=True,
+    )
+    assert_same(streamed, whole)
+
+
+def test_images_stream_as_texts_do(tmp_path: Path) -> None:
+    path = save_tiny_vit(tmp_path / "vit")
+    data = TensorExamples(image_batch(8), "images")
+    found = [
+        compute(load(path), data, batch_size=3)
+        for load in (load_network, load_streamed)
+    ]
+    assert_same(found[1], found[0])
+
+
+def test_half_precision_is_that_of_the_whole_network(tmp_path: Path) -> None:
+    path = _saved(tmp_path, "llama")
+    found = [
+        compute(load(path, dtype="bfloat16"), examples(), batch_size=BATCH)
+        for load in (load_network, load_streamed)
+    ]
+    assert_same(found[1], found[0])
+
+
+def test_no_weight_stays_in_memory_behind_a_run(tmp_path: Path) -> None:
+    network = load_streamed(_saved(tmp_path, "tied"))
+    compute(network, examples(), batch_size=BATCH)
+    assert {p.device.type for p in network.module.parameters()} == {"meta"}
+    head, table = network.module.lm_head, network.module.model.embed_tokens
+    assert head.weight is table.weight
+
+
+@pytest.mark.parametrize(
+    ("estimator", "killed_in", "done"),
+    [
+        ("inputs", "block 2/3, summing up", "block 1/3, summing up"),
+        ("kfac", "block 2/3, going forward", "block 1/3, going forward"),
+        ("kfac", "block 2/3, summing up", "block 3/3, summing up"),
+    ],
+)
+@pytest.mark.processes
+def test_a_killed_run_goes_on_behind_the_last_part_that_was_done(
+    tmp_path: Path, estimator: str, killed_in: str, done: str
+) -> None:
+    path, kept = _saved(tmp_path, "llama"), tmp_path / "kept"
+    command = [sys.executable, "-m", "tests.estimate.streamed_run"]
+    arguments = [str(path), str(kept), estimator, killed_in]
+    killed = subprocess.run([*command, *arguments], timeout=PATIENCE, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    stages: list[str] = []
+
+    @contextmanager
+    def noting(stage: str, total: int) -> Iterator[Any]:
+        stages.append(stage)
+        yield lambda _: None
+
+    chosen = choose_estimator(estimator)
+    found = compute(
+        load_streamed(path),
+        examples(),
+        estimator=chosen,
+        batch_size=BATCH,
+        options=ComputeOptions(kept, resume=True),
+        progress=noting,
+    )
+    assert killed_in in stages
+    assert done not in stages
+    whole = compute(load_network(path), examples(), estimator=chosen, batch_size=BATCH)
+    assert_same(found, whole)
+
+
+def test_a_checkpoint_of_another_job_is_refused(tmp_path: Path) -> None:
+    path, kept = _saved(tmp_path, "llama"), tmp_path / "kept"
+    compute(
+        load_streamed(path),
+        examples(),
+        batch_size=BATCH,
+        options=ComputeOptions(kept),
+    )
+    job = ComputeOptions(kept, resume=True)
+    for batch_size, load in ((BATCH + 1, load_streamed), (BATCH, load_network)):
+        with pytest.raises(MismatchError, match="--resume"):
+            compute(load(path), examples(), batch_size=batch_size, options=job)
+
+
+LARGE = {
+    "num_hidden_layers": 16,
+    "hidden_size": 512,
+    "intermediate_size": 1536,
+    "head_dim": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+}
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no VmHWM here")
+def test_a_model_takes_the_memory_of_one_block(tmp_path: Path) -> None:
+    path = save_model(tmp_path / "large", "LlamaForCausalLM", **LARGE)
+    weights = (path / "model.safetensors").stat().st_size
+    command = [sys.executable, "-m", "tests.estimate.streamed_run", str(path)]
+    run = subprocess.run(
+        [*command, str(tmp_path / "kept"), "inputs"],
+        timeout=PATIENCE,
+        check=True,
+        capture_output=True,
+    )
+    found = json.loads(run.stdout)
+    assert found["grown"] < 0.3 * (weights + found["factors"])
+
+
+def test_an_f_that_reads_padding_loses_the_layers_that_it_loses_in_memory(
+    tmp_path: Path,
+) -> None:
+    path = save_tiny_bert(tmp_path / "bert")
+    f = OutputMap(
+        NamedConfig("org.example/all"),
+        lambda module, batch: module(**batch).last_hidden_state.flatten(1),
+    )
+    whole, streamed = (
+        compute(replace(load(path), output_map=f), examples(), batch_size=BATCH)
+        for load in (load_network, load_streamed)
+    )
+    assert "hides" in whole.provenance.uncovered["encoder.layer.0.output.dense.weight"]
+    assert_same(streamed, whole)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "words"),
+    [
+        ("t5-both", "encoder.block.0 gives more than a hidden state"),
+        ("mpnet", "encoder.layer.0 is given more that depends on weights"),
+        ("mixtral", "layers.0.mlp.experts.down_proj"),
+    ],
+)
+def test_what_goes_past_the_hidden_state_is_refused_by_name(
+    tmp_path: Path, architecture: str, words: str
+) -> None:
+    path = tmp_path / "model"
+    save(path, tiny(architecture, dtype=torch.float32))
+    with pytest.raises(KfacError, match=words) as caught:
+        compute(load_streamed(path), examples())
+    assert "without --stream" in str(caught.value)
+
+
+def test_blocks_that_share_weights_are_refused_by_name(tmp_path: Path) -> None:
+    network = load_streamed(_saved(tmp_path, "llama"))
+    layers = network.module.model.layers
+    layers[2] = layers[1]
+    with pytest.raises(SettingsError, match=r"model\.layers"):
+        compute(network, examples())
+
+
+def test_noise_is_refused_as_it_needs_all_layers_at_once(tmp_path: Path) -> None:
+    network = load_streamed(_saved(tmp_path, "llama"))
+    noise = GaussianNoise(1.0, 1e-3, examples())
+    with pytest.raises(SettingsError, match="noise"):
+        compute(network, examples(), estimator=Kfac(noise=noise))

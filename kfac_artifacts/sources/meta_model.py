@@ -139,12 +139,24 @@ def build_module(location: Location, output_map: str | None = None) -> Any:
             config = configuration.from_pretrained(
                 str(location.encoder), **config_options(kind, content)
             )
-            return build(config)
+            return _unwarned(build(config))
     except Exception as error:  # a wrong configuration may fail anywhere
         raise SourceError(
             f"{location.id}: no model can be built from its config.json "
             f"({type(error).__name__}: {first_line(error)})"
         ) from error
+
+
+def _unwarned(module: Any) -> Any:
+    """Keep models from looking for padding, to warn of it: there are no numbers."""
+    parts: list[Any] = [m for m in module.modules() if isinstance(m, PreTrainedModel)]
+    for part in parts:
+        part.warn_if_padding_and_no_attention_mask = _unheard
+    return module
+
+
+def _unheard(*_: Any) -> None:
+    """Say nothing."""
 
 
 def _length(network: Network, tokens: int | None) -> int:

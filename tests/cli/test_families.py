@@ -122,6 +122,7 @@ def loaded(path: Path, kind: str) -> Any:
 
 def planned(model: Path, *options: object) -> set[str]:
     found = json.loads(good("plan", model, *options, "--tokens", 8, "--json"))
+    assert found["untraced"] is None
     return {block["name"] for block in found["blocks"]}
 
 
@@ -175,6 +176,20 @@ def test_adapters_leave_experts_alone(
     found = json.loads(good(*train, "-o", tmp_path / "adapter"))
     assert found["adapted"] == found["linear_maps"] == 8
     good("apply", model, tmp_path / "adapter", "-o", tmp_path / "out")
+
+
+def test_a_plan_of_relative_positions_is_what_is_computed(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model", ENCODERS["DeBERTa-v3"])
+    data = rows(tmp_path / "x.jsonl", *({"text": text} for text in TEXTS))
+    tables = "--include-tables"
+    good("compute", model, data, "-o", tmp_path / "all", tables, *FEW)
+    artifact = load_artifact(tmp_path / "all")
+    assert artifact.blocks.keys() == planned(model, tables)
+    found = json.loads(good("plan", model, "--tokens", 5, "--json"))
+    positions = {b["name"]: b["positions"] for b in found["blocks"]}
+    attention = "encoder.layer.0.attention.self"
+    assert positions[f"{attention}.value_proj"] == 5
+    assert positions[f"{attention}.key_proj"] == 5 + 2 * RELATIVE["position_buckets"]
 
 
 @pytest.mark.parametrize("family", ENCODERS)

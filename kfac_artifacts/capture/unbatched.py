@@ -5,6 +5,7 @@ DeBERTa-v3 are. Every example is given a copy of the output, so that what comes 
 the copy is the example's own, and the positions of the call are its positions, too.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from kfac_artifacts.capture.layers.base import Layer
 from kfac_artifacts.network import Batch, Network
+
+logger = logging.getLogger(__name__)
 
 
 def share_unbatched(
@@ -64,7 +67,13 @@ def _without_batch(
     if not candidates:
         return {}
     of_all = _input_shapes(network, candidates, batch)
-    of_one = _input_shapes(network, candidates, _shortened(network, batch))
+    try:
+        of_one = _input_shapes(network, candidates, _shortened(network, batch))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # a model may raise anything when it wants texts of one length
+        logger.debug("f cannot be computed of a shorter example", exc_info=True)
+        return {}
     found: dict[Layer, list[int]] = defaultdict(list)
     for layer, shapes in of_all.items():
         if len(shapes) == len(of_one[layer]):

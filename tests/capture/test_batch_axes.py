@@ -128,6 +128,32 @@ class _Third(nn.Module):
         return self.layer(torch.tanh(moved)).sum((0, 1))
 
 
+class _OfOneLength(nn.Module):
+    """Takes texts of four tokens only, and applies a layer where no batch is found."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 4)
+        self.odd = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, ids: Any, attention_mask: Any) -> Any:
+        if ids.shape[1] != 4:
+            raise ValueError("texts of four tokens")
+        z = self.table(ids) * attention_mask[..., None]
+        moved = z.transpose(0, 1)[None].expand(3, -1, -1, -1)  # [3, T, N, d]
+        return self.head(torch.tanh(self.odd(moved)).sum((0, 1)))
+
+
+def test_a_model_for_texts_of_one_length_loses_no_other_layer() -> None:
+    module = randomised(_OfOneLength()).double()
+    network = Network(module, OutputMap(NamedConfig("f"), lambda m, b: m(**b)), "toy")
+    inventory = take_inventory(module)
+    coverage = prove(network, inventory, {k: v[:2] for k, v in TEXTS.items()})
+    assert {layer.name for layer in coverage.layers} == {"table", "head"}
+    assert "is nowhere" in inventory.uncovered["odd.weight"]
+
+
 class _Mixing(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -57,6 +57,12 @@ def _bytes(artifact: Artifact) -> int:
     return total
 
 
+def _pinned(factor: Factor, device: torch.device) -> Factor:
+    """A copy in pinned memory; without such a device nothing can be pinned."""
+    pins = device.type in APART
+    return factor.changed(torch.Tensor.pin_memory) if pins else factor
+
+
 class CopiedAhead:
     """Factors in pinned memory, given on a device in turn.
 
@@ -65,16 +71,13 @@ class CopiedAhead:
     leaves may be overwritten then, and nothing else can take it.
 
     Args:
-        factors: The factors by name, in the host's memory.
+        factors: The factors by name, in the host's memory; they are taken out of it, as
+            all of them twice may be more than there is.
         device: Where they are used.
     """
 
-    def __init__(self, factors: Mapping[str, Factor], device: torch.device) -> None:
-        pins = device.type in APART  # without such a device nothing can be pinned
-        self.factors = {
-            name: factor.changed(torch.Tensor.pin_memory) if pins else factor
-            for name, factor in factors.items()
-        }
+    def __init__(self, factors: dict[str, Factor], device: torch.device) -> None:
+        self.factors = {name: _pinned(factors.pop(name), device) for name in [*factors]}
         self.device = device
         self._streams: Any = torch.get_device_module(device)
         self._copying = self._streams.Stream(device)

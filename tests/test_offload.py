@@ -3,12 +3,14 @@
 Streams of the CPU do nothing, so this is the order of copies, and not their overlap.
 """
 
+import weakref
 from typing import Any
 
 import pytest
 import torch
 
 from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.factors import Dense
 from kfac_artifacts.offload import CopiedAhead, stays_in_host
 from kfac_artifacts.penalty import KfacPenalty
 from tests.artifacts import artifact, tau
@@ -32,7 +34,7 @@ class Watched(dict[str, Any]):
 def test_the_next_factors_are_copied_before_a_turn_and_shared_ones_once() -> None:
     seen: list[str] = []
     factors = artifact(1).factors
-    copied = CopiedAhead(factors, CPU)
+    copied = CopiedAhead(dict(factors), CPU)
     copied.factors = Watched(factors, seen)
     names = list(factors)[:4]
     a, b, c, d = names
@@ -49,6 +51,28 @@ def test_the_next_factors_are_copied_before_a_turn_and_shared_ones_once() -> Non
     assert len(kept) == 4
 
 
+def test_factors_are_in_memory_twice_one_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alive: list[int] = []
+    kept: list[weakref.ref[Any]] = []
+    factors = {
+        str(i): Dense(torch.eye(3, dtype=torch.float64)) for i in range(4)
+    }  # of nobody else
+    kept += [weakref.ref(factor.matrix) for factor in factors.values()]
+
+    def copied(tensor: torch.Tensor) -> torch.Tensor:
+        alive.append(sum(each() is not None for each in kept))
+        return tensor.clone()
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", copied)
+    monkeypatch.setattr(torch, "get_device_module", lambda _: torch.cpu)
+    monkeypatch.setattr(torch.cpu, "Stream", lambda _: None)
+    found = CopiedAhead(factors, CUDA).factors
+    assert alive == [4, 3, 2, 1]
+    assert [*found] == ["0", "1", "2", "3"]
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("stored", STORED)
 def test_a_penalty_of_copied_factors_is_the_same(form: str, stored: str) -> None:
@@ -59,7 +83,7 @@ def test_a_penalty_of_copied_factors_is_the_same(form: str, stored: str) -> None
     )
     expected = penalty.backward(theirs, 3.0)
     penalty._copied = CopiedAhead(penalty.factors, CPU)
-    penalty.factors = {}  # whatever is used has been copied
+    assert not penalty.factors  # whatever is used has been copied
     assert torch.equal(penalty.backward(ours, 3.0), expected)
     assert torch.equal(penalty(ours), expected)
     for name, change in ours.items():

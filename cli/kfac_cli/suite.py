@@ -72,6 +72,24 @@ def command(file: Path, output: Path, devices: tuple[str, ...], as_json: bool) -
         rates = [3e-4, 1e-3]
         weights = [10, 100, 1000]
 
+    What a single choice is worth is declared by an arm beside another that differs in
+    it alone: in `weights`, in `every` (the penalty counts in every Nth step), in
+    `tasks` (names of some of them), or in its curvature, of other `examples`, `draws`,
+    `cotangents` or `estimator`, compressed by a `recipe`, or of a `reference`: data
+    that stand for all other tasks.
+
+    \b
+    Examples of such:
+        [[curvatures]]
+        name = "of few"
+        examples = 32
+        [[arms]]
+        name = "TAK, of few"
+        curvature = "of few"
+        weights = [100]
+        every = 4
+        tasks = ["bank", "home"]
+
     \b
     Example:
         kfac suite suite.toml -o suite

@@ -103,6 +103,7 @@ class Arm:
         every: The penalty counts in every Nth step.
         select: By which mode's accuracy is chosen: ``linear`` or ``plain``.
         merges: How the same task vectors are merged.
+        tasks: Names of the tasks that it is for, two or more; none for all.
         training: Settings of ``TrainSettings`` in place of those of the suite.
     """
 
@@ -116,6 +117,7 @@ class Arm:
     every: int = 1
     select: str = "linear"
     merges: tuple[MergeSpec, ...] = (MergeSpec(),)
+    tasks: tuple[str, ...] = ()
     training: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -151,6 +153,11 @@ class Suite:
     max_length: int | None = None
     training: Mapping[str, Json] = field(default_factory=dict)
     output_map: str | None = None
+
+    def tasks_of(self, arm: Arm) -> tuple[str, ...]:
+        """Names of the tasks that an arm is for, in the order of the suite."""
+        names = (task.name for task in self.tasks)
+        return tuple(name for name in names if not arm.tasks or name in arm.tasks)
 
     def curvature(self, name: str) -> CurvatureSpec:
         """Find a curvature by its name."""

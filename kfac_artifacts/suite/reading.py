@@ -128,6 +128,7 @@ def _arm(found: JsonObject) -> Arm:
         select=_one_of(found, "select", SELECT)
         or ("linear" if regime == "linearised" else "plain"),
         merges=_list(found, "merges", _merge) or (MergeSpec(),),
+        tasks=_strings(found, "tasks"),
         training=_training(found),
     )
     found.finish()
@@ -161,8 +162,18 @@ def _check(suite: Suite, path: Path) -> None:
             f"{len(suite.tasks)}, {len(suite.arms)} and {len(suite.seeds)}"
         )
     known = {each.name for each in suite.curvatures}
+    tasks = [each.name for each in suite.tasks]
     for arm in suite.arms:
         _check_arm(arm, known, path)
+        if unknown := [name for name in arm.tasks if name not in tasks]:
+            raise SettingsError(
+                f"{path}: the arm {arm.name} is for the task {unknown[0]!r}, and there "
+                f"are {', '.join(tasks)}"
+            )
+        if len(suite.tasks_of(arm)) < 2:
+            raise SettingsError(
+                f"{path}: the arm {arm.name} is for one task; name two at least"
+            )
 
 
 def _check_arm(arm: Arm, curvatures: set[str], path: Path) -> None:

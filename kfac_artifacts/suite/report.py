@@ -84,7 +84,7 @@ def _task_table(rows: Sequence[Row], suite: Any) -> str:
         table_row(
             [
                 escape(f"{row.arm}, {row.merging}{', α chosen' if row.chosen else ''}"),
-                *(_spread(row.tasks[name]) for name in names),
+                *(_spread(row.tasks[n]) if n in row.tasks else "" for n in names),
             ]
         )
         for row in rows

@@ -66,7 +66,8 @@ class SuiteResults:
 
     Attributes:
         suite: The declaration.
-        pretrained: Mean accuracy of the pretrained model over the tasks.
+        pretrained: Mean accuracy of the pretrained model over the tasks; where no arm
+            has all, over those of the last one of the arms that have most.
         rows: The rows, in the order of the arms.
         searches: Of every arm what was tried: ``rate``, ``weight``, ``merging`` and,
             on the validation data, ``accuracy`` at α = 1, and the ``best`` with its

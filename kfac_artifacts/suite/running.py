@@ -145,15 +145,20 @@ def _do(job: Job) -> None:
 
 def _curvatures(suite: Suite) -> list[Job]:
     """Every artifact that an arm needs; a reference has one for all tasks."""
-    used = {arm.curvature for arm in suite.arms}
-    used |= {merge.curvature for arm in suite.arms for merge in arm.merges}
     jobs: list[Job] = []
     for spec in suite.curvatures:
-        tasks = suite.tasks if spec.reference is None else suite.tasks[:1]
+        used = {
+            task
+            for arm in suite.arms
+            if spec.name in {arm.curvature, *(m.curvature for m in arm.merges)}
+            for task in suite.tasks_of(arm)
+        }
+        tasks = [task.name for task in suite.tasks if task.name in used]
         jobs += [
-            ("curvature", (spec, task.name, seed), {})
-            for task, seed in product(tasks, suite.seeds)
-            if spec.name in used
+            ("curvature", (spec, task, seed), {})
+            for task, seed in product(
+                tasks if spec.reference is None else tasks[:1], suite.seeds
+            )
         ]
     return jobs
 
@@ -166,9 +171,9 @@ def _train(
     stage: str,
 ) -> None:
     jobs: list[Job] = [
-        ("vector", (arm, task.name, choice, seed), {})
+        ("vector", (arm, task, choice, seed), {})
         for arm, choice, seed in wanted
-        for task in session.suite.tasks
+        for task in session.suite.tasks_of(arm)
     ]
     with progress(stage, len(jobs)) as advance:
         do(session, jobs, advance)
@@ -185,12 +190,14 @@ def _results(
     seconds: float,
 ) -> SuiteResults:
     suite, rows, pretrained = session.suite, [], 0.0
+    most = max(len(suite.tasks_of(f.arm)) for f in reported)
     for f in reported:
         found = [
             session.scores(f.arm, f.choice, seed, f.merging, **_on_test(f))
             for seed in suite.seeds
         ]
-        pretrained = next(iter(found[0]["modes"].values()))["pretrained"]
+        if len(suite.tasks_of(f.arm)) == most:
+            pretrained = next(iter(found[0]["modes"].values()))["pretrained"]
         about = (f.choice.rate, f.choice.weight)
         chosen = len(f.alphas) > 1
         rows += rows_of(f.arm.name, f.merging.name, about, found, chosen=chosen)

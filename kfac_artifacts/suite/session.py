@@ -140,10 +140,9 @@ class Session:
         return place
 
     def curvature_of_others(
-        self, spec: CurvatureSpec, task: str, seed: int
+        self, spec: CurvatureSpec, others: Sequence[str], seed: int
     ) -> list[Artifact]:
         """The curvature of all other tasks, or of the reference in their place."""
-        others = [t.name for t in self.suite.tasks if t.name != task]
         if spec.reference is not None:
             others = others[:1]
         parts = [load_artifact(self.curvature(spec, t, seed)) for t in others]
@@ -175,12 +174,12 @@ class Session:
         if place.is_dir():
             return place
         loaded, known = self.tasks[task], dict[str, Any]()
+        others = self._others(arm, task)
         if arm.curvature is not None and arm.penalty != "tau-jp":
             spec = self.suite.curvature(arm.curvature)
-            known["curvature"] = self.curvature_of_others(spec, task, seed)
+            known["curvature"] = self.curvature_of_others(spec, others, seed)
         if arm.penalty == "tau-jp":
-            others = [t for name, t in self.tasks.items() if name != task]
-            known["others"] = [other.train for other in others]
+            known["others"] = [self.tasks[name].train for name in others]
         begun = (checkpoint_beside(place) / CHECKPOINT_MANIFEST).is_file()
         train(
             self.network,
@@ -212,7 +211,8 @@ class Session:
         """Everything that decides a task vector."""
         loaded = self.tasks[task]
         spec = self._about_curvature(arm.curvature)
-        others = [t.fingerprints["train"] for n, t in self.tasks.items() if n != task]
+        names = self._others(arm, task)
+        others = [self.tasks[name].fingerprints["train"] for name in names]
         return {
             "base": self.network.base.sha256,
             "output_map": asdict(self.network.output_map.info),
@@ -224,6 +224,10 @@ class Session:
             "curvature": spec,
             "settings": self.settings(arm, task, choice, seed).to_json(),
         }
+
+    def _others(self, arm: Arm, task: str) -> list[str]:
+        """The other tasks of an arm."""
+        return [name for name in self.suite.tasks_of(arm) if name != task]
 
     def _about_curvature(self, name: str | None) -> dict[str, Json] | None:
         """What decides a curvature, beside the tasks' own data."""
@@ -262,7 +266,7 @@ class Session:
         Returns:
             As of ``Evaluation.to_json``.
         """
-        names = [task.name for task in self.suite.tasks]
+        names = self.suite.tasks_of(arm)
         choose = part != "validation" and len(alphas) > 1
         abouts = [self.about(arm, name, choice, seed) for name in names]
         about: dict[str, Json] = {
@@ -307,8 +311,8 @@ class Session:
         if merging.method == "regmean" and named is not None:
             spec = self.suite.curvature(named)
             settings["curvature"] = tuple(
-                load_artifact(self.curvature(spec, task.name, seed))
-                for task in self.suite.tasks
+                load_artifact(self.curvature(spec, name, seed))
+                for name in self.suite.tasks_of(arm)
             )
         return choose_method(merging.method, **settings)
 

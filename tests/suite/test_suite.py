@@ -208,6 +208,57 @@ def test_a_cross_tries_every_rate_and_then_weights_at_the_best(
     assert all(each in whole for each in tried)
 
 
+def test_an_arm_of_some_tasks_is_a_suite_of_them(
+    declared: Path, tmp_path: Path
+) -> None:
+    suite = read_suite(declared)
+    of_curvature, of_data = suite.arms[1], suite.arms[3]
+    arms = [replace(arm, weights=(1.0,)) for arm in (of_curvature, of_data)]
+    few = ("animals", "actions")
+    some = [replace(arm, tasks=few, name=f"{arm.name}, two") for arm in arms]
+    both = replace(suite, arms=(*arms, *some), seeds=(0,), alphas=())
+    own = tuple(task for task in suite.tasks if task.name in few)
+    apart = replace(suite, tasks=own, arms=tuple(arms), seeds=(0,), alphas=())
+    found = run_suite(both, tmp_path / "both", devices=("cpu",))
+    wanted = run_suite(apart, tmp_path / "apart", devices=("cpu",))
+    rows = [row for row in found.rows if row.arm.endswith(", two")]
+    assert rows == [replace(row, arm=f"{row.arm}, two") for row in wanted.rows]
+    assert {*rows[0].tasks} == {*few}
+    whole = [row for row in found.rows if not row.arm.endswith(", two")]
+    assert {*whole[0].tasks} == {*WORDS}
+    assert found.pretrained != wanted.pretrained
+    write_report(found, tmp_path / "report.html")
+
+
+def test_ablations_are_declared_as_arms(declared: Path, tmp_path: Path) -> None:
+    text = declared.read_text()
+    begin, tasks = text.index("[[curvatures]]"), text[text.index("[[tasks]]") :]
+    curvatures = {
+        "of all": "",
+        "of few": "examples = 6",
+        "of two draws": "draws = 2",
+        "small": 'recipe = "small"',
+        "universal": 'reference = "animals.csv"',
+    }
+    declares = [f'[[curvatures]]\nname = "{n}"\n{s}' for n, s in curvatures.items()]
+    arm = '[[arms]]\nname = "{}"\ncurvature = "{}"\nrates = [0.01]\n{}'
+    weighed = "weights = [1]"
+    declares += [arm.format(name, name, weighed) for name in curvatures]
+    declares += [
+        arm.format("every 2", "of all", f"{weighed}\nevery = 2"),
+        arm.format("two tasks", "of all", f'{weighed}\ntasks = ["animals", "actions"]'),
+        arm.format("λ 100", "of all", "weights = [100]"),
+    ]
+    header = text[:begin].replace("seeds = [0, 1]", "seeds = [0]")
+    declared.write_text("\n".join([header, *declares, tasks]))
+    found = json.loads(good("suite", declared, "-o", tmp_path / "out", "--json"))
+    reached = {row["arm"]: row["scores"]["absolute"]["mean"] for row in found["rows"]}
+    assert len(reached) == len(curvatures) + 3
+    places = [p.parent for p in (tmp_path / "out").glob("vectors/*/task_vector.json")]
+    assert len(places) == 3 * len(reached) - 1  # of two tasks one less, all others anew
+    assert len({TaskVector.load(place).sha256 for place in places}) == len(places)
+
+
 def test_a_search_of_no_known_kind_is_refused(declared: Path) -> None:
     declared.write_text(f'search = "random"\n{declared.read_text()}')
     with pytest.raises(SettingsError, match=r"search.*grid, cross"):
@@ -375,6 +426,8 @@ def until(condition: Callable[[], bool]) -> None:
         ('"regmean", curvature = "exact"', '"regmean"', "regmean needs a curvature"),
         ('"regmean", curvature', '"tsv", curvature', "tsv takes no curvature"),
         ("modules = [", "modules = [1, ", "modules[0] must be a string"),
+        ('name = "TAK"', 'name = "TAK"\ntasks = ["actions", "birds"]', "'birds', and"),
+        ('name = "TAK"', 'name = "TAK"\ntasks = ["actions"]', "is for one task"),
         ("seeds", "[", "cannot be read as a suite"),
     ],
 )

@@ -271,6 +271,12 @@ def test_blocks_that_share_weights_are_refused_by_name(tmp_path: Path) -> None:
         compute(network, examples())
 
 
+def test_f_by_itself_is_refused_as_weights_are_not_there(tmp_path: Path) -> None:
+    network = load_streamed(_saved(tmp_path, "llama"))
+    with pytest.raises(SettingsError, match="--pack"):
+        network(examples().batch([0]))
+
+
 def test_noise_is_refused_as_it_needs_all_layers_at_once(tmp_path: Path) -> None:
     network = load_streamed(_saved(tmp_path, "llama"))
     noise = GaussianNoise(1.0, 1e-3, examples())

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from kfac_artifacts.artifact import BaseModel, ParameterInfo
-from kfac_artifacts.errors import SourceError
-from kfac_artifacts.network import Network, parameter_info
+from kfac_artifacts.errors import SettingsError, SourceError
+from kfac_artifacts.network import Batch, Network, parameter_info
 
 
 class Weights(Protocol):
@@ -41,6 +41,19 @@ class StreamedNetwork(Network):
     @override
     def device(self) -> torch.device:
         return self.place
+
+    @override
+    def _output(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Refuse to compute f of weights that are not there.
+
+        Raises:
+            SettingsError: Always.
+        """
+        raise SettingsError(
+            f"the weights of {self.id} stay in their files, and only compute goes "
+            "through them; what evaluates f itself, as packing texts into rows "
+            "(--pack) does, needs load_network (no --stream)"
+        )
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Switch dropout off for a while, for all parts."""

@@ -18,6 +18,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 CURVLINOPS := curvlinops-for-pytorch==3.0.1 backpack-for-pytorch==1.7.1
 KRONFLUENCE := kronfluence==1.0.1
+BERGSON := bergson==2.5.0 simple-parsing docstring-parser petname ml-dtypes natsort
 SEEDS ?= 1
 LR ?= 1e-3
 WORKERS ?= auto
@@ -54,7 +55,7 @@ privacy: $(READY)
 	$(BIN)/python benchmarks/privacy.py $(PRIVACY)
 
 .venv/peers: $(READY)
-	$(PIP) install --quiet --no-deps --upgrade --target $@ $(KRONFLUENCE)
+	$(PIP) install --quiet --no-deps --upgrade --target $@ $(KRONFLUENCE) $(BERGSON)
 	touch $@
 
 $(READY): pyproject.toml Makefile

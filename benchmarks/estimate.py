@@ -24,6 +24,7 @@ from estimation.runner import measure, missing_peers, paper_task
 MODELS = ("vit-b-32", "vit-b-16", "bert-base")
 QUICK = ("minilm", {"layers": 3, "examples": 64, "batch_size": 32}, 2)
 DATASETS, IMAGES = 8, 128  # of the paper
+PEERS = ("kronfluence", "curvlinops")
 TOLERANCE = 1e-3  # of a factor, relative; float32 in another order gives 1e-6
 
 
@@ -35,7 +36,7 @@ def main() -> None:
             print(f"{case.model}, {case.examples} examples, shares of the floor:")
             print(shown(breakdown(case)), flush=True)
         return
-    missing = missing_peers()
+    missing = missing_peers(PEERS)
     for peer, command in missing.items():
         print(f"{peer} is not installed, so it is not compared with: {command}")
     results = _compare(options, list(missing))

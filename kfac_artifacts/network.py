@@ -36,6 +36,9 @@ class OutputMap:
             over how many classes each of them is; 0 of any other f.
         ragged: Whether C is another for every example, as for texts with a distribution
             for each token; there are zeros behind the numbers of the shorter ones.
+        head: Path of the module that comes last and takes a large part of the time, as
+            the one that gives the logits of a language model; empty if there is none.
+            What its layers are given is known without what it gives.
     """
 
     info: NamedConfig
@@ -43,6 +46,7 @@ class OutputMap:
     reads_padding: bool = False
     classes: int = 0
     ragged: bool = False
+    head: str = ""
 
     def __call__(self, module: nn.Module, batch: Batch) -> Tensor:
         """Compute f of a batch.

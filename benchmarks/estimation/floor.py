@@ -43,7 +43,7 @@ class Floor:
         passes = count / self.workload.case.batch_size
         products = nothing()
         for shape, number in self._shapes.items():
-            add(products, _product(shape, device), number * passes / 2)
+            add(products, rank_update(shape, device), number * passes / 2)
         return {"forward": forward, "backward": backward, "products": products}
 
     def flops(self) -> int:
@@ -60,7 +60,7 @@ class Floor:
         """Fastest that a large square product goes, in operations per second."""
         device = self.workload.case.device
         size = PEAK_SIZE[torch.device(device).type]
-        seconds = min(_product((size, size), device)["wall"] for _ in range(REPEATS))
+        seconds = min(rank_update((size, size), device)["wall"] for _ in range(REPEATS))
         return 2 * size**3 / seconds
 
     def _backward(self, x: Tensor) -> Callable[[], Any]:
@@ -111,7 +111,7 @@ def _rows(z: Tensor) -> Shape:
     return z.numel() // z.shape[-1], z.shape[-1]
 
 
-def _product(shape: Shape, device: str) -> Seconds:
+def rank_update(shape: Shape, device: str) -> Seconds:
     """Best time of a full product added to a sum, ``S += rowsᵀ rows``."""
     rows = torch.randn(shape, device=device)
     total = torch.zeros(shape[1], shape[1], device=device)

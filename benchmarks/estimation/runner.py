@@ -1,6 +1,7 @@
 """The workers of one case, and the rounds in which they take turns."""
 
 import contextlib
+import importlib
 import importlib.util
 import sys
 import tempfile
@@ -27,21 +28,22 @@ INSTALL = {
     "kronfluence==1.0.1",
     "curvlinops": f"{sys.executable} -m pip install --no-deps "
     "curvlinops-for-pytorch==3.0.1 backpack-for-pytorch==1.7.1",
+    "bergson": f"{sys.executable} -m pip install --no-deps --target {PEERS} "
+    "bergson==2.5.0 simple-parsing docstring-parser petname ml-dtypes natsort",
 }
 
 Round: TypeAlias = dict[str, dict[str, float]]  # part -> clock -> seconds
 
 
-def missing_peers() -> dict[str, str]:
-    """Every peer that is not installed, and the command that installs it."""
+def missing_peers(peers: Sequence[str]) -> dict[str, str]:
+    """The peers that are not installed, and the command that installs each."""
     sys.path.append(str(PEERS))
     importlib.invalidate_caches()
-    return {n: c for n, c in INSTALL.items() if importlib.util.find_spec(n) is None}
+    return {n: INSTALL[n] for n in peers if importlib.util.find_spec(n) is None}
 
 
-def _serve(tool: str, case: Case, connection: Connection) -> None:
-    from estimation.worker import serve
-
+def _serve(kind: str, tool: str, case: Any, connection: Connection) -> None:
+    serve = importlib.import_module(f"{kind}.worker").serve
     serve(tool, case, connection)
 
 
@@ -49,15 +51,15 @@ class Worker:
     """A tool in a process of its own, so that its peak memory is its own.
 
     All processes are forked from one that has imported what every tool needs and done
-    nothing else.
+    nothing else. Its kind is the folder of what it works on.
     """
 
-    def __init__(self, tool: str, case: Case) -> None:
+    def __init__(self, tool: str, case: Any, kind: str = "estimation") -> None:
         context = get_context("forkserver")
         context.set_forkserver_preload(list(PRELOAD))
         self.tool = tool
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(tool, case, theirs))
+        self._process = context.Process(target=_serve, args=(kind, tool, case, theirs))
         self._process.start()
         theirs.close()
 
@@ -115,19 +117,24 @@ class Findings:
     linears: int
 
 
-def measure(case: Case, tools: Sequence[str], rounds: int) -> Findings:
+def measure(
+    case: Any, tools: Sequence[str], rounds: int, kind: str = "estimation"
+) -> Findings:
     """Let the tools take turns, so that none has a quieter machine than the others.
 
     Args:
         case: What to measure; the first batch of it is everyone's warm-up.
         tools: Keys of ``worker.TOOLS``.
         rounds: How often each works through all examples.
+        kind: The folder that has the tools.
 
     Returns:
         The findings.
     """
     with ExitStack() as stack:
-        workers = {tool: stack.enter_context(Worker(tool, case)) for tool in tools}
+        workers = {
+            tool: stack.enter_context(Worker(tool, case, kind)) for tool in tools
+        }
         ready = {tool: worker.hear() for tool, worker in workers.items()}
         for worker in workers.values():
             worker.ask(measure=case.batch_size)

@@ -43,10 +43,14 @@ def serve(name: str, case: Case, connection: Connection) -> None:
     tool = getattr(importlib.import_module(f"estimation.{module}"), cls)
     ready = workload(case)
     connection.send({"baseline": in_use(case.device), "linears": len(ready.linears)})
-    adapted = tool(ready)
+    obey(tool(ready), connection)
+
+
+def obey(tool: Any, connection: Connection) -> None:
+    """Let a tool do what it is told, until nobody tells it anything any more."""
     with contextlib.suppress(EOFError):
         while True:
-            connection.send(_obey(adapted, connection.recv()))
+            connection.send(_obey(tool, connection.recv()))
 
 
 def _obey(tool: Any, command: Mapping[str, Any]) -> Any:
@@ -72,9 +76,9 @@ def _save(factors: Mapping[str, Tensor], path: Path) -> int:
 
 
 def _largest_difference(factors: Mapping[str, Tensor], path: Path) -> float:
-    """Largest relative Frobenius difference of one tool's factors from another's."""
+    """Largest relative Frobenius difference of factors from those of another tool."""
     with safe_open(path, framework="pt") as others:
-        if set(others.keys()) != set(factors):
+        if not factors or not set(factors) <= set(others.keys()):
             raise ValueError(f"not the same factors: {set(others.keys())}")
         return max(
             _difference(factors[name].cpu(), others.get_tensor(name))

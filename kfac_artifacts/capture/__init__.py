@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     # passes
     from kfac_artifacts.capture.cotangents import (
         HALVES as HALVES,
+        Drawing as Drawing,
         check_cotangents as check_cotangents,
         choose_cotangents as choose_cotangents,
         gaussian as gaussian,

@@ -74,10 +74,12 @@ class Pass:
         """Go forward, and tell the listener of every input.
 
         Args:
-            forward_only: Whether nothing is to be pulled back: no graph is kept.
+            forward_only: Whether nothing is to be pulled back: no graph is kept, and
+                what the head of the output map gives is not computed.
 
         Returns:
-            The pass itself, whose ``f`` is there now.
+            The pass itself, whose ``f`` is there now; without its head it is as finite
+            as f, and means nothing.
 
         Raises:
             CoverageError: If a parameter is used otherwise than it was proved.
@@ -95,6 +97,8 @@ class Pass:
             stack.enter_context(listening_to_lookups(self._layers, self._on_lookup))
             stack.enter_context(self._stages.following(network.module))
             stack.enter_context(torch.set_grad_enabled(not forward_only))
+            if forward_only:
+                stack.enter_context(_headless(network))
             self.f = network.functional_call(copies, self._batch)
         for each in loose:
             each.end_of_forward()
@@ -312,6 +316,21 @@ class Pass:
 def positions_first(x: Tensor) -> Tensor:
     """Flatten what lies between batch and features: ``[N, …, d]`` to ``[N, P, d]``."""
     return x[:, None] if x.dim() == 2 else x.flatten(1, -2)
+
+
+@contextmanager
+def _headless(network: Network) -> Iterator[None]:
+    """Let the head of f give what it is given; it is still seen to be called."""
+    path = network.output_map.head
+    head = network.module.get_submodule(path) if path else None
+    if head is None or [*head.children()]:
+        yield
+        return
+    head.forward = lambda x, *_, **__: x
+    try:
+        yield
+    finally:
+        del head.forward
 
 
 @contextmanager

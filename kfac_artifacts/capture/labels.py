@@ -13,8 +13,8 @@ from torch import Tensor
 
 from kfac_artifacts.seeding import seeded
 
-AT_ONCE = 2**22
-"""Probabilities that are summed up at once: 32 MiB of float64."""
+BLOCK = 256
+"""Classes whose probabilities are summed up before one of them is looked for."""
 
 
 def label_cotangents(
@@ -34,22 +34,47 @@ def label_cotangents(
     s = torch.zeros_like(f)
     for row, drawn, seed in zip(f, s, seeds, strict=True):
         roots, target = row.view(-1, classes), drawn.view(-1, classes)
-        real = roots.any(1).nonzero()[:, 0]
+        lengths = _lengths(roots)
+        real = lengths.any(1).nonzero()[:, 0]
         u = torch.rand(len(real), generator=seeded(seed), dtype=torch.float64)
-        step = max(1, AT_ONCE // classes)
-        for places, numbers in zip(real.split(step), u.split(step), strict=True):
-            some = roots[places].double()
-            y = _quantiles(some.square(), numbers.to(f.device))
-            lengths = torch.linalg.vector_norm(some, dim=1)
-            target[places, y] = (lengths / some[range(len(y)), y]).to(f.dtype)
+        y = _draw(roots, real, lengths[real], u.to(f.device))
+        length = torch.linalg.vector_norm(lengths[real], dim=1)
+        target[real, y] = (length / roots[real, y]).to(f.dtype)
     return s
 
 
+def _lengths(roots: Float[Tensor, "t k"]) -> Float[Tensor, "t b"]:
+    """Roots of the sums of squares of blocks of classes: all is read once."""
+    whole = roots.shape[1] // BLOCK * BLOCK
+    parts = [roots[:, :whole].unflatten(1, (-1, BLOCK))] if whole else []
+    parts += [roots[:, None, whole:]] if whole < roots.shape[1] else []
+    found = [torch.linalg.vector_norm(part, dim=2).double() for part in parts]
+    return torch.cat(found, dim=1)
+
+
+def _draw(
+    roots: Float[Tensor, "t k"],
+    real: Int[Tensor, " r"],
+    lengths: Float[Tensor, "r b"],
+    u: Float[Tensor, " r"],
+) -> Int[Tensor, " r"]:
+    """The classes at u of each cumulated distribution: first the block, then within."""
+    weights = lengths.square()
+    block, rest = _quantiles(weights, u * weights.sum(1))
+    places = block[:, None] * BLOCK + torch.arange(BLOCK, device=roots.device)
+    inside = roots[real[:, None], places.clamp(max=roots.shape[1] - 1)].double()
+    inside = inside.square() * (places < roots.shape[1])
+    within, _ = _quantiles(inside, rest)
+    return block * BLOCK + within
+
+
 def _quantiles(
-    weights: Float[Tensor, "t k"], u: Float[Tensor, " t"]
-) -> Int[Tensor, " t"]:
-    """The classes at u of each cumulated distribution; never one of weight zero."""
+    weights: Float[Tensor, "r k"], wanted: Float[Tensor, " r"]
+) -> tuple[Int[Tensor, " r"], Float[Tensor, " r"]]:
+    """Which cumulated weight goes beyond a number, and what of it is left; never 0."""
     below = weights.cumsum(1)
     total = below[:, -1]
-    wanted = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(below, wanted[:, None], right=True)[:, 0]
+    wanted = torch.minimum(wanted, torch.nextafter(total, torch.zeros_like(total)))
+    found = torch.searchsorted(below, wanted[:, None], right=True)
+    before = below.gather(1, found) - weights.gather(1, found)
+    return found[:, 0], (wanted - before[:, 0]).clamp(min=0)

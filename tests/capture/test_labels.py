@@ -1,11 +1,13 @@
 """Labels that are drawn from distributions, and what they are as cotangents."""
 
+import pytest
 import torch
 
 from kfac_artifacts.artifact import NamedConfig
-from kfac_artifacts.capture.labels import label_cotangents
+from kfac_artifacts.capture.labels import BLOCK, label_cotangents
 from kfac_artifacts.capture.sample import LARGEST, bounded
 from kfac_artifacts.network import OutputMap
+from kfac_artifacts.seeding import seeded
 
 CLASSES = 5
 F64 = torch.float64
@@ -61,6 +63,22 @@ def test_a_class_without_probability_is_never_drawn() -> None:
     p = torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]], dtype=F64).expand(500, -1)
     s = label_cotangents(f_of(p), CLASSES, ["x"]).view(500, CLASSES)
     torch.testing.assert_close(s, p)
+
+
+@pytest.mark.parametrize("classes", [BLOCK - 1, BLOCK, 3 * BLOCK, 3 * BLOCK + 7])
+def test_of_many_classes_the_one_at_u_of_the_cumulated_probabilities_is_drawn(
+    classes: int,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(300, classes, generator=generator, dtype=F64)
+    logits[:, : classes // 3] = -torch.inf
+    p = logits.softmax(-1)
+    s = label_cotangents(f_of(p), classes, ["x"]).view_as(p)
+    u = torch.rand(300, generator=seeded("x"), dtype=F64)
+    wanted = torch.searchsorted(p.cumsum(1), u[:, None], right=True)[:, 0]
+    assert (s.argmax(1) == wanted).all()
+    assert ((s > 0).sum(1) == 1).all()
+    torch.testing.assert_close(s.amax(1), p[range(300), wanted].rsqrt())
 
 
 def test_batches_are_small_where_f_has_a_distribution_for_every_token() -> None:

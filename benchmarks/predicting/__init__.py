@@ -1,0 +1,1 @@
+"""What `language.py` measures of curvature: a language model, an adapter per tool."""

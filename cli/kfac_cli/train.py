@@ -1,15 +1,12 @@
 """``kfac train``: a task vector that leaves the tasks of others alone."""
 
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kfac_cli import console, train_lora
+from kfac_cli import train_lora
 from kfac_cli.data import ChatDataOptions, EncodeOptions, tell
 from kfac_cli.given import check_artifacts
 from kfac_cli.groups import given, group, option
@@ -22,11 +19,11 @@ from kfac_cli.train_options import (
     OptimizerOptions,
     PenaltyOptions,
 )
-from kfac_cli.train_report import report_training
+from kfac_cli.train_report import is_main, report_training, training_bar
 
 if TYPE_CHECKING:
     from kfac_artifacts.sources import Data, ImageExamples, TextExamples
-    from kfac_artifacts.train import TrainingProgress, TrainSettings
+    from kfac_artifacts.train import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -119,8 +116,8 @@ def command(
 
     With --lora an adapter is trained for a language model that predicts the next token,
     on texts, on continuations of prompts (--text-column twice) or on what the assistant
-    says (--chat-column). peft loads it, and `kfac apply` merges it. --lambda is then a
-    number, by default 1.
+    says (--chat-column). peft loads it, and `kfac apply` merges it. --lambda is then by
+    default 1; auto makes the penalty as stiff as the own loss.
 
     \b
     Example:
@@ -146,6 +143,7 @@ def command(
             held_out=(reading.eval_data, reading.eval_split),
             encoding=encoding,
             loading=loading,
+            resume=resume,
             as_json=as_json,
         )
         return
@@ -173,7 +171,7 @@ def command(
         indices=settings.choose(len(examples)),
     )
     started = time.perf_counter()
-    with _bar(settings.steps) as report:
+    with training_bar(settings.steps) as report:
         vector = train(
             network,
             TrainingTask(examples, head, held_out),
@@ -187,7 +185,7 @@ def command(
             resume=resume,
             report=report,
         )
-    if _is_main():
+    if is_main():
         seconds = time.perf_counter() - started
         held = method.penalty is not None or bool(curvature)
         about = accounts if as_json else None
@@ -217,31 +215,9 @@ def _tell(
     held_out: "TextExamples | ImageExamples | None",
     settings: "TrainSettings",
 ) -> dict[str, Any]:
-    if not _is_main():
+    if not is_main():
         return {}
     accounts = {"read": tell(examples, len(settings.choose(len(examples))))}
     if held_out is not None:
         accounts["read_to_measure"] = tell(held_out, len(held_out))
     return accounts
-
-
-@contextmanager
-def _bar(steps: int) -> "Iterator[Callable[[TrainingProgress], None]]":
-    """Show steps and loss on stderr."""
-    done, first = 0, os.environ.get("RANK", "0") == "0"  # of several processes
-    with console.progress("training", steps, "steps", shown=first) as advance:
-
-        def report(progress: "TrainingProgress") -> None:
-            nonlocal done
-            if progress.resumed:
-                click.echo(f"going on after step {progress.step}", err=True)
-            advance(progress.step - done, f"loss {progress.loss:.4f}")
-            done = progress.step
-
-        yield report
-
-
-def _is_main() -> bool:
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)

@@ -1,8 +1,7 @@
 """``kfac train --lora``: an adapter of ``peft`` for a language model."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from kfac_cli import console
 from kfac_cli.data import tell
 from kfac_cli.given import check_artifacts
 from kfac_cli.groups import given
+from kfac_cli.train_report import is_main, training_bar
 
 if TYPE_CHECKING:
     from kfac_artifacts.train import LoraSettings
@@ -40,7 +40,6 @@ OTHERS = {
     "modules": "--modules",
     "optimizer": "--optimizer",
     "factors": "--factors",
-    "resume": "--resume",
 }
 """Options that are about task vectors of classifiers, by their names in click."""
 
@@ -94,6 +93,7 @@ def run(
     held_out: tuple[str | None, str | None],
     encoding: "EncodeOptions",
     loading: "ModelOptions",
+    resume: bool,
     as_json: bool,
 ) -> None:
     """Train it, and say what came out.
@@ -109,6 +109,7 @@ def run(
         held_out: Data to measure on, and their split.
         encoding: How texts become tokens.
         loading: How MODEL is loaded.
+        resume: Whether to go on from a checkpoint.
         as_json: Whether to print JSON.
     """
     from kfac_artifacts.sources import check_model
@@ -129,16 +130,12 @@ def run(
     examples = encoding.encode(found, network)
     measured = None if other is None else encoding.encode(other, network)
     chosen = optimizing.settings(examples, penalty)
-    accounts: dict[str, Any] = {
-        "read": tell(examples, len(chosen.choose(len(examples))))
-    }
-    if measured is not None:
-        accounts["read_to_measure"] = tell(measured, len(measured))
+    accounts = _tell(examples, measured, len(chosen.choose(len(examples))))
     curvature = (
         next(iter(others.load(merged=True)), None) if others.curvatures else None
     )
     started = time.perf_counter()
-    with _bar(chosen.steps) as report:
+    with training_bar(chosen.steps) as report:
         metrics = train_adapter(
             network,
             examples,
@@ -148,8 +145,11 @@ def run(
             curvature=curvature,
             held_out=measured,
             replace=writing.force,
+            resume=resume,
             report=report,
         )
+    if not is_main():
+        return
     seconds = round(time.perf_counter() - started, 1)
     if as_json:
         about = {"seconds": seconds, "warnings": console.SPOKEN.said}
@@ -161,11 +161,14 @@ def run(
         click.echo(line)
 
 
-@contextmanager
-def _bar(steps: int) -> Iterator[Callable[[Any], None]]:
-    """Show steps and loss on stderr."""
-    with console.progress("training", steps, "steps") as advance:
-        yield lambda progress: advance(1, f"loss {progress.loss:.4f}")
+def _tell(examples: Any, measured: Any | None, count: int) -> dict[str, Any]:
+    """Say what was read; of several processes one does."""
+    if not is_main():
+        return {}
+    read = {"read": tell(examples, count)}
+    if measured is None:
+        return read
+    return {**read, "read_to_measure": tell(measured, len(measured))}
 
 
 def _lines(
@@ -183,7 +186,10 @@ def _lines(
         "in the last steps"
     )
     if "penalty" in metrics:
-        yield f"predicted drift of what is preserved: {metrics['penalty']:.3g}"
+        yield (
+            f"predicted drift of what is preserved: {metrics['penalty']:.3g}, at λ = "
+            f"{metrics['lam']:.3g}"
+        )
     else:
         yield "no curvature: nothing was held back"
     for name, found in metrics.get("held_out", {}).items():

@@ -1,6 +1,8 @@
-"""What ``kfac train`` says of the task vector at the end."""
+"""What ``kfac train`` says while it trains, and of the task vector at the end."""
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from kfac_cli import console
 if TYPE_CHECKING:
     from kfac_artifacts.network import Network
     from kfac_artifacts.task_vector import TaskVector
+    from kfac_artifacts.train import TrainingProgress
 
 MODES = {"pretrained": "pretrained", "linear": "linearised", "plain": "ordinary"}
 
@@ -66,3 +69,26 @@ def _by_mode(found: Mapping[str, float], how: str) -> str:
     return ", ".join(
         f"{n} {how.format(found[m])}" for m, n in MODES.items() if m in found
     )
+
+
+@contextmanager
+def training_bar(steps: int) -> "Iterator[Callable[[TrainingProgress], None]]":
+    """Show steps and loss on stderr."""
+    done, first = 0, os.environ.get("RANK", "0") == "0"  # of several processes
+    with console.progress("training", steps, "steps", shown=first) as advance:
+
+        def report(progress: "TrainingProgress") -> None:
+            nonlocal done
+            if progress.resumed:
+                click.echo(f"going on after step {progress.step}", err=True)
+            advance(progress.step - done, f"loss {progress.loss:.4f}")
+            done = progress.step
+
+        yield report
+
+
+def is_main() -> bool:
+    """Whether this process is the one that speaks."""
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)

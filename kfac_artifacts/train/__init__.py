@@ -5,10 +5,7 @@ from typing import TYPE_CHECKING
 from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from kfac_artifacts.train.adapters import (
-        measure_predictions as measure_predictions,
-        train_adapter as train_adapter,
-    )
+    from kfac_artifacts.train.adapters import train_adapter as train_adapter
     from kfac_artifacts.train.heads import (
         check_names as check_names,
         class_texts as class_texts,
@@ -26,6 +23,9 @@ if TYPE_CHECKING:
         Penalty as Penalty,
         PenaltySettings as PenaltySettings,
         Weight as Weight,
+    )
+    from kfac_artifacts.train.predictions import (
+        measure_predictions as measure_predictions,
     )
     from kfac_artifacts.train.regimes import (
         Regime as Regime,

@@ -2,27 +2,24 @@
 
 import dataclasses
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from kfac_artifacts.artifact import Artifact, Json
-from kfac_artifacts.errors import FactorError, PlaceError, SettingsError
-from kfac_artifacts.format import CHECKPOINT_MANIFEST, Checkpoint, State
+from kfac_artifacts.errors import FactorError, SettingsError
+from kfac_artifacts.format import Checkpoint, State
 from kfac_artifacts.network import Examples, Network
-from kfac_artifacts.places import check_free, checkpoint_beside, hold
+from kfac_artifacts.places import check_free, checkpoint_beside
 from kfac_artifacts.progress import unseen
 from kfac_artifacts.task_vector import TaskVector
-from kfac_artifacts.train.checkpoint import capture, restore
+from kfac_artifacts.train.checkpoint import Pace, capture, goes_on, held, restore
 from kfac_artifacts.train.outcome import doubts_about, outcome
 from kfac_artifacts.train.penalties import AUTO, Others, Penalty
 from kfac_artifacts.train.probe import probe, weight_of
@@ -40,8 +37,6 @@ from kfac_artifacts.train.task import TrainingTask
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_STEPS = 50
-CHECKPOINT_SECONDS = 60.0
 RECENT_STEPS = 20
 
 
@@ -101,7 +96,7 @@ def train(  # noqa: PLR0913 - as many arguments as there are choices
     if accelerator.num_processes > 1:
         network.to(accelerator.device)
     place = None if output is None else checkpoint_beside(output)
-    with _held(accelerator, place):
+    with held(accelerator, place):
         parts = [curvature] if isinstance(curvature, Artifact) else curvature or ()
         known = Others(tuple(parts), tuple(others))
         made, settings = make_penalty(penalty, known, settings)
@@ -112,7 +107,7 @@ def train(  # noqa: PLR0913 - as many arguments as there are choices
         if place is not None:
             shared = {**described, "base": base.sha256}
             checkpoint = Checkpoint(place, shared, "begin without --resume")
-            if _goes_on(run, place, resume=resume):
+            if goes_on(place, main=run.main, resume=resume):
                 _resume(run, checkpoint, report)
         _choose_weight(run)
         _loop(run, checkpoint, report)
@@ -129,34 +124,6 @@ def train(  # noqa: PLR0913 - as many arguments as there are choices
             checkpoint.remove()
         accelerator.wait_for_everyone()
     return vector
-
-
-@contextmanager
-def _held(accelerator: Accelerator, checkpoint: Path | None) -> Iterator[None]:
-    """Keep other runs from the checkpoint; the main process does it for its fellows."""
-    with ExitStack() as stack:
-        refused = None
-        if checkpoint is not None and accelerator.is_main_process:
-            try:
-                stack.enter_context(hold(checkpoint))
-            except PlaceError as error:
-                refused = str(error)
-        for message in gather_object([refused]):  # all fail, or none
-            if message is not None:
-                raise PlaceError(message)
-        yield
-
-
-def _goes_on(run: Run, place: Path, *, resume: bool) -> bool:
-    """Whether to go on from a checkpoint; say so if that may be a surprise."""
-    there = (place / CHECKPOINT_MANIFEST).is_file()
-    if run.main and there and not resume:
-        logger.warning(
-            "beginning afresh, although %s was there; --resume goes on", place
-        )
-    elif run.main and resume and not there:
-        logger.warning("there is no %s to go on from; beginning", place)
-    return resume
 
 
 def _resume(
@@ -200,19 +167,17 @@ def _outcome(network: Network, run: Run) -> dict[str, Json]:
 def _loop(
     run: Run, checkpoint: Checkpoint | None, report: Callable[[TrainingProgress], None]
 ) -> None:
-    saved, main = time.monotonic(), run.main
+    pace, main = Pace(), run.main
     while run.step < run.settings.steps:
         _step(run)
         if main:
             report(run.progress)
-        late = time.monotonic() - saved > CHECKPOINT_SECONDS
-        if checkpoint and main and (late or run.step % CHECKPOINT_STEPS == 0):
+        if checkpoint and main and pace.is_due(run.step):
             tensors = capture(run.regime.state(), run.optimizer.optimizer)
             details: dict[str, Json] = {"recent": [list(x) for x in run.recent]}
             if run.probe is not None:
                 details["probe"] = asdict(run.probe)
             checkpoint.save(State(run.step, tensors, details))
-            saved = time.monotonic()
 
 
 def _step(run: Run) -> None:

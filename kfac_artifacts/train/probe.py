@@ -23,6 +23,7 @@ from kfac_artifacts.linearize import jvp
 from kfac_artifacts.task_vector import Head
 from kfac_artifacts.train.record import spread
 from kfac_artifacts.train.run import Probe, Run
+from kfac_artifacts.train.settings import TrainSettings
 
 SHARE, MOST_STEPS = 0.1, 30
 MEASURED, AT_ONCE = 64, 32
@@ -49,7 +50,7 @@ def probe(run: Run, take_step: Callable[[Run], None]) -> Probe:
     if run.penalty is None:
         raise SettingsError("there is no penalty whose weight could be chosen")
     settings = run.settings.weighed(0.0)
-    steps = max(1, min(round(SHARE * settings.steps), MOST_STEPS))
+    steps = steps_of_probe(settings)
     free = dataclasses.replace(run, settings=settings, recent=[])
     with _restored(run):
         for _ in range(steps):
@@ -61,13 +62,31 @@ def probe(run: Run, take_step: Callable[[Run], None]) -> Probe:
             loss, after, curvature = _own(run, tau)
             seen = Probe(steps, loss, after, curvature, drift)
     found: Probe = broadcast_object_list([seen])[0]  # one λ for all processes
+    require_weight(found)
+    return found
+
+
+def steps_of_probe(settings: TrainSettings) -> int:
+    """How many steps a probe takes."""
+    return max(1, min(round(SHARE * settings.steps), MOST_STEPS))
+
+
+def require_weight(found: Probe) -> None:
+    """Refuse a probe that no λ follows from.
+
+    Args:
+        found: What was seen.
+
+    Raises:
+        SettingsError: If the change does not move the others, or the own loss does not
+            curve along it.
+    """
     if not (found.drift > 0 and found.curvature > 0):
         raise SettingsError(
             "no weight of the penalty follows from the first steps: without it they "
-            f"change the others by {drift:.3g}, and the own loss curves by "
+            f"change the others by {found.drift:.3g}, and the own loss curves by "
             f"{found.curvature:.3g} along the change; give a number (--lambda 100, say)"
         )
-    return found
 
 
 @contextmanager

@@ -9,6 +9,7 @@ callback clips in place of the trainer, the sum of both gradients, to the same n
 """
 
 import contextlib
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from transformers import TrainerCallback
+from transformers.trainer_callback import CallbackHandler
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Artifact
@@ -36,8 +38,8 @@ class KfacCallback(TrainerCallback):
     What moves, and what is refused, is as of ``ModelPenalty``. θ0 is where the model is
     when the trainer is made, or, if the callback is added later, when training begins.
     While training ``max_grad_norm`` of the arguments is 0, and ``grad_norm`` in the log
-    is that of the loss alone. Reports of other callbacks that the trainer itself adds
-    (``report_to``) are written before this one, and lack the penalty.
+    is that of the loss alone. Whatever is reported to (``report_to``) gets the penalty
+    with the loss: this callback becomes the first one of its trainer.
 
     Args:
         curvature: The curvature, or the directory of an artifact.
@@ -79,6 +81,7 @@ class KfacCallback(TrainerCallback):
 
     @override
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        _go_first(self)
         if kwargs.get("model") is not None:
             self._hold(kwargs["model"])
 
@@ -93,6 +96,7 @@ class KfacCallback(TrainerCallback):
                 "the penalty needs whole matrices; train on one process, or on several "
                 "with a copy each (DDP)"
             )
+        _go_first(self)  # it may have been added since the trainer was made
         self._hold(kwargs["model"])
         self._seen = []
         _take_clipping(args)
@@ -141,6 +145,24 @@ class KfacCallback(TrainerCallback):
         if model is not self._model:
             self.penalty = ModelPenalty(model, self.curvature, **self.options)
             self._model = model
+
+
+def _go_first(callback: TrainerCallback) -> None:
+    """Put a callback before all others of the trainer that calls it now.
+
+    A trainer puts its own callbacks first, and gives each of them the same log in turn:
+    what is added by the last one comes too late for those that report. No callback is
+    told who else there is, so that the one who calls is looked for. Those that were
+    called already stay in front of the place that it has come to.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        handler = frame.f_locals.get("self")
+        if isinstance(handler, CallbackHandler) and callback in handler.callbacks:
+            handler.callbacks.remove(callback)
+            handler.callbacks.insert(0, callback)
+            return
+        frame = frame.f_back
 
 
 def _take_clipping(args: Any) -> None:

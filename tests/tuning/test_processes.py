@@ -1,5 +1,6 @@
 """Several processes with a copy each: the steps of one with the whole batch."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
+from tests.commands import good
+from tests.language.saved import save_model
+from tests.language.test_texts import TEXTS, rows
 
 pytest.importorskip("peft")
 
@@ -61,3 +67,41 @@ def test_two_processes_make_the_steps_of_one(tmp_path: Path) -> None:
         torch.testing.assert_close(
             two["found"][name], value, rtol=1e-4, atol=1e-6, msg=name
         )
+
+
+@pytest.mark.processes
+def test_accelerate_launches_the_command_on_two_processes(tmp_path: Path) -> None:
+    save_model(tmp_path / "model", "LlamaForCausalLM")
+    rows(tmp_path / "x.jsonl", *({"text": text} for text in TEXTS))
+    place = tmp_path / "model", tmp_path / "x.jsonl"
+    good("compute", *place, "--allow-few", "-o", tmp_path / "general")
+    held = ("--curvature", tmp_path / "general", "--lambda", "auto")
+    words = ("train", *place, "--lora", "r=2", "--steps", "6", "--batch-size", "4")
+    more = ("--eval-data", place[1], "--lr", "0.02", "--json", *held)
+    one = json.loads(good(*words, *more, "-o", tmp_path / "one"))
+    launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend"]
+    command = [sys.executable, *launch, "no", "-m", "kfac_artifacts"]
+    command += [*map(str, (*words, *more, "-o", tmp_path / "two"))]
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([root, f"{root}/cli"]),
+        "OMP_NUM_THREADS": "1",
+        "MASTER_PORT": "0",
+    }
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    two = json.loads(line)
+    for name in ("loss", "accuracy", "lam", "penalty"):
+        assert two[name] == pytest.approx(one[name], rel=1e-3)
+    for state in ("pretrained", "adapted"):
+        wanted = pytest.approx(one["held_out"][state], rel=1e-3)
+        assert two["held_out"][state] == wanted
+    found = [
+        load_file(tmp_path / n / "adapter_model.safetensors") for n in ("one", "two")
+    ]
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-3, atol=1e-4)

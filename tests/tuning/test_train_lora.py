@@ -1,5 +1,6 @@
 """``kfac train --lora``: an adapter that peft loads and ``kfac apply`` merges."""
 
+import importlib
 import json
 import stat
 import subprocess
@@ -9,10 +10,21 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from kfac_artifacts.errors import SourceError
+from kfac_artifacts.format import load_artifact
 from kfac_artifacts.sources import load_examples, load_network
-from kfac_artifacts.train import TrainSettings, train_adapter
+from kfac_artifacts.train import (
+    LoraSettings,
+    PenaltySettings,
+    TrainSettings,
+    train_adapter,
+)
+from kfac_artifacts.train.adapter_probe import probe_adapter
+from kfac_artifacts.train.adapter_run import AdapterRun
+from kfac_artifacts.train.peft_lora import with_adapter
+from kfac_artifacts.tuning import ModelPenalty
 from tests.commands import bad, good
 from tests.language.saved import save_model
 from tests.language.test_apply import AUTO, by_auto
@@ -101,6 +113,101 @@ def test_conversations_train_and_what_is_said_can_be_read(place: Path) -> None:
     assert config["use_rslora"]
 
 
+def test_an_interrupted_training_goes_on_to_the_same_adapter(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("kfac_artifacts.train.checkpoint")
+    monkeypatch.setattr(module, "CHECKPOINT_STEPS", 4)
+    curvature = load_artifact(place / "general")
+    seen: list[Any] = []
+
+    def run(out: str, *, stop: int | None = None, **changed: Any) -> Any:
+        network = load_network(place / "model")
+        examples = load_examples(
+            place / "p.jsonl", network, text_columns=("a", "b"), max_length=32
+        )
+
+        def report(progress: Any) -> None:
+            seen.append(progress)
+            if progress.step == stop and not progress.resumed:
+                raise KeyboardInterrupt
+
+        return train_adapter(
+            network,
+            examples,
+            TrainSettings(
+                steps=12, batch_size=4, penalty=PenaltySettings("auto"), accumulate=2
+            ),
+            place / out,
+            lora=LoraSettings(r=2, dropout=0.3),
+            curvature=curvature,
+            report=report,
+            **changed,
+        )
+
+    whole = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("cut", stop=7)
+    seen.clear()
+    assert run("cut", resume=True) == whole
+    assert (seen[0].step, seen[0].resumed) == (4, True)
+    assert whole["lam"] > 0
+    assert not (place / "cut.checkpoint").exists()
+    for file in ("adapter_model.safetensors", "kfac_adapter.json"):
+        assert (place / "whole" / file).read_bytes() == (
+            place / "cut" / file
+        ).read_bytes()
+
+
+def test_a_chosen_weight_is_as_stiff_as_the_loss_along_the_change(place: Path) -> None:
+    """h of the probe by the formed τ: twice the divergence of a small part of it."""
+    network = load_network(place / "model")
+    examples = load_examples(place / "x.jsonl", network, max_length=32)
+    settings = TrainSettings(steps=20, batch_size=4, penalty=PenaltySettings("auto"))
+    curvature = load_artifact(place / "general")
+    model = with_adapter(network, LoraSettings(r=2), curvature)
+    run = AdapterRun(
+        Accelerator(device_placement=False),
+        network,
+        model,
+        examples,
+        tuple(range(len(examples))),
+        settings,
+        ModelPenalty(model, curvature),
+        torch.optim.AdamW([torch.zeros(1, requires_grad=True)]),
+    )
+    start = {name: p.detach().clone() for name, p in run.parameters.items()}
+    taken: list[dict[str, torch.Tensor]] = []
+
+    class Noted(torch.optim.AdamW):
+        """Keeps where the last step ended."""
+
+        def step(self, *_: Any, **__: Any) -> None:
+            super().step()
+            taken[:] = [{n: p.detach().clone() for n, p in run.parameters.items()}]
+
+    run.optimizer = Noted(run.parameters.values(), lr=0.01)
+    found = probe_adapter(run)
+    assert all(torch.equal(p, start[name]) for name, p in run.parameters.items())
+    batch = examples.batch(range(len(examples)))
+    real = batch["predicted"][:, 1:].bool()
+    inputs = {n: v for n, v in batch.items() if n != "predicted"}
+    step = 0.01
+
+    def logs(share: float) -> torch.Tensor:
+        with torch.no_grad():
+            for name, p in run.parameters.items():
+                left = ".lora_B." in name
+                p.copy_(share * taken[0][name] if left else taken[0][name])
+            module: Any = network.module.double().eval()
+            return module(**inputs).logits[:, :-1].log_softmax(-1)[real]
+
+    at, moved = logs(0.0), logs(step)
+    divergence = (at.exp() * (at - moved)).sum(-1).mean()
+    assert found.curvature == pytest.approx(2 * float(divergence) / step**2, rel=0.05)
+    assert found.drift > 0
+
+
 WRONG: dict[str, tuple[tuple[str, ...], int, str]] = {
     "no number": (("--lora", "r=many"), 2, "'r=many' has no number"),
     "unknown": (("--lora", "q=3"), 2, "'q=3' is none of r="),
@@ -110,7 +217,6 @@ WRONG: dict[str, tuple[tuple[str, ...], int, str]] = {
         2,
         "--regime does not go with --lora",
     ),
-    "auto": (("--lora", "", "--lambda", "auto"), 1, "give a number"),
     "targets": (("--lora", "targets=nothing"), 1, "targets of the adapter"),
 }
 

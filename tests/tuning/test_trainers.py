@@ -161,6 +161,45 @@ def test_without_weight_it_is_only_measured(tmp_path: Path) -> None:
     assert trainer.state.log_history[0]["penalty"] > 0
 
 
+@pytest.mark.parametrize("later", [False, True])
+def test_whoever_reports_gets_the_penalty_with_the_loss(
+    tmp_path: Path, later: bool
+) -> None:
+    from transformers import Trainer, TrainerCallback
+
+    class Report(TrainerCallback):
+        """As that of ``report_to`` it stands before the callbacks of the user."""
+
+        def __init__(self) -> None:
+            self.got: list[dict[str, Any]] = []
+            self.begun = 0
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            self.begun += 1
+
+        def on_log(self, *_: Any, logs: dict[str, Any], **__: Any) -> None:
+            self.got.append(dict(logs))
+
+    class After(Report):
+        """It stands behind ours."""
+
+    before, after = Report(), After()
+    ours = KfacCallback(curvature_of(NAME), LAM)
+    model = adapted(NAME, dtype=torch.float32)
+    given: list[Any] = [before] if later else [before, ours, after]
+    trainer = Trainer(
+        model, arguments(tmp_path), train_dataset=texts(), callbacks=given
+    )
+    for callback in (ours, after) if later else ():
+        trainer.add_callback(callback)
+    trainer.train()
+    for each in (before, after):
+        losses = [logs for logs in each.got if "loss" in logs]
+        assert len(losses) == 2
+        assert all(logs["penalty"] > 0 for logs in losses)
+        assert each.begun == 1
+
+
 def test_the_trainer_refuses_what_the_curvature_does_not_cover(tmp_path: Path) -> None:
     from transformers import Trainer
 

@@ -114,7 +114,7 @@ def test_it_reaches_what_every_regime_moves(regime: str, penalty: str) -> None:
 
     expected = torch.zeros((), dtype=DOUBLE)
     for held_back in moving.held_back():
-        whole = still | held_back
+        whole = {**still, **held_back}
         if penalty == "kfac":
             expected = expected + formed(merge(curvatures), whole)
         else:

@@ -37,7 +37,7 @@ def outcome(network: Network, run: Run) -> dict[str, Json]:
     }
     if run.penalty is not None:
         with torch.no_grad():
-            metrics["penalty"] = float(run.penalty(run.regime.tau()))
+            metrics["penalty"] = float(run.penalty(run.regime.change()))
     rows = spread(run.indices, OWN)
     own = measure(network, task.head, task.examples, rows, run.regime)
     count: dict[str, Json] = {"examples": len(rows)}

@@ -58,7 +58,7 @@ def probe(run: Run, take_step: Callable[[Run], None]) -> Probe:
         tau = {n: t.detach() for n, t in run.regime.tau().items()}
         run.penalty.begin(0)
         with torch.no_grad():
-            drift = float(run.penalty(tau))
+            drift = float(run.penalty(run.regime.change()))
             loss, after, curvature = _own(run, tau)
             seen = Probe(steps, loss, after, curvature, drift)
     found: Probe = broadcast_object_list([seen])[0]  # one λ for all processes

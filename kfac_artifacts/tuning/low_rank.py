@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from kfac_artifacts.artifact import Shapes
 from kfac_artifacts.errors import FactorError
-from kfac_artifacts.penalty import KfacPenalty, not_finite
+from kfac_artifacts.penalty import KfacPenalty, leaves, not_finite
 from kfac_artifacts.torch_private import add_all
 from kfac_artifacts.tuning.forms import LowRankChange
 from kfac_artifacts.tuning.grouping import groups
@@ -120,6 +120,36 @@ class LowRankPenalty:
                 group.names, form.left, form.right, strict=True
             )
         }
+
+
+def backward_through(
+    penalty: LowRankPenalty,
+    changes: Mapping[str, LowRankChange],
+    weight: float = 1.0,
+) -> Float[Tensor, ""]:
+    """Do ``LowRankPenalty.backward`` for changes that are made of what is trained.
+
+    Args:
+        penalty: The penalty.
+        changes: Those of all its blocks, with or without graphs behind them.
+        weight: Factor λ of the penalty.
+
+    Returns:
+        The penalty, without the weight and without a graph.
+
+    Raises:
+        FactorError: If it is not finite; the block is named.
+    """
+    left = {f"left {name}": change.left for name, change in changes.items()}
+    right = {f"right {name}": change.right for name, change in changes.items()}
+    with leaves(left | right) as held:
+        own = {
+            name: LowRankChange(
+                held[f"left {name}"], held[f"right {name}"], change.scale
+            )
+            for name, change in changes.items()
+        }
+        return penalty.backward(own, weight)
 
 
 def _flat(halves: Mapping[str, tuple[Tensor, Tensor]]) -> list[Tensor]:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.errors import MismatchError, listed
 from kfac_artifacts.format import load_artifact
-from kfac_artifacts.penalty import KfacPenalty, leaves
+from kfac_artifacts.penalty import KfacPenalty
 from kfac_artifacts.tuning.forms import LowRankChange
-from kfac_artifacts.tuning.low_rank import LowRankPenalty
+from kfac_artifacts.tuning.low_rank import LowRankPenalty, backward_through
 from kfac_artifacts.tuning.moving import find_moving
 from kfac_artifacts.tuning.sharded import require_whole
 
@@ -136,17 +136,7 @@ class ModelPenalty:
         parts = []
         if self._adapted:
             changes = self._changes()
-            penalty = self._low_rank(changes)
-            left = {f"left {name}": change.left for name, change in changes.items()}
-            right = {f"right {name}": change.right for name, change in changes.items()}
-            with leaves(left | right) as held:
-                own = {
-                    name: LowRankChange(
-                        held[f"left {name}"], held[f"right {name}"], change.scale
-                    )
-                    for name, change in changes.items()
-                }
-                parts.append(penalty.backward(own, weight))
+            parts.append(backward_through(self._low_rank(changes), changes, weight))
         if self._whole.blocks:
             parts.append(self._whole.backward(self._tau(), weight))
         return torch.stack([part.to(parts[0]) for part in parts]).sum()

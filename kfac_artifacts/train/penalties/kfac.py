@@ -22,6 +22,8 @@ from kfac_artifacts.train.penalties.base import (
     PenaltySettings,
     Weight,
 )
+from kfac_artifacts.train.products import Products
+from kfac_artifacts.tuning import LowRankChange, LowRankPenalty, backward_through
 
 
 class KfacDrift(Penalty):
@@ -69,29 +71,58 @@ class KfacDrift(Penalty):
             for n, b in self.curvature.blocks.items()
             if not set(names).isdisjoint(b.parameters)
         }
-        settings = self.settings
         # only their factors are read and held in memory
-        self._penalty = KfacPenalty(
-            dataclasses.replace(self.curvature, blocks=blocks),
-            weights=settings.module_weights,
-            device=network.device,
-            place=settings.factors,
-            allow_indefinite=settings.allow_indefinite or settings.weight == 0,
-        )
+        self._part = dataclasses.replace(self.curvature, blocks=blocks)
+        self._device = network.device
+        self._dense: KfacPenalty | None = None
+        self._low: LowRankPenalty | None = None
         parameters = network.parameters()
         self._still = {
             name: torch.zeros_like(parameters[name], requires_grad=False)
-            for name in self._penalty.parameters
+            for name in self._formed().parameters
             if name not in names
         }
 
     @override
     def __call__(self, tau: Mapping[str, Tensor]) -> Float[Tensor, ""]:
-        return self._penalty({**self._still, **tau})
+        changes = self._products(tau)
+        if changes is not None:
+            return self._low_rank(changes)(changes)
+        return self._formed()({**self._still, **tau})
 
     @override
     def backward(self, tau: Mapping[str, Tensor], weight: float) -> None:
-        self._penalty.backward({**self._still, **tau}, weight)
+        changes = self._products(tau)
+        if changes is not None:
+            backward_through(self._low_rank(changes), changes, weight)
+        else:
+            self._formed().backward({**self._still, **tau}, weight)
+
+    def _products(self, tau: Mapping[str, Tensor]) -> dict[str, LowRankChange] | None:
+        """The changes of all blocks, where none has to be formed."""
+        if not isinstance(tau, Products) or self.settings.factors == "host":
+            return None
+        return tau.of_blocks(self._part.blocks)
+
+    def _formed(self) -> KfacPenalty:
+        """The penalty of formed changes, which holds every factor."""
+        if self._dense is None:
+            settings = self.settings
+            self._dense = KfacPenalty(
+                self._part,
+                weights=settings.module_weights,
+                device=self._device,
+                place=settings.factors,
+                allow_indefinite=settings.allow_indefinite or settings.weight == 0,
+            )
+        return self._dense
+
+    def _low_rank(self, changes: Mapping[str, LowRankChange]) -> LowRankPenalty:
+        """The penalty of products, which holds the factors in place of the other."""
+        if self._low is None:
+            dense, self._dense = self._formed(), None
+            self._low = LowRankPenalty(dense, self._part.parameters, changes)
+        return self._low
 
     @override
     def describe(self) -> dict[str, Json]:

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 from jaxtyping import Float
@@ -78,9 +78,13 @@ class Regime(nn.Module, ABC):
         """
         return None
 
-    def held_back(self) -> tuple[dict[str, Tensor], ...]:
+    def change(self) -> Mapping[str, Tensor]:
+        """The task vector for the penalty, which need not be formed for it."""
+        return self.tau()
+
+    def held_back(self) -> tuple[Mapping[str, Tensor], ...]:
         """The task vectors that the penalty is for."""
-        return (self.tau(),)
+        return (self.change(),)
 
     def state(self) -> dict[str, Tensor]:
         """The live parameters of the optimiser, by their names in checkpoints."""

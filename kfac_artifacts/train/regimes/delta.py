@@ -11,7 +11,7 @@ square root of the share of steps that are done; nothing is pulled back from the
 term into τ'.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -95,7 +95,7 @@ class Delta(Regime):
         return self.student.tau()
 
     @override
-    def held_back(self) -> tuple[dict[str, Tensor], ...]:
+    def held_back(self) -> tuple[Mapping[str, Tensor], ...]:
         return self.student.tau(), self.teacher.tau()
 
     @override

@@ -12,9 +12,11 @@ from kfac_artifacts.artifact import Json
 from kfac_artifacts.errors import CoverageError, SettingsError
 from kfac_artifacts.network import Batch, Network
 from kfac_artifacts.seeding import seeded
+from kfac_artifacts.train.products import Products
 from kfac_artifacts.train.regimes.base import Regime
 from kfac_artifacts.train.regimes.matrices import matrices_of
 from kfac_artifacts.train.task import Learning
+from kfac_artifacts.tuning import LowRankChange
 
 
 class Lora(Regime):
@@ -76,9 +78,14 @@ class Lora(Regime):
 
     @override
     def tau(self) -> dict[str, Tensor]:
+        return dict(self.change())
+
+    @override
+    def change(self) -> Products:
         scale = self.alpha / self.rank
-        products = (scale * V @ U for V, U in zip(self.left, self.right, strict=True))
-        return dict(zip(self.names, products, strict=True))
+        pairs = zip(self.left, self.right, strict=True)
+        changes = [LowRankChange(V, U, scale) for V, U in pairs]
+        return Products(dict(zip(self.names, changes, strict=True)))
 
     @override
     def describe(self) -> dict[str, Json]:

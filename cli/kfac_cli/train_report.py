@@ -74,8 +74,8 @@ def _by_mode(found: Mapping[str, float], how: str) -> str:
 @contextmanager
 def training_bar(steps: int) -> "Iterator[Callable[[TrainingProgress], None]]":
     """Show steps and loss on stderr."""
-    done, first = 0, os.environ.get("RANK", "0") == "0"  # of several processes
-    with console.progress("training", steps, "steps", shown=first) as advance:
+    done = 0
+    with console.progress("training", steps, "steps", shown=is_main()) as advance:
 
         def report(progress: "TrainingProgress") -> None:
             nonlocal done
@@ -88,7 +88,5 @@ def training_bar(steps: int) -> "Iterator[Callable[[TrainingProgress], None]]":
 
 
 def is_main() -> bool:
-    """Whether this process is the one that speaks."""
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)
+    """Whether this process is the one that speaks; its launcher has told it."""
+    return os.environ.get("RANK", "0") == "0"

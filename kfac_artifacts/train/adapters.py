@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from kfac_artifacts.artifact import Artifact, BaseModel, Json
@@ -30,6 +29,7 @@ from kfac_artifacts.train.penalties import AUTO
 from kfac_artifacts.train.penalties.kfac import described
 from kfac_artifacts.train.predictions import Predicted, measure_predictions
 from kfac_artifacts.train.probe import weight_of
+from kfac_artifacts.train.processes import find_processes
 from kfac_artifacts.train.record import FINGERPRINTED
 from kfac_artifacts.train.run import TrainingProgress
 from kfac_artifacts.train.settings import TrainSettings
@@ -95,7 +95,7 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
     if settings.penalty.weight is None or curvature is None:
         settings = settings.weighed(0.0 if curvature is None else USUAL_WEIGHT)
     indices = _chosen(settings, examples)
-    accelerator = Accelerator(device_placement=False)
+    accelerator = find_processes()
     if accelerator.num_processes > 1:
         network.to(accelerator.device)
     place = checkpoint_beside(output)

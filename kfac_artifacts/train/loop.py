@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -23,6 +22,7 @@ from kfac_artifacts.train.checkpoint import Pace, capture, goes_on, held, restor
 from kfac_artifacts.train.outcome import doubts_about, outcome
 from kfac_artifacts.train.penalties import AUTO, Others, Penalty
 from kfac_artifacts.train.probe import probe, weight_of
+from kfac_artifacts.train.processes import find_processes
 from kfac_artifacts.train.record import describe
 from kfac_artifacts.train.regimes import RegimeMaker
 from kfac_artifacts.train.run import (
@@ -92,7 +92,7 @@ def train(  # noqa: PLR0913 - as many arguments as there are choices
     settings = settings or TrainSettings.usual(task.examples)
     if output is not None:
         check_free(output, replace=replace)
-    accelerator = Accelerator(device_placement=False)
+    accelerator = find_processes()
     if accelerator.num_processes > 1:
         network.to(accelerator.device)
     place = None if output is None else checkpoint_beside(output)

@@ -39,6 +39,13 @@ if trainer.is_world_process_zero():
     torch.save({"logs": logs, "found": found}, out + ".pt")
 """
 
+COMMAND = """
+import os, sys
+from kfac_cli.main import main
+print("process", os.environ["RANK"], "of", os.environ["WORLD_SIZE"], file=sys.stderr)
+main()
+"""
+
 
 def run(place: Path, processes: int, parts: int) -> Any:
     """What is trained after two steps of four texts."""
@@ -79,22 +86,28 @@ def test_accelerate_launches_the_command_on_two_processes(tmp_path: Path) -> Non
     words = ("train", *place, "--lora", "r=2", "--steps", "6", "--batch-size", "4")
     more = ("--eval-data", place[1], "--lr", "0.02", "--json", *held)
     one = json.loads(good(*words, *more, "-o", tmp_path / "one"))
-    launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend"]
-    command = [sys.executable, *launch, "no", "-m", "kfac_artifacts"]
-    command += [*map(str, (*words, *more, "-o", tmp_path / "two"))]
+    program = tmp_path / "program.py"
+    program.write_text(COMMAND)
+    launch = ["-m", "accelerate.commands.launch", "--num_processes", "2"]
+    launch += ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
+    launch += ["--dynamo_backend", "no", "--main_process_port", "0", str(program)]
+    given = [*map(str, (*words, *more, "-o", tmp_path / "two"))]
     root = str(Path(__file__).parents[2])
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([root, f"{root}/cli"]),
         "OMP_NUM_THREADS": "1",
-        "MASTER_PORT": "0",
+        "ACCELERATE_USE_CPU": "true",  # with --cpu it starts one process
     }
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *launch, *given],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    two = json.loads(line)
+    assert done.returncode == 0, done.stderr[:4000]
+    assert all(f"process {n} of 2" in done.stderr for n in (0, 1))
+    two = json.loads(done.stdout)  # one of them speaks
     for name in ("loss", "accuracy", "lam", "penalty"):
         assert two[name] == pytest.approx(one[name], rel=1e-3)
     for state in ("pretrained", "adapted"):

@@ -55,7 +55,8 @@ def probe_adapter(run: AdapterRun) -> Probe:
             take_step(free)
         with torch.no_grad():
             drift = float(run.penalty())
-            seen = Probe(steps, *_own(run), drift)
+            loss, after, curvature = _own(run)
+            seen = Probe(steps, loss, after, curvature, drift)
     found: Probe = broadcast_object_list([seen])[0]
     require_weight(found)
     return found
@@ -79,7 +80,9 @@ def _own(run: AdapterRun) -> list[float]:
     rows = spread(run.indices, MEASURED)
     rows = rows[run.accelerator.process_index :: run.accelerator.num_processes]
     module, network = run.network.module, run.network
-    left = {n: p for n, p in module.named_parameters() if _is_left(n, p)}
+    left: dict[str, Tensor] = {
+        n: p for n, p in module.named_parameters() if _is_left(n, p)
+    }
     tau = {name: value.detach().clone() for name, value in left.items()}
     logits = OutputMap(NamedConfig("org.kfac/logits"), _flat_logits)
     beside = copy.copy(network)  # another one would refuse a module with an adapter

@@ -19,9 +19,9 @@ def by_parts(logits: Tensor, weights: Tensor) -> Tensor:
 def case() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Logits, weights of which one is nothing, and two directions."""
     generator = torch.Generator().manual_seed(0)
-    draw = lambda: torch.randn(3, 2, 5, generator=generator, dtype=F64)  # noqa: E731
+    z, s, v = (torch.randn(3, 2, 5, generator=generator, dtype=F64) for _ in range(3))
     weights = torch.tensor([[1.0, 0.3], [0.0, 2.0], [0.5, 1.0]], dtype=F64)
-    return draw(), weights, draw(), draw()
+    return z, weights, s, v
 
 
 def test_values_and_first_derivatives_are_the_same_in_both_modes(

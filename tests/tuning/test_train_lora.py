@@ -182,8 +182,8 @@ def test_a_chosen_weight_is_as_stiff_as_the_loss_along_the_change(place: Path) -
     class Noted(torch.optim.AdamW):
         """Keeps where the last step ended."""
 
-        def step(self, *_: Any, **__: Any) -> None:
-            super().step()
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            super().step(closure)
             taken[:] = [{n: p.detach().clone() for n, p in run.parameters.items()}]
 
     run.optimizer = Noted(run.parameters.values(), lr=0.01)

@@ -177,8 +177,8 @@ def test_whoever_reports_gets_the_penalty_with_the_loss(
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             self.begun += 1
 
-        def on_log(self, *_: Any, logs: dict[str, Any], **__: Any) -> None:
-            self.got.append(dict(logs))
+        def on_log(self, *_: Any, **given: Any) -> None:
+            self.got.append(dict(given["logs"]))
 
     class After(Report):
         """It stands behind ours."""

@@ -324,7 +324,8 @@ def _about(name: str, suite: Any) -> list[str]:
     lines = [
         f"`python benchmarks/suite.py {name}`: {declared['name']}, "
         f"{len(declared['tasks'])} tasks, seeds {declared['seeds']}, "
-        f"{declared['training']}; {versions}; {suite['seconds'] / 60:.0f} minutes.",
+        f"{declared['training']}; {versions}; {suite['seconds'] / 60:.0f} minutes. "
+        "A star marks a rate or λ at the edge of what was tried.",
         "",
         "| arm | rate, λ | linearised, α = 1 | best α | as an ordinary model, α = 1 "
         "| best α |",
@@ -336,12 +337,20 @@ def _about(name: str, suite: Any) -> list[str]:
             own = [row for row in found if row["merging"] == merging]
             cells = {(row["mode"], row["chosen"]): _cell(row) for row in own}
             every = [cells.get(key, "-") for key in product(MODES, (False, True))]
-            weight = "" if own[0]["weight"] is None else f", {own[0]['weight']:g}"
-            label = arm["name"] + ("" if merging == "sum" else f", {merging}")
-            lines.append(
-                f"| {label} | {own[0]['rate']:g}{weight} | {' | '.join(every)} |"
+            tried = suite["searches"].get(arm["name"], [])
+            setting = ", ".join(
+                f"{own[0][key]:g}{_edge(own[0][key], {t[key] for t in tried})}"
+                for key in ("rate", "weight")
+                if own[0][key] is not None
             )
+            label = arm["name"] + ("" if merging == "sum" else f", {merging}")
+            lines.append(f"| {label} | {setting} | {' | '.join(every)} |")
     return lines
+
+
+def _edge(chosen: float, tried: set[float]) -> str:
+    """A star if more of several that were tried might have been better still."""
+    return "*" if len(tried) > 1 and chosen in (min(tried), max(tried)) else ""
 
 
 if __name__ == "__main__":

@@ -129,3 +129,11 @@ def test_every_row_says_what_the_paper_has_and_what_we_have_or_why_not(
     page = results_page.page(results_page.Measured(tmp_path))
     assert "texts: pretrained 50.0: linear 50.0/50.0" in page
     assert "| linear | 0.0001 | 50.0/50.0 | - | - | - |" in page
+
+
+def test_a_setting_at_the_edge_of_what_was_tried_has_a_star(
+    results_page: ModuleType,
+) -> None:
+    assert results_page._edge(1e-3, {1e-4, 1e-3}) == "*"
+    assert results_page._edge(1e-4, {1e-5, 1e-4, 1e-3}) == ""
+    assert results_page._edge(1e-4, {1e-4}) == ""

@@ -168,7 +168,7 @@ def command(
     started = time.perf_counter()
     network = running.load(loading, model, names.model_id)
     _tell_of_head(network, chosen=loading.output_map is None, main=main)
-    found = names.rename(encoding.encode(opened, network))
+    found = names.rename(encoding.encode(opened, network, shown=main))
     account = tell(found, min(examples, len(found))) if main else {}
     if running.native and main:
         _tell_of(checkpoint, resume=running.resume)

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 from typing_extensions import override
 
+from kfac_cli import console
 from kfac_cli.groups import option
 from kfac_cli.parameters import COUNT
 
@@ -123,9 +125,9 @@ class EncodeOptions:
         return False
 
     def encode(
-        self, data: "Data", network: "Network"
+        self, data: "Data", network: "Network", *, shown: bool = True
     ) -> "TextExamples | ImageExamples":
-        """Encode data for a network."""
+        """Encode data for a network, and show progress where that takes long."""
         from kfac_artifacts.sources import encode_data
 
         return encode_data(
@@ -134,6 +136,7 @@ class EncodeOptions:
             max_length=self.max_length,
             prompt=self.prompt,
             pack=self.packed,
+            progress=partial(console.progress, unit="texts", shown=shown),
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from kfac_artifacts.artifact.provenance import BaseModel, NamedConfig, Provenance
 from kfac_artifacts.errors import MismatchError
 
-USUAL = {"prompt": "", "lower_case": False, "padding": "longest"}
+USUAL = {"prompt": "", "lower_case": False, "packed": False, "padding": "longest"}
 """What is not recorded where nothing special was done."""
 
 

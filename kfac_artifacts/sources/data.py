@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.network import Network
+from kfac_artifacts.progress import Progress, silent
 from kfac_artifacts.sources.encode import load_image_encoder
 from kfac_artifacts.sources.examples import ImageExamples, TextExamples
 from kfac_artifacts.sources.language import load_language_encoder, pack_texts
@@ -34,6 +35,7 @@ def load_examples(  # noqa: PLR0913 - as many arguments as there are choices
     header: bool = True,
     chat_column: str | None = None,
     pack: bool = False,
+    progress: Progress = silent,
 ) -> TextExamples | ImageExamples:
     """Open a dataset, and encode it for a network when a batch is asked for.
 
@@ -58,6 +60,7 @@ def load_examples(  # noqa: PLR0913 - as many arguments as there are choices
             instead of texts; only what the assistant says is predicted.
         pack: Whether several texts share a row of ``max_length`` tokens, which is then
             an example; for models that predict the next token.
+        progress: Shows how many texts have been counted to be packed.
 
     Returns:
         The examples. Without a label column their ``labels`` are empty.
@@ -70,7 +73,12 @@ def load_examples(  # noqa: PLR0913 - as many arguments as there are choices
     layout = Layout(delimiter, encoding, header)
     found = read_data(str(data), split=split, columns=columns, layout=layout)
     examples = encode_data(
-        found, network, max_length=max_length, prompt=prompt, pack=pack
+        found,
+        network,
+        max_length=max_length,
+        prompt=prompt,
+        pack=pack,
+        progress=progress,
     )
     partly = found.table.unit == "image" and found.table.notes  # files were left out
     logger.log(logging.WARNING if partly else logging.INFO, "%s", examples.account())
@@ -84,6 +92,7 @@ def encode_data(
     max_length: int | None = None,
     prompt: str | None = None,
     pack: bool = False,
+    progress: Progress = silent,
 ) -> TextExamples | ImageExamples:
     """Encode data for a network when a batch is asked for.
 
@@ -93,6 +102,7 @@ def encode_data(
         max_length: Tokens after which a text is cut off; see ``load_examples``.
         prompt: What is put before every text; None for what the model declares.
         pack: Whether several texts share a row; see ``load_examples``.
+        progress: Shows how many texts have been counted to be packed.
 
     Returns:
         The examples.
@@ -105,7 +115,7 @@ def encode_data(
         return examples
     if not isinstance(examples, TextExamples):
         raise SourceError("only texts are packed into rows (--pack), not images")
-    return pack_texts(examples, network)
+    return pack_texts(examples, network, progress=progress)
 
 
 def _encode_each(

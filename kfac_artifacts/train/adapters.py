@@ -12,7 +12,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from kfac_artifacts.artifact import Artifact, BaseModel, Json
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.format import Checkpoint, dump_json
-from kfac_artifacts.network import Examples, Network, parameter_info
+from kfac_artifacts.network import (
+    Examples,
+    Network,
+    RowsOfExamples,
+    parameter_info,
+)
 from kfac_artifacts.places import (
     ADAPTER_FORMAT,
     ADAPTER_MARKER,
@@ -81,8 +86,8 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
         ``held_out`` the loss, perplexity and accuracy before and after.
 
     Raises:
-        SettingsError: If the model does not predict the next token, ``peft`` is
-            missing, no λ follows from the first steps, or training diverges.
+        SettingsError: If the model does not predict the next token, texts share rows,
+            ``peft`` is missing, no λ follows from the first steps, or training diverges.
         SourceError: If of an example that is trained on no token is predicted.
         CoverageError: If a layer is adapted that the curvature does not cover.
         MismatchError: If the curvature is of another model, or the checkpoint to go on
@@ -92,6 +97,11 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
     """
     check_free(output, replace=replace)
     _check(network)
+    if any(isinstance(each, RowsOfExamples) for each in (examples, held_out)):
+        raise SettingsError(
+            "an adapter is trained and measured on texts one by one, which in rows "
+            "would see one another here; load the examples without pack=True"
+        )
     if settings.penalty.weight is None or curvature is None:
         settings = settings.weighed(0.0 if curvature is None else USUAL_WEIGHT)
     indices = _chosen(settings, examples)

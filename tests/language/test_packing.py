@@ -1,6 +1,8 @@
 """Texts that share rows: each is as if it were alone, by brute force."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from hypothesis import given, strategies as st
 
 from kfac_artifacts.errors import SettingsError, SourceError
 from kfac_artifacts.estimate import GaussianNoise, Kfac, compute as compute_unless_few
+from kfac_artifacts.progress import Advance
 from kfac_artifacts.sources import load_examples, load_network
 from kfac_artifacts.sources.language.packing import packed
 from tests.brute_force import EXACT, gramian, jacobians
@@ -33,6 +36,18 @@ def test_every_text_is_in_one_row_with_room_for_it(lengths: list[int]) -> None:
     opened_by = [lengths[pack[0]] for pack in packs]
     for row, total in enumerate(sums):  # which no row before had room for
         assert all(total + first > 12 for first in opened_by[row + 1 :])
+
+
+@given(st.lists(st.integers(1, 12), max_size=60))
+def test_a_text_goes_where_least_room_is_left(lengths: list[int]) -> None:
+    rows: list[list[int]] = []
+    for text in sorted(range(len(lengths)), key=lambda n: (-lengths[n], n)):
+        left = [12 - sum(lengths[n] for n in row) - lengths[text] for row in rows]
+        best = min((room for room in left if room >= 0), default=None)
+        if best is None:
+            rows.append([])
+        rows[-1 if best is None else left.index(best)].append(text)
+    assert packed(lengths, 12) == tuple(map(tuple, rows))
 
 
 def test_rows_are_filled_as_the_specification_says() -> None:
@@ -102,6 +117,19 @@ def test_prompts_are_not_predicted_in_rows(tmp_path: Path) -> None:
             assert torch.equal(batch[name], torch.cat([x[name] for x in each], dim=1))
         places = [torch.arange(x["input_ids"].shape[1]) for x in each]
         assert torch.equal(batch["position_ids"], torch.cat(places)[None])
+
+
+def test_counting_tokens_shows_how_far_it_is(tmp_path: Path) -> None:
+    stages, done = list[tuple[str, int]](), list[int]()
+
+    @contextmanager
+    def shown(stage: str, total: int) -> Iterator[Advance]:
+        stages.append((stage, total))
+        yield done.append
+
+    opened(tmp_path, "LlamaForCausalLM", *texts(*TEXTS * 200), **PACK, progress=shown)
+    assert stages == [("counting tokens", 4 * 200)]
+    assert done == [512, 288]
 
 
 def test_a_model_whose_texts_see_one_another_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from kfac_artifacts.errors import SourceError
+from kfac_artifacts.errors import SettingsError, SourceError
 from kfac_artifacts.format import load_artifact
 from kfac_artifacts.sources import load_examples, load_network
 from kfac_artifacts.train import (
@@ -273,6 +273,18 @@ def test_an_example_without_a_token_to_predict_is_refused_before_the_first_step(
             report=seen.append,
         )
     assert not seen
+
+
+def test_texts_in_rows_are_refused_as_the_model_would_mix_them(place: Path) -> None:
+    network = load_network(place / "model")
+    alone = load_examples(place / "x.jsonl", network)
+    packed = load_examples(place / "x.jsonl", network, max_length=14, pack=True)
+    settings = TrainSettings(steps=1)
+    for examples, held_out in ((packed, None), (alone, packed)):
+        with pytest.raises(SettingsError, match=r"see one another.*without pack=True"):
+            train_adapter(
+                network, examples, settings, place / "out", held_out=held_out
+            )
 
 
 def test_curvature_of_the_norms_alone_holds_no_adapter(place: Path) -> None:

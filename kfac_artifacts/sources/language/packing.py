@@ -5,9 +5,8 @@ where texts end, and let none attend to another; that yours does is tried, on on
 """
 
 import hashlib
-import heapq
 import json
-from collections import defaultdict
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -20,6 +19,7 @@ from kfac_artifacts.artifact import DataInfo, Json, NamedConfig
 from kfac_artifacts.capture import require_same
 from kfac_artifacts.errors import CoverageError, SourceError
 from kfac_artifacts.network import Network
+from kfac_artifacts.progress import Progress, silent
 from kfac_artifacts.sources.distribution_maps import POSITIONS
 from kfac_artifacts.sources.examples import TextExamples
 from kfac_artifacts.sources.language.chats import ChatEncoder
@@ -78,12 +78,15 @@ class PackedExamples(TextExamples):
         return f"{said}; packed into {count(len(self), 'row')}{of_them}"
 
 
-def pack_texts(examples: TextExamples, network: Network) -> PackedExamples:
+def pack_texts(
+    examples: TextExamples, network: Network, *, progress: Progress = silent
+) -> PackedExamples:
     """Put several texts into a row, of as many tokens as a text may have at most.
 
     Args:
         examples: Texts, prompts with continuations, or conversations.
         network: A language model, with an output map of its head.
+        progress: Shows how many texts have been counted.
 
     Returns:
         The rows.
@@ -100,9 +103,11 @@ def pack_texts(examples: TextExamples, network: Network) -> PackedExamples:
             f"{type(network.module).__name__}, used with {network.output_map.info.name}"
         )
     lengths: list[int] = []
-    for start in range(0, len(examples), AT_ONCE):
-        some = range(start, min(start + AT_ONCE, len(examples)))
-        lengths += examples.batch(some)["attention_mask"].sum(1).tolist()
+    with progress("counting tokens", len(examples)) as advance:
+        for start in range(0, len(examples), AT_ONCE):
+            some = range(start, min(start + AT_ONCE, len(examples)))
+            lengths += examples.batch(some)["attention_mask"].sum(1).tolist()
+            advance(len(some))
     room = encoder.texts.max_length
     packs = packed(lengths, room)
     if len(packs) < 2:
@@ -129,17 +134,15 @@ def packed(lengths: Sequence[int], room: int) -> tuple[tuple[int, ...], ...]:
         The numbers of the texts of every row.
     """
     packs: list[list[int]] = []
-    by_room: dict[int, list[int]] = defaultdict(list)  # heaps of numbers of rows
+    open_rows: list[tuple[int, int]] = []  # what each has left, and its number; sorted
     for text in sorted(range(len(lengths)), key=lambda n: (-lengths[n], n)):
-        length = lengths[text]
-        left = next((r for r in range(length, room + 1) if by_room.get(r)), None)
-        if left is None:
-            row, left = len(packs), room
+        at = bisect_left(open_rows, (lengths[text], 0))
+        left, row = open_rows.pop(at) if at < len(open_rows) else (room, len(packs))
+        if row == len(packs):
             packs.append([])
-        else:
-            row = heapq.heappop(by_room[left])
         packs[row].append(text)
-        heapq.heappush(by_room[left - length], row)
+        if left > lengths[text]:
+            insort(open_rows, (left - lengths[text], row))
     return tuple(map(tuple, packs))
 
 

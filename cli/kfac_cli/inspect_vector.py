@@ -15,7 +15,7 @@ from kfac_cli.units import size
 if TYPE_CHECKING:
     from kfac_artifacts.task_vector import TaskVector
 
-MOST_CLASSES = 8
+MOST_CLASSES, MOST_LAYERS = 8, 8
 
 
 def show(path: Path, *, as_json: bool) -> None:
@@ -106,7 +106,7 @@ def _head(head: Mapping[str, Any] | None) -> str:
         return "none; kfac evaluate makes one"
     classes, scale = head["classes"], head.get("logit_scale")
     layers = [layer["kind"] for layer in head.get("layers", ())]
-    how = ", ".join(layers) if layers else "a linear layer"
+    how = listed(layers, MOST_LAYERS) if layers else "a linear layer"
     if scale is not None:
         how = f"logit scale {scale:.4g}"
     return (

@@ -125,7 +125,7 @@ def _all_devices() -> tuple[str, ...]:
 def _print(results: "SuiteResults", output: Path) -> None:
     rows = [
         [
-            row.arm,
+            results.name_of(row),
             row.merging,
             row.mode,
             ", ".join(f"{alpha:g}" for alpha in dict.fromkeys(row.alphas)),

@@ -95,8 +95,8 @@ def predict(  # noqa: PLR0913 - as many arguments as there are choices
         The class of every example, with its probability.
 
     Raises:
-        MismatchError: If a task vector is of another model or output map, or there is
-            no head.
+        MismatchError: If a task vector is of another model or output map, there is no
+            head, or it gives logits that are not finite.
         SettingsError: If the mode is unknown, or the factors are not one for each task
             vector.
     """
@@ -121,8 +121,14 @@ def predict(  # noqa: PLR0913 - as many arguments as there are choices
     rows = []
     for chosen in batches(examples, batch_size):
         (output,) = moved.outputs(examples.batch(chosen), [whole])
-        logits = found.logits(output)
-        rows.append(logits.float().softmax(-1).cpu())
+        probabilities = found.logits(output).float().softmax(-1).cpu()
+        if not bool(probabilities.isfinite().all()):
+            raise MismatchError(
+                "the logits of some examples are not finite, so no class is the most "
+                "probable; try --dtype float32 (dtype=), or look at the head and at "
+                "what the task vectors do to the model"
+            )
+        rows.append(probabilities)
         progress(len(chosen))
     none = torch.empty(0, len(found.classes))
     return Predictions(found.classes, torch.cat([none, *rows]), mode)

@@ -48,7 +48,10 @@ def _page(results: SuiteResults) -> str:
 
 
 def _mode_table(rows: Sequence[Row], results: SuiteResults) -> str:
-    best = max((r.scores["absolute"].mean for r in rows), default=0.0)
+    best = dict[frozenset[str], float]()  # of the same tasks: others are not compared
+    for row in rows:
+        tasks, mean = frozenset(row.tasks), row.scores["absolute"].mean
+        best[tasks] = max(mean, best.get(tasks, 0.0))
     header = ("arm", "merged by", "α", "merged", "", "normalised", "alone", "rate", "λ")
     lines = []
     for row in rows:
@@ -56,17 +59,18 @@ def _mode_table(rows: Sequence[Row], results: SuiteResults) -> str:
         alphas = sorted(set(row.alphas))
         shown = ", ".join(f"{alpha:g}" for alpha in alphas)
         cells = [
-            escape(row.arm),
+            escape(results.name_of(row)),
             escape(row.merging),
             f"{shown} (validation)" if row.chosen else shown,
             _spread(merged),
-            _bar(merged, results.pretrained),
+            _bar(merged, row.pretrained),
             _spread(row.scores["normalised"]),
             _spread(row.scores["individual"]),
             f"{row.rate:g}",
             "usual" if row.weight is None else f"{row.weight:g}",
         ]
-        lines.append(table_row(cells, kind="best" if merged.mean == best else ""))
+        leads = merged.mean == best[frozenset(row.tasks)]
+        lines.append(table_row(cells, kind="best" if leads else ""))
     return table(header, lines)
 
 

@@ -47,6 +47,7 @@ class Row:
             tasks of the merged model, ``normalised`` the mean of the tasks' ratios to
             ``individual``, the accuracy with the own task vector.
         tasks: Absolute accuracy by task.
+        pretrained: Mean accuracy of the pretrained model over those tasks.
     """
 
     arm: str
@@ -58,6 +59,7 @@ class Row:
     alphas: tuple[float, ...]
     scores: dict[str, Spread]
     tasks: dict[str, Spread]
+    pretrained: float
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,12 @@ class SuiteResults:
     searches: dict[str, list[dict[str, Json]]]
     versions: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def name_of(self, row: Row) -> str:
+        """Name the arm of a row, and of how many tasks it is where not of all."""
+        tasks: Any = self.suite["tasks"]
+        some = len(row.tasks) < len(tasks)
+        return row.arm + f" ({len(row.tasks)} tasks)" * some
 
     def to_json(self) -> dict[str, Json]:
         """Write everything as JSON."""
@@ -132,6 +140,7 @@ def rows_of(
                 alphas=tuple(s["alphas"][0] for s in scores),
                 scores={name: Spread.of(v) for name, v in measures.items()},
                 tasks=tasks,
+                pretrained=scores[0]["pretrained"],
             )
         )
     return rows

@@ -72,6 +72,7 @@ def _results(suite: Suite, arm: str, accuracy: float) -> SuiteResults:
         alphas=(1.0,),
         scores={"absolute": score, "normalised": score, "individual": score},
         tasks={},
+        pretrained=0.5,
     )
     arms = tuple(a for a in suite.arms if a.name == arm)
     about = json.loads(json.dumps(_declared(replace(suite, arms=arms))))

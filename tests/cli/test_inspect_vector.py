@@ -1,12 +1,13 @@
 """``kfac inspect`` opens task vectors."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from kfac_artifacts.task_vector import TaskVector
+from kfac_artifacts.task_vector import HeadLayer, LayeredHead, LayerInfo, TaskVector
 from tests.commands import kfac
 from tests.tiny_task import train_tiny
 
@@ -54,6 +55,17 @@ def test_a_sum_without_head_is_shown_and_no_escape_sequence(
     assert "head: none" in shown
     assert "output map: not recorded" in shown
     assert "\x1b" not in shown
+
+
+def test_of_a_head_of_many_layers_the_first_are_listed(
+    tmp_path: Path, vector: TaskVector
+) -> None:
+    many = [HeadLayer(LayerInfo("relu"))] * 1000
+    last = HeadLayer.linear(torch.ones(2, 5), None)
+    head = LayeredHead((*many, last), ("no", "yes"))
+    replace(vector, head=head).save(tmp_path / "tau")
+    shown = inspect(tmp_path / "tau")
+    assert f"2 classes, 5 outputs, {'relu, ' * 7}relu and 993 more: no, yes" in shown
 
 
 def test_a_damaged_task_vector_is_refused(tmp_path: Path, vector: TaskVector) -> None:

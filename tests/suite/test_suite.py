@@ -227,7 +227,13 @@ def test_an_arm_of_some_tasks_is_a_suite_of_them(
     whole = [row for row in found.rows if not row.arm.endswith(", two")]
     assert {*whole[0].tasks} == {*WORDS}
     assert found.pretrained != wanted.pretrained
+    assert {row.pretrained for row in rows} == {wanted.pretrained}
     write_report(found, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert all(f"<td>{row.arm} (2 tasks)</td>" in page for row in rows)
+    assert not any(f"{row.arm} (" in page for row in whole)
+    for table in page.split("<h2>")[1:-1]:  # best of all, and best of those of two
+        assert table.count("class=best") >= 2
 
 
 def test_ablations_are_declared_as_arms(declared: Path, tmp_path: Path) -> None:

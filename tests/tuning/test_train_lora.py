@@ -282,9 +282,7 @@ def test_texts_in_rows_are_refused_as_the_model_would_mix_them(place: Path) -> N
     settings = TrainSettings(steps=1)
     for examples, held_out in ((packed, None), (alone, packed)):
         with pytest.raises(SettingsError, match=r"see one another.*without pack=True"):
-            train_adapter(
-                network, examples, settings, place / "out", held_out=held_out
-            )
+            train_adapter(network, examples, settings, place / "out", held_out=held_out)
 
 
 def test_curvature_of_the_norms_alone_holds_no_adapter(place: Path) -> None:

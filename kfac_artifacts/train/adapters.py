@@ -87,7 +87,8 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
 
     Raises:
         SettingsError: If the model does not predict the next token, texts share rows,
-            ``peft`` is missing, no λ follows from the first steps, or training diverges.
+            ``peft`` is missing, no λ follows from the first steps, or training
+            diverges.
         SourceError: If of an example that is trained on no token is predicted.
         CoverageError: If a layer is adapted that the curvature does not cover.
         MismatchError: If the curvature is of another model, or the checkpoint to go on

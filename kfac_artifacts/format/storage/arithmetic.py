@@ -10,9 +10,28 @@ MAX_LOSS = 2.0**-7
 """Largest relative error of a number type; beyond it, float16 has lost small values."""
 
 
+AT_ONCE = 2**20
+"""Numbers that are looked at together, so that a large factor is not copied whole."""
+
+
 def exact(values: Numbers) -> Tensor:
     """The numbers of a field in float64, on the CPU."""
     return floats(values).detach().to("cpu", torch.float64)
+
+
+def exact_triangle(values: Numbers) -> Tensor:
+    """What is on and above the diagonal of symmetric matrices, in float64, on the CPU.
+
+    Args:
+        values: Of shape ``[..., s, s]``; never held in float64 as a whole.
+
+    Returns:
+        Of shape ``[..., s (s + 1) / 2]``.
+
+    Raises:
+        FormatError: If they are not symmetric, or not finite.
+    """
+    return to_triangle(symmetric(floats(values).detach().cpu()), 0).double()
 
 
 def finite(values: Tensor) -> Tensor:
@@ -47,10 +66,15 @@ def rounded(values: Tensor, dtype: str) -> Tensor:
         FormatError: If one is not finite, or too many are too large or too small.
     """
     stored = values.to(getattr(torch, dtype))
-    largest = values.abs().max() if values.numel() else values.new_zeros(())
+    ends = values.aminmax() if values.numel() else (values.new_zeros(()),) * 2
+    largest = torch.maximum(-ends[0], ends[1])
     unit = largest.where(largest > 0, 1.0)  # so that no square is beyond float64
-    loss, size = ((stored.double() - values) / unit).norm(), (values / unit).norm()
-    if not (bool(stored.isfinite().all()) and loss <= MAX_LOSS * size):
+    loss = size = 0.0
+    parts = (t.flatten().split(AT_ONCE) for t in (stored, values))
+    for own, true in zip(*parts, strict=True):
+        loss += float(((own.double() - true) / unit).square().sum())
+        size += float((true / unit).square().sum())
+    if not (bool(stored.isfinite().all()) and loss <= MAX_LOSS**2 * size):
         raise FormatError(
             f"{dtype} cannot hold these values (from {values.abs().min():.1e} "
             f"to {values.abs().max():.1e}); store them as bfloat16 or float32"
@@ -81,7 +105,14 @@ def symmetric(matrices: Tensor) -> Tensor:
 
 def to_triangle(matrices: Tensor, above: int) -> Tensor:
     """Pack what is on and above the ``above``-th diagonal of ``[..., s, s]``."""
-    return matrices[..., _places(matrices.shape[-1], above)].contiguous()
+    size = matrices.shape[-1]
+    lengths = range(max(size - above, 0), 0, -1)
+    found = matrices.new_empty(*matrices.shape[:-2], sum(lengths))
+    end = 0
+    for row, length in enumerate(lengths):  # by places it takes their numbers as well
+        start, end = end, end + length
+        found[..., start:end] = matrices[..., row, size - length :]
+    return found
 
 
 def from_triangle(triangles: Tensor, shape: tuple[int, ...], above: int) -> Tensor:

@@ -64,8 +64,7 @@ class Symmetric(Storage):
             return self.plain.write(values, field)
         from kfac_artifacts.format.storage import arithmetic
 
-        exact = arithmetic.symmetric(arithmetic.exact(values))
-        upper = arithmetic.to_triangle(exact, 0)
+        upper = arithmetic.exact_triangle(values)
         return {"": arithmetic.rounded(upper, self.plain.dtype)}
 
     @override

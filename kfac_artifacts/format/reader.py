@@ -12,7 +12,7 @@ from kfac_artifacts.factors import FACTORS, STORED_ASYMMETRY, Factor, check_fact
 from kfac_artifacts.format.factor_info import FactorInfo
 from kfac_artifacts.format.files import identity
 from kfac_artifacts.format.header import compare_hashes, header_in, settled
-from kfac_artifacts.format.tensors import open_tensors
+from kfac_artifacts.format.tensors import open_tensors, require_accepted
 
 MAX_OPEN = 64
 """Files that are open at the same time."""
@@ -133,7 +133,7 @@ def load_artifact(path: str | Path, *, verify: bool = True) -> Artifact:
 def _opened(path: Path) -> Artifact:
     header = header_in(path)
     for file in sorted(set(header.files.values())):
-        open_tensors(path / file)  # the library may refuse what passed our own checks
+        require_accepted(path / file)  # the library may refuse what we have checked
     factors = StoredFactors(path, header.factors, header.files)
     return Artifact(header.provenance, header.blocks, factors, header.digest)
 

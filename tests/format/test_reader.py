@@ -1,6 +1,7 @@
 """Reading: lazily, with distrust, and with an error that says what is wrong."""
 
 import json
+import resource
 import struct
 import subprocess
 import sys
@@ -160,3 +161,22 @@ def test_the_error_names_block_and_field(artifact: Path) -> None:
         FormatError, match=r"blocks\['l'\]\.terms\[0\]\.A must be a str"
     ):
         load_artifact(artifact, verify=False)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs /proc")
+def test_opening_takes_no_memory_for_factors(tmp_path: Path) -> None:
+    save_artifact(small((2000, 1500, 1000)), tmp_path / "a", storage="float32")
+    size = (tmp_path / "a" / "factors.safetensors").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (private_memory() + size // 2, hard))
+    try:
+        opened = load_artifact(tmp_path / "a", verify=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    assert len(opened.factors)
+
+
+def private_memory() -> int:
+    """Bytes that the process has asked for, as ``RLIMIT_DATA`` counts them."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(x.split()[1]) for x in lines if x.startswith("VmData"))

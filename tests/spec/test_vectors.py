@@ -356,4 +356,4 @@ def test_every_structure_and_storage_of_the_schema_has_its_page_and_vectors() ->
 
 def test_the_vectors_stay_small() -> None:
     files = [f for f in VECTORS.rglob("*") if f.is_file() and f.suffix != ".pyc"]
-    assert sum(file.stat().st_size for file in files) < 1_600_000
+    assert sum(file.stat().st_size for file in files) < 1_500_000

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
         RegimeMaker as RegimeMaker,
         choose_regime as choose_regime,
     )
-    from kfac_artifacts.train.run import TrainingProgress as TrainingProgress
     from kfac_artifacts.train.settings import (
         TrainSettings as TrainSettings,
         steps_of as steps_of,
@@ -41,5 +40,6 @@ if TYPE_CHECKING:
         Learning as Learning,
         TrainingTask as TrainingTask,
     )
+    from kfac_artifacts.train.underway import TrainingProgress as TrainingProgress
 
 export_lazily(__name__)

@@ -25,7 +25,7 @@ from kfac_artifacts.train.adapter_run import AdapterRun, take_step
 from kfac_artifacts.train.predictions import IGNORED, labels_of, logits_of
 from kfac_artifacts.train.probe import require_weight, steps_of_probe
 from kfac_artifacts.train.record import spread
-from kfac_artifacts.train.run import Probe
+from kfac_artifacts.train.underway import Probe
 
 MEASURED, AT_ONCE = 32, 2
 

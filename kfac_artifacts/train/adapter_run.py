@@ -1,71 +1,41 @@
 """Steps of an adapter's training, on one process or several, and its checkpoints."""
 
-import dataclasses
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from kfac_artifacts.artifact import Json
-from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.format import Checkpoint, State
 from kfac_artifacts.network import Examples, Network
 from kfac_artifacts.seeding import seeded
 from kfac_artifacts.train.checkpoint import Pace, capture, restore
 from kfac_artifacts.train.predictions import count_predicted, summed
-from kfac_artifacts.train.run import Probe, TrainingProgress
-from kfac_artifacts.train.settings import TrainSettings
+from kfac_artifacts.train.underway import TrainingProgress, Underway
 from kfac_artifacts.tuning import ModelPenalty
-
-RECENT = 20
 
 
 @dataclass
-class AdapterRun:
-    """Everything a step needs; ``step`` and ``recent`` change with every step.
+class AdapterRun(Underway):
+    """Everything a step needs. Each process has the whole adapter.
 
     Attributes:
-        accelerator: The processes. Each has the whole adapter, and a share of a batch.
         network: The language model, which has the adapter.
         model: The model of ``peft``.
         examples: What is learned.
         indices: Numbers of those that are trained on.
-        settings: How; λ is a number from the first step on.
         penalty: What holds it back.
         optimizer: That of the adapter.
-        probe: What λ was chosen by, if it was.
-        step: How many steps are done.
-        recent: Loss and accuracy of the last ones.
     """
 
-    accelerator: Accelerator
     network: Network
     model: Any
     examples: Examples
     indices: tuple[int, ...]
-    settings: TrainSettings
     penalty: ModelPenalty | None
     optimizer: torch.optim.Optimizer
-    probe: Probe | None = None
-    step: int = 0
-    recent: list[tuple[float, float]] = field(default_factory=list)
-
-    @property
-    def main(self) -> bool:
-        """Whether this process reports and writes."""
-        return bool(self.accelerator.is_main_process)
-
-    @property
-    def progress(self) -> TrainingProgress:
-        """How far the run is."""
-        loss, accuracy = (
-            sum(each) / len(self.recent) for each in zip(*self.recent, strict=True)
-        )
-        return TrainingProgress(self.step, self.settings.steps, loss, accuracy)
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -97,13 +67,7 @@ def take_step(run: AdapterRun) -> None:
     if run.penalty is not None and factor:
         run.penalty.backward(factor)  # the same in all processes, so none is told
     run.optimizer.step()
-    if not math.isfinite(found[0]):
-        raise SettingsError(
-            f"training diverged: the loss of step {run.step + 1} is {found[0]}; take a "
-            "lower learning rate"
-        )
-    run.recent = [*run.recent, found][-RECENT:]
-    run.step += 1
+    run.count(*found)
 
 
 def _go_back(run: AdapterRun, rows: Sequence[int]) -> tuple[float, float]:
@@ -165,11 +129,8 @@ def finish(
         if run.main:
             report(run.progress)
         if run.main and pace.is_due(run.step):
-            details: dict[str, Json] = {"recent": [list(x) for x in run.recent]}
-            if run.probe is not None:
-                details["probe"] = asdict(run.probe)
             tensors = capture(run.parameters, run.optimizer)
-            checkpoint.save(State(run.step, tensors, details))
+            checkpoint.save(State(run.step, tensors, run.details))
     last = run.progress
     return {"steps": last.step, "loss": last.loss, "accuracy": last.accuracy}
 
@@ -192,10 +153,4 @@ def resume_run(
     if state is None:
         return
     restore(state, run.parameters, run.optimizer)
-    run.step = state.step
-    recent: Any = state.details["recent"]
-    chosen: Any = state.details.get("probe")
-    run.probe = None if chosen is None else Probe(**chosen)
-    run.recent = [(loss, score) for loss, score in recent]
-    if run.main:
-        report(dataclasses.replace(run.progress, resumed=True))
+    run.take_up(state, report)

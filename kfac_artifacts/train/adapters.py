@@ -36,8 +36,8 @@ from kfac_artifacts.train.predictions import Predicted, measure_predictions
 from kfac_artifacts.train.probe import weight_of
 from kfac_artifacts.train.processes import find_processes
 from kfac_artifacts.train.record import FINGERPRINTED
-from kfac_artifacts.train.run import TrainingProgress
 from kfac_artifacts.train.settings import TrainSettings
+from kfac_artifacts.train.underway import TrainingProgress
 from kfac_artifacts.tuning import ModelPenalty, adapted_layers
 
 USUAL_WEIGHT = 1.0
@@ -121,7 +121,14 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
             weight_decay=settings.weight_decay,
         )
         run = AdapterRun(
-            accelerator, network, model, examples, indices, settings, penalty, optimizer
+            accelerator=accelerator,
+            network=network,
+            model=model,
+            examples=examples,
+            indices=indices,
+            settings=settings,
+            penalty=penalty,
+            optimizer=optimizer,
         )
         before = _measured(run, held_out, adapter=False)
         about = _describe(run, lora or LoraSettings(), curvature)

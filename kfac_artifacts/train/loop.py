@@ -1,11 +1,9 @@
 """The training loop: task loss and penalty, on one process or many."""
 
-import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,18 +24,15 @@ from kfac_artifacts.train.processes import find_processes
 from kfac_artifacts.train.record import describe
 from kfac_artifacts.train.regimes import RegimeMaker
 from kfac_artifacts.train.run import (
-    Probe,
     Run,
-    TrainingProgress,
     make_penalty,
     prepare,
 )
 from kfac_artifacts.train.settings import TrainSettings
 from kfac_artifacts.train.task import TrainingTask
+from kfac_artifacts.train.underway import TrainingProgress
 
 logger = logging.getLogger(__name__)
-
-RECENT_STEPS = 20
 
 
 def train(  # noqa: PLR0913 - as many arguments as there are choices
@@ -133,13 +128,7 @@ def _resume(
     if state is None:
         return
     restore(state, run.regime.state(), run.optimizer.optimizer)
-    run.step = state.step
-    recent: Any = state.details["recent"]
-    chosen: Any = state.details.get("probe")
-    run.probe = None if chosen is None else Probe(**chosen)
-    run.recent = [(loss, score) for loss, score in recent]
-    if run.main:
-        report(dataclasses.replace(run.progress, resumed=True))
+    run.take_up(state, report)
 
 
 def _choose_weight(run: Run) -> None:
@@ -174,10 +163,7 @@ def _loop(
             report(run.progress)
         if checkpoint and main and pace.is_due(run.step):
             tensors = capture(run.regime.state(), run.optimizer.optimizer)
-            details: dict[str, Json] = {"recent": [list(x) for x in run.recent]}
-            if run.probe is not None:
-                details["probe"] = asdict(run.probe)
-            checkpoint.save(State(run.step, tensors, details))
+            checkpoint.save(State(run.step, tensors, run.details))
 
 
 def _step(run: Run) -> None:
@@ -196,10 +182,7 @@ def _step(run: Run) -> None:
     _hold_back(run)
     run.optimizer.step()
     both = torch.stack(done).sum(0)
-    mean = (accelerator.reduce(both, "sum") / len(batch)).tolist()
-    _check_finite(mean[0], run.step)
-    run.recent = [*run.recent, (mean[0], mean[1])][-RECENT_STEPS:]
-    run.step += 1
+    run.count(*(accelerator.reduce(both, "sum") / len(batch)).tolist())
 
 
 def _go_back(run: Run, part: list[int], size: int) -> Tensor:
@@ -243,11 +226,3 @@ def _hold_back(run: Run) -> None:
             run.penalty.backward(tau, factor)
         except FactorError as error:  # the factors were found good before
             raise SettingsError(str(error)) from error
-
-
-def _check_finite(loss: float, step: int) -> None:
-    if not abs(loss) < float("inf"):
-        raise SettingsError(
-            f"training diverged: the loss of step {step + 1} is {loss}; take a lower "
-            "learning rate"
-        )

@@ -22,8 +22,9 @@ from kfac_artifacts.errors import CoverageError, SettingsError
 from kfac_artifacts.linearize import jvp
 from kfac_artifacts.task_vector import Head
 from kfac_artifacts.train.record import spread
-from kfac_artifacts.train.run import Probe, Run
+from kfac_artifacts.train.run import Run
 from kfac_artifacts.train.settings import TrainSettings
+from kfac_artifacts.train.underway import Probe
 
 SHARE, MOST_STEPS = 0.1, 30
 MEASURED, AT_ONCE = 64, 32

@@ -17,81 +17,25 @@ from kfac_artifacts.train.penalties import AUTO, Others, Penalty
 from kfac_artifacts.train.regimes import Regime, RegimeMaker, choose_regime
 from kfac_artifacts.train.settings import USUAL_PRECISION, TrainSettings
 from kfac_artifacts.train.task import Learning, TrainingTask
+from kfac_artifacts.train.underway import Underway
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TrainingProgress:
-    """How far a training is.
-
-    Attributes:
-        step: Steps that are done.
-        steps: Steps in all.
-        loss: Mean task loss of the last steps.
-        accuracy: Mean accuracy of the last steps, on their training examples.
-        resumed: Whether these steps were done by an interrupted run.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    accuracy: float
-    resumed: bool = False
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a training without penalty did in its first steps.
-
-    Attributes:
-        steps: How many.
-        loss: The task's own loss at θ0, a mean over some of its examples.
-        loss_after: The same, linearised, after the steps.
-        curvature: ``τᵀ H τ`` of this loss along the change.
-        drift: The penalty of the change, without a factor.
-    """
-
-    steps: int
-    loss: float
-    loss_after: float
-    curvature: float
-    drift: float
-
-
 @dataclass
-class Run:
-    """Everything a step needs; ``step`` and ``recent`` change with every step.
+class Run(Underway):
+    """Everything a step needs.
 
     ``model`` is the regime as accelerate has it: it shares gradients among processes.
-    ``probe`` is what λ was chosen by, if it was.
     """
 
-    accelerator: Accelerator
     task: TrainingTask
-    settings: TrainSettings
     indices: tuple[int, ...]
     targets: Tensor
     regime: Regime
     model: nn.Module
     optimizer: AcceleratedOptimizer
     penalty: Penalty | None
-    probe: Probe | None = None
-    step: int = 0
-    recent: list[tuple[float, float]] = dataclasses.field(default_factory=list)
-
-    @property
-    def main(self) -> bool:
-        """Whether this process reports and writes."""
-        return bool(self.accelerator.is_main_process)
-
-    @property
-    def progress(self) -> TrainingProgress:
-        """How far the run is."""
-        loss, accuracy = (
-            sum(x) / len(self.recent) for x in zip(*self.recent, strict=True)
-        )
-        return TrainingProgress(self.step, self.settings.steps, loss, accuracy)
 
 
 def make_penalty(

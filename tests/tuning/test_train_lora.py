@@ -167,14 +167,14 @@ def test_a_chosen_weight_is_as_stiff_as_the_loss_along_the_change(place: Path) -
     curvature = load_artifact(place / "general")
     model = with_adapter(network, LoraSettings(r=2), curvature)
     run = AdapterRun(
-        Accelerator(device_placement=False),
-        network,
-        model,
-        examples,
-        tuple(range(len(examples))),
-        settings,
-        ModelPenalty(model, curvature),
-        torch.optim.AdamW([torch.zeros(1, requires_grad=True)]),
+        accelerator=Accelerator(device_placement=False),
+        network=network,
+        model=model,
+        examples=examples,
+        indices=tuple(range(len(examples))),
+        settings=settings,
+        penalty=ModelPenalty(model, curvature),
+        optimizer=torch.optim.AdamW([torch.zeros(1, requires_grad=True)]),
     )
     start = {name: p.detach().clone() for name, p in run.parameters.items()}
     taken: list[dict[str, torch.Tensor]] = []

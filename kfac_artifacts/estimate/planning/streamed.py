@@ -14,8 +14,9 @@ from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.estimate.planning.cost import Flops, Memory, memory
 from kfac_artifacts.estimate.planning.forecast import Plan
 from kfac_artifacts.estimate.planning.trace import KeptTensors, Trace
-from kfac_artifacts.estimate.streaming.chain import META, find_chain, without_numbers
+from kfac_artifacts.estimate.streaming.chain import find_chain
 from kfac_artifacts.estimate.streaming.network import StreamedNetwork
+from kfac_artifacts.estimate.streaming.numberless import META, without_numbers
 from kfac_artifacts.estimate.streaming.part import ENTRY, Part, parts_of
 from kfac_artifacts.network import Batch, Network
 from kfac_artifacts.torch_private import storage_id

@@ -18,13 +18,11 @@ from torch.utils._pytree import tree_leaves
 
 from kfac_artifacts.capture import requiring_gradients
 from kfac_artifacts.errors import KfacError, SettingsError, first_line
+from kfac_artifacts.estimate.streaming.numberless import META, without_numbers
 from kfac_artifacts.kernels import forwards_replaced
 from kfac_artifacts.network import Batch, Network
 
-META = torch.device("meta")
 ALTOGETHER = "compute without --stream (load_network)"
-WARNING = "warn_if_padding_and_no_attention_mask"
-"""Method of transformers' models that reads token numbers."""
 Forward: TypeAlias = Callable[..., Any]
 
 
@@ -317,52 +315,3 @@ def _refuse(network: Network, reason: str) -> Any:
         f"{network.id} ({kind}) cannot be streamed block by block: {reason}; "
         f"{ALTOGETHER}"
     )
-
-
-@contextmanager
-def without_numbers(network: Network) -> Iterator[None]:
-    """Let a network run on the meta device for a while, whatever is not there.
-
-    Args:
-        network: The network; left as it was found.
-
-    Yields:
-        Nothing.
-    """
-    f = network.output_map.apply
-    modules = [network.module, *([f] if isinstance(f, nn.Module) else [])]
-    with _on_meta(modules), _not_warning(network.module):
-        yield
-
-
-@contextmanager
-def _not_warning(module: nn.Module) -> Iterator[None]:
-    """Keep transformers from looking for padding among numbers that are not there."""
-    parts = [part for part in module.modules() if hasattr(part, WARNING)]
-    for part in parts:
-        vars(part)[WARNING] = lambda *_: None
-    try:
-        yield
-    finally:
-        for part in parts:
-            del vars(part)[WARNING]
-
-
-@contextmanager
-def _on_meta(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Let all tensors of modules be without numbers for a while."""
-    before: list[tuple[dict[str, Any], str, Any]] = []
-    for module in {part for each in modules for part in each.modules()}:
-        for tensors in (module._parameters, module._buffers):
-            held: dict[str, Any] = tensors
-            for key, value in list(held.items()):
-                if value is not None and value.device != META:
-                    before.append((held, key, value))
-                    other = value.detach().to(META)
-                    real = isinstance(value, nn.Parameter)
-                    held[key] = nn.Parameter(other, False) if real else other
-    try:
-        yield
-    finally:
-        for held, key, value in before:
-            held[key] = value

@@ -118,3 +118,30 @@ def test_the_class_is_the_most_probable_of_the_names_token_by_token(
             ids, place = [*ids, token], place + 1
         found += left
     assert writer.choose(prompts, names) == found
+
+
+@pytest.mark.parametrize(
+    ("words", "arms", "seeds"),
+    [
+        ([], None, 3),
+        (["--quick"], ["lora", "inputs", "kfac"], 1),
+        (["--quick", "--arms", "kfac-both", "--seeds", "2"], ["kfac-both"], 2),
+    ],
+)
+def test_quick_is_two_penalties_and_one_seed_unless_told_otherwise(
+    part: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    arms: list[str] | None,
+    seeds: int,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["forgetting.py", *words])
+    options = importlib.import_module("forgetting")._options()
+    assert options.arms == (arms or [*part("sizes").ARMS])
+    assert options.seeds == seeds
+
+
+def test_every_arm_has_a_style_of_its_own_in_the_figure(part: Any) -> None:
+    styles = part("figure").STYLES
+    assert styles.keys() == {*part("sizes").ARMS}
+    assert len({*styles.values()}) == len(styles)

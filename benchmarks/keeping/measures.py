@@ -6,7 +6,7 @@ from typing import Any
 
 from keeping.instructions import CHECKED, is_right
 from keeping.sizes import Sizes
-from keeping.texts import OTHERS, SEEN, UNSEEN, Texts, asked
+from keeping.texts import FOUR, OTHERS, SEEN, UNSEEN, Texts, asked, four
 from keeping.writer import Writer
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources import load_examples
@@ -74,14 +74,18 @@ def accuracy(writer: Writer, texts: Texts, task: str) -> float:
     """Share of the rows, in percent, where the model writes the right class.
 
     It may write names of classes alone, token by token the most probable one, so that a
-    model that was never told the names can be right, too.
+    model that was never told the names can be right, too. Of ``FOUR`` it is asked which
+    of four names it finds the most probable as a whole.
 
     Returns:
         The share.
     """
     lines = Path(texts.instructions(task, "test")).read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    said = writer.choose([row["prompt"] for row in rows], texts.classes(task))
+    rows, classes = [json.loads(line) for line in lines], texts.classes(task)
+    if task == FOUR:
+        said = [writer.prefer(row["prompt"], four(row, classes)) for row in rows]
+    else:
+        said = writer.choose([row["prompt"] for row in rows], classes)
     right = [a == row["class"] for a, row in zip(said, rows, strict=True)]
     return 100 * sum(right) / len(right)
 

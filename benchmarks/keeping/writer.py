@@ -37,6 +37,22 @@ class Writer:
 
         return self._all(prompts, longest, may)
 
+    def prefer(self, prompt: str, names: Sequence[str]) -> str:
+        """The name that is the most probable as a whole, behind a prompt."""
+        asked, end = self.tokenizer(prompt)["input_ids"], self.tokenizer.eos_token_id
+        named = [torch.tensor([*self.tokenizer(n)["input_ids"], end]) for n in names]
+        rows = [torch.cat([torch.tensor(asked), ids]) for ids in named]
+        # What pads the end is not seen by what stands before it.
+        batch = torch.nn.utils.rnn.pad_sequence(rows, True).to(self.device)
+        with torch.no_grad():
+            logits = self.model(batch).logits[:, len(asked) - 1 : -1]
+        said = logits.float().log_softmax(-1).cpu()
+        scores = [
+            float(one[range(len(ids)), ids].sum())
+            for one, ids in zip(said, named, strict=True)
+        ]
+        return names[scores.index(max(scores))]
+
     def write(self, prompts: Sequence[str], tokens: int) -> list[str]:
         """Let it write what it wants, up to so many tokens."""
         return self._all(prompts, tokens, lambda _: None)

@@ -120,6 +120,32 @@ def test_the_class_is_the_most_probable_of_the_names_token_by_token(
     assert writer.choose(prompts, names) == found
 
 
+def test_the_name_preferred_is_the_most_probable_as_a_whole(
+    part: Any, tmp_path: Path
+) -> None:
+    save_model(tmp_path, "LlamaForCausalLM")
+    network = kfac.load_network(tmp_path)
+    writer = part("writer").Writer(network, network.module)
+    names, found = ["it is red", "it is", "sky", "sea", "blue"], set()
+    for prompt in ["the sky", "a house by the sea is", "red", "is it blue it is"]:
+        scores = {}
+        for name in names:  # without padding and cache
+            ids = writer.tokenizer(prompt)["input_ids"]
+            start = len(ids)
+            ids = [*ids, *writer.tokenizer(name)["input_ids"]]
+            ids.append(writer.tokenizer.eos_token_id)
+            with torch.no_grad():
+                said = network.module(torch.tensor([ids])).logits[0].log_softmax(-1)
+            scores[name] = sum(
+                said[i - 1, ids[i]].item() for i in range(start, len(ids))
+            )
+        for offered in (names, names[1:], names[2:]):
+            best = max(offered, key=lambda name: scores[name])
+            assert writer.prefer(prompt, offered) == best
+            found.add(best)
+    assert len(found) > 1  # else one and the same name would do
+
+
 @pytest.mark.parametrize(
     ("words", "arms", "seeds"),
     [

@@ -1,6 +1,7 @@
 """The benchmark of forgetting: its rule, its words, and how answers are read."""
 
 import importlib
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def test_the_name_preferred_is_the_most_probable_as_a_whole(
     save_model(tmp_path, "LlamaForCausalLM")
     network = kfac.load_network(tmp_path)
     writer = part("writer").Writer(network, network.module)
-    names, found = ["it is red", "it is", "sky", "sea", "blue"], set()
+    names, found = ["it is red", "it is", "blue", "a house by the sea"], set()
     for prompt in ["the sky", "a house by the sea is", "red", "is it blue it is"]:
         scores = {}
         for name in names:  # without padding and cache
@@ -139,11 +140,11 @@ def test_the_name_preferred_is_the_most_probable_as_a_whole(
             scores[name] = sum(
                 said[i - 1, ids[i]].item() for i in range(start, len(ids))
             )
-        for offered in (names, names[1:], names[2:]):
+        for offered in itertools.combinations(names, 2):
             best = max(offered, key=lambda name: scores[name])
             assert writer.prefer(prompt, offered) == best
             found.add(best)
-    assert len(found) > 1  # else one and the same name would do
+    assert len(found) > 1
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """What curvature costs language models, beside what it cannot do without, and peers.
 
 - ``inputs_vs_forward``: the time of ``kfac compute --estimator inputs``, all of it,
-  as a multiple of a forward pass over the same batches;
+  as a multiple of a forward pass over the same batches, head included;
+- ``inputs_vs_floor``: the same as a multiple of what nobody can do without: a forward
+  pass up to the head, and half a product for each distinct A;
 - ``lm_fisher_vs_floor``: that of ``kfac`` with ``lm-fisher`` as a multiple of its
   floor: forward, backward to activations, and half a product for each factor;
 - ``speedup_vs_bergson``, ``speedup_vs_kronfluence``: how many times as long other
@@ -37,6 +39,7 @@ QUICK = Case("small", examples=128, tokens=64, batch_size=32)
 FULL = Case(REAL, examples=64, tokens=128, batch_size=8)
 CURVATURE = (
     "inputs_vs_forward",
+    "inputs_vs_floor",
     "lm_fisher_vs_floor",
     *(f"speedup_vs_{peer}" for peer in PEERS),
 )
@@ -103,7 +106,7 @@ def curvature(case: Case, rounds: int) -> dict[str, Any]:
     for peer, command in missing.items():
         print(f"{peer} is not installed, so it is not compared with: {command}")
     present = [peer for peer in PEERS if peer not in missing]
-    tools = ["forward", "ours_inputs", "floor", "ours", *present]
+    tools = ["forward", "floor_inputs", "ours_inputs", "floor", "ours", *present]
     found = measure(case, tools, rounds, "predicting")
     for peer, difference in found.difference.items():
         if not difference < TOLERANCE:

@@ -3,12 +3,14 @@
 The floor of ``lm-fisher`` is a forward pass to the cross entropy of one label for each
 token, a backward pass to the activations alone, behind the first hidden state, and one
 symmetric rank-k update per distinct factor, at half of the product of the same shapes.
-Drawing the labels is not counted. Nothing here is taken from this package: which inputs
+Drawing the labels is not counted. That of ``inputs`` has no head, no backward pass, and
+the updates of A alone. Nothing here is taken from this package: which inputs
 are the same tensor is found by looking at them.
 """
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,11 +42,19 @@ class Floor(Tool):
     def __init__(self, workload: Any) -> None:
         super().__init__(workload)
         workload.module.requires_grad_(requires_grad=False)
-        self._shapes = self._seen_shapes()
+        self._inputs, self._outputs = self._seen_shapes()
 
     @override
-    def estimate(self, count: int) -> None:
-        raise NotImplementedError("the floor is measured in parts")
+    def estimate(self, count: int) -> dict[str, Seconds]:
+        """Seconds of ``forward``, ``backward`` and ``products`` for some texts."""
+        device = self.workload.case.device
+        forward, backward = nothing(), nothing()
+        for x in self.workload.batches(count):
+            with torch.no_grad():
+                add(forward, timed(lambda x=x: self._loss(x), device))
+            add(backward, timed(self._backward(x), device))
+        products = self._products(count, self._inputs + self._outputs)
+        return {"forward": forward, "backward": backward, "products": products}
 
     @override
     def factors(self, count: int) -> dict[str, Tensor]:
@@ -52,17 +62,14 @@ class Floor(Tool):
 
     @override
     def measure(self, count: int) -> dict[str, Seconds]:
-        """Seconds of ``forward``, ``backward`` and ``products`` for some texts."""
-        case = self.workload.case
-        forward, backward, products = nothing(), nothing(), nothing()
-        for x in self.workload.batches(count):
-            with torch.no_grad():
-                add(forward, timed(lambda x=x: self._loss(x), case.device))
-            add(backward, timed(self._backward(x), case.device))
-        passes = count / case.batch_size
-        for shape, number in self._shapes.items():
-            add(products, rank_update(shape, case.device), number * passes / 2)
-        return {"forward": forward, "backward": backward, "products": products}
+        return self.estimate(count)
+
+    def _products(self, count: int, shapes: Counter[Shape]) -> Seconds:
+        case, seconds = self.workload.case, nothing()
+        for shape, number in shapes.items():
+            passes = number * count / case.batch_size
+            add(seconds, rank_update(shape, case.device), passes / 2)
+        return seconds
 
     def _loss(self, x: Tensor, **inputs: Tensor) -> Tensor:
         """The cross entropy of any labels: speed does not depend on them."""
@@ -79,16 +86,17 @@ class Floor(Tool):
             loss = self._loss(x, inputs_embeds=first)
         return lambda: torch.autograd.grad(loss, first)
 
-    def _seen_shapes(self) -> Counter[Shape]:
-        """How many distinct factors there are of each shape, ``(rows, size)``."""
-        shapes: Counter[Shape] = Counter()
+    def _seen_shapes(self) -> tuple[Counter[Shape], Counter[Shape]]:
+        """How many distinct A and B there are of each shape, ``(rows, size)``."""
+        a: Counter[Shape] = Counter()
+        b: Counter[Shape] = Counter()
         inputs: list[Tensor] = []  # kept, so that no two are at one address
 
         def look(_module: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> None:
             if not any(args[0] is known for known in inputs):
                 inputs.append(args[0])
-                shapes[_rows(args[0])] += 1
-            shapes[_rows(z)] += 1
+                a[_rows(args[0])] += 1
+            b[_rows(z)] += 1
 
         module = self.workload.module
         parts = map(module.get_submodule, self.workload.linears)
@@ -97,7 +105,21 @@ class Floor(Tool):
             module(input_ids=next(self.workload.batches(self.workload.case.batch_size)))
         for handle in handles:
             handle.remove()
-        return shapes
+        return a, b
+
+
+class FloorOfInputs(Floor):
+    """The part of it that A alone needs: no head, no loss, nothing pulled back."""
+
+    @override
+    def estimate(self, count: int) -> dict[str, Seconds]:
+        """Seconds of ``hidden`` states and of ``products`` for some texts."""
+        hidden, body = nothing(), self.workload.module.base_model
+        with torch.no_grad():
+            for x in self.workload.batches(count):
+                run = partial(body, input_ids=x, use_cache=False)
+                add(hidden, timed(run, self.workload.case.device))
+        return {"hidden": hidden, "products": self._products(count, self._inputs)}
 
 
 def _rows(z: Tensor) -> Shape:

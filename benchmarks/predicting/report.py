@@ -24,6 +24,7 @@ def summarise(found: Findings) -> dict[str, Any]:
     ours = seconds["ours"]
     return {
         "inputs_vs_forward": seconds["ours_inputs"] / seconds["forward"],
+        "inputs_vs_floor": seconds["ours_inputs"] / seconds["floor_inputs"],
         "lm_fisher_vs_floor": ours / seconds["floor"],
         **{
             f"speedup_vs_{peer}": seconds[peer] / ours if peer in seconds else None

@@ -13,6 +13,7 @@ from predicting.models import Case, workload
 TOOLS = {
     "forward": ("floor", "Forward"),
     "floor": ("floor", "Floor"),
+    "floor_inputs": ("floor", "FloorOfInputs"),
     "ours": ("ours", "Ours"),
     "ours_inputs": ("ours", "OurInputs"),
     "kronfluence": ("kronfluence_", "Kronfluence"),

@@ -43,6 +43,8 @@ def test_ratios_are_those_of_the_seconds(results: dict[str, Any]) -> None:
     assert all(each > 0 for each in seconds.values())
     ratio = seconds["ours_inputs"] / seconds["forward"]
     assert results["inputs_vs_forward"] == pytest.approx(ratio)
+    ratio = seconds["ours_inputs"] / seconds["floor_inputs"]
+    assert results["inputs_vs_floor"] == pytest.approx(ratio)
     ratio = seconds["ours"] / seconds["floor"]
     assert results["lm_fisher_vs_floor"] == pytest.approx(ratio)
     assert results["lora_step_overhead"] > -1

@@ -5,6 +5,7 @@ forward-mode pass per task vector serves every combination of them. As an ordina
 model, ``f(x, θ0 + Σ_t α_t τ_t)``, every combination takes a forward pass.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
@@ -19,6 +20,7 @@ from kfac_artifacts.network import Batch, Examples, Network
 from kfac_artifacts.progress import Advance
 from kfac_artifacts.task_vector import Head, TaskVector
 
+logger = logging.getLogger(__name__)
 Factors: TypeAlias = tuple[float, ...]
 """One factor for every task vector."""
 
@@ -102,14 +104,23 @@ def answers(
         progress: Called with the number of examples just done.
 
     Returns:
-        The class that is answered, a row of the head.
+        The class that is answered, a row of the head; -1 where its logits are not
+        finite, of which a warning says how many there are.
     """
     found = []
     for chosen in batches(examples, batch_size):
         outputs = moved.outputs(examples.batch(chosen), combinations)
-        found.append(torch.stack([head.logits(f).argmax(-1).cpu() for f in outputs]))
+        found.append(torch.stack([head.answers(f).cpu() for f in outputs]))
         progress(len(chosen))
-    return torch.cat(found, dim=1)
+    given = torch.cat(found, dim=1)
+    none = int((given < 0).sum(1).max())
+    if none:
+        logger.warning(
+            "the logits of %d of %d examples are not finite, which counts as wrong",
+            none,
+            len(examples),
+        )
+    return given
 
 
 def batches(examples: Examples, size: int) -> Iterator[range]:

@@ -12,12 +12,16 @@ from typing_extensions import override
 from kfac_artifacts.task_vector import HeadLayer, LayerInfo
 
 
-def _linear(_: Tensor, weight: Tensor, bias: Tensor | None = None) -> HeadLayer:
+def _linear(
+    input: Tensor,  # as torch calls it, where it is a keyword
+    weight: Tensor,
+    bias: Tensor | None = None,
+) -> HeadLayer:
     return HeadLayer.linear(weight, bias)
 
 
 def _norm(
-    _: Tensor,
+    input: Tensor,
     normalized_shape: Any,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
@@ -28,7 +32,10 @@ def _norm(
     return HeadLayer.norm(weight, bias, eps)
 
 
-def _gelu(_: Tensor, approximate: str = "none") -> HeadLayer:
+def _gelu(
+    input: Tensor,
+    approximate: str = "none",
+) -> HeadLayer:
     return HeadLayer(LayerInfo("gelu-tanh" if approximate == "tanh" else "gelu"))
 
 

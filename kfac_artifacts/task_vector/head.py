@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 from typing_extensions import override
@@ -26,6 +26,19 @@ class Head(ABC):
     @abstractmethod
     def logits(self, features: Float[Tensor, "n c"]) -> Float[Tensor, "n k"]:
         """Classify outputs of f."""
+
+    def answers(self, features: Float[Tensor, "n c"]) -> Int[Tensor, " n"]:
+        """Choose a class for each output of f.
+
+        Args:
+            features: Outputs of f.
+
+        Returns:
+            The row of the most probable class; -1 where a logit is not finite, as the
+            largest of NaN is nobody's answer, and would be right now and then.
+        """
+        logits = self.logits(features)
+        return logits.argmax(-1).where(logits.isfinite().all(-1), -1)
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:

@@ -81,16 +81,17 @@ def measure(
                 outputs["pretrained"] = network(batch)
         found = {n: each for n, each in found.items() if n in outputs}
         for name, each in found.items():
-            each.append(_scores(head.logits(outputs[name]).cpu(), expected))
+            each.append(_scores(head, outputs[name], expected))
     return {
         name: Measured(*torch.cat(each, dim=1).double().mean(1).tolist())
         for name, each in found.items()
     }
 
 
-def _scores(logits: Tensor, expected: Tensor) -> Tensor:
+def _scores(head: Head, features: Tensor, expected: Tensor) -> Tensor:
     """Whether each answer is right, and its loss: ``[2, n]``."""
-    right = (logits.argmax(-1) == expected).to(torch.float64)
+    right = (head.answers(features).cpu() == expected).to(torch.float64)
+    logits = head.logits(features).cpu()
     return torch.stack([right, cross_entropy(logits, expected, reduction="none")])
 
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from kfac_artifacts.artifact import BaseModel, require_base
-from kfac_artifacts.errors import CoverageError, listed
+from kfac_artifacts.errors import CoverageError, MismatchError, listed
 from kfac_artifacts.network import parameter_info
 from kfac_artifacts.tuning.adapters import Adapted, adapted_layers
 from kfac_artifacts.tuning.naming import COPIES, Naming, find_naming, unwrapped
@@ -111,11 +111,16 @@ class Moving:
             )
         infos = {name: parameter_info(value) for name, value in origins.items()}
         dtypes = {str(value.dtype).removeprefix("torch.") for value in origins.values()}
-        require_base(
-            "the curvature",
-            base.restrict(origins.keys()),
-            BaseModel(f"the model ({', '.join(sorted(dtypes))})", None, infos),
-        )
+        found = BaseModel(f"the model ({', '.join(sorted(dtypes))})", None, infos)
+        try:
+            require_base("the curvature", base.restrict(origins.keys()), found)
+        except MismatchError as error:
+            if dtypes == {"float32"}:
+                raise
+            raise MismatchError(
+                f"{error}; if it is the same model, rounded since, load it in float32 "
+                "or say so (other_weights=True)"
+            ) from None
 
 
 def find_moving(model: nn.Module, covered: Mapping[str, tuple[int, ...]]) -> Moving:

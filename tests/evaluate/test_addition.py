@@ -223,3 +223,14 @@ def test_sweep_lists_both_ends() -> None:
     for wrong in ("", "1:2", "0:1:0", "1:0:0.1", "a:b:c", "0:1e9:0.1", "0:nan:1"):
         with pytest.raises(click.UsageError):
             grid(wrong)
+
+
+def test_an_answer_that_is_no_number_is_wrong_and_is_counted(
+    network: Network, tasks: list[EvaluationTask], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The largest of several NaN stands for the first class, which half of them are."""
+    found = evaluate(network, tasks, alphas=(1.0, 1e38), modes=("plain",))
+    (scores,) = found.modes
+    assert all(task.merged[0] > 0 and task.merged[1] == 0 for task in scores.tasks)
+    count = len(tasks[0].examples)
+    assert f"of {count} examples are not finite, which counts as wrong" in caplog.text

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from kfac_artifacts.errors import SourceError
 from kfac_artifacts.sources import load_examples, load_network, make_head
+from kfac_artifacts.sources.traced_layers import TracedLayers
 from kfac_artifacts.task_vector import LayeredHead, LinearHead, load_head, save_head
 from tests.commands import bad, good
 from tests.each import for_each
@@ -47,6 +49,16 @@ def written(place: Path) -> Path:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return written(tmp_path)
+
+
+def test_layers_are_seen_however_their_input_is_handed_over() -> None:
+    x, weight = torch.randn(2, 3), torch.randn(4, 3)
+    with TracedLayers() as traced:
+        z = functional.linear(input=x, weight=weight)
+        functional.gelu(input=functional.layer_norm(input=z, normalized_shape=(4,)))
+    kinds = [layer.info.kind for layer in traced.layers]
+    assert kinds == ["linear", "layer-norm", "gelu"]
+    assert traced.layers[0].weight is weight
 
 
 def test_the_head_gives_the_logits_of_the_whole_model(

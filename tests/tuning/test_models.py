@@ -189,6 +189,13 @@ def test_curvature_of_other_weights_is_refused() -> None:
     assert ModelPenalty(model, curvature_of(name), other_weights=True)().item() > 0
 
 
+def test_of_a_model_that_was_rounded_it_is_said_what_to_do() -> None:
+    name = "LlamaForCausalLM"
+    model = adapted(name, dtype=torch.bfloat16)
+    with pytest.raises(MismatchError, match=r"\(bfloat16\) .*\(other_weights=True\)"):
+        ModelPenalty(model, curvature_of(name))
+
+
 def test_curvature_of_another_architecture_is_refused() -> None:
     with pytest.raises(MismatchError, match="no parameter of the curvature"):
         ModelPenalty(adapted("LlamaForCausalLM"), curvature_of("BertForMaskedLM"))

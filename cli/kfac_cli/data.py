@@ -92,7 +92,8 @@ class ChatDataOptions(DataOptions):
         "--chat-column",
         metavar="NAME",
         help="Column with conversations, lists of messages with role and content, in "
-        "place of texts; what the assistant says is predicted.",
+        "place of texts; what the assistant says is predicted. [default: messages or "
+        "conversations, if no column is of texts]",
     )
 
     def read_any(self, data: str) -> "Data":

@@ -10,9 +10,14 @@ from kfac_artifacts.sources.tables.table import Table, count
 
 USUAL_TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "question")
 USUAL_IMAGE_COLUMNS = ("image", "img")
+USUAL_CHAT_COLUMNS = ("messages", "conversations", "conversation")
+USUAL_PAIR = ("prompt", "completion")
+"""What is continued, and how."""
 TEXT, IMAGE, LABEL = "--text-column", "--image-column", "--label-column"
 CHAT = "--chat-column"
 COPY = "--copy"
+MESSAGES = (("role", "content"), ("from", "value"))
+"""What a message is called to have, by those who write conversations."""
 
 
 def candidates(asked: Collection[str]) -> Callable[[str], bool]:
@@ -24,7 +29,12 @@ def candidates(asked: Collection[str]) -> Callable[[str], bool]:
     Returns:
         A function of a name.
     """
-    usual = {*USUAL_TEXT_COLUMNS, *USUAL_IMAGE_COLUMNS}
+    usual = {
+        *USUAL_TEXT_COLUMNS,
+        *USUAL_IMAGE_COLUMNS,
+        *USUAL_CHAT_COLUMNS,
+        *USUAL_PAIR,
+    }
     return lambda name: name in asked or name.casefold() in usual
 
 
@@ -58,7 +68,8 @@ def text_columns(
     if not chosen:
         raise SourceError(
             f"{table.name}: which column holds the texts? None is called "
-            f"{', '.join(USUAL_TEXT_COLUMNS)}; name it ({TEXT}): {table.listing()}"
+            f"{', '.join(USUAL_TEXT_COLUMNS)}; name it ({TEXT}), two of prompts and "
+            f"answers, or one of conversations ({CHAT}): {table.listing()}"
         )
     for name in chosen:
         check_column(table, name, TEXT)
@@ -66,6 +77,18 @@ def text_columns(
             _check_header(table, name)
         _check_texts(table, name)
     return chosen
+
+
+def usual_pair(table: Table, label: str | None) -> tuple[str, ...]:
+    """Columns of prompts and of what goes on with them, if both have usual names."""
+    found = _usual(table, USUAL_PAIR, label)
+    return found if len(found) == len(USUAL_PAIR) else ()
+
+
+def usual_chats(table: Table, label: str | None) -> str | None:
+    """The column of conversations, if one has a usual name and begins with one."""
+    names = _usual(table, USUAL_CHAT_COLUMNS, label)
+    return next((n for n in names if any(map(_is_chat, table.columns[n][:1]))), None)
 
 
 def check_chats(table: Table, name: str) -> None:
@@ -83,7 +106,8 @@ def check_chats(table: Table, name: str) -> None:
     if wrong:
         raise SourceError(
             f"{table.name}: column {name!r} ({CHAT}) holds no list of messages, each "
-            f"an object with role and content, in {table.where(wrong)}"
+            f"an object with role and content (or from and value), in "
+            f"{table.where(wrong)}"
         )
 
 
@@ -92,9 +116,9 @@ def _is_chat(value: Any) -> bool:
 
 
 def _is_message(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        isinstance(value.get(key), str) and is_unicode(value[key])
-        for key in ("role", "content")
+    return isinstance(value, Mapping) and any(
+        all(isinstance(value.get(k), str) and is_unicode(value[k]) for k in keys)
+        for keys in MESSAGES
     )
 
 

@@ -19,6 +19,8 @@ from kfac_artifacts.sources.columns import (
     has_texts,
     image_column,
     text_columns,
+    usual_chats,
+    usual_pair,
 )
 from kfac_artifacts.sources.description import Description
 from kfac_artifacts.sources.image_folder import ImageFolder, list_images
@@ -149,7 +151,9 @@ def read_data(
             Hub id, with ``:configuration`` behind it if it has several.
         split: Split of a Hub dataset or an image folder; None for ``train``, or the
             only one.
-        columns: What the user says of the columns.
+        columns: What the user says of the columns. Where nothing is said and none has
+            a usual name for texts or images, ``messages`` or ``conversations`` are
+            conversations, or ``prompt`` and ``completion`` a pair.
         layout: What the user says of a file of text.
         fewest: Data of fewer examples are refused.
 
@@ -168,7 +172,7 @@ def read_data(
         below = " below the header (is that a row? --no-header)" if table.headed else ""
         raise SourceError(f"{description.id} is empty: it has no row{below}")
     labels = read_labels(table, columns.label, columns.classes)
-    found = Data(table, description, columns, labels, folder)
+    found = Data(table, description, _chosen(columns, table), labels, folder)
     _check_columns(found)
     for name in columns.copied:
         check_column(table, name, COPY)
@@ -178,6 +182,16 @@ def read_data(
             "are needed, because what is computed from one alone would show it"
         )
     return found
+
+
+def _chosen(columns: Columns, table: Table) -> Columns:
+    """What the user says; else conversations or prompts, if no column is of texts."""
+    label = columns.label
+    said = columns.text or columns.image is not None or columns.chat is not None
+    if said or has_texts(table, label) or has_images(table):
+        return columns
+    chat = usual_chats(table, label)
+    return replace(columns, text=() if chat else usual_pair(table, label), chat=chat)
 
 
 def _check_columns(data: Data) -> None:

@@ -130,7 +130,7 @@ def test_what_the_assistant_says_is_predicted(tmp_path: Path) -> None:
     ("chat", "error"),
     [
         ("the cat", "holds no list of messages"),
-        ([{"role": "user"}], "each an object with role and content, in line 1"),
+        ([{"role": "user"}], r"with role and content \(or from and value\), in line 1"),
         ([], "holds no list of messages"),
         ([message("user", "the cat")], "1 of 1 examples have no token to predict"),
     ],
@@ -147,6 +147,30 @@ def test_what_is_no_conversation_is_refused(
 
     with pytest.raises(SourceError, match=error):
         read()
+
+
+def test_conversations_and_prompts_are_found_by_their_usual_names(
+    tmp_path: Path,
+) -> None:
+    said = (("human", "user", "the cat runs"), ("gpt", "assistant", "a dog"))
+    shared = [{"from": name, "value": text} for name, _, text in said]
+    usual = [message(role, text) for _, role, text in said]
+    for place, asked, found in (
+        ("a", {"c": usual}, {"messages": usual, "id": "1"}),
+        ("b", {"c": usual}, {"conversations": shared}),
+    ):
+        _, one = opened(
+            tmp_path / place, "LlamaForCausalLM", asked, asked, chat_column="c"
+        )
+        _, other = opened(tmp_path / f"{place}2", "LlamaForCausalLM", found, found)
+        for name, value in one.batch([0, 1]).items():
+            assert torch.equal(other.batch([0, 1])[name], value)
+    row = {"completion": " a dog", "prompt": "the cat runs"}
+    _, one = opened(tmp_path / "c", "LlamaForCausalLM", row, row)
+    assert one.columns == ("prompt", "completion")
+    text = {**row, "text": "it is", "messages": usual}
+    _, one = opened(tmp_path / "d", "LlamaForCausalLM", text, text)
+    assert one.columns == ("text",)
 
 
 def test_a_template_that_writes_otherwise_what_was_said_is_refused(

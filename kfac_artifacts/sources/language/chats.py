@@ -14,6 +14,8 @@ from kfac_artifacts.sources.texts import TextEncoder
 
 Chat: TypeAlias = Sequence[Mapping[str, Any]]
 ASSISTANT = "assistant"
+ROLES = {"human": "user", "gpt": ASSISTANT}
+"""Roles under other names, in conversations of ``from`` and ``value``."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class ChatEncoder:
         """Encode conversations; what the assistant says is predicted.
 
         Args:
-            rows: One conversation each: messages with ``role`` and ``content``.
+            rows: One conversation each: messages with ``role`` and ``content``, or
+                with ``from`` (human, gpt) and ``value``.
 
         Returns:
             The model's keyword arguments, with ``predicted``.
@@ -49,7 +52,7 @@ class ChatEncoder:
         Raises:
             SourceError: If the template cannot write one, or nothing is predicted.
         """
-        chats = [chat for (chat,) in rows]
+        chats = [[*map(_message, chat)] for (chat,) in rows]
         texts = [self._written(chat) for chat in chats]
         spans = [self._replies(c, text) for c, text in zip(chats, texts, strict=True)]
         return encode_spans(self.texts, texts, spans, framed=False)
@@ -90,3 +93,11 @@ class ChatEncoder:
                 )
             found.append((len(before) or place, place + len(said)))
         return found
+
+
+def _message(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A message as templates know it."""
+    if "role" in message:
+        return message
+    role = message["from"]
+    return {"role": ROLES.get(role, role), "content": message["value"]}

@@ -7,8 +7,9 @@ are the same tensor is found by looking at them.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
@@ -30,7 +31,8 @@ class Floor:
     def __init__(self, workload: Workload) -> None:
         self.workload = workload
         workload.f.requires_grad_(requires_grad=False)
-        self._shapes, self._layers = self._seen_shapes()
+        x = next(workload.batches(workload.case.batch_size))
+        self._shapes = seen_shapes(workload.f, workload.linears, lambda: workload.f(x))
 
     def measure(self, count: int) -> dict[str, Seconds]:
         """Seconds of ``forward``, ``backward`` and ``products`` for some examples."""
@@ -41,10 +43,8 @@ class Floor:
                 add(forward, timed(lambda x=x: self.workload.f(x), device))
             add(backward, timed(self._backward(x), device))
         passes = count / self.workload.case.batch_size
-        products = nothing()
-        for shape, number in self._shapes.items():
-            add(products, rank_update(shape, device), number * passes / 2)
-        return {"forward": forward, "backward": backward, "products": products}
+        updates = products(self._shapes.all, passes, device)
+        return {"forward": forward, "backward": backward, "products": updates}
 
     def flops(self) -> int:
         """Multiplications and additions of the floor, for all examples."""
@@ -52,9 +52,9 @@ class Floor:
         x = next(self.workload.batches(case.batch_size))
         with FlopCounterMode(display=False) as counter:
             self._backward(x)()  # counts the forward pass that it needs, too
-        products = sum(d * d * rows * n for (rows, d), n in self._shapes.items())
+        updates = sum(d * d * rows * n for (rows, d), n in self._shapes.all.items())
         passes = case.examples // case.batch_size
-        return passes * (counter.get_total_flops() + products)
+        return passes * (counter.get_total_flops() + updates)
 
     def peak_rate(self) -> float:
         """Fastest that a large square product goes, in operations per second."""
@@ -84,31 +84,69 @@ class Floor:
         finally:
             handle.remove()
 
-    def _seen_shapes(self) -> tuple[Counter[Shape], Counter[Pair]]:
-        """How many distinct factors there are of each shape, and layers of each two."""
-        shapes: Counter[Shape] = Counter()
-        layers: Counter[Pair] = Counter()
-        inputs: list[Tensor] = []  # kept, so that no two are at one address
 
-        def look(_module: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> None:
-            if not any(args[0] is known for known in inputs):
-                inputs.append(args[0])
-                shapes[_rows(args[0])] += 1
-            shapes[_rows(z)] += 1
-            layers[_rows(args[0]), _rows(z)] += 1
+@dataclass(frozen=True)
+class Shapes:
+    """How many there are of each shape.
 
-        f = self.workload.f
-        modules = map(f.get_submodule, self.workload.linears)
-        handles = [module.register_forward_hook(look) for module in modules]
-        with torch.no_grad():
-            f(next(self.workload.batches(self.workload.case.batch_size)))
-        for handle in handles:
-            handle.remove()
-        return shapes, layers
+    Attributes:
+        inputs: Distinct A.
+        outputs: B.
+        layers: Layers, by both.
+    """
+
+    inputs: Counter[Shape] = field(default_factory=Counter)
+    outputs: Counter[Shape] = field(default_factory=Counter)
+    layers: Counter[Pair] = field(default_factory=Counter)
+
+    @property
+    def all(self) -> Counter[Shape]:
+        """All factors."""
+        return self.inputs + self.outputs
+
+
+def seen_shapes(
+    module: nn.Module, linears: Iterable[str], run: Callable[[], Any]
+) -> Shapes:
+    """Look what linear maps are given.
+
+    Args:
+        module: The model.
+        linears: Names of the linear maps.
+        run: Runs it on a batch.
+
+    Returns:
+        The shapes.
+    """
+    found = Shapes()
+    inputs: list[Tensor] = []  # kept, so that no two are at one address
+
+    def look(_module: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> None:
+        if not any(args[0] is known for known in inputs):
+            inputs.append(args[0])
+            found.inputs[_rows(args[0])] += 1
+        found.outputs[_rows(z)] += 1
+        found.layers[_rows(args[0]), _rows(z)] += 1
+
+    parts = map(module.get_submodule, linears)
+    handles = [part.register_forward_hook(look) for part in parts]
+    with torch.no_grad():
+        run()
+    for handle in handles:
+        handle.remove()
+    return found
 
 
 def _rows(z: Tensor) -> Shape:
     return z.numel() // z.shape[-1], z.shape[-1]
+
+
+def products(shapes: Counter[Shape], passes: float, device: str) -> Seconds:
+    """Time so many passes of a symmetric update for each shape, half of a product."""
+    seconds = nothing()
+    for shape, number in shapes.items():
+        add(seconds, rank_update(shape, device), number * passes / 2)
+    return seconds
 
 
 def rank_update(shape: Shape, device: str) -> Seconds:

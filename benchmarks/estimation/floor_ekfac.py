@@ -22,10 +22,10 @@ class EkfacFloor(Floor):
         case = self.workload.case
         passes = count / case.batch_size
         eigen, turned, gradients = nothing(), nothing(), nothing()
-        for shape, number in self._shapes.items():
+        for shape, number in self._shapes.all.items():
             add(eigen, _eigenvectors(shape, case.device), number)
             add(turned, _turned(shape, case.device), number * passes)
-        for pair, number in self._layers.items():
+        for pair, number in self._shapes.layers.items():
             add(gradients, self._gradient(pair), number * count)
         return {"eigen": eigen, "turned": turned, "gradients": gradients}
 

@@ -19,18 +19,11 @@ from estimation.models import Workload
 from estimation.tool import Tool
 
 
-class _Cotangents(Task):
-    """Pulls back what comes with the examples."""
+class LinearMaps(Task):
+    """Looks at some linear maps, whatever the loss is."""
 
     def __init__(self, linears: tuple[str, ...]) -> None:
         self._linears = linears
-
-    @override
-    def compute_train_loss(
-        self, batch: Any, model: nn.Module, sample: bool = False
-    ) -> Tensor:
-        x, s = batch
-        return (model(x) * s).sum()
 
     @override
     def compute_measurement(self, batch: Any, model: nn.Module) -> Tensor:
@@ -41,19 +34,33 @@ class _Cotangents(Task):
         return list(self._linears)
 
 
-class Kronfluence(Tool):
-    """Linear layers with joint biases, one draw; no AMP, float32 sums."""
-
-    def __init__(self, workload: Workload) -> None:
-        super().__init__(workload)
-        self._task = _Cotangents(workload.linears)
-        self._cotangents = workload.cotangents(workload.case.examples)
-        self._model = prepare_model(workload.f, self._task)
-        self._state = State(cpu=not workload.case.device.startswith("cuda"))
+class _Cotangents(LinearMaps):
+    """Pulls back what comes with the examples."""
 
     @override
-    def estimate(self, count: int) -> dict[str, dict[str, Tensor]]:
-        dataset = TensorDataset(self.workload.x[:count], self._cotangents[:count])
+    def compute_train_loss(
+        self, batch: Any, model: nn.Module, sample: bool = False
+    ) -> Tensor:
+        x, s = batch
+        return (model(x) * s).sum()
+
+
+class Covariances(Tool):
+    """Its covariances of what a loss gives; no AMP, float32 sums.
+
+    Args:
+        workload: What to work on.
+        model: The model.
+        task: Its linear maps and its loss.
+    """
+
+    def __init__(self, workload: Any, model: nn.Module, task: LinearMaps) -> None:
+        super().__init__(workload)
+        self._task, self._model = task, prepare_model(model, task)
+        self._state = State(cpu=not workload.case.device.startswith("cuda"))
+
+    def fit(self, dataset: TensorDataset) -> dict[str, dict[str, Tensor]]:
+        """Sum up over a dataset."""
         _, found = fit_covariance_matrices_with_loader(
             model=self._model,
             state=self._state,
@@ -64,9 +71,10 @@ class Kronfluence(Tool):
         )
         return found
 
-    @override
-    def factors(self, count: int) -> dict[str, Tensor]:
-        sums = self.estimate(count)
+    def means(
+        self, sums: dict[str, dict[str, Tensor]], count: int
+    ) -> dict[str, Tensor]:
+        """Its sums over so many examples as ``Tool.factors`` gives them."""
         positions = sums["num_activation_covariance_processed"]
         found = {}
         with torch.no_grad():
@@ -75,3 +83,20 @@ class Kronfluence(Tool):
                 found[f"{module}.A"] = A / positions[module]
                 found[f"{module}.B"] = sums["gradient_covariance"][module] / count
         return found
+
+
+class Kronfluence(Covariances):
+    """Linear layers with joint biases, one draw."""
+
+    def __init__(self, workload: Workload) -> None:
+        super().__init__(workload, workload.f, _Cotangents(workload.linears))
+        self._cotangents = workload.cotangents(workload.case.examples)
+
+    @override
+    def estimate(self, count: int) -> dict[str, dict[str, Tensor]]:
+        x, s = self.workload.x[:count], self._cotangents[:count]
+        return self.fit(TensorDataset(x, s))
+
+    @override
+    def factors(self, count: int) -> dict[str, Tensor]:
+        return self.means(self.estimate(count), count)

@@ -1,5 +1,7 @@
 """This package: ``kfac_artifacts.estimate.compute``, what ``kfac compute`` calls."""
 
+from collections.abc import Collection
+
 from torch import Tensor
 from typing_extensions import override
 
@@ -37,15 +39,19 @@ class Everything(Tool):
 
     @override
     def factors(self, count: int) -> dict[str, Tensor]:
-        artifact = self.estimate(count)
-        found = {}
-        for block in artifact.blocks.values():
-            module = block.parameters[0].removesuffix(".weight")
-            if block.is_product and module in self.workload.linears:
-                ((a, b),) = block.terms
-                found[f"{module}.A"] = artifact.factors[a].to_dense()
-                found[f"{module}.B"] = artifact.factors[b].to_dense()
-        return found
+        return factors_of(self.estimate(count), self.workload.linears)
+
+
+def factors_of(artifact: Artifact, linears: Collection[str]) -> dict[str, Tensor]:
+    """A and B of some linear maps, as ``Tool.factors`` gives them."""
+    found = {}
+    for block in artifact.blocks.values():
+        module = block.parameters[0].removesuffix(".weight")
+        if block.is_product and module in linears:
+            ((a, b),) = block.terms
+            found[f"{module}.A"] = artifact.factors[a].to_dense()
+            found[f"{module}.B"] = artifact.factors[b].to_dense()
+    return found
 
 
 class LinearsOnly(Everything):

@@ -3,7 +3,7 @@
 import contextlib
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -37,17 +37,32 @@ def serve(name: str, case: Case, connection: Connection) -> None:
         case: What to set up.
         connection: Where commands come from and answers go to.
     """
+    work("estimation", TOOLS[name], workload, case, connection)
+
+
+def work(
+    package: str,
+    place: tuple[str, str],
+    workload: Callable[[Any], Any],
+    case: Any,
+    connection: Connection,
+) -> None:
+    """Set up a tool of any package, and obey; see ``serve``.
+
+    Args:
+        package: The package that has the tool.
+        place: Its module there, and its class.
+        workload: Makes what it works on.
+        case: What to set up.
+        connection: Where commands come from and answers go to.
+    """
     os.dup2(2, 1)  # what the libraries print is no result
     torch.set_num_threads(case.threads)
-    module, cls = TOOLS[name]
-    tool = getattr(importlib.import_module(f"estimation.{module}"), cls)
+    module, cls = place
+    made = getattr(importlib.import_module(f"{package}.{module}"), cls)
     ready = workload(case)
     connection.send({"baseline": in_use(case.device), "linears": len(ready.linears)})
-    obey(tool(ready), connection)
-
-
-def obey(tool: Any, connection: Connection) -> None:
-    """Let a tool do what it is told, until nobody tells it anything any more."""
+    tool = made(ready)
     with contextlib.suppress(EOFError):
         while True:
             connection.send(_obey(tool, connection.recv()))

@@ -8,17 +8,16 @@ the updates of A alone. Nothing here is taken from this package: which inputs
 are the same tensor is found by looking at them.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from typing_extensions import override
 
-from estimation.floor import Shape, add, nothing, rank_update
+from estimation.floor import add, nothing, products, seen_shapes
 from estimation.tool import Seconds, Tool, timed
 
 
@@ -42,19 +41,24 @@ class Floor(Tool):
     def __init__(self, workload: Any) -> None:
         super().__init__(workload)
         workload.module.requires_grad_(requires_grad=False)
-        self._inputs, self._outputs = self._seen_shapes()
+        case = workload.case
+        x = next(workload.batches(case.batch_size))
+        self._shapes = seen_shapes(
+            workload.module, workload.linears, lambda: workload.module(input_ids=x)
+        )
 
     @override
     def estimate(self, count: int) -> dict[str, Seconds]:
         """Seconds of ``forward``, ``backward`` and ``products`` for some texts."""
-        device = self.workload.case.device
+        case = self.workload.case
+        device, passes = case.device, count / case.batch_size
         forward, backward = nothing(), nothing()
         for x in self.workload.batches(count):
             with torch.no_grad():
                 add(forward, timed(lambda x=x: self._loss(x), device))
             add(backward, timed(self._backward(x), device))
-        products = self._products(count, self._inputs + self._outputs)
-        return {"forward": forward, "backward": backward, "products": products}
+        updates = products(self._shapes.all, passes, device)
+        return {"forward": forward, "backward": backward, "products": updates}
 
     @override
     def factors(self, count: int) -> dict[str, Tensor]:
@@ -63,13 +67,6 @@ class Floor(Tool):
     @override
     def measure(self, count: int) -> dict[str, Seconds]:
         return self.estimate(count)
-
-    def _products(self, count: int, shapes: Counter[Shape]) -> Seconds:
-        case, seconds = self.workload.case, nothing()
-        for shape, number in shapes.items():
-            passes = number * count / case.batch_size
-            add(seconds, rank_update(shape, case.device), passes / 2)
-        return seconds
 
     def _loss(self, x: Tensor, **inputs: Tensor) -> Tensor:
         """The cross entropy of any labels: speed does not depend on them."""
@@ -86,27 +83,6 @@ class Floor(Tool):
             loss = self._loss(x, inputs_embeds=first)
         return lambda: torch.autograd.grad(loss, first)
 
-    def _seen_shapes(self) -> tuple[Counter[Shape], Counter[Shape]]:
-        """How many distinct A and B there are of each shape, ``(rows, size)``."""
-        a: Counter[Shape] = Counter()
-        b: Counter[Shape] = Counter()
-        inputs: list[Tensor] = []  # kept, so that no two are at one address
-
-        def look(_module: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> None:
-            if not any(args[0] is known for known in inputs):
-                inputs.append(args[0])
-                a[_rows(args[0])] += 1
-            b[_rows(z)] += 1
-
-        module = self.workload.module
-        parts = map(module.get_submodule, self.workload.linears)
-        handles = [part.register_forward_hook(look) for part in parts]
-        with torch.no_grad():
-            module(input_ids=next(self.workload.batches(self.workload.case.batch_size)))
-        for handle in handles:
-            handle.remove()
-        return a, b
-
 
 class FloorOfInputs(Floor):
     """The part of it that A alone needs: no head, no loss, nothing pulled back."""
@@ -114,13 +90,12 @@ class FloorOfInputs(Floor):
     @override
     def estimate(self, count: int) -> dict[str, Seconds]:
         """Seconds of ``hidden`` states and of ``products`` for some texts."""
-        hidden, body = nothing(), self.workload.module.base_model
+        case, hidden = self.workload.case, nothing()
+        body = self.workload.module.base_model
         with torch.no_grad():
             for x in self.workload.batches(count):
                 run = partial(body, input_ids=x, use_cache=False)
-                add(hidden, timed(run, self.workload.case.device))
-        return {"hidden": hidden, "products": self._products(count, self._inputs)}
-
-
-def _rows(z: Tensor) -> Shape:
-    return z.numel() // z.shape[-1], z.shape[-1]
+                add(hidden, timed(run, case.device))
+        passes = count / case.batch_size
+        updates = products(self._shapes.inputs, passes, case.device)
+        return {"hidden": hidden, "products": updates}

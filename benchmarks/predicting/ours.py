@@ -3,6 +3,7 @@
 from torch import Tensor
 from typing_extensions import override
 
+from estimation.ours import factors_of
 from estimation.tool import Tool
 from kfac_artifacts.artifact import Artifact
 from kfac_artifacts.estimate import Estimator, Inputs, Kfac, compute
@@ -31,14 +32,7 @@ class Ours(Tool):
 
     @override
     def factors(self, count: int) -> dict[str, Tensor]:
-        artifact = self.estimate(count)
-        found = {}
-        for block in artifact.blocks.values():
-            module = block.parameters[0].removesuffix(".weight")
-            ((a, b),) = block.terms
-            found[f"{module}.A"] = artifact.factors[a].to_dense()
-            found[f"{module}.B"] = artifact.factors[b].to_dense()
-        return found
+        return factors_of(self.estimate(count), self.workload.linears)
 
 
 class OurInputs(Ours):

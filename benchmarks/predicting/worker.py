@@ -1,13 +1,8 @@
 """One tool in a process of its own, by its name."""
 
-import importlib
-import os
 from multiprocessing.connection import Connection
 
-import torch
-
-from estimation.tool import in_use
-from estimation.worker import obey
+from estimation.worker import work
 from predicting.models import Case, workload
 
 TOOLS = {
@@ -29,10 +24,4 @@ def serve(name: str, case: Case, connection: Connection) -> None:
         case: What to set up.
         connection: Where commands come from and answers go to.
     """
-    os.dup2(2, 1)  # what the libraries print is no result
-    torch.set_num_threads(case.threads)
-    module, cls = TOOLS[name]
-    tool = getattr(importlib.import_module(f"predicting.{module}"), cls)
-    ready = workload(case)
-    connection.send({"baseline": in_use(case.device), "linears": len(ready.linears)})
-    obey(tool(ready), connection)
+    work("predicting", TOOLS[name], workload, case, connection)

@@ -116,8 +116,7 @@ def command(
 
     With --lora an adapter is trained for a language model that predicts the next token,
     on texts, on continuations of prompts (--text-column twice) or on what the assistant
-    says (--chat-column). peft loads it, and `kfac apply` merges it. --lambda is then by
-    default 1; auto makes the penalty as stiff as the own loss.
+    says (--chat-column). peft loads it, and `kfac apply` merges it.
 
     \b
     Example:

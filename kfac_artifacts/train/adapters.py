@@ -40,8 +40,6 @@ from kfac_artifacts.train.settings import TrainSettings
 from kfac_artifacts.train.underway import TrainingProgress
 from kfac_artifacts.tuning import ModelPenalty, adapted_layers
 
-USUAL_WEIGHT = 1.0
-"""λ of ``lm-fisher``, where ``τᵀ G τ`` is twice a divergence in nats."""
 ENCODED = 256
 """Examples that are encoded at once where nothing is computed."""
 
@@ -70,7 +68,7 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
         network: A language model that predicts the next token; it has the adapter
             afterwards.
         examples: Texts, prompts with continuations, or conversations, encoded for it.
-        settings: Steps, rates and λ: a number; None is 1; ``auto`` makes the penalty as
+        settings: Steps, rates and λ: a number; ``auto``, or None, makes the penalty as
             stiff as the own loss, in the direction in which training goes.
         output: The adapter's directory.
         lora: What is adapted; None for what is usual.
@@ -104,7 +102,7 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
             "would see one another here; load the examples without pack=True"
         )
     if settings.penalty.weight is None or curvature is None:
-        settings = settings.weighed(0.0 if curvature is None else USUAL_WEIGHT)
+        settings = settings.weighed(0.0 if curvature is None else AUTO)
     indices = _chosen(settings, examples)
     accelerator = find_processes()
     if accelerator.num_processes > 1:

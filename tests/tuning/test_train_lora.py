@@ -208,6 +208,14 @@ def test_a_chosen_weight_is_as_stiff_as_the_loss_along_the_change(place: Path) -
     assert found.drift > 0
 
 
+def test_a_weight_is_chosen_where_none_is_given(place: Path) -> None:
+    held = ("--curvature", place / "general")
+    usual = train(place, "usual", *held)
+    assert usual["lam"] == train(place, "auto", *held, "--lambda", "auto")["lam"]
+    assert usual["lam"] != 1
+    assert train(place, "free")["lam"] == 0
+
+
 WRONG: dict[str, tuple[tuple[str, ...], int, str]] = {
     "no number": (("--lora", "r=many"), 2, "'r=many' has no number"),
     "unknown": (("--lora", "q=3"), 2, "'q=3' is none of r="),

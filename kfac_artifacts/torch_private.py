@@ -1,13 +1,13 @@
 """What is used of torch without torch having promised it, in one place."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-__all__ = ["add_all", "padding_of", "pytree", "storage_id", "wrapper"]
+__all__ = ["add_all", "getter", "padding_of", "pytree", "storage_id", "wrapper"]
 
 T = TypeVar("T", bound=Tensor)
 
@@ -32,3 +32,8 @@ def wrapper(kind: type[T], shape: tuple[int, ...], like: Tensor) -> T:
     return Tensor._make_wrapper_subclass(
         kind, shape, dtype=like.dtype, device=like.device
     )
+
+
+def getter(attribute: Any) -> Any:
+    """What a mode of functions is told when an attribute of a tensor is looked up."""
+    return attribute.__get__

@@ -222,6 +222,30 @@ def test_a_linear_map_applied_by_function_is_covered(folded: Any) -> None:
     torch.testing.assert_close(B, 2 * 4 * torch.eye(3, dtype=x.dtype))
 
 
+class _Transposed(nn.Linear):
+    """As those of Falcon are: by a product, of which the output is changed in place."""
+
+    def forward(self, x: Any) -> Any:
+        z = x @ self.weight.T
+        z += self.bias
+        return z
+
+
+def test_a_product_with_a_transposed_weight_is_covered() -> None:
+    module = nn.Sequential(_Transposed(4, 5), nn.Tanh(), _Transposed(5, 3)).double()
+    x = torch.randn(3, 2, 4, dtype=torch.float64)
+    f = OutputMap(NamedConfig("f"), lambda m, batch: m(batch["x"]).flatten(1))
+    network, examples = Network(module, f, "toy"), TensorExamples({"x": x}, "x")
+    found = compute(network, examples, cotangents=EXACT)
+    assert found.provenance.uncovered == {}
+    plain = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    plain.load_state_dict(module.state_dict())
+    expected = compute(Network(plain, f, "toy"), examples, cotangents=EXACT)
+    assert found.factors.keys() == expected.factors.keys()
+    for name, factor in expected.factors.items():
+        torch.testing.assert_close(found.factors[name].to_dense(), factor.to_dense())
+
+
 def test_a_weight_that_is_changed_before_it_is_applied_is_reported() -> None:
     module = nn.Sequential(_Normed(4, 3), nn.Linear(3, 2)).double()
     network = Network(

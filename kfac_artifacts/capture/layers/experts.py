@@ -21,9 +21,15 @@ from kfac_artifacts.capture.layers.base import Layer
 from kfac_artifacts.capture.layers.linear import LinearLayer
 from kfac_artifacts.capture.layers.routing import Places, Tokens
 from kfac_artifacts.kernels import forwards_replaced, holds_experts
+from kfac_artifacts.torch_private import getter
 
 PRODUCTS = (linear, torch.matmul, Tensor.matmul, Tensor.__matmul__)
-CASTS = (Tensor.to, Tensor.type, Tensor.float)
+SAME = (
+    *(Tensor.to, Tensor.type, Tensor.float),
+    *(getter(Tensor.T), getter(Tensor.mT), Tensor.t, torch.t),
+    *(Tensor.transpose, torch.transpose),
+)
+"""What a weight may go through before it is applied: as ``x @ W.T``, mostly."""
 NAMES = ("Router", "Gate", "Linear")
 """What classes of linear maps are called; the proof tells whether they are."""
 Report = Callable[[Layer, Tensor, Tensor, Tensor], Tensor]
@@ -162,7 +168,7 @@ class _ProductListener(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if func is Tensor.__getitem__:
             self._on_item(args[0], args[1], result)
-        elif func in CASTS and id(args[0]) in self._known:
+        elif func in SAME and id(args[0]) in self._known:
             _, layer = self._known[id(args[0])]
             self._known[id(result)] = (result, layer)
         elif func in PRODUCTS and len(args) > 1 and id(args[1]) in self._known:
@@ -195,7 +201,9 @@ class _ProductListener(TorchFunctionMode):
         real = self._tokens.real(whole)
         if self._routed is None or layer.part is None:
             a, full = self._tokens.unfold(a), self._tokens.unfold(z)
-            return self._report(layer, a, real, full).reshape(z.shape)
+            seen = self._report(layer, a, real, full)
+            # a view that is changed in place takes its gradient past what it is of
+            return seen if seen.shape == z.shape else seen.reshape(z.shape)
         places = Places.of(self._routed, *real.shape)
         mask = places.put(real.flatten()[self._routed])
         return places.take(self._report(layer, places.put(a), mask, places.put(z)))

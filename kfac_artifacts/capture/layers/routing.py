@@ -40,6 +40,8 @@ class Tokens:
 
     def unfold(self, x: Tensor) -> Tensor:
         """Bring ``[N * P, d]`` or ``[N, …, d]`` into ``[N, P, d]``."""
+        if x.dim() == 3 and len(x) == self.count:
+            return x
         return x.reshape(self.count, -1, x.shape[-1])
 
     def _pooled(self, x: Tensor) -> bool:

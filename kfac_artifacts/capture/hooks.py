@@ -170,7 +170,11 @@ class Pass:
 
     def _check_reached(self) -> None:
         if not self._leaves or not self.f.requires_grad:
-            raise CoverageError("f does not depend on any parameter that was asked for")
+            faults = "; ".join(sorted(set(self.failures.values())))
+            raise CoverageError(
+                "f does not depend on any parameter that was asked for"
+                f"{' and can be covered: ' if faults else ''}{faults}"
+            )
 
     def close(self) -> None:
         """Stop listening: hooks and graph hold each other, and no collector sees it."""
@@ -192,6 +196,9 @@ class Pass:
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], z: Any
         ) -> Any:
             x = args[0] if args else next(iter(kwargs.values()))
+            if not (isinstance(x, Tensor) and isinstance(z, Tensor)):
+                self.failures[layer] = "its module takes or gives something but tensors"
+                return z
             return self._use(layer, self._number(layer), x, z)
 
         return hook

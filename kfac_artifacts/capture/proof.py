@@ -5,7 +5,8 @@ example the others must see nothing. This catches fused attention, ties, dead br
 and an axis that is not what it was taken for.
 """
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from kfac_artifacts.capture.batch_axes import drop_unfit, find_batch_axes
 from kfac_artifacts.capture.hooks import Pass, requiring_gradients
 from kfac_artifacts.capture.layers.base import Layer, LayerCall
 from kfac_artifacts.capture.layers.inventory import Inventory
-from kfac_artifacts.errors import CoverageError, KfacError
+from kfac_artifacts.errors import CoverageError, KfacError, first_line
 from kfac_artifacts.network import Batch, Network
 from kfac_artifacts.seeding import seeded
 
@@ -236,9 +237,14 @@ def true_gradients(
 
     Raises:
         CoverageError: If f depends on no parameter.
+        KfacError: If the model cannot be run, or lets no gradient pass.
     """
     left_out = set(excluded)
-    with requiring_gradients(network, wanted=True), torch.enable_grad():
+    with (
+        requiring_gradients(network, wanted=True),
+        torch.enable_grad(),
+        _told_in_a_line(network),
+    ):
         parameters = network.parameters()
         leaves = {n: p for n, p in parameters.items() if p.requires_grad}
         f = network(batch)
@@ -252,6 +258,20 @@ def true_gradients(
     found = {n: g for n, g in zip(leaves, grads, strict=True) if g is not None}
     dense = {n: g.to_dense() if g.is_sparse else g for n, g in found.items()}
     return f.detach(), s, dense
+
+
+@contextmanager
+def _told_in_a_line(network: Network) -> Iterator[None]:
+    """Say in one line that a model cannot be run, or has no gradient."""
+    try:
+        yield
+    except KfacError:
+        raise
+    except RuntimeError as error:
+        raise KfacError(
+            f"{network.id} cannot be run with gradients on the first examples: "
+            f"{first_line(error)}"
+        ) from error
 
 
 def _by_layer(

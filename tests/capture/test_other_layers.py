@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 from kfac_artifacts.artifact import NamedConfig
-from kfac_artifacts.capture import take_inventory
-from kfac_artifacts.errors import CoverageError
+from kfac_artifacts.capture import LinearLayer, register_layer, take_inventory
+from kfac_artifacts.capture.layers import registry
+from kfac_artifacts.errors import CoverageError, KfacError
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from tests import models
 from tests.brute_force import (
@@ -254,3 +255,52 @@ def test_a_bias_that_another_module_holds_is_covered_with_its_weight() -> None:
         "weight": "2.decoder.weight",
         "bias": "2.bias",
     }
+
+
+class _Odd(nn.Module):
+    """Holds a parameter without numbers, and a linear map that gives a pair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.registers = nn.Parameter(torch.zeros(1, 0, 4))
+        self.pair = _Pair()
+
+    def forward(self, x: Any) -> Any:
+        return torch.cat([self.registers.expand(len(x), -1, -1), self.pair(x)[0]], 1)
+
+
+class _Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x: Any) -> Any:
+        return x @ self.weight, None
+
+
+def test_what_has_no_numbers_or_gives_no_tensor_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "_registered", {})
+    register_layer(_Pair, lambda _, name, parameters: LinearLayer(name, parameters))
+    network = network_of(_Odd())
+    artifact = compute(network, examples(), cotangents=EXACT)
+    uncovered = artifact.provenance.uncovered
+    assert uncovered["1.registers"] == "a parameter without numbers"
+    assert "takes or gives something but tensors" in uncovered["1.pair.weight"]
+    assert set(artifact.parameters) >= BEHIND
+    check_against_brute_force(network, examples(), artifact)
+
+
+class _InPlace(nn.Module):
+    """Changes what its gradient needs."""
+
+    def forward(self, x: Any) -> Any:
+        z = x.exp()
+        z += 1
+        return z
+
+
+def test_a_model_that_has_no_gradient_is_told_in_a_line() -> None:
+    with pytest.raises(KfacError, match=r"toy cannot be run with gradients.*inplace"):
+        compute(network_of(_InPlace()), examples(), cotangents=EXACT)

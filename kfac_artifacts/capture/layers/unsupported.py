@@ -22,10 +22,11 @@ def refusals(module: nn.Module) -> dict[str, str]:
     reason = _of_all(module, own)
     if reason is not None:
         return dict.fromkeys(own, reason)
-    numbers = {name: p.dtype for name, p in own.items() if not p.is_floating_point()}
+    whole = {name: p.dtype for name, p in own.items() if not p.is_floating_point()}
+    empty = [name for name, p in own.items() if not p.numel()]
     return {
-        name: f"a parameter of {kind} is not fine-tuned"
-        for name, kind in numbers.items()
+        **dict.fromkeys(empty, "a parameter without numbers"),
+        **{n: f"a parameter of {kind} is not fine-tuned" for n, kind in whole.items()},
     }
 
 

@@ -147,8 +147,8 @@ def _as_declared(
     columns = tuple(map(str, how.optional("columns", list) or ()))
     named = (reading.text_columns, reading.image_column, reading.chat_column)
     if columns and not any(named):
-        chat = columns[0] if how.optional("chat", str) else None
-        texts = () if chat else columns
+        alone = len(columns) == 1 and how.optional("chat", str) is not None
+        chat, texts = (columns[0], ()) if alone else (None, columns)
         reading = replace(reading, text_columns=texts, chat_column=chat)
     longest, prompt = how.optional("max_length", int), how.optional("prompt", str)
     if columns and prompt is None:

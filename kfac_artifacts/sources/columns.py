@@ -88,24 +88,31 @@ def usual_pair(table: Table, label: str | None) -> tuple[str, ...]:
 def usual_chats(table: Table, label: str | None) -> str | None:
     """The column of conversations, if one has a usual name and begins with one."""
     names = _usual(table, USUAL_CHAT_COLUMNS, label)
-    return next((n for n in names if any(map(_is_chat, table.columns[n][:1]))), None)
+    return next((name for name in names if all_chats(table, [name])), None)
 
 
-def check_chats(table: Table, name: str) -> None:
+def all_chats(table: Table, names: Sequence[str]) -> bool:
+    """Whether some columns begin with conversations."""
+    firsts = [table.columns.get(name, [None])[0] for name in names]
+    return all(map(_is_chat, firsts))
+
+
+def check_chats(table: Table, name: str, option: str = CHAT) -> None:
     """Refuse a column that does not hold a conversation in every row.
 
     Args:
         table: The table.
         name: The column.
+        option: What names it on a command line.
 
     Raises:
         SourceError: If a row has no list of messages, each with a role and a content.
     """
-    check_column(table, name, CHAT)
+    check_column(table, name, option)
     wrong = [i for i, value in enumerate(table.columns[name]) if not _is_chat(value)]
     if wrong:
         raise SourceError(
-            f"{table.name}: column {name!r} ({CHAT}) holds no list of messages, each "
+            f"{table.name}: column {name!r} ({option}) holds no list of messages, each "
             f"an object with role and content (or from and value), in "
             f"{table.where(wrong)}"
         )

@@ -43,8 +43,9 @@ def load_examples(  # noqa: PLR0913 - as many arguments as there are choices
         data: File, folder or Hub id; see ``read_data``.
         network: A network whose module was loaded by ``from_pretrained``.
         split: Split of a Hub dataset or an image folder.
-        text_columns: One column of texts, or two that form a pair; none for one with a
-            usual name, such as ``text``. Without a header they are numbers.
+        text_columns: One column of texts, or two that form a pair, be it of
+            conversations and how they go on; none for one with a usual name, such as
+            ``text``. Without a header they are numbers.
         image_column: Column of images; None for the obvious one.
         label_column: Column of classes; None if labels are not needed.
         classes: Names of all classes in order, for example those of the training set;
@@ -135,7 +136,7 @@ def _encode_each(
             network,
             load_text_encoder(network, max_length, prompt),
             columns=len(columns),
-            chats=data.columns.chat is not None,
+            chats=bool(data.chats),
         )
         return TextExamples(table, columns, encoder, data.description, labels)
     if argument == "pixel_values":

@@ -12,6 +12,7 @@ from kfac_artifacts.sources.columns import (
     IMAGE,
     LABEL,
     TEXT,
+    all_chats,
     candidates,
     check_chats,
     check_column,
@@ -45,7 +46,8 @@ class Columns:
     """What the user says of the columns.
 
     Attributes:
-        text: One column of texts, or two that form a pair; none for a usual name.
+        text: One column of texts, or two that form a pair, be it of conversations and
+            how they go on; none for a usual name.
         image: The column of images; None for the obvious one.
         label: The column of classes; None if labels are not needed.
         classes: Names of all classes in order, for example those of the training set;
@@ -93,14 +95,22 @@ class Data:
     def of_images(self) -> bool:
         """Whether they are taken for images where a model could read both."""
         asked = self.columns.image is not None
-        if self.columns.chat is not None:
+        if self.chats:
             return False
         return asked or (not self.columns.text and has_images(self.table))
 
-    def texts(self) -> tuple[str, ...]:
-        """Choose the columns of texts, or of conversations; see ``columns``."""
+    @property
+    def chats(self) -> tuple[str, ...]:
+        """Columns of conversations: one, or one that goes on with another; or none."""
         if self.columns.chat is not None:
             return (self.columns.chat,)
+        pair = tuple(self.columns.text)
+        return pair if len(pair) > 1 and all_chats(self.table, pair) else ()
+
+    def texts(self) -> tuple[str, ...]:
+        """Choose the columns of texts, or of conversations; see ``columns``."""
+        if self.chats:
+            return self.chats
         return text_columns(self.table, self.columns.text, self.columns.label)
 
     def with_classes(self, classes: Sequence[str]) -> "Data":
@@ -197,12 +207,13 @@ def _chosen(columns: Columns, table: Table) -> Columns:
 def _check_columns(data: Data) -> None:
     """Refuse data in which what a model could read cannot be found, or is not whole."""
     table, columns = data.table, data.columns
-    if columns.chat is not None:
-        if columns.text or columns.image is not None:
-            raise SourceError(
-                f"{CHAT} goes without {TEXT} and {IMAGE}: a conversation is an example"
-            )
-        check_chats(table, columns.chat)
+    if columns.chat is not None and (columns.text or columns.image is not None):
+        raise SourceError(
+            f"{CHAT} goes without {TEXT} and {IMAGE}: a conversation is an example"
+        )
+    if data.chats:
+        for name in data.chats:
+            check_chats(table, name, TEXT if columns.chat is None else CHAT)
         return
     of_images = columns.image is not None or has_images(table)
     of_texts = bool(columns.text) or has_texts(table, columns.label)

@@ -173,6 +173,27 @@ def test_conversations_and_prompts_are_found_by_their_usual_names(
     assert one.columns == ("text",)
 
 
+def test_of_a_conversation_that_goes_on_only_that_is_predicted(tmp_path: Path) -> None:
+    talk = [
+        message("user", "the cat runs"),
+        message("assistant", "a dog"),
+        message("user", "is it good"),
+        message("assistant", "it is red"),
+    ]
+    row = {"prompt": talk[:3], "completion": talk[3:]}
+    network, examples = opened(tmp_path, "LlamaForCausalLM", row, row)
+    batch = examples.batch([0])
+    labels = torch.full_like(batch["input_ids"], IGNORED)
+    labels[:, 19:23] = batch["input_ids"][:, 19:23]
+    check_loss(network, batch, labels)
+    found = examples.info([0]).preprocessing.configuration
+    assert (found["chat"], found["pair"]) == ("assistant", "continuation")
+    rows(tmp_path / "x.jsonl", row, {**row, "completion": "it is red"})
+    wrong = r"'completion' \(--text-column\) holds no list of messages.* in line 2"
+    with pytest.raises(SourceError, match=wrong):
+        load_examples(tmp_path / "x.jsonl", network)
+
+
 def test_a_template_that_writes_otherwise_what_was_said_is_refused(
     tmp_path: Path,
 ) -> None:

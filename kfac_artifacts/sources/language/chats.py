@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Json
 from kfac_artifacts.errors import SourceError, first_line
+from kfac_artifacts.sources.language.continuations import CONTINUATION, PAIR
 from kfac_artifacts.sources.language.spans import Spans, encode_spans
 from kfac_artifacts.sources.texts import TextEncoder
 
@@ -25,10 +26,12 @@ class ChatEncoder:
     Attributes:
         texts: Tokenizer and length.
         id: What to call the model in errors.
+        columns: 1 for conversations, 2 for conversations and how they go on.
     """
 
     texts: TextEncoder
     id: str
+    columns: int = 1
 
     def __post_init__(self) -> None:
         if self.texts.tokenizer.chat_template is None:
@@ -39,8 +42,10 @@ class ChatEncoder:
         if self.texts.prompt:
             raise SourceError("a prompt goes before texts, not before conversations")
 
-    def __call__(self, rows: Sequence[tuple[Chat]]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[tuple[Chat, ...]]) -> dict[str, Tensor]:
         """Encode conversations; what the assistant says is predicted.
+
+        Of two in a row the second goes on with the first, which is not predicted.
 
         Args:
             rows: One conversation each: messages with ``role`` and ``content``, or
@@ -52,15 +57,17 @@ class ChatEncoder:
         Raises:
             SourceError: If the template cannot write one, or nothing is predicted.
         """
-        chats = [[*map(_message, chat)] for (chat,) in rows]
+        chats = [[_message(m) for part in row for m in part] for row in rows]
         texts = [self._written(chat) for chat in chats]
-        spans = [self._replies(c, text) for c, text in zip(chats, texts, strict=True)]
+        given = [len(row[0]) if len(row) > 1 else 0 for row in rows]
+        spans = [*map(self._replies, chats, texts, given)]
         return encode_spans(self.texts, texts, spans, framed=False)
 
     @property
     def configuration(self) -> dict[str, Json]:
         """How a conversation becomes tokens, as recorded in artifacts."""
-        return self.texts.configuration | {"chat": ASSISTANT}
+        pair: dict[str, Json] = {PAIR: CONTINUATION} if self.columns > 1 else {}
+        return self.texts.configuration | pair | {"chat": ASSISTANT}
 
     def _written(self, chat: Chat, *, reply: bool = False) -> str:
         messages = [{k: str(v) for k, v in message.items()} for message in chat]
@@ -75,11 +82,11 @@ class ChatEncoder:
             ) from error
         return text
 
-    def _replies(self, chat: Chat, text: str) -> Spans:
+    def _replies(self, chat: Chat, text: str, given: int) -> Spans:
         """Where the assistant speaks: from its beginning to the end of its content."""
         found = []
         for number, message in enumerate(chat):
-            if message["role"] != ASSISTANT:
+            if message["role"] != ASSISTANT or number < given:
                 continue
             before = self._written(chat[:number], reply=True) if number else ""
             said = str(message["content"]).strip()

@@ -42,7 +42,7 @@ def load_language_encoder(
             f"{network.output_map.info.name}"
         )
     if chats:
-        return ChatEncoder(texts, network.id)
+        return ChatEncoder(texts, network.id, columns)
     if not of_language:
         return texts
     if head is Head.SEQ2SEQ:

@@ -33,7 +33,7 @@ _WHOLE = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU", "MULTI_XPU", "MULTI_HPU")
 class KfacCallback(TrainerCallback):
     """Train against ``weight · τᵀ G τ``; ``penalty`` is logged beside ``loss``.
 
-    In one line: ``Trainer(model, ..., callbacks=[KfacCallback("general", 1.0)])``.
+    In one line: ``Trainer(model, ..., callbacks=[KfacCallback("general", 100.0)])``.
 
     What moves, and what is refused, is as of ``ModelPenalty``. θ0 is where the model is
     when the trainer is made, or, if the callback is added later, when training begins.

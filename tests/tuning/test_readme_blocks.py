@@ -154,7 +154,7 @@ def test_the_block_for_any_loop_adds_the_gradient_of_the_penalty(place: Path) ->
             "optimizer": torch.optim.AdamW(moving, lr=0.05),
         }
         code = block("kfac.ModelPenalty(model")
-        assert "penalty.backward(1.0)" in code
-        exec(code.replace("backward(1.0)", f"backward({weight})"), names)
+        assert "penalty.backward(100.0)" in code
+        exec(code.replace("backward(100.0)", f"backward({weight})"), names)
         ends.append(float(names["penalty"]().detach()))
     assert 0 < ends[1] < ends[0]

@@ -129,9 +129,10 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
 
     Raises:
         CoverageError: If none is left.
-        KfacError: If f is not finite.
+        KfacError: If f is not finite, or the model lets no gradient pass.
     """
-    f, s, true = true_gradients(network, batch, inventory.excluded)
+    with _told_in_a_line(network):
+        f, s, true = true_gradients(network, batch, inventory.excluded)
     require_finite(f)
     coverage = prove_part(network, inventory, batch, (f, s, true))
     require_layers(inventory)
@@ -237,14 +238,9 @@ def true_gradients(
 
     Raises:
         CoverageError: If f depends on no parameter.
-        KfacError: If the model cannot be run, or lets no gradient pass.
     """
     left_out = set(excluded)
-    with (
-        requiring_gradients(network, wanted=True),
-        torch.enable_grad(),
-        _told_in_a_line(network),
-    ):
+    with requiring_gradients(network, wanted=True), torch.enable_grad():
         parameters = network.parameters()
         leaves = {n: p for n, p in parameters.items() if p.requires_grad}
         f = network(batch)

@@ -3,6 +3,7 @@
 import os
 import resource
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,10 +38,15 @@ def somebody_else() -> Iterator[None]:
 
 @contextmanager
 def file_size_limit(limit: int) -> Iterator[None]:
-    """Let the system refuse to write files larger than this, as a full disk would."""
+    """Let the system refuse to write files larger than this, as a full disk would.
+
+    Nothing is compiled meanwhile, since Python would keep what was cut off.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    compiles, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.dont_write_bytecode = compiles

@@ -110,7 +110,7 @@ def answers(
     found = []
     for chosen in batches(examples, batch_size):
         outputs = moved.outputs(examples.batch(chosen), combinations)
-        found.append(torch.stack([head.answers(f).cpu() for f in outputs]))
+        found.append(torch.stack([head.answers(head.logits(f)).cpu() for f in outputs]))
         progress(len(chosen))
     given = torch.cat(found, dim=1)
     none = int((given < 0).sum(1).max())

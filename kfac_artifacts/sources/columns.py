@@ -82,7 +82,7 @@ def text_columns(
 def usual_pair(table: Table, label: str | None) -> tuple[str, ...]:
     """Columns of prompts and of what goes on with them, if both have usual names."""
     found = _usual(table, USUAL_PAIR, label)
-    return found if len(found) == len(USUAL_PAIR) else ()
+    return found if tuple(map(str.casefold, found)) == USUAL_PAIR else ()
 
 
 def usual_chats(table: Table, label: str | None) -> str | None:

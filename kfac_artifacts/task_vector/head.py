@@ -27,17 +27,17 @@ class Head(ABC):
     def logits(self, features: Float[Tensor, "n c"]) -> Float[Tensor, "n k"]:
         """Classify outputs of f."""
 
-    def answers(self, features: Float[Tensor, "n c"]) -> Int[Tensor, " n"]:
-        """Choose a class for each output of f.
+    @staticmethod
+    def answers(logits: Float[Tensor, "n k"]) -> Int[Tensor, " n"]:
+        """Choose a class by its logits.
 
         Args:
-            features: Outputs of f.
+            logits: Those of every example.
 
         Returns:
             The row of the most probable class; -1 where a logit is not finite, as the
             largest of NaN is nobody's answer, and would be right now and then.
         """
-        logits = self.logits(features)
         return logits.argmax(-1).where(logits.isfinite().all(-1), -1)
 
     @abstractmethod

@@ -90,8 +90,8 @@ def measure(
 
 def _scores(head: Head, features: Tensor, expected: Tensor) -> Tensor:
     """Whether each answer is right, and its loss: ``[2, n]``."""
-    right = (head.answers(features).cpu() == expected).to(torch.float64)
     logits = head.logits(features).cpu()
+    right = (head.answers(logits) == expected).to(torch.float64)
     return torch.stack([right, cross_entropy(logits, expected, reduction="none")])
 
 

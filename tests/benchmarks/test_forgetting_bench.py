@@ -98,12 +98,17 @@ def test_instructions_are_checked_by_what_was_asked(part: Any) -> None:
     assert not is_right(sentence, "cat")
 
 
+def tiny_writer(part: Any, path: Path) -> tuple[Any, Any]:
+    """A tiny model, and what writes with it."""
+    save_model(path, "LlamaForCausalLM")
+    network = kfac.load_network(path)
+    return network, part("writer").Writer(network, network.module)
+
+
 def test_the_class_is_the_most_probable_of_the_names_token_by_token(
     part: Any, tmp_path: Path
 ) -> None:
-    save_model(tmp_path, "LlamaForCausalLM")
-    network = kfac.load_network(tmp_path)
-    writer = part("writer").Writer(network, network.module)
+    network, writer = tiny_writer(part, tmp_path)
     names = ["it is red", "it is", "blue"]
     prompts = ["the sky", "a house by the sea is", "red"]
     end = writer.tokenizer.eos_token_id
@@ -124,9 +129,7 @@ def test_the_class_is_the_most_probable_of_the_names_token_by_token(
 def test_the_name_preferred_is_the_most_probable_as_a_whole(
     part: Any, tmp_path: Path
 ) -> None:
-    save_model(tmp_path, "LlamaForCausalLM")
-    network = kfac.load_network(tmp_path)
-    writer = part("writer").Writer(network, network.module)
+    network, writer = tiny_writer(part, tmp_path)
     names, found = ["it is red", "it is", "blue", "a house by the sea"], set()
     for prompt in ["the sky", "a house by the sea is", "red", "is it blue it is"]:
         scores = {}

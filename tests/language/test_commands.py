@@ -125,6 +125,22 @@ def test_conversations_are_read_by_the_commands(tmp_path: Path) -> None:
     assert kfac(*again, "--text-column", "talk").exit_code == 1
 
 
+def test_conversations_that_go_on_are_recomputed_as_they_were_read(
+    tmp_path: Path,
+) -> None:
+    model, out = save_model(tmp_path / "model", "LlamaForCausalLM"), tmp_path / "out"
+    said = [message("user", "it is"), message("assistant", "it is good")]
+    chats: list[Any] = [
+        {"prompt": [*said, message("user", text)], "completion": said[1:]}
+        for text in TEXTS
+    ]
+    data = rows(tmp_path / "talk.jsonl", *chats)
+    good("compute", model, data, "-o", out, *FEW)
+    how = load_artifact(out).provenance.sources[0].data.preprocessing.configuration
+    assert how["columns"] == ["prompt", "completion"]
+    good("verify", out, "--recompute", model, data)  # as the manifest says
+
+
 def test_conversations_share_rows_if_that_is_asked_for(tmp_path: Path) -> None:
     model, out = save_model(tmp_path / "model", "LlamaForCausalLM"), tmp_path / "out"
     chats: list[Any] = [

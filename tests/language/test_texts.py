@@ -158,6 +158,8 @@ def test_conversations_and_prompts_are_found_by_their_usual_names(
     for place, asked, found in (
         ("a", {"c": usual}, {"messages": usual, "id": "1"}),
         ("b", {"c": usual}, {"conversations": shared}),
+        # as a table writes it, of which each message has all members
+        ("e", {"c": usual}, {"messages": [{**m, "role": None} for m in shared]}),
     ):
         _, one = opened(
             tmp_path / place, "LlamaForCausalLM", asked, asked, chat_column="c"
@@ -168,6 +170,10 @@ def test_conversations_and_prompts_are_found_by_their_usual_names(
     row = {"completion": " a dog", "prompt": "the cat runs"}
     _, one = opened(tmp_path / "c", "LlamaForCausalLM", row, row)
     assert one.columns == ("prompt", "completion")
+    with pytest.raises(SourceError, match="two of prompts and answers, or one of"):
+        opened(
+            tmp_path / "f", "LlamaForCausalLM", *[{"prompt": "a", "Prompt": "b"}] * 2
+        )
     text = {**row, "text": "it is", "messages": usual}
     _, one = opened(tmp_path / "d", "LlamaForCausalLM", text, text)
     assert one.columns == ("text",)

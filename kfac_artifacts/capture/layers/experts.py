@@ -168,7 +168,7 @@ class _ProductListener(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if func is Tensor.__getitem__:
             self._on_item(args[0], args[1], result)
-        elif func in SAME and id(args[0]) in self._known:
+        elif func in SAME and args and id(args[0]) in self._known:
             _, layer = self._known[id(args[0])]
             self._known[id(result)] = (result, layer)
         elif func in PRODUCTS and len(args) > 1 and id(args[1]) in self._known:

@@ -104,7 +104,7 @@ class ChatEncoder:
 
 def _message(message: Mapping[str, Any]) -> Mapping[str, Any]:
     """A message as templates know it."""
-    if "role" in message:
+    if isinstance(message.get("role"), str) and isinstance(message.get("content"), str):
         return message
     role = message["from"]
     return {"role": ROLES.get(role, role), "content": message["value"]}

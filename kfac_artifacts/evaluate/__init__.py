@@ -5,6 +5,11 @@ from typing import TYPE_CHECKING
 from kfac_artifacts.lazy import export_lazily
 
 if TYPE_CHECKING:
+    from kfac_artifacts.evaluate.counting import (
+        Counted as Counted,
+        Counts as Counts,
+        Vector as Vector,
+    )
     from kfac_artifacts.evaluate.disentanglement import (
         Disentanglement as Disentanglement,
         DisentanglementMap as DisentanglementMap,

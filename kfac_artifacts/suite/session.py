@@ -1,23 +1,22 @@
 """The work of a suite: curvature, task vectors and scores, each made once and kept."""
 
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kfac_artifacts.artifact import Artifact, Cotangents, Json
-from kfac_artifacts.canonical import digest_of
 from kfac_artifacts.choices import EMBEDDING, MODES, PENALTIES
 from kfac_artifacts.compress import save_artifact
 from kfac_artifacts.estimate import choose_estimator, compute
 from kfac_artifacts.evaluate import EvaluationTask, evaluate
 from kfac_artifacts.format import CHECKPOINT_MANIFEST, load_artifact
 from kfac_artifacts.merge import merge
-from kfac_artifacts.network import Examples, LabelledExamples, Network
+from kfac_artifacts.network import Network
 from kfac_artifacts.places import checkpoint_beside
 from kfac_artifacts.sources import load_examples, load_network, make_head
+from kfac_artifacts.suite.counts import StoredCounts
 from kfac_artifacts.suite.declaration import (
     Arm,
     CurvatureSpec,
@@ -25,9 +24,10 @@ from kfac_artifacts.suite.declaration import (
     Suite,
     TaskSpec,
 )
+from kfac_artifacts.suite.loaded import Loaded, fingerprint, sha256_of_head
 from kfac_artifacts.suite.parts import divided
 from kfac_artifacts.suite.store import Store
-from kfac_artifacts.task_vector import Head, TaskVector, choose_method
+from kfac_artifacts.task_vector import TaskVector, choose_method
 from kfac_artifacts.train import (
     PenaltySettings,
     TrainingTask,
@@ -49,31 +49,6 @@ class Choice:
 
     rate: float
     weight: float | None
-
-
-@dataclass(frozen=True, eq=False)
-class Loaded:
-    """The data of a task, encoded for the network, and its head."""
-
-    train: LabelledExamples
-    validation: LabelledExamples
-    test: LabelledExamples
-    head: Head
-
-    @functools.cached_property
-    def head_sha256(self) -> str:
-        """A hash of the head."""
-        rows = [t.detach().float().cpu().numpy() for t in self.head.tensors().values()]
-        shapes = [list(r.shape) for r in rows]
-        named = f"{self.head.classes} {self.head.describe()} {shapes}"
-        numbers = b"".join(r.tobytes() for r in rows)
-        return hashlib.sha256(named.encode() + numbers).hexdigest()
-
-    @functools.cached_property
-    def fingerprints(self) -> dict[str, Json]:
-        """A hash of each of the three."""
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: fingerprint(examples) for name, examples in parts.items()}
 
 
 class Session:
@@ -269,18 +244,21 @@ class Session:
         names = self.suite.tasks_of(arm)
         choose = part != "validation" and len(alphas) > 1
         abouts = [self.about(arm, name, choice, seed) for name in names]
-        about: dict[str, Json] = {
+        merged: dict[str, Json] = {
             "vectors": abouts,
             "merging": [merging.method, dict(merging.settings)],
+            "curvature": self._about_curvature(merging.curvature or arm.curvature)
+            if merging.method == "regmean"
+            else None,
+        }
+        about: dict[str, Json] = {
+            **merged,
             "data": [self.tasks[n].fingerprints[part] for n in names],
             "chosen_on": [self.tasks[n].fingerprints["validation"] for n in names]
             if choose
             else [],
             "alphas": [*alphas],
             "modes": [*modes],
-            "curvature": self._about_curvature(merging.curvature or arm.curvature)
-            if merging.method == "regmean"
-            else None,
         }
 
         def measure() -> dict[str, Json]:
@@ -300,10 +278,35 @@ class Session:
                 modes=modes,
                 method=self._method(arm, merging, seed),
                 validation=chosen_on if choose else None,
+                counts=self._counts(tasks, abouts, merged, part),
             )
             return found.to_json()
 
         return self.store.scores(about, measure)
+
+    def _counts(
+        self,
+        tasks: Sequence[EvaluationTask],
+        abouts: Sequence[Mapping[str, Json]],
+        merged: Json,
+        part: str,
+    ) -> StoredCounts:
+        network: dict[str, Json] = {
+            "base": self.network.base.sha256,
+            "output_map": asdict(self.network.output_map.info),
+        }
+        decided: list[dict[str, Json]] = [
+            {
+                "reported": self.tasks[task.name].fingerprints[part],
+                "validation": self.tasks[task.name].fingerprints["validation"],
+                "head": None
+                if task.vector.head is None
+                else sha256_of_head(task.vector.head),
+                "vector": {**about},
+            }
+            for task, about in zip(tasks, abouts, strict=True)
+        ]
+        return StoredCounts(self.store, network, decided, merged)
 
     def _method(self, arm: Arm, merging: MergeSpec, seed: int) -> Any:
         settings: dict[str, Any] = dict(merging.settings)
@@ -344,25 +347,6 @@ class Session:
             own, chosen_on = whole, read(task.validation, "validation", classes)
         head = make_head(self.network, own, task.head, template=task.template)
         return Loaded(own, chosen_on, read(task.test, "test", classes), head)
-
-
-def fingerprint(examples: Examples) -> str:
-    """Name data by all that a network is given of them, and their classes if any.
-
-    Args:
-        examples: Any data.
-
-    Returns:
-        A digest; how texts are cut off and what labels say counts, paths do not.
-    """
-    info = examples.info(range(len(examples)))
-    about: dict[str, Json] = {
-        "examples": info.fingerprint,
-        "preprocessing": asdict(info.preprocessing),
-    }
-    if isinstance(examples, LabelledExamples):
-        about |= {"labels": [*examples.labels], "classes": [*examples.classes]}
-    return digest_of(about)
 
 
 def _weight(arm: Arm, choice: Choice) -> Weight | None:

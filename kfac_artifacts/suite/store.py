@@ -1,7 +1,7 @@
 """What a suite keeps: everything under a key of all that decides it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +62,15 @@ class Store:
         if not path.is_file():
             write_durably(path, dump_json(measure()))
         return json.loads(path.read_text("utf-8"))
+
+    def counts(self, about: Json) -> dict[float, int]:
+        """Read the right answers that were kept, by factor; none, if none were."""
+        path = self.place("counts", about).with_suffix(".json")
+        if not path.is_file():
+            return {}
+        return dict(json.loads(path.read_text("utf-8")))
+
+    def keep_counts(self, about: Json, right: Mapping[float, int]) -> None:
+        """Keep right answers by factor, in the place of those that were."""
+        path = self.place("counts", about).with_suffix(".json")
+        write_durably(path, dump_json([[alpha, n] for alpha, n in right.items()]))

@@ -1,11 +1,11 @@
 """Whether what ``kfac train`` chooses by itself is as good as what one would look for.
 
-all-MiniLM-L6-v2 on groups of three sets of texts, its last three layers or all of them:
-task vectors are trained without the penalty, with the λ that is chosen (``auto``) and
-with given ones, at several learning rates, and added up at α = 1. Printed are, by row,
-the λ of the three tasks, the accuracy of the sum on validation texts, linearised and
-as an ordinary model, and that of the pretrained model. What was trained is kept in
-``weights/``, so that another row costs only itself.
+all-MiniLM-L6-v2 on groups of three sets of texts, and TinyViT-5M on three of images,
+their last layers or all of them: task vectors are trained without the penalty, with the
+λ that is chosen (``auto``) and with given ones, at several learning rates, and added up
+at α = 1. Printed are, by row, the λ of the three tasks, the accuracy of the sum on
+validation data, linearised and as an ordinary model, and that of the pretrained model.
+What was trained is kept in ``weights/``, so that another row costs only itself.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from kfac_artifacts.suite import (
 )
 from kfac_artifacts.task_vector import TaskVector
 from kfac_artifacts.train import Weight
+from suite_data import write_images
 
 WORK = Path("weights")
 MOST = {"train": 4000, "dev": 200}
@@ -35,8 +36,13 @@ MOST = {"train": 4000, "dev": 200}
 GROUPS = {
     "intents": ("stackoverflow", "banking", "hwu"),
     "topics": ("TREC", "Yahoo", "DBPedia"),
+    "images": ("cifar10", "fashion", "mnist"),
 }
-LAYERS = {"last": ("encoder.layer.[345].*",), "all": ()}
+LAST = {
+    "images": ("layers.3.*.attn.*", "layers.3.*.mlp.*"),
+    "texts": ("encoder.layer.[345].*",),
+}
+LAYERS = ("last", "all")
 HEADER = (
     "| tasks | layers | rate | λ | of the three "
     "| linearised | ordinary | pretrained |\n"
@@ -68,7 +74,7 @@ def _options() -> argparse.Namespace:
     add(
         "--weights", nargs="+", type=_weight, default=[0.0, "auto", 10.0, 100.0, 1000.0]
     )
-    add("--steps", type=int, default=60, help="of 16 texts each")
+    add("--steps", type=int, default=60, help="of 16 examples each")
     return parser.parse_args()
 
 
@@ -78,20 +84,26 @@ def _weight(text: str) -> Weight:
 
 def _suite(group: str, layers: str, steps: int) -> Suite:
     """Three tasks, some layers, and training with and without curvature."""
+    kind = "images" if group == "images" else "texts"
+    if kind == "images":
+        write_images(WORK)
     return Suite(
         name=group,
-        model=str(assets.minilm()),
-        tasks=tuple(_task(name) for name in GROUPS[group]),
+        model="tinyvit:suite_model" if kind == "images" else str(assets.minilm()),
+        tasks=tuple(
+            _image_task(name) if kind == "images" else _text_task(name)
+            for name in GROUPS[group]
+        ),
         arms=(Arm("without"), Arm("kfac", curvature="kfac")),
         curvatures=(CurvatureSpec("kfac"),),
         seeds=(0,),
-        modules=LAYERS[layers],
-        max_length=24,
+        modules=LAST[kind] if layers == "last" else (),
+        max_length=24 if kind == "texts" else None,
         training={"steps": steps, "batch_size": 16},
     )
 
 
-def _task(name: str) -> TaskSpec:
+def _text_task(name: str) -> TaskSpec:
     """Write its tables, if they are not there."""
     places = {}
     for split, most in MOST.items():
@@ -109,6 +121,11 @@ def _task(name: str) -> TaskSpec:
         text_columns=("text",),
         template="This text is about {}.",
     )
+
+
+def _image_task(name: str) -> TaskSpec:
+    train, validation = (str(WORK / name / part) for part in ("train", "validation"))
+    return TaskSpec(name, train, validation, validation=validation, head="prototypes")
 
 
 def _measured(session: Session, rate: float, weight: Weight) -> list[str]:

@@ -150,6 +150,7 @@ if TYPE_CHECKING:
         FormatError as FormatError,
         KfacError as KfacError,
         MismatchError as MismatchError,
+        ModelError as ModelError,
         PlaceError as PlaceError,
         RegistryError as RegistryError,
         SettingsError as SettingsError,

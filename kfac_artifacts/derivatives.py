@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from kfac_artifacts.errors import CoverageError, first_line
+from kfac_artifacts.errors import CoverageError, ModelError, first_line
 from kfac_artifacts.kernels import forward_mode_kernels
 from kfac_artifacts.network import Batch, Network
 from kfac_artifacts.seeding import seeded
@@ -235,6 +235,8 @@ def values_of(network: Network, names: tuple[str, ...]) -> dict[str, Tensor]:
 
 def _without_rule(error: RuntimeError) -> str:
     """Say which operation has no forward-mode rule, or what else went wrong."""
+    if isinstance(error, ModelError) and isinstance(error.__cause__, RuntimeError):
+        error = error.__cause__
     if found := _NO_RULE.search(str(error)):
         return f"{found.group(1)} has no forward-mode rule in PyTorch"
     if "autograd.Function" in str(error):

@@ -6,6 +6,7 @@ KfacError
 ├── MismatchError      things that do not belong together were given together
 ├── CoverageError      a model has parameters that cannot be handled as asked
 ├── SourceError        a model or a dataset cannot be found or read
+│   └── ModelError       a model cannot be run on what it is given
 ├── SettingsError      a number or a choice that cannot work
 ├── PlaceError         a place to write to is taken, is an input, or cannot be written
 └── RegistryError      a Hub or a registry directory refused or failed
@@ -41,6 +42,10 @@ class SourceError(KfacError, ValueError):
     """A model or a dataset cannot be found or read."""
 
 
+class ModelError(SourceError, RuntimeError):
+    """A model cannot be run on what it is given; the cause is what it raised."""
+
+
 class SettingsError(KfacError, ValueError):
     """A number or a choice that cannot work."""
 
@@ -73,6 +78,15 @@ def printable(text: str) -> str:
 def first_line(error: Exception) -> str:
     """What an error of another library says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error of Python or PyTorch says that memory does not suffice."""
+    names = [kind.__name__ for kind in type(error).__mro__]
+    if "MemoryError" in names or "OutOfMemoryError" in names:
+        return True
+    # PyTorch has no type of its own for the processor's
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
 def listed(

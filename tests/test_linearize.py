@@ -16,6 +16,7 @@ from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.kernels import forward_mode_kernels
 from kfac_artifacts.linearize import jvp, linearize
 from kfac_artifacts.network import Batch, Network, OutputMap
+from kfac_artifacts.sources import output_map
 from tests.brute_force import jacobians
 from tests.models import (
     EXPERTS,
@@ -25,6 +26,7 @@ from tests.models import (
     image_batch,
     text_batch,
     tiny,
+    tiny_bert,
 )
 
 
@@ -265,23 +267,32 @@ def test_multihead_attention_takes_a_path_with_forward_mode() -> None:
     assert change.abs().sum() > 0
 
 
-def test_operation_without_forward_mode_is_named() -> None:
-    class Opaque(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: object, x: Tensor) -> Tensor:
-            return 2 * x
+class _Opaque(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return 2 * x
 
-    network = Network(
-        nn.Linear(2, 2),
-        OutputMap(
-            NamedConfig("test"),
-            lambda m, b: Opaque.apply(m(b["x"])),  # type: ignore[no-untyped-call]
-        ),
-        "opaque",
-    )
-    model = linearize(network, ["weight"])
+
+def _opaque(x: Tensor) -> Any:
+    return _Opaque.apply(x)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_operation_without_forward_mode_is_named(inside: bool) -> None:
+    """Whether it is in f, or in a model whose errors are told in a line."""
+    if inside:
+        module = tiny_bert()
+        module.get_submodule("embeddings").register_forward_hook(
+            lambda _, __, x: _opaque(x)
+        )
+        network = Network(module, output_map(module), "opaque")
+        model, batch = linearize(network, _some(network)), text_batch()
+    else:
+        f = OutputMap(NamedConfig("test"), lambda m, b: _opaque(m(b["x"])))
+        model = linearize(Network(nn.Linear(2, 2), f, "opaque"), ["weight"])
+        batch = {"x": torch.ones(1, 2)}
     with pytest.raises(CoverageError, match=r"Opaque has no forward-mode.*a jvp"):
-        model({"x": torch.ones(1, 2)})
+        model(batch)
 
 
 def _mixture(kind: str) -> Network:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import click
 
-from kfac_artifacts.errors import listed
+from kfac_artifacts.errors import first_line, is_out_of_memory, listed
 from kfac_cli.terminal import readable
 
 EXIT_CODES = {  # by the name of the error, so that the library need not be imported
@@ -89,10 +89,8 @@ def _explain(error: Exception) -> Exception:
     if "KfacError" in names:
         codes = [EXIT_CODES[name] for name in names if name in EXIT_CODES]
         return failure(str(error), code=codes[0] if codes else 1)
-    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
-        return failure(f"out of memory: {error}")
-    if isinstance(error, RuntimeError) and "allocate memory" in str(error):
-        return failure(f"out of memory: {str(error).splitlines()[0]}")
+    if is_out_of_memory(error):
+        return failure(f"out of memory: {first_line(error)}")
     # a reader that has seen enough, such as `head`, is no failure: click knows it
     closed = isinstance(error, BrokenPipeError)
     if isinstance(error, OSError) and error.errno is not None and not closed:

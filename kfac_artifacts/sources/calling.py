@@ -5,7 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
-from kfac_artifacts.errors import KfacError, SourceError
+from kfac_artifacts.errors import (
+    KfacError,
+    ModelError,
+    first_line,
+    is_out_of_memory,
+)
 
 
 def call(
@@ -22,15 +27,25 @@ def call(
         Whatever it gives.
 
     Raises:
-        SourceError: If it needs other inputs, or other values of them.
+        ModelError: If it needs other inputs, or other values of them.
         KfacError: Whatever else was raised on purpose meanwhile.
+        RuntimeError: If there is not enough memory.
     """
     try:
         return function(**inputs, **options)
     except KfacError:
         raise
     except (ValueError, TypeError, IndexError) as error:
-        kind = type(getattr(function, "__self__", function)).__name__
-        shapes = ", ".join(f"{n} {list(v.shape)}" for n, v in inputs.items())
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SourceError(f"a {kind} cannot be run on {shapes}: {reason}") from error
+        raise ModelError(_told(function, inputs, error)) from error
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(_told(function, inputs, error)) from error
+
+
+def _told(
+    function: Callable[..., Any], inputs: Mapping[str, Tensor], error: Exception
+) -> str:
+    kind = type(getattr(function, "__self__", function)).__name__
+    shapes = ", ".join(f"{n} {list(v.shape)}" for n, v in inputs.items())
+    return f"a {kind} cannot be run on {shapes}: {first_line(error)}"

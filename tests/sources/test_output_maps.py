@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import jacrev, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kfac_artifacts.errors import SourceError
+from kfac_artifacts.errors import ModelError, SourceError, is_out_of_memory
 from kfac_artifacts.network import Network
 from kfac_artifacts.sources import load_network, output_map
 from tests import models
@@ -219,6 +220,39 @@ def test_inputs_that_a_model_does_not_take_are_one_line() -> None:
     long = {"input_ids": torch.full((1, 3), 10**6)}
     with pytest.raises(SourceError, match="BertModel cannot be run on input_ids"):
         output_map(bert)(bert, long)
+
+
+def _fail_on_long_texts(module: nn.Module, size: int) -> None:
+    """Let a BERT compute no text of more tokens, with an error of PyTorch's own."""
+
+    def hook(_: nn.Module, __: Any, output: torch.Tensor) -> torch.Tensor:
+        if output.shape[1] > size:
+            return output @ torch.ones(1, 2)
+        return output
+
+    module.get_submodule("embeddings").register_forward_hook(hook)
+
+
+def test_what_a_model_cannot_compute_is_one_line_in_any_pass() -> None:
+    module = models.tiny_bert()
+    _fail_on_long_texts(module, 3)
+    f = output_map(module)
+    assert f(module, {"input_ids": torch.ones(2, 3).long()}).isfinite().all()
+    with pytest.raises(ModelError, match=r"BertModel cannot be run .*\[2, 4\]: .*mult"):
+        f(module, {"input_ids": torch.ones(2, 4).long()})
+
+
+def test_memory_that_does_not_suffice_is_said_as_it_is() -> None:
+    module = models.tiny_bert()
+
+    def hook(*_: Any) -> None:
+        torch.empty(2**60)
+
+    module.register_forward_hook(hook)
+    with pytest.raises(RuntimeError) as caught:
+        output_map(module)(module, text_batch())
+    assert is_out_of_memory(caught.value)
+    assert not isinstance(caught.value, ModelError)
 
 
 def _declare_pooling(directory: Path, pooling: dict[str, object]) -> None:

@@ -202,11 +202,11 @@ def _mamba() -> nn.Module:
     return MambaModel(config)
 
 
-def _mixtral() -> nn.Module:
+def _mixtral(**options: Any) -> nn.Module:
     from transformers import MixtralConfig, MixtralModel
 
-    config = MixtralConfig(**_DECODER, num_local_experts=4, num_experts_per_tok=2)
-    return MixtralModel(config)
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    return MixtralModel(MixtralConfig(**(_DECODER | experts | options)))
 
 
 def _qwen3_moe() -> nn.Module:

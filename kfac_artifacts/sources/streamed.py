@@ -1,13 +1,14 @@
 """Pretrained ``transformers`` models whose weights are read while they are needed.
 
-``transformers`` loads a checkpoint without numbers (``checkpoint.probe``): so it is
-known which stored tensor is which parameter, whatever it renames, and all that is
-computed when a model is built, such as frequencies of rotary positions, is as it has to
-be. Then the parameters are taken out again.
+``transformers`` loads a checkpoint without numbers, twice. Tensors that write down what
+is done to them (``checkpoint.recorded``) show what each parameter is made of, whatever
+is renamed or stacked. A model that takes no memory (``checkpoint.probe``) has all that
+is computed when it is built, such as frequencies of rotary positions, as it has to be;
+its parameters are taken out again.
 """
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,12 @@ from kfac_artifacts.estimate import StreamedNetwork
 from kfac_artifacts.sources.checkpoint import (
     Checkpoint,
     Probe,
-    addresses,
+    Recorded,
     open_checkpoint,
+    record_loading,
+    replay,
+    stored_name,
+    stored_names,
 )
 from kfac_artifacts.sources.meta_model import META, build_module
 from kfac_artifacts.sources.models import (
@@ -33,27 +38,33 @@ from kfac_artifacts.sources.models import (
 from kfac_artifacts.sources.output_maps import output_map as find_output_map
 from kfac_artifacts.sources.own_models import is_function
 
-LARGEST_COPY = 2**24
-"""Numbers of a stored tensor, at most, of which loading makes a copy."""
+FLOAT = torch.float32
 NAMED = 3
 """How many parameters an error names at most."""
 
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Parameters that are stored as they are.
+    """Parameters that are made of stored tensors.
 
     Attributes:
         checkpoint: The files.
-        names: What each parameter is called there.
+        made: How each parameter is made.
     """
 
     checkpoint: Checkpoint
-    names: Mapping[str, str]
+    made: Mapping[str, Recorded]
 
     def read(self, name: str) -> Tensor:
         """Read a parameter, in float32."""
-        return self.checkpoint.load(self.names[name]).float()
+        parameter = self.made[name]
+        stored = stored_name(parameter)
+        if stored is not None:
+            return self._read(stored)
+        return replay(parameter, self._read).contiguous()
+
+    def _read(self, stored: str) -> Tensor:
+        return self.checkpoint.load(stored).float()
 
 
 def load_streamed(
@@ -88,7 +99,7 @@ def load_streamed(
     location = locate(str(model))
     name = chosen_map(location, output_map)
     checkpoint = open_checkpoint(location.encoder, location.id)
-    module, names = _skeleton(build_module(location, name), checkpoint, location.id)
+    module, made = _skeleton(build_module(location, name), checkpoint, location.id)
     module.name_or_path = str(location.encoder)  # where its tokenizer is
     module = module.to(number_type).eval()
     for part in module.modules():
@@ -102,34 +113,35 @@ def load_streamed(
         chosen,
         model_id or location.id,
         location.revision,
-        weights=StoredWeights(checkpoint, names),
+        weights=StoredWeights(checkpoint, made),
         place=place,
     )
 
 
 def _skeleton(
     built: Any, checkpoint: Checkpoint, model_id: str
-) -> tuple[Any, dict[str, str]]:
-    """Build a module whose buffers have numbers, and say where its parameters are."""
-    probe, kind = Probe(checkpoint.shapes, torch.float32), type(built)
-    options = _options(built, checkpoint)
+) -> tuple[Any, dict[str, Recorded]]:
+    """Build a module whose buffers have numbers, and see how parameters are made."""
+    kind, options = type(built), _options(built, checkpoint)
+    recorded = record_loading(checkpoint.shapes, kind, built.config, **options)
+    stacked = {n: p for n, p in recorded.items() if stored_name(p) is None}
+    parts = {name for p in stacked.values() for name in stored_names(p)}
+    shapes = {n: s for n, s in checkpoint.shapes.items() if n not in parts}
+    # a parameter that is there by its own name is taken as it is, and not made of parts
+    probe = Probe(shapes | {n: tuple(p.shape) for n, p in stacked.items()}, FLOAT)
     module = probe.load(kind, built.config, **options)
-    names = {name: probe.name_of(p) for name, p in module.named_parameters()}
-    missing = {n: p for n, p in module.named_parameters() if names[n] is None}
-    if missing:
-        numbered = _number(probe, missing, checkpoint.shapes.keys() - names.values())
-        loaded = dict(probe.load(kind, built.config, **options).named_parameters())
-        names |= {name: _copied(loaded[name], numbered) for name in missing}
-    found = {name: stored for name, stored in names.items() if stored is not None}
-    _require_stored(sorted(names.keys() - found.keys()), kind.__name__, model_id)
-    _require_real(found, checkpoint, model_id)
+    names = [name for name, _ in module.named_parameters()]
+    lacking = [name for name in names if name not in recorded]
+    _require_stored(lacking, kind.__name__, model_id)
+    made = {name: recorded[name] for name in names}
+    _require_real(made, checkpoint, model_id)
     for part in module.modules():
         for key, buffer in part.named_buffers(recurse=False):
             stored = probe.name_of(buffer)
             if stored is not None:
                 part._buffers[key] = checkpoint.load(stored).to(buffer.dtype)
     _empty(module)
-    return module, found
+    return module, made
 
 
 def _options(built: Any, checkpoint: Checkpoint) -> dict[str, bool]:
@@ -139,51 +151,21 @@ def _options(built: Any, checkpoint: Checkpoint) -> dict[str, bool]:
     return {"add_pooling_layer": False} if optional and not stored else {}
 
 
-def _number(
-    probe: Probe, lacking: Mapping[str, Tensor], free: Iterable[str]
-) -> dict[str, Tensor]:
-    """Number what is stored of tensors that some parameters may be copies of.
-
-    Args:
-        probe: The checkpoint without numbers; they are written into it.
-        lacking: The parameters.
-        free: Names of the stored tensors that are no parameter.
-
-    Returns:
-        The numbers of each of those that have the shape of a parameter.
-    """
-    shapes, first, found = {p.shape for p in lacking.values()}, 1, {}
-    for name in sorted(free):
-        like = probe.tensors[name]
-        if like.shape in shapes and like.numel() <= LARGEST_COPY:
-            probe.number(name, first)
-            found[name] = torch.arange(first, first + like.numel()).view(like.shape)
-            first += like.numel()
-    return found
-
-
-def _copied(parameter: Tensor, numbered: Mapping[str, Tensor]) -> str | None:
-    """Name of the stored tensor that a loaded parameter is a copy of."""
-    places = addresses(parameter).view(parameter.shape) + 1
-    return next((n for n, own in numbered.items() if torch.equal(places, own)), None)
-
-
 def _require_stored(lacking: list[str], kind: str, model_id: str) -> None:
     if lacking:
         raise SourceError(
-            f"{model_id}: {len(lacking)} parameters of {kind} are no stored tensors, "
-            f"for example {', '.join(lacking[:NAMED])}: the checkpoint lacks them, or "
-            "loading makes them of several, as of experts, so that they cannot be read "
-            "by themselves; compute without --stream (load_network), or load the model "
-            "and save it again"
+            f"{model_id}: {len(lacking)} parameters of {kind} are not made of stored "
+            f"tensors, for example {', '.join(lacking[:NAMED])}: the checkpoint lacks "
+            "them; compute without --stream (load_network), or load the model and save "
+            "it again"
         )
 
 
 def _require_real(
-    names: Mapping[str, str], checkpoint: Checkpoint, model_id: str
+    made: Mapping[str, Recorded], checkpoint: Checkpoint, model_id: str
 ) -> None:
-    for name, stored in names.items():
-        if checkpoint.dtype(stored) is None:
+    for name, parameter in made.items():
+        if any(checkpoint.dtype(stored) is None for stored in stored_names(parameter)):
             raise SourceError(
                 f"{model_id}: {name} does not hold plain real numbers; quantised "
                 "weights cannot be streamed"

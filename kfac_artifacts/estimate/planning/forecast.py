@@ -14,7 +14,7 @@ from kfac_artifacts.capture import (
     require_layers,
     take_inventory,
 )
-from kfac_artifacts.errors import KfacError, SettingsError
+from kfac_artifacts.errors import KfacError, ModelError, SettingsError, first_line
 from kfac_artifacts.estimate.estimators.base import Estimator
 from kfac_artifacts.estimate.estimators.kfac import Kfac
 from kfac_artifacts.estimate.planning.cost import (
@@ -221,11 +221,14 @@ def _try_trace(
     """Trace, or say why that cannot be done."""
     try:
         return trace(network, inventory, batch), None
+    except ModelError as error:
+        if not isinstance(error.__cause__, RuntimeError):  # other inputs are needed
+            raise
+        return None, first_line(error.__cause__)
     except KfacError:
         raise
     except SHAPE_ERRORS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return None, reason
+        return None, first_line(error)
 
 
 def _structures(

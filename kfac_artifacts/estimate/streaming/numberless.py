@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from kfac_artifacts.kernels import forwards_replaced, holds_experts
 from kfac_artifacts.network import Network
 
 META = torch.device("meta")
@@ -26,8 +28,35 @@ def without_numbers(network: Network) -> Iterator[None]:
     """
     f = network.output_map.apply
     modules = [network.module, *([f] if isinstance(f, nn.Module) else [])]
-    with _on_meta(modules), _not_warning(network.module):
+    mixtures = [part for part in network.module.modules() if holds_experts(part)]
+    routed = forwards_replaced({each: partial(_routed, each) for each in mixtures})
+    with _on_meta(modules), _not_warning(network.module), routed:
         yield
+
+
+def _routed(
+    experts: nn.Module, x: Tensor, chosen: Tensor, weights: Tensor, *_: Any
+) -> Tensor:
+    """As many experts for every token as there would be; numbers would tell which.
+
+    Args:
+        experts: A mixture: stacks ``[E, …, …]`` of what are applied one after another.
+        x: Tokens, ``[T, d]``.
+        chosen: Numbers of their K experts, ``[T, K]``.
+        weights: What each counts.
+
+    Returns:
+        A tensor of the shape of x that depends on all of the mixture.
+    """
+    parameters = [*experts.parameters(recurse=False)]
+    transposed = getattr(experts, "is_transposed", False)
+    rows = x.flatten(0, -2).repeat_interleave(chosen.shape[-1], 0)
+    for stack in parameters:
+        if stack.dim() == 3:
+            matrix = stack[0] if transposed else stack[0].mT
+            rows = rows[:, : len(matrix)] @ matrix  # of gate and up one goes on
+    rest = torch.stack([p.sum() for p in (*parameters, weights)]).sum()
+    return rows.unflatten(0, (-1, chosen.shape[-1])).sum(1).view(x.shape) + rest
 
 
 @contextmanager

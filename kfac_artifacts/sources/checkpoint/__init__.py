@@ -10,6 +10,13 @@ from kfac_artifacts.sources.checkpoint.kept import (
 from kfac_artifacts.sources.checkpoint.naming import named_alike
 from kfac_artifacts.sources.checkpoint.places import Place
 from kfac_artifacts.sources.checkpoint.probe import Probe, addresses
+from kfac_artifacts.sources.checkpoint.recorded import (
+    Recorded,
+    record_loading,
+    replay,
+    stored_name,
+    stored_names,
+)
 from kfac_artifacts.sources.checkpoint.search import find_places
 from kfac_artifacts.sources.checkpoint.shards import Checkpoint, open_checkpoint
 
@@ -19,6 +26,7 @@ __all__ = [
     "Checkpoint",
     "Place",
     "Probe",
+    "Recorded",
     "addresses",
     "belongings",
     "check_base",
@@ -26,4 +34,8 @@ __all__ = [
     "module_folders",
     "named_alike",
     "open_checkpoint",
+    "record_loading",
+    "replay",
+    "stored_name",
+    "stored_names",
 ]

@@ -66,35 +66,48 @@ class Probe:
         torch.arange(first, first + size, out=integers[start : start + size])
 
     def load(self, kind: type[Any], config: Any, **options: Any) -> nn.Module:
-        """Build a model of a class and put these tensors where they belong.
+        """Build a model of these tensors; see ``load_tensors``."""
+        return load_tensors(kind, config, self.tensors, self._flat.dtype, **options)
 
-        Args:
-            kind: A class of ``transformers``.
-            config: Its configuration.
-            options: Further arguments of the class.
 
-        Returns:
-            The model; what the checkpoint lacks is random.
+def load_tensors(
+    kind: type[Any],
+    config: Any,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    **options: Any,
+) -> nn.Module:
+    """Build a model of a class and put tensors where they belong.
 
-        Raises:
-            SourceError: If that fails.
-        """
-        try:
-            with quiet():
-                return kind.from_pretrained(
-                    None,
-                    config=config,
-                    state_dict=dict(self.tensors),
-                    dtype=self._flat.dtype,
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    **options,
-                )
-        except Exception as error:  # a wrong checkpoint may fail anywhere
-            raise SourceError(
-                f"{kind.__name__} cannot be built to see where its parameters are "
-                f"stored ({type(error).__name__}: {first_line(error)})"
-            ) from error
+    Args:
+        kind: A class of ``transformers``.
+        config: Its configuration.
+        tensors: What stands for a checkpoint.
+        dtype: Their number type.
+        options: Further arguments of the class.
+
+    Returns:
+        The model; what the checkpoint lacks is random.
+
+    Raises:
+        SourceError: If that fails.
+    """
+    try:
+        with quiet():
+            return kind.from_pretrained(
+                None,
+                config=config,
+                state_dict=dict(tensors),
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                **options,
+            )
+    except Exception as error:  # a wrong checkpoint may fail anywhere
+        raise SourceError(
+            f"{kind.__name__} cannot be built to see where its parameters are "
+            f"stored ({type(error).__name__}: {first_line(error)})"
+        ) from error
 
 
 def addresses(parameter: Tensor) -> Tensor:

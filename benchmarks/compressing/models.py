@@ -11,7 +11,7 @@ import kfac_artifacts as kfac
 from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import LabelledExamples, Network
 from kfac_artifacts.task_vector import merge_task_vectors
-from kfac_artifacts.train import class_texts, model_logit_scale, text_head
+from kfac_artifacts.train import USUAL_LOGIT_SCALE, class_texts, text_head
 
 AT_ONCE = 64
 """Examples per pass when scoring."""
@@ -44,8 +44,8 @@ def task_of(trainer: str) -> kfac.TrainingTask:
     embeddings = kfac.encode_texts(
         network(), class_texts(classes, cli_session.TEMPLATE)
     )
-    scale = model_logit_scale(network())
-    head = text_head(embeddings.float().cpu(), classes, logit_scale=scale)
+    rows = embeddings.float().cpu()
+    head = text_head(rows, classes, logit_scale=USUAL_LOGIT_SCALE)
     return kfac.TrainingTask(examples, head)
 
 

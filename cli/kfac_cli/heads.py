@@ -53,7 +53,8 @@ class HeadOptions:
     logit_scale: float | None = option(
         "--logit-scale",
         type=POSITIVE,
-        help="Factor from cosines to logits. [default: the model's own, or 20]",
+        help="Factor from cosines to logits. [default: the model's own, else what fits "
+        "class means best, or 20 of texts]",
     )
 
     def make(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from kfac_artifacts.task_vector import TaskVector
     from kfac_artifacts.train import TrainingProgress
 
+CHOSEN = ("lam", "lam_by", "logit_scale")
+"""What may have been chosen for the user."""
 MODES = {"pretrained": "pretrained", "linear": "linearised", "plain": "ordinary"}
 
 
@@ -33,7 +35,7 @@ def report_training(
     settings: Any = vector.settings
     if accounts is not None:
         result = {"output": str(output), "parameters": trained, **vector.metrics}
-        chosen = {n: settings[n] for n in ("lam", "lam_by") if n in settings}
+        chosen = {n: settings[n] for n in CHOSEN if n in settings}
         about = {"seconds": round(seconds, 1), "warnings": console.SPOKEN.said}
         console.print_json({**result, **chosen, **about, **accounts})
         return
@@ -49,6 +51,9 @@ def report_training(
 
 def _lines(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[str]:
     """Say what was learnt, and at what price for others."""
+    if settings.get("logit_scale") is not None:
+        scale = f"{settings['logit_scale']:.4g}"
+        yield f"logit scale {scale} (what cosines with the classes are multiplied by)"
     own = metrics["own_loss"]
     losses = _by_mode(own, "{:.4g}")
     yield f"own loss on {own['examples']} examples trained on: {losses}"

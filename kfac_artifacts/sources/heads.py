@@ -12,6 +12,7 @@ from kfac_artifacts.sources.model_heads import FIRST
 from kfac_artifacts.sources.own_head import own_head
 from kfac_artifacts.task_vector import Head
 from kfac_artifacts.train import (
+    USUAL_LOGIT_SCALE,
     check_names,
     class_texts,
     linear_head,
@@ -46,7 +47,8 @@ def make_head(
         texts: A text per class in their order, or a file with them (``read_texts``);
             None for the names of the classes.
         template: Text around the name of a class, with ``{}`` in its place.
-        logit_scale: Factor from cosines to logits; None for the model's own, or 20.
+        logit_scale: Factor from cosines to logits; None for the model's own, else what
+            fits the examples best (prototypes; at least 20), or 20 (texts).
         indices: Numbers of the examples to take means of, or to fit; None for all.
         prompt: Text before every class text; None for what the model declares.
 
@@ -54,8 +56,8 @@ def make_head(
         The head.
 
     Raises:
-        SettingsError: If there is no such kind, it cannot tell the classes apart, or f
-            is another number of outputs for every example.
+        SettingsError: If there is no such kind, it cannot tell the classes apart, the
+            examples have no labels, or f is another number of outputs for every one.
         SourceError: If the checkpoint's own classifier is no chain of layers on f.
     """
     _check(network, kind, texts, logit_scale)
@@ -71,7 +73,8 @@ def make_head(
     if network.output_map.info.name == FIRST:
         return token_head(network, examples.classes, rows)
     embeddings = encode_texts(network, rows, prompt=prompt).float().cpu()
-    return text_head(embeddings, examples.classes, logit_scale=scale)
+    usual = USUAL_LOGIT_SCALE if scale is None else scale
+    return text_head(embeddings, examples.classes, logit_scale=usual)
 
 
 def _check(

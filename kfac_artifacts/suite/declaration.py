@@ -25,6 +25,7 @@ class TaskSpec:
         image_column: Column of images, if it is to be named.
         head: ``texts`` or ``prototypes``; None for texts, if classes are words.
         template: Text around the name of a class.
+        logit_scale: Factor from cosines to logits; None for what is usual.
         limit: Train on so many examples; None for all.
     """
 
@@ -38,6 +39,7 @@ class TaskSpec:
     image_column: str | None = None
     head: str | None = None
     template: str = "{}"
+    logit_scale: float | None = None
     limit: int | None = None
 
 

@@ -92,10 +92,17 @@ def _task(found: JsonObject, folder: Path) -> TaskSpec:
         image_column=found.optional("image_column", str),
         head=_one_of(found, "head", HEADS),
         template=found.optional("template", str) or "{}",
+        logit_scale=_positive(found, "logit_scale"),
         limit=found.optional("limit", int),
     )
     found.finish()
     return task
+
+
+def _positive(found: JsonObject, key: str) -> float | None:
+    value = found.optional_number(key)
+    found.require(value is None or value > 0, f"{key} must be above 0")
+    return value
 
 
 def _curvature(found: JsonObject, folder: Path) -> CurvatureSpec:

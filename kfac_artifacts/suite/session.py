@@ -345,7 +345,13 @@ class Session:
             own, chosen_on = divided(whole, self.suite.seeds[0])
         else:
             own, chosen_on = whole, read(task.validation, "validation", classes)
-        head = make_head(self.network, own, task.head, template=task.template)
+        head = make_head(
+            self.network,
+            own,
+            task.head,
+            template=task.template,
+            logit_scale=task.logit_scale,
+        )
         return Loaded(own, chosen_on, read(task.test, "test", classes), head)
 
 

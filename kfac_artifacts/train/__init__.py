@@ -7,6 +7,7 @@ from kfac_artifacts.lazy import export_lazily
 if TYPE_CHECKING:
     from kfac_artifacts.train.adapters import train_adapter as train_adapter
     from kfac_artifacts.train.heads import (
+        USUAL_LOGIT_SCALE as USUAL_LOGIT_SCALE,
         check_names as check_names,
         class_texts as class_texts,
         linear_head as linear_head,

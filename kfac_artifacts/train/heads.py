@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
@@ -15,7 +15,8 @@ from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.network import LabelledExamples, Network
 from kfac_artifacts.task_vector import ClassifierHead, LinearHead
 
-USUAL_LOGIT_SCALE = 20.0
+USUAL_LOGIT_SCALE, MOST_LOGIT_SCALE = 20.0, 2000.0
+TOLERANCE = 1e-3  # of the factor, relative
 LINEAR_DECAY = 1e-4
 LINEAR_STEPS = 1000
 NO_WORD = re.compile(
@@ -97,12 +98,10 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name.strip())
 
 
-def model_logit_scale(network: Network) -> float:
-    """The logit scale that the model was pretrained with, or 20 if it has none."""
+def model_logit_scale(network: Network) -> float | None:
+    """The logit scale that the model was pretrained with; None if it has none."""
     scale = getattr(network.module, "logit_scale", None)
-    if not isinstance(scale, torch.Tensor):
-        return USUAL_LOGIT_SCALE
-    return float(scale.detach().exp())
+    return float(scale.detach().exp()) if isinstance(scale, torch.Tensor) else None
 
 
 def text_head(
@@ -138,7 +137,7 @@ def prototype_head(
     examples: LabelledExamples,
     indices: Sequence[int],
     *,
-    logit_scale: float,
+    logit_scale: float | None = None,
     batch_size: int = 64,
 ) -> ClassifierHead:
     """Make a head of class means of the pretrained outputs, every output normalised.
@@ -147,7 +146,7 @@ def prototype_head(
         network: The pretrained network.
         examples: Labelled examples.
         indices: Numbers of the examples to average over.
-        logit_scale: Factor from cosines to logits.
+        logit_scale: Factor from cosines to logits; None for what fits the examples.
         batch_size: Examples per forward pass.
 
     Returns:
@@ -160,7 +159,44 @@ def prototype_head(
     features = normalize(_outputs(network, examples, indices, batch_size), dim=-1)
     sums = torch.zeros(len(examples.classes), features.shape[1])
     sums.index_add_(0, labels, features)
-    return ClassifierHead(normalize(sums, dim=-1), tuple(examples.classes), logit_scale)
+    scale = fitted_scale(features, sums, labels) if logit_scale is None else logit_scale
+    return ClassifierHead(normalize(sums, dim=-1), tuple(examples.classes), scale)
+
+
+def fitted_scale(
+    features: Float[Tensor, "n c"],
+    sums: Float[Tensor, "k c"],
+    labels: Int[Tensor, " n"],
+) -> float:
+    """Find the factor from cosines to logits with which class means fit best.
+
+    The outputs of some models lie so close together that the usual factor leaves the
+    classes alike, whatever is trained. The mean cross entropy is convex in the factor;
+    every example is left out of the mean of its own class.
+
+    Args:
+        features: Outputs of unit length.
+        sums: Their sums by class.
+        labels: Their classes.
+
+    Returns:
+        The factor, not below the usual one, which is taken if no class has two
+        examples.
+    """
+    others = torch.bincount(labels, minlength=len(sums))[labels] > 1
+    features, labels = features[others], labels[others]
+    cosines = features @ normalize(sums, dim=-1).mT
+    without = normalize(sums[labels] - features, dim=-1)
+    right = labels[:, None]
+    own = (without * features).sum(1, keepdim=True)
+    cosines = cosines.scatter(1, right, own).double()
+    low, high = USUAL_LOGIT_SCALE, MOST_LOGIT_SCALE
+    while len(features) and high - low > TOLERANCE * low:
+        middle = (low * high) ** 0.5
+        expected = ((middle * cosines).softmax(1) * cosines).sum(1)
+        slope = float((expected - cosines.gather(1, right)[:, 0]).mean())
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return float(f"{low:.3g}")
 
 
 def linear_head(
@@ -221,6 +257,11 @@ def linear_head(
 
 def _labels(examples: LabelledExamples, indices: Sequence[int], what: str) -> Tensor:
     """The classes of some examples; none may be without."""
+    if len(examples.labels) < len(examples):
+        raise SettingsError(
+            f"no {what}: {len(examples)} examples have {len(examples.labels)} labels; "
+            "read them with the column or the folders of their classes (label_column=)"
+        )
     labels = torch.tensor([examples.labels[i] for i in indices])
     counts = torch.bincount(labels, minlength=len(examples.classes))
     empty = int((counts == 0).sum())

@@ -233,6 +233,7 @@ def test_what_decides_a_number_has_a_key_of_its_own(
         ("suite.toml", "seeds", "max_length = 3\nseeds"),
         ("suite.toml", 'cotangents = "exact"', 'cotangents = "mc"'),
         ("suite.toml", "low-rank-2+int8", "int8"),
+        ("suite.toml", '"colours"\n', '"colours"\nlogit_scale = 3\n'),
     ],
 )
 def test_what_was_changed_under_its_name_is_made_anew(
@@ -357,6 +358,7 @@ def until(condition: Callable[[], bool]) -> None:
         ('"regmean", curvature = "exact"', '"regmean"', "regmean needs a curvature"),
         ('"regmean", curvature', '"tsv", curvature', "tsv takes no curvature"),
         ("modules = [", "modules = [1, ", "modules[0] must be a string"),
+        ('head = "prototypes"', "logit_scale = 0", "logit_scale must be above 0"),
         ('name = "TAK"', 'name = "TAK"\ntasks = ["actions", "birds"]', "'birds', and"),
         ('name = "TAK"', 'name = "TAK"\ntasks = ["actions"]', "is for one task"),
         ("seeds", "[", "cannot be read as a suite"),

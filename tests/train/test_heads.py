@@ -1,9 +1,12 @@
 """Heads of class texts and of prototypes."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
 
 from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.sources import make_head
@@ -18,6 +21,7 @@ from kfac_artifacts.train import (
     text_head,
     train,
 )
+from kfac_artifacts.train.heads import USUAL_LOGIT_SCALE, fitted_scale
 from tests.tiny_task import tiny_network, tiny_points
 
 
@@ -51,6 +55,61 @@ def test_texts_that_do_not_fit_are_refused(tmp_path: Path, content: str) -> None
 def test_classes_with_the_same_text_are_refused() -> None:
     with pytest.raises(SettingsError, match="classes 1 and 2 of 2 the same"):
         text_head(torch.ones(2, 3), ["a", "b"], logit_scale=1.0)
+
+
+def _alike(spread: float, each: int, classes: int = 4) -> tuple[Tensor, Tensor]:
+    """Outputs of unit length that are nearly one vector, and their classes."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.arange(classes).repeat_interleave(each)
+    centres = torch.randn(classes, 16, generator=generator)
+    noise = torch.randn(len(labels), 16, generator=generator)
+    features = 10 * torch.ones(16) + spread * (centres[labels] + noise)
+    return normalize(features, dim=-1), labels
+
+
+def _sums(features: Tensor, labels: Tensor) -> Tensor:
+    sums = torch.zeros(int(labels.max()) + 1, features.shape[1])
+    return sums.index_add_(0, labels, features)
+
+
+@pytest.mark.parametrize("spread", [1.0, 2.0])
+def test_a_fitted_scale_has_the_least_loss_of_examples_left_out(spread: float) -> None:
+    features, labels = _alike(spread, each=20)
+    found = fitted_scale(features, _sums(features, labels), labels)
+    assert USUAL_LOGIT_SCALE < found < 2000
+
+    def loss(scale: float) -> float:
+        losses = []
+        for i in range(len(features)):
+            others = torch.arange(len(features)) != i
+            means = normalize(_sums(features[others], labels[others]), dim=-1)
+            logits = scale * features[i] @ means.mT
+            losses.append(cross_entropy(logits.double(), labels[i]))
+        return float(torch.stack(losses).mean())
+
+    assert loss(found) < min(loss(0.9 * found), loss(1.1 * found))
+
+
+def test_outputs_closer_together_have_a_larger_scale() -> None:
+    scales = [
+        fitted_scale(x, _sums(x, y), y) for x, y in (_alike(2.0, 20), _alike(1.0, 20))
+    ]
+    assert scales[1] > 2 * scales[0]
+
+
+def test_a_scale_that_cannot_be_fitted_is_the_usual_one() -> None:
+    features, labels = _alike(1.0, each=1)
+    assert fitted_scale(features, _sums(features, labels), labels) == USUAL_LOGIT_SCALE
+    apart = torch.eye(4).repeat_interleave(5, 0) + 0.3 * torch.rand(20, 4)
+    labels = torch.randint(4, (20,), generator=torch.Generator().manual_seed(0))
+    found = fitted_scale(normalize(apart, dim=-1), _sums(apart, labels), labels)
+    assert found == USUAL_LOGIT_SCALE  # nothing is told apart: less would be better
+
+
+def test_examples_without_labels_are_refused_in_a_line() -> None:
+    points = dataclasses.replace(tiny_points(1), labels=())
+    with pytest.raises(SettingsError, match="36 examples have 0 labels"):
+        prototype_head(tiny_network(), points, range(36))
 
 
 def test_prototypes_are_means_of_normalised_outputs() -> None:

@@ -53,8 +53,8 @@ class HeadOptions:
     logit_scale: float | None = option(
         "--logit-scale",
         type=POSITIVE,
-        help="Factor from cosines to logits. [default: the model's own, else what fits "
-        "class means best, or 20 of texts]",
+        help="Factor from cosines to logits. [default: the model's own, or 20, or what "
+        "fits the examples if that is more than twice as large]",
     )
 
     def make(

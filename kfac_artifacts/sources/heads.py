@@ -12,13 +12,13 @@ from kfac_artifacts.sources.model_heads import FIRST
 from kfac_artifacts.sources.own_head import own_head
 from kfac_artifacts.task_vector import Head
 from kfac_artifacts.train import (
-    USUAL_LOGIT_SCALE,
     check_names,
     class_texts,
     linear_head,
     model_logit_scale,
     prototype_head,
     read_texts,
+    scale_for,
     text_head,
 )
 
@@ -47,8 +47,8 @@ def make_head(
         texts: A text per class in their order, or a file with them (``read_texts``);
             None for the names of the classes.
         template: Text around the name of a class, with ``{}`` in its place.
-        logit_scale: Factor from cosines to logits; None for the model's own, else what
-            fits the examples best (prototypes; at least 20), or 20 (texts).
+        logit_scale: Factor from cosines to logits; None for the model's own, or 20, or
+            what fits the examples best if that is more than twice as large.
         indices: Numbers of the examples to take means of, or to fit; None for all.
         prompt: Text before every class text; None for what the model declares.
 
@@ -73,8 +73,9 @@ def make_head(
     if network.output_map.info.name == FIRST:
         return token_head(network, examples.classes, rows)
     embeddings = encode_texts(network, rows, prompt=prompt).float().cpu()
-    usual = USUAL_LOGIT_SCALE if scale is None else scale
-    return text_head(embeddings, examples.classes, logit_scale=usual)
+    if scale is None:
+        scale = scale_for(network, examples, chosen, embeddings)
+    return text_head(embeddings, examples.classes, logit_scale=scale)
 
 
 def _check(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         model_logit_scale as model_logit_scale,
         prototype_head as prototype_head,
         read_texts as read_texts,
+        scale_for as scale_for,
         text_head as text_head,
     )
     from kfac_artifacts.train.loop import train as train

@@ -14,9 +14,11 @@ from torch.nn.functional import cross_entropy, normalize
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.network import LabelledExamples, Network
 from kfac_artifacts.task_vector import ClassifierHead, LinearHead
+from kfac_artifacts.train.record import spread
 
 USUAL_LOGIT_SCALE, MOST_LOGIT_SCALE = 20.0, 2000.0
 TOLERANCE = 1e-3  # of the factor, relative
+MEASURED = 256
 LINEAR_DECAY = 1e-4
 LINEAR_STEPS = 1000
 NO_WORD = re.compile(
@@ -159,44 +161,81 @@ def prototype_head(
     features = normalize(_outputs(network, examples, indices, batch_size), dim=-1)
     sums = torch.zeros(len(examples.classes), features.shape[1])
     sums.index_add_(0, labels, features)
-    scale = fitted_scale(features, sums, labels) if logit_scale is None else logit_scale
-    return ClassifierHead(normalize(sums, dim=-1), tuple(examples.classes), scale)
+    prototypes = normalize(sums, dim=-1)
+    if logit_scale is None:
+        logit_scale = fitted_scale(*_left_out(features, sums, labels))
+    return ClassifierHead(prototypes, tuple(examples.classes), logit_scale)
 
 
-def fitted_scale(
-    features: Float[Tensor, "n c"],
-    sums: Float[Tensor, "k c"],
-    labels: Int[Tensor, " n"],
+def scale_for(
+    network: Network,
+    examples: LabelledExamples,
+    indices: Sequence[int],
+    embeddings: Float[Tensor, "k c"],
+    *,
+    batch_size: int = 64,
 ) -> float:
-    """Find the factor from cosines to logits with which class means fit best.
-
-    The outputs of some models lie so close together that the usual factor leaves the
-    classes alike, whatever is trained. The mean cross entropy is convex in the factor;
-    every example is left out of the mean of its own class.
+    """Find the logit scale of class embeddings that fits a few examples.
 
     Args:
-        features: Outputs of unit length.
-        sums: Their sums by class.
+        network: The pretrained network.
+        examples: The examples.
+        indices: Numbers of those that may be looked at; at most ``MEASURED`` are.
+        embeddings: One row per class.
+        batch_size: Examples per forward pass.
+
+    Returns:
+        As of ``fitted_scale``; the usual scale if the examples have no labels.
+    """
+    if len(examples.labels) < len(examples):
+        return USUAL_LOGIT_SCALE
+    few = spread(indices, MEASURED)
+    features = normalize(_outputs(network, examples, few, batch_size), dim=-1)
+    labels = torch.tensor([examples.labels[i] for i in few])
+    return fitted_scale(features @ normalize(embeddings, dim=-1).mT, labels)
+
+
+def fitted_scale(cosines: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> float:
+    """Find the factor from cosines to logits that fits best, if the usual one does not.
+
+    The outputs of some models lie so close together that the usual factor leaves all
+    classes alike, whatever is trained. The mean cross entropy is convex in the factor.
+
+    Args:
+        cosines: Of N examples with K classes.
         labels: Their classes.
 
     Returns:
-        The factor, not below the usual one, which is taken if no class has two
-        examples.
+        The usual factor, or the one with the least cross entropy if that is more than
+        twice as large.
+    """
+    right = cosines.double().gather(1, labels[:, None])[:, 0]
+    low, high = USUAL_LOGIT_SCALE, MOST_LOGIT_SCALE
+    while len(cosines) and high - low > TOLERANCE * low:
+        middle = (low * high) ** 0.5
+        expected = ((middle * cosines.double()).softmax(1) * cosines).sum(1)
+        falls = float((expected - right).mean()) < 0
+        low, high = (middle, high) if falls else (low, middle)
+    return float(f"{low:.3g}") if low > 2 * USUAL_LOGIT_SCALE else USUAL_LOGIT_SCALE
+
+
+def _left_out(
+    features: Float[Tensor, "n c"],
+    sums: Float[Tensor, "k c"],
+    labels: Int[Tensor, " n"],
+) -> tuple[Float[Tensor, "m k"], Int[Tensor, " m"]]:
+    """Cosines with class means, every example left out of that of its own class.
+
+    Returns:
+        The cosines of the examples that are not the only one of their class, and their
+        classes.
     """
     others = torch.bincount(labels, minlength=len(sums))[labels] > 1
     features, labels = features[others], labels[others]
     cosines = features @ normalize(sums, dim=-1).mT
     without = normalize(sums[labels] - features, dim=-1)
-    right = labels[:, None]
     own = (without * features).sum(1, keepdim=True)
-    cosines = cosines.scatter(1, right, own).double()
-    low, high = USUAL_LOGIT_SCALE, MOST_LOGIT_SCALE
-    while len(features) and high - low > TOLERANCE * low:
-        middle = (low * high) ** 0.5
-        expected = ((middle * cosines).softmax(1) * cosines).sum(1)
-        slope = float((expected - cosines.gather(1, right)[:, 0]).mean())
-        low, high = (low, middle) if slope > 0 else (middle, high)
-    return float(f"{low:.3g}")
+    return cosines.scatter(1, labels[:, None], own), labels
 
 
 def linear_head(

@@ -21,7 +21,7 @@ from kfac_artifacts.train import (
     text_head,
     train,
 )
-from kfac_artifacts.train.heads import USUAL_LOGIT_SCALE, fitted_scale
+from kfac_artifacts.train.heads import USUAL_LOGIT_SCALE, _left_out, fitted_scale
 from tests.tiny_task import tiny_network, tiny_points
 
 
@@ -75,8 +75,8 @@ def _sums(features: Tensor, labels: Tensor) -> Tensor:
 @pytest.mark.parametrize("spread", [1.0, 2.0])
 def test_a_fitted_scale_has_the_least_loss_of_examples_left_out(spread: float) -> None:
     features, labels = _alike(spread, each=20)
-    found = fitted_scale(features, _sums(features, labels), labels)
-    assert USUAL_LOGIT_SCALE < found < 2000
+    found = fitted_scale(*_left_out(features, _sums(features, labels), labels))
+    assert 2 * USUAL_LOGIT_SCALE < found < 2000
 
     def loss(scale: float) -> float:
         losses = []
@@ -92,18 +92,40 @@ def test_a_fitted_scale_has_the_least_loss_of_examples_left_out(spread: float) -
 
 def test_outputs_closer_together_have_a_larger_scale() -> None:
     scales = [
-        fitted_scale(x, _sums(x, y), y) for x, y in (_alike(2.0, 20), _alike(1.0, 20))
+        fitted_scale(*_left_out(x, _sums(x, y), y))
+        for x, y in (_alike(2.0, 20), _alike(1.0, 20))
     ]
     assert scales[1] > 2 * scales[0]
 
 
 def test_a_scale_that_cannot_be_fitted_is_the_usual_one() -> None:
     features, labels = _alike(1.0, each=1)
-    assert fitted_scale(features, _sums(features, labels), labels) == USUAL_LOGIT_SCALE
-    apart = torch.eye(4).repeat_interleave(5, 0) + 0.3 * torch.rand(20, 4)
-    labels = torch.randint(4, (20,), generator=torch.Generator().manual_seed(0))
-    found = fitted_scale(normalize(apart, dim=-1), _sums(apart, labels), labels)
-    assert found == USUAL_LOGIT_SCALE  # nothing is told apart: less would be better
+    left_out = _left_out(features, _sums(features, labels), labels)
+    assert left_out[0].shape == (0, 4)
+    assert fitted_scale(*left_out) == USUAL_LOGIT_SCALE
+    cosines = torch.rand(20, 4, generator=torch.Generator().manual_seed(0))
+    labels = cosines.argmin(1)  # nothing is told apart: less would be better
+    assert fitted_scale(cosines, labels) == USUAL_LOGIT_SCALE
+
+
+@pytest.mark.parametrize(("spread", "expected"), [(0.1, 20.0), (0.01, None)])
+def test_texts_have_another_scale_only_where_the_usual_one_is_far_off(
+    spread: float, expected: float | None
+) -> None:
+    """With cosines a tenth as far apart it is ten times as large."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(4, (400,), generator=generator)
+    cosines = 0.8 + spread * torch.randn(400, 4, generator=generator)
+    cosines[torch.arange(400), labels] += 2 * spread
+    found = fitted_scale(cosines, labels)
+    if expected is not None:
+        assert found == expected
+        return
+    losses = [
+        float(cross_entropy(scale * cosines, labels))
+        for scale in (0.9 * found, found, 1.1 * found)
+    ]
+    assert min(losses) == losses[1]
 
 
 def test_examples_without_labels_are_refused_in_a_line() -> None:

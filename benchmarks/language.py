@@ -35,7 +35,7 @@ from predicting.report import PEERS, summarise, table
 
 BATCH, TOKENS, RANK = 16, 64, 8
 TOLERANCE = 1e-3  # of a factor, relative; float32 in another order gives 1e-6
-QUICK = Case("small", examples=128, tokens=64, batch_size=32)
+QUICK = Case("small", examples=256, tokens=64, batch_size=32)  # as many as usual
 FULL = Case(REAL, examples=64, tokens=128, batch_size=8)
 CURVATURE = (
     "inputs_vs_forward",

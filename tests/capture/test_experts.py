@@ -246,8 +246,16 @@ def test_a_product_with_a_transposed_weight_is_covered() -> None:
         torch.testing.assert_close(found.factors[name].to_dense(), factor.to_dense())
 
 
-def test_a_weight_that_is_changed_before_it_is_applied_is_reported() -> None:
-    module = nn.Sequential(_Normed(4, 3), nn.Linear(3, 2)).double()
+class _Named(nn.Linear):
+    """Transposed by a call that names its argument, which nobody listens to."""
+
+    def forward(self, x: Any) -> Any:
+        return x @ torch.t(input=self.weight) + self.bias
+
+
+@pytest.mark.parametrize("kind", [_Normed, _Named])
+def test_a_weight_that_is_not_seen_to_be_applied_is_reported(kind: Any) -> None:
+    module = nn.Sequential(kind(4, 3), nn.Linear(3, 2)).double()
     network = Network(
         module, OutputMap(NamedConfig("f"), lambda m, b: m(b["x"])), "toy"
     )

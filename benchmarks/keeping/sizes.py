@@ -69,7 +69,7 @@ class Sizes:
     test: int = 400
     texts: int = 64
     rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
-    strengths: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0)
+    strengths: tuple[float, ...] = (1.0, 5.0, 25.0, 125.0, 625.0)
     replays: tuple[int, ...] = (1, 2, 4)
     every_rate: bool = True
 
@@ -82,8 +82,8 @@ QUICK = Sizes(
     dev=64,
     test=96,
     texts=24,
-    rates=(1e-3, 3e-3),
-    strengths=(5.0, 25.0, 125.0),
+    rates=(1e-3, 3e-3, 1e-2),
+    strengths=(25.0, 125.0, 625.0),
     replays=(2,),
     every_rate=False,
 )

@@ -13,6 +13,7 @@ from torch import Tensor
 from kfac_artifacts.artifact import ENOUGH_EXAMPLES, Cotangents
 from kfac_artifacts.capture import cotangents as ct
 from kfac_artifacts.errors import SourceError
+from kfac_artifacts.lengths import WINDOW, longest_first
 from kfac_artifacts.network import Batch, Examples, OutputMap, RowsOfExamples
 
 FEW = 16
@@ -169,6 +170,8 @@ class Sample:
     def batches(self, start: int = 0, *, even: bool = False) -> Iterator[Loaded]:
         """Give the batches of this process, each encoded while the one before is used.
 
+        Texts come by their length, the longest first, so that little is padding.
+
         Args:
             start: Where to begin: the ``done`` of the last batch that is done.
             even: Whether to give every process as many batches, at the end some
@@ -181,16 +184,15 @@ class Sample:
         if even:
             end = -(-len(self.indices) // self.part[1])
         places = range(start, end, size)
-        parts = [self.ordinals[place : place + size] for place in places]
         with ThreadPoolExecutor(1, "batches") as thread:
-            following: Future[Batch] | None = None
-            for number, part in enumerate(parts):
-                coming = following or thread.submit(self._encode, part)
+            following: Future[tuple[Sequence[int], Batch]] | None = None
+            for number, place in enumerate(places):
+                coming = following or thread.submit(self._load, place)
                 following = None
-                batch = coming.result()
-                if number + 1 < len(parts):
-                    following = thread.submit(self._encode, parts[number + 1])
-                yield Loaded(part, batch, min(places[number] + size, end))
+                part, batch = coming.result()
+                if number + 1 < len(places):
+                    following = thread.submit(self._load, places[number + 1])
+                yield Loaded(part, batch, min(place + size, end))
 
     def count(self, ordinals: Sequence[int], f: Float[Tensor, "n c"]) -> int:
         """Number of cotangents of every example of a batch."""
@@ -202,6 +204,26 @@ class Sample:
         """Give the cotangents of a batch, one tensor per backward pass."""
         drawing = ct.Drawing(self.cotangents, self.indices, self.classes)
         yield from drawing.vectors(ordinals, f)
+
+    def _load(self, place: int) -> tuple[Sequence[int], Batch]:
+        """Choose and encode a batch; in one thread, as tokenisers are of one."""
+        end = min(place + self.batch_size, len(self.ordinals))
+        part = [self._ordered(each) for each in range(place, end)]
+        return part, self._encode(part)
+
+    def _ordered(self, place: int) -> int:
+        """The ordinal that comes at a place; the batch size does not change it."""
+        window, within = divmod(place, WINDOW)
+        if window not in self._windows:
+            own = self.ordinals[window * WINDOW : (window + 1) * WINDOW]
+            order = longest_first(self.examples, [self.indices[r] for r in own])
+            self._windows[window] = [own[n] for n in order]
+        return self._windows[window][within]
+
+    @cached_property
+    def _windows(self) -> dict[int, list[int]]:
+        """Ordinals in order, as far as they were asked for."""
+        return {}
 
     def _encode(self, ordinals: Sequence[int]) -> Batch:
         chosen = [self.indices[ordinal] for ordinal in ordinals or range(1)]

@@ -78,4 +78,5 @@ class Asked:
             "processes": workers.size,
             "sharded": workers.sharded,
             "means": self.means,
+            "order": "longest first",
         }

@@ -147,7 +147,7 @@ from tests.estimate.processes import PLAIN, Texts
 
 class Broken(Texts):
     def batch(self, indices):
-        if list(indices) == [1, 3] and os.environ["RANK"] == "1":
+        if 1 in indices and len(indices) == 2 and os.environ["RANK"] == "1":
             times.pop()  # nearest fails at its second look, others at the first
             if not times:
                 raise KfacError("rank 1 cannot read this")

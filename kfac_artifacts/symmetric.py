@@ -6,13 +6,20 @@ full product, and as much of the traffic between processes.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-PANELS = 8
-"""More save work (k panels cost (1 + 1/k) / 2 of a full product), fewer are faster."""
+PANELS, LEAST = 8, 16
+"""Panels, and rows of one: more save work (k panels cost (1 + 1/k) / 2 of a full
+product), fewer are faster, and of few rows libraries add up one product after the
+other, so that the error grows with their number."""
+NARROW = 64
+"""Below so many columns products are added up in float64 on a processor."""
+AT_ONCE = 65536
+"""Rows of which a float64 copy is made."""
 
 
 def add_outer(
@@ -29,6 +36,11 @@ def add_outer(
             symmetric.
     """
     others = rows if others is None else others
+    if len(total) < NARROW and total.device.type == "cpu":
+        for start in range(0, len(rows), AT_ONCE):
+            left, right = (x[start : start + AT_ONCE].double() for x in (rows, others))
+            total += (left.mT @ right).to(total.dtype)
+        return
     for panel in upper_panels(total):
         start = total.shape[1] - panel.shape[1]
         panel.addmm_(rows[:, start : start + panel.shape[0]].mT, others[:, start:])
@@ -60,9 +72,11 @@ def half_product(
 
 def upper_panels(matrix: Float[Tensor, "d d"]) -> Iterator[Float[Tensor, "p q"]]:
     """Views of the matrix that cover its upper triangle: rows from the diagonal on."""
-    rows = -(-matrix.shape[0] // PANELS)
-    for start in range(0, matrix.shape[0], rows):
-        yield matrix[start : start + rows, start:]
+    size = matrix.shape[0]
+    count = max(1, min(PANELS, size // LEAST))
+    bounds = [size * number // count for number in range(count + 1)]
+    for start, end in pairwise(bounds):
+        yield matrix[start:end, start:]
 
 
 def mirror(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:

@@ -11,6 +11,7 @@ from kfac_artifacts.capture import Coverage, Run
 from kfac_artifacts.estimate.accumulator import Accumulator
 from kfac_artifacts.estimate.checkpointing import REFINING, SUMS, Saver
 from kfac_artifacts.estimate.estimators.base import Estimate, Estimator
+from kfac_artifacts.estimate.settling import settle
 from kfac_artifacts.factors import FACTORS, Factor
 from kfac_artifacts.format import State
 
@@ -40,6 +41,7 @@ def estimate(run: Run, estimator: Estimator, saver: Saver) -> Estimate:
     for _ in estimator.refine(run, found):
         step, details = len(found.finished), _details(found)
         saver.offer(step, lambda: _tensors(found), details, every=1)
+    settle(found)
     return found
 
 

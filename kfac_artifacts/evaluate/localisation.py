@@ -15,7 +15,7 @@ from torch import Tensor
 from kfac_artifacts.artifact import Json
 from kfac_artifacts.choices import MODES
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.evaluate.moved import Moved, batches, check_modes
+from kfac_artifacts.evaluate.moved import Moved, batches, check_modes, put_back
 from kfac_artifacts.evaluate.tasks import check_vector
 from kfac_artifacts.network import Examples, Network
 from kfac_artifacts.progress import Advance, unseen
@@ -189,7 +189,7 @@ def _scores(
     moved: Moved, examples: Examples, batch_size: int, progress: Advance
 ) -> Float[Tensor, "t n"]:
     """Square what every task vector changes, example by example."""
-    found = []
+    found, order = [], list[int]()
     for chosen in batches(examples, batch_size):
         changes = moved.changes(examples.batch(chosen))
         squares = [
@@ -197,5 +197,6 @@ def _scores(
             for c in changes
         ]
         found.append(torch.stack(squares).cpu())
+        order += chosen
         progress(len(chosen))
-    return torch.cat(found, dim=1)
+    return put_back(torch.cat(found, dim=1), order, dim=1)

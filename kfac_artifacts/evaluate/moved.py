@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kfac_artifacts.choices import MODES
 from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.lengths import WINDOW, longest_first
 from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import Batch, Examples, Network
 from kfac_artifacts.progress import Advance
@@ -107,12 +108,13 @@ def answers(
         The class that is answered, a row of the head; -1 where its logits are not
         finite, of which a warning says how many there are.
     """
-    found = []
+    found, order = [], list[int]()
     for chosen in batches(examples, batch_size):
         outputs = moved.outputs(examples.batch(chosen), combinations)
         found.append(torch.stack([head.answers(head.logits(f)).cpu() for f in outputs]))
+        order += chosen
         progress(len(chosen))
-    given = torch.cat(found, dim=1)
+    given = put_back(torch.cat(found, dim=1), order, dim=1)
     none = int((given < 0).sum(1).max())
     if none:
         logger.warning(
@@ -123,10 +125,29 @@ def answers(
     return given
 
 
-def batches(examples: Examples, size: int) -> Iterator[range]:
-    """Number the examples of one batch after the other."""
-    for start in range(0, len(examples), size):
-        yield range(start, min(start + size, len(examples)))
+def batches(examples: Examples, size: int) -> Iterator[list[int]]:
+    """Number the examples of one batch after the other, long texts with long ones."""
+    for begin in range(0, len(examples), WINDOW):
+        window = range(begin, min(begin + WINDOW, len(examples)))
+        order = [window[place] for place in longest_first(examples, window)]
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
+
+def put_back(found: Tensor, order: Sequence[int], dim: int) -> Tensor:
+    """Sort what was found of examples by their numbers.
+
+    Args:
+        found: What was found, in the order of ``batches`` along an axis.
+        order: Their numbers.
+        dim: The axis.
+
+    Returns:
+        The same, example 0 first.
+    """
+    places = torch.empty(len(order), dtype=torch.long)
+    places[torch.tensor(order, dtype=torch.long)] = torch.arange(len(order))
+    return found.index_select(dim, places)
 
 
 def check_modes(modes: Sequence[str]) -> None:

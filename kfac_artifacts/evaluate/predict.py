@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kfac_artifacts.choices import MODES
 from kfac_artifacts.errors import MismatchError, SettingsError
-from kfac_artifacts.evaluate.moved import Moved, batches
+from kfac_artifacts.evaluate.moved import Moved, batches, put_back
 from kfac_artifacts.evaluate.tasks import check_vector
 from kfac_artifacts.network import Examples, Network
 from kfac_artifacts.progress import Advance, unseen
@@ -118,7 +118,7 @@ def predict(  # noqa: PLR0913 - as many arguments as there are choices
         )
     total = [merge_task_vectors(vectors, factors, method)] if vectors else []
     moved, whole = Moved(network, total, mode), (1.0,) * len(total)
-    rows = []
+    rows, order = [], list[int]()
     for chosen in batches(examples, batch_size):
         (output,) = moved.outputs(examples.batch(chosen), [whole])
         probabilities = found.logits(output).float().softmax(-1).cpu()
@@ -129,6 +129,8 @@ def predict(  # noqa: PLR0913 - as many arguments as there are choices
                 "what the task vectors do to the model"
             )
         rows.append(probabilities)
+        order += chosen
         progress(len(chosen))
     none = torch.empty(0, len(found.classes))
-    return Predictions(found.classes, torch.cat([none, *rows]), mode)
+    probabilities = put_back(torch.cat([none, *rows]), order, dim=0)
+    return Predictions(found.classes, probabilities, mode)

@@ -19,6 +19,7 @@ from kfac_artifacts.train.record import spread
 USUAL_LOGIT_SCALE, MOST_LOGIT_SCALE = 20.0, 2000.0
 TOLERANCE = 1e-3  # of the factor, relative
 MEASURED = 256
+SMOOTHING = 0.1
 LINEAR_DECAY = 1e-4
 LINEAR_STEPS = 1000
 NO_WORD = re.compile(
@@ -199,7 +200,9 @@ def fitted_scale(cosines: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> fl
     """Find the factor from cosines to logits that fits best, if the usual one does not.
 
     The outputs of some models lie so close together that the usual factor leaves all
-    classes alike, whatever is trained. The mean cross entropy is convex in the factor.
+    classes alike, whatever is trained. The mean cross entropy is convex in the factor;
+    labels are smoothed (Szegedy et al. 2016), or examples that can be told apart would
+    make it grow until there is no loss to learn from.
 
     Args:
         cosines: Of N examples with K classes.
@@ -209,12 +212,14 @@ def fitted_scale(cosines: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> fl
         The usual factor, or the one with the least cross entropy if that is more than
         twice as large.
     """
-    right = cosines.double().gather(1, labels[:, None])[:, 0]
+    cosines = cosines.double()
+    right = cosines.gather(1, labels[:, None])[:, 0]
+    wanted = (1 - SMOOTHING) * right + SMOOTHING * cosines.mean(1)
     low, high = USUAL_LOGIT_SCALE, MOST_LOGIT_SCALE
     while len(cosines) and high - low > TOLERANCE * low:
         middle = (low * high) ** 0.5
-        expected = ((middle * cosines.double()).softmax(1) * cosines).sum(1)
-        falls = float((expected - right).mean()) < 0
+        expected = ((middle * cosines).softmax(1) * cosines).sum(1)
+        falls = float((expected - wanted).mean()) < 0
         low, high = (middle, high) if falls else (low, middle)
     return float(f"{low:.3g}") if low > 2 * USUAL_LOGIT_SCALE else USUAL_LOGIT_SCALE
 

@@ -84,7 +84,9 @@ def test_a_fitted_scale_has_the_least_loss_of_examples_left_out(spread: float) -
             others = torch.arange(len(features)) != i
             means = normalize(_sums(features[others], labels[others]), dim=-1)
             logits = scale * features[i] @ means.mT
-            losses.append(cross_entropy(logits.double(), labels[i]))
+            losses.append(
+                cross_entropy(logits.double(), labels[i], label_smoothing=0.1)
+            )
         return float(torch.stack(losses).mean())
 
     assert loss(found) < min(loss(0.9 * found), loss(1.1 * found))
@@ -122,10 +124,20 @@ def test_texts_have_another_scale_only_where_the_usual_one_is_far_off(
         assert found == expected
         return
     losses = [
-        float(cross_entropy(scale * cosines, labels))
+        float(cross_entropy(scale * cosines, labels, label_smoothing=0.1))
         for scale in (0.9 * found, found, 1.1 * found)
     ]
     assert min(losses) == losses[1]
+
+
+def test_examples_that_can_be_told_apart_leave_a_loss_to_learn_from() -> None:
+    labels = torch.arange(2).repeat(10)
+    cosines = torch.full((20, 2), 0.9)
+    cosines[torch.arange(20), labels] += 0.02
+    found = fitted_scale(cosines, labels)
+    loss = float(cross_entropy(found * cosines, labels))
+    assert 2 * USUAL_LOGIT_SCALE < found < 2000
+    assert loss > 0.03
 
 
 def test_examples_without_labels_are_refused_in_a_line() -> None:

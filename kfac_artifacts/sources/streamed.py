@@ -88,7 +88,8 @@ def load_streamed(
         The network, its weights in their files.
 
     Raises:
-        SourceError: As of ``load_network``, or if a parameter is not stored as it is.
+        SourceError: As of ``load_network``, or if a parameter is not made of stored
+            tensors alone.
     """
     number_type, place = number_type_of(dtype), device_of(device)
     if is_function(model):

@@ -75,6 +75,8 @@ class Recorded(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if func._schema.is_mutable:  # what was recorded would not be what it is
+            raise NotImplementedError(f"loading changes a tensor in place ({func})")
         step = Step(func, args, kwargs or {})
         given, named = tree_map(_like, (step.args, step.kwargs))
         places = count()

@@ -96,7 +96,7 @@ class Measured:
 
     def every(self) -> str:
         """The penalty in every step, and in every Nth alone."""
-        return self._some(*EVERY, needs=EVERY[1])
+        return self._some(*EVERY, needs=EVERY[-1])
 
     def mergers_linear(self) -> str:
         """Ways to merge linearised task vectors, at α = 1."""

@@ -6,6 +6,8 @@ from kfac_artifacts.network import Batch, Examples
 
 WINDOW = 1024
 """Examples that are put in order together: of more, neighbours would be far apart."""
+AT_ONCE = 64
+"""Texts that are encoded together to see how long they are."""
 
 
 def longest_first(examples: Examples, indices: Sequence[int]) -> list[int]:
@@ -24,7 +26,10 @@ def longest_first(examples: Examples, indices: Sequence[int]) -> list[int]:
     places = list(range(len(indices)))
     if not indices or not _are_texts(examples.batch([indices[0]])):
         return places
-    lengths = examples.batch(indices)["attention_mask"].sum(1).tolist()
+    lengths: list[int] = []
+    for start in range(0, len(indices), AT_ONCE):
+        some = examples.batch(indices[start : start + AT_ONCE])
+        lengths += some["attention_mask"].sum(1).tolist()
     return sorted(places, key=lambda place: -lengths[place])
 
 

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from kfac_artifacts.symmetric import add_outer, half_product, mirror, upper_panels
+from kfac_artifacts.symmetric import (
+    NARROW,
+    add_outer,
+    half_product,
+    mirror,
+    upper_panels,
+)
 
 F64 = torch.float64
 
@@ -30,16 +36,25 @@ def test_outer_products_of_two_kinds_of_rows_add_up_to_a_symmetric_sum(
 
 @pytest.mark.parametrize("size", [3, 8, 27, 63, 64, 70, 100, 130])
 def test_the_error_does_not_grow_with_the_number_of_rows(size: int) -> None:
-    """Rows that are nearly alike, as borders of images are: rounding goes one way."""
+    """Rows that are nearly alike, as borders of images are: rounding goes one way.
+
+    Where products are not made of float64, panels are as good as the whole product,
+    whose own error depends on the processor.
+    """
     alike = torch.linspace(0.3, 0.7, size)
-    total, expected = torch.zeros(size, size), torch.zeros(size, size, dtype=F64)
+    total, whole = torch.zeros(size, size), torch.zeros(size, size)
+    expected = torch.zeros(size, size, dtype=F64)
     for seed in range(4):
         generator = torch.Generator().manual_seed(seed)
         rows = alike + 1e-3 * torch.randn(50_000, size, generator=generator)
         add_outer(total, rows)
+        whole.addmm_(rows.mT, rows)
         expected += rows.double().mT @ rows.double()
-    error = (mirror(total) - expected).abs().max() / expected.abs().max()
-    assert error < 1e-5
+    error, usual = (
+        float((found - expected).abs().max() / expected.abs().max())
+        for found in (mirror(total), whole)
+    )
+    assert error < (1e-6 if size < NARROW else max(1e-5, 2 * usual))
 
 
 @pytest.mark.parametrize("size", [1, 15, 16, 31, 100, 127, 128, 1000])

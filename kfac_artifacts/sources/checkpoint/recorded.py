@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from typing_extensions import override
 
 from kfac_artifacts.sources.checkpoint.probe import Shape, load_tensors
+from kfac_artifacts.sources.meta_model import META
 
-META = torch.device("meta")
 Read = Callable[[str], Tensor]
 MOVES = {
     torch.ops.aten.alias.default,

@@ -18,6 +18,15 @@ ABLATIONS = {"ablations": "five sets of texts"}
 EXAMPLES = ("kfac", "kfac, 32 examples", "kfac, 128 examples", "kfac, 4 draws")
 EVERY = ("kfac", "kfac, every 4", "kfac, every 16")
 DATA_FREE = ("actmat", "regmean of inputs")
+STEP = {
+    "linearised_vs_ordinary": "a linearised step, in ordinary ones",
+    "dense_penalty_time_overhead": "what a dense penalty adds to its time",
+    "dense_penalty_memory_overhead": "and memory",
+    "penalty_time_overhead": "what a compressed one adds to its time",
+    "penalty_memory_overhead": "and memory",
+    "tau_jp_vs_kfac_time": "time of a step with τJp, in those with the dense penalty",
+    "tau_jp_vs_kfac_memory": "and memory",
+}
 MODES = {"linear": "linearised", "plain": "as an ordinary model"}
 HEAD = """# The paper's tables and figures, and ours
 
@@ -180,13 +189,10 @@ class Measured:
 
     def step(self) -> str:
         """Ratios of a training step."""
-        found = self.read("training")
-        names = (
-            "linearised_vs_ordinary",
-            "penalty_time_overhead",
-            "penalty_memory_overhead",
+        found = self.read("training") or {}
+        return _joined(
+            (about, f"{found[name]:.2f}") for name, about in STEP.items() if found
         )
-        return _joined((n.replace("_", " "), f"{found[n]:.2f}") for n in names if found)
 
     def _read(self, kind: str, names: dict[str, str]) -> dict[str, Any]:
         found = {about: self.read(f"{kind}-{name}") for name, about in names.items()}

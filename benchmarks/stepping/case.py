@@ -4,6 +4,7 @@ Time and memory of a step do not depend on what the texts say.
 """
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,50 @@ from torch import Tensor, nn
 
 import assets
 import kfac_artifacts as kfac
+from kfac_artifacts.estimate import choose_estimator
 from kfac_artifacts.network import Batch, Network
 
 MODULES = "encoder.layer.[345].*"
 EXAMPLES, TOKENS, CLASSES = 256, 24, 64
 WIDTH, LAYERS, HEADS, VOCABULARY = 384, 6, 12, 30522  # of MiniLM
 DENSE, NONE = "dense", "none"
+TASKS = 4
+"""Of how many others ``per-task`` has the curvature."""
 WEIGHT = 100.0
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a training is held back by.
+
+    Attributes:
+        penalty: Its name in ``choices.PENALTIES``.
+        estimator: Of the curvature that it is made of, if it is.
+        recipe: How that is compressed, if it is.
+        tasks: How many artifacts there are.
+        data: Whether it is given the texts of another task.
+    """
+
+    penalty: str = "kfac"
+    estimator: str | None = "kfac"
+    recipe: str | None = None
+    tasks: int = 1
+    data: bool = False
+
+
+PENALTIES = {
+    NONE: None,
+    DENSE: Held(),
+    "small": Held(recipe="small"),
+    "block-8": Held(recipe="block-8"),
+    "per-task": Held("kfac-per-task", tasks=TASKS),
+    "ekfac": Held(estimator="ekfac"),
+    "inputs": Held(estimator="inputs"),
+    "diagonal": Held(estimator="diagonal"),
+    "tau-jp": Held("tau-jp", estimator=None, data=True),
+    "orthoreg": Held("orthoreg", estimator=None),
+}
+"""What may hold a training back; ``nearest`` costs what ``kfac`` does."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +65,7 @@ class Arm:
 
     Attributes:
         regime: How the network moves.
-        penalty: ``none``, ``dense``, or the recipe of the artifact that is used.
+        penalty: A key of ``PENALTIES``.
         batch: Texts per step.
         precision: Of products in the passes through the network.
     """
@@ -76,18 +114,27 @@ def texts(seed: int) -> LabelledTexts:
     return LabelledTexts(tensors, f"random tokens {seed}", labels, names)
 
 
-def keep_curvature(model: Network, place: Path, recipes: list[str]) -> None:
+def keep_curvature(model: Network, place: Path, penalties: Collection[str]) -> None:
     """Compute the curvature of the layers that are trained, and compress it.
 
     Args:
         model: The network.
-        place: Directory of the artifacts, named as the recipes.
-        recipes: How to compress it, beside not at all.
+        place: Directory of the artifacts, one for each penalty and task.
+        penalties: What will be used, keys of ``PENALTIES``.
     """
-    artifact = kfac.compute(model, texts(1), only=(MODULES,), count=64)
-    kfac.save_artifact(artifact, place / DENSE)
-    for recipe in recipes:
-        kfac.save_artifact(artifact, place / recipe, recipe=recipe)
+    for name in penalties:
+        held = PENALTIES[name]
+        if held is None or held.estimator is None:
+            continue
+        for task in range(held.tasks):
+            artifact = kfac.compute(
+                model,
+                texts(1 + task),
+                only=(MODULES,),
+                count=64,
+                estimator=choose_estimator(held.estimator),
+            )
+            kfac.save_artifact(artifact, place / f"{name}-{task}", recipe=held.recipe)
 
 
 def train(model: Network, arm: Arm, place: Path, steps: int) -> list[float]:
@@ -112,15 +159,19 @@ def train(model: Network, arm: Arm, place: Path, steps: int) -> list[float]:
         modules=(MODULES,),
         precision=arm.precision,
     )
-    held = arm.penalty != NONE
+    held = PENALTIES[arm.penalty] or Held(estimator=None)
+    artifacts = [
+        kfac.load_artifact(place / f"{arm.penalty}-{task}", verify=False)
+        for task in range(held.tasks if held.estimator else 0)
+    ]
     ends: list[float] = []
     kfac.train(
         model,
         kfac.TrainingTask(examples, head),
         settings,
-        curvature=kfac.load_artifact(place / arm.penalty, verify=False)
-        if held
-        else None,
+        penalty=None if arm.penalty == NONE else held.penalty,
+        curvature=artifacts or None,
+        others=[texts(1)] if held.data else [],
         regime=arm.regime,
         report=lambda _: ends.append(time.process_time()),
     )

@@ -1,5 +1,6 @@
 """Names to things: a model, its output map, a dataset, encoded for that model."""
 
+import os
 from typing import TYPE_CHECKING
 
 from kfac_artifacts.lazy import export_lazily
@@ -44,5 +45,9 @@ if TYPE_CHECKING:
     from kfac_artifacts.sources.shipped_heads import shipped_heads as shipped_heads
     from kfac_artifacts.sources.streamed import load_streamed as load_streamed
     from kfac_artifacts.sources.tables import Layout as Layout
+
+# Arrow's usual allocator asks for a gigabyte of address space at once, which limits of
+# a process count; nobody but ``datasets`` needs it here, for tables that are read once.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 export_lazily(__name__)

@@ -1,6 +1,7 @@
 """A streamed network has the curvature of the same network in memory, bit for bit."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -239,6 +240,26 @@ def test_a_model_takes_the_memory_of_one_block(tmp_path: Path) -> None:
     )
     found = json.loads(run.stdout)
     assert found["grown"] < 0.3 * (weights + found["factors"])
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no VmData here")
+def test_what_reads_tables_asks_for_no_memory_that_nobody_uses() -> None:
+    code = (
+        "import kfac_artifacts.sources.silence_libraries, pathlib; "
+        "print(pathlib.Path('/proc/self/status').read_text())"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={k: v for k, v in os.environ.items() if not k.startswith("ARROW_")}
+        | {"OMP_NUM_THREADS": "1"},
+        timeout=PATIENCE,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    line = next(x for x in run.stdout.splitlines() if x.startswith("VmData"))
+    assert int(line.split()[1]) * 1024 < 2**29  # Arrow's arena alone has 2**30
 
 
 @pytest.mark.processes

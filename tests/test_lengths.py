@@ -8,7 +8,7 @@ import torch
 from kfac_artifacts.artifact import Cotangents
 from kfac_artifacts.capture import Sample
 from kfac_artifacts.evaluate import EvaluationTask, evaluate, localise, predict
-from kfac_artifacts.lengths import WINDOW, longest_first
+from kfac_artifacts.lengths import WINDOW, LongestFirst
 from kfac_artifacts.network import Network, TensorExamples
 from kfac_artifacts.sources import output_map
 from kfac_artifacts.task_vector import LinearHead, TaskVector
@@ -61,14 +61,15 @@ def vector(network: Network) -> TaskVector:
 def test_the_longest_come_first_and_equals_stay() -> None:
     some = texts()
     lengths = some.tensors["attention_mask"].sum(1)
-    order = longest_first(some, range(23))
+    order = [*LongestFirst(some, range(23))]
     assert sorted(order) == list(range(23))
     expected = sorted(range(23), key=lambda n: (-int(lengths[n]), n))
     assert order == expected
-    assert longest_first(some, [5, 2]) == sorted(
+    assert [*LongestFirst(some, [5, 2])] == sorted(
         [0, 1], key=lambda n: [-int(lengths[[5, 2][n]]), n]
     )
-    assert longest_first(TensorExamples({"x": torch.ones(3, 4)}, "x"), [2, 0]) == [0, 1]
+    others = TensorExamples({"x": torch.ones(3, 4)}, "x")
+    assert [*LongestFirst(others, [2, 0])] == [0, 1]
 
 
 @pytest.mark.parametrize("start", [0, 6, 7, WINDOW - 3, WINDOW + 5])

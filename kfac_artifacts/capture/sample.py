@@ -13,7 +13,7 @@ from torch import Tensor
 from kfac_artifacts.artifact import ENOUGH_EXAMPLES, Cotangents
 from kfac_artifacts.capture import cotangents as ct
 from kfac_artifacts.errors import SourceError
-from kfac_artifacts.lengths import WINDOW, longest_first
+from kfac_artifacts.lengths import LongestFirst
 from kfac_artifacts.network import Batch, Examples, OutputMap, RowsOfExamples
 
 FEW = 16
@@ -208,22 +208,13 @@ class Sample:
     def _load(self, place: int) -> tuple[Sequence[int], Batch]:
         """Choose and encode a batch; in one thread, as tokenisers are of one."""
         end = min(place + self.batch_size, len(self.ordinals))
-        part = [self._ordered(each) for each in range(place, end)]
+        part = [self.ordinals[self._order[turn]] for turn in range(place, end)]
         return part, self._encode(part)
 
-    def _ordered(self, place: int) -> int:
-        """The ordinal that comes at a place; the batch size does not change it."""
-        window, within = divmod(place, WINDOW)
-        if window not in self._windows:
-            own = self.ordinals[window * WINDOW : (window + 1) * WINDOW]
-            order = longest_first(self.examples, [self.indices[r] for r in own])
-            self._windows[window] = [own[n] for n in order]
-        return self._windows[window][within]
-
     @cached_property
-    def _windows(self) -> dict[int, list[int]]:
-        """Ordinals in order, as far as they were asked for."""
-        return {}
+    def _order(self) -> LongestFirst:
+        """Turns of this process's examples; the batch size does not change them."""
+        return LongestFirst(self.examples, [self.indices[r] for r in self.ordinals])
 
     def _encode(self, ordinals: Sequence[int]) -> Batch:
         chosen = [self.indices[ordinal] for ordinal in ordinals or range(1)]

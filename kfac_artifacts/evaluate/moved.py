@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kfac_artifacts.choices import MODES
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.lengths import WINDOW, longest_first
+from kfac_artifacts.lengths import LongestFirst
 from kfac_artifacts.linearize import jvp
 from kfac_artifacts.network import Batch, Examples, Network
 from kfac_artifacts.progress import Advance
@@ -127,11 +127,9 @@ def answers(
 
 def batches(examples: Examples, size: int) -> Iterator[list[int]]:
     """Number the examples of one batch after the other, long texts with long ones."""
-    for begin in range(0, len(examples), WINDOW):
-        window = range(begin, min(begin + WINDOW, len(examples)))
-        order = [window[place] for place in longest_first(examples, window)]
-        for start in range(0, len(order), size):
-            yield order[start : start + size]
+    order = LongestFirst(examples, range(len(examples)))
+    for start in range(0, len(order), size):
+        yield [order[turn] for turn in range(start, min(start + size, len(order)))]
 
 
 def put_back(found: Tensor, order: Sequence[int], dim: int) -> Tensor:

@@ -76,7 +76,10 @@ class Recorded(Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         if func._schema.is_mutable:  # what was recorded would not be what it is
-            raise NotImplementedError(f"loading changes a tensor in place ({func})")
+            raise NotImplementedError(
+                f"loading changes a tensor in place ({func}); compute without --stream "
+                "(load_network)"
+            )
         step = Step(func, args, kwargs or {})
         given, named = tree_map(_like, (step.args, step.kwargs))
         places = count()

@@ -187,6 +187,17 @@ class Measured:
             for arm in (found or {"arms": []})["arms"]
         )
 
+    def draws(self) -> str:
+        """Seconds of the whole of B, and of one draw of it."""
+        found = self.read("draws")
+        if not found:
+            return ""
+        return (
+            f"all of MiniLM, one core: 8 texts: exact B {found['exact']:.1f} s, one "
+            f"draw {found['drawn']:.1f} s; 8 tasks of 128, one draw: "
+            f"{found['tasks'] / 60:.1f} min"
+        )
+
     def step(self) -> str:
         """Ratios of a training step."""
         found = self.read("training") or {}

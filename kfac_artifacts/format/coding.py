@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from kfac_artifacts.errors import FactorError, FormatError
 from kfac_artifacts.factors import (
     MOST_ROWS,
     Factor,
+    Role,
     check_factor,
     dear_rows,
     lowest,
@@ -59,7 +61,8 @@ def check_verifiable(name: str, info: FactorInfo, factor: Factor) -> None:
     if dear_rows(factor) > MOST_ROWS:
         return
     allowed = rounding(exact=info.storage.exact)
-    ratio = lowest(rounded(factor, info.storage), allowed)
+    held = factor if is_kept(factor, info.storage) else rounded(factor, info.storage)
+    ratio = lowest(held, allowed)
     if not ratio >= -allowed:
         raise FormatError(
             f"{name} is indefinite: its smallest eigenvalue is {ratio:.3g} of the "
@@ -67,6 +70,26 @@ def check_verifiable(name: str, info: FactorInfo, factor: Factor) -> None:
             "that `kfac verify` would refuse what is written. Save it with the recipe "
             "float32, which repairs that, or allow it all the same (--allow-indefinite)"
         )
+
+
+def is_kept(factor: Factor, storage: Storage) -> bool:
+    """Whether it is plain that a factor is read as it is, to the last bit.
+
+    Args:
+        factor: The factor.
+        storage: How it is stored.
+
+    Returns:
+        Whether the storage rounds nothing, and all numbers are float32, on the CPU,
+        in matrices that are exactly symmetric.
+    """
+    shapes = factor.shapes
+    return storage.exact and all(
+        isinstance(values, Tensor)
+        and (values.dtype, values.device.type) == (torch.float32, "cpu")
+        and (shapes[name].role is not Role.MATRIX or torch.equal(values, values.mT))
+        for name, values in factor.fields().items()
+    )
 
 
 def rounded(factor: Factor, storage: Storage) -> Factor:

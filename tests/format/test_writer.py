@@ -19,9 +19,9 @@ from typing_extensions import override
 from kfac_artifacts.artifact import Factors, HeldFactors, NamedConfig
 from kfac_artifacts.choices import STORAGES
 from kfac_artifacts.errors import FormatError, PlaceError, SettingsError
-from kfac_artifacts.factors import Dense, Factor
+from kfac_artifacts.factors import Dense, Diagonal, Factor
 from kfac_artifacts.format import check_hashes, load_artifact, write_artifact
-from kfac_artifacts.format.coding import rounded
+from kfac_artifacts.format.coding import is_kept, rounded
 from tests.artifacts import contents, same, small, with_factors, written_out
 from tests.format.drawn import PLANS, build
 from tests.places.surroundings import file_size_limit
@@ -54,6 +54,24 @@ def test_an_artifact_survives_being_written(
             assert torch.equal(
                 torch.from_numpy(written_out(again[name])), factor.to_dense()
             )
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_what_is_said_to_be_kept_is_read_to_the_last_bit(storage: str) -> None:
+    matrix = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
+    whole = (matrix + matrix.mT).triu()
+    whole = whole + whole.triu(1).mT
+    off = whole.clone()
+    off[3, 1] *= 1 + 2**-20
+    codec, exact = STORAGES[storage], "float32" in storage
+    for factor in (Dense(whole), Diagonal(matrix[0].square())):
+        kept = is_kept(factor, codec)
+        assert kept == exact
+        read_back = rounded(factor, codec).fields()
+        same_bits = (torch.equal(v, read_back[n]) for n, v in factor.fields().items())
+        assert not kept or all(same_bits)
+    assert not is_kept(Dense(off), codec)
+    assert not is_kept(Dense(whole.double()), codec)
 
 
 @pytest.mark.parametrize(

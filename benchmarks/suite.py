@@ -114,7 +114,7 @@ def _keep(path: Path, results: SuiteResults, work: Path) -> None:
     text = json.dumps(results.to_json()).replace(f"{work}/", "")  # as in suites/
     found: dict[str, Any] = json.loads(text)
     before = json.loads(path.read_text()) if path.is_file() else None
-    if before and _without_arms(before["suite"]) == _without_arms(found["suite"]):
+    if before and _alike(before["suite"], found["suite"]):
         ran = {arm["name"] for arm in found["suite"]["arms"]}
         found["rows"] += [row for row in before["rows"] if row["arm"] not in ran]
         found["searches"] = before["searches"] | found["searches"]
@@ -126,8 +126,14 @@ def _keep(path: Path, results: SuiteResults, work: Path) -> None:
     path.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def _without_arms(suite: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in suite.items() if name != "arms"}
+def _alike(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether rows of two suites may stand together: other arms, more curvatures."""
+    free = {"arms", "curvatures"}
+    rest = [{k: v for k, v in each.items() if k not in free} for each in (before, now)]
+    known = {each["name"]: each for each in now.get("curvatures", [])}
+    return rest[0] == rest[1] and all(
+        known.get(each["name"], each) == each for each in before.get("curvatures", [])
+    )
 
 
 def _summary(results: SuiteResults) -> dict[str, Any]:

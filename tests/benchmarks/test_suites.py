@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,21 @@ def test_rows_of_arms_that_were_run_before_stay_and_those_run_again_are_replaced
     bench._keep(kept, other, tmp_path)
     rows = json.loads(kept.read_text())["rows"]
     assert [row["arm"] for row in rows] == ["kfac"]
+
+
+@pytest.mark.parametrize(
+    ("now", "kept"),
+    [
+        ([{"name": "a", "draws": 1}, {"name": "b", "draws": 1}], True),
+        ([{"name": "a", "draws": 2}], False),  # the old rows are of another a
+    ],
+)
+def test_rows_stand_beside_those_of_the_same_curvatures(
+    bench: ModuleType, now: list[Any], kept: bool
+) -> None:
+    before = {"name": "s", "arms": ["x"], "curvatures": [{"name": "a", "draws": 1}]}
+    assert bench._alike(before, before | {"arms": [], "curvatures": now}) == kept
+    assert not bench._alike(before, before | {"name": "t"})
 
 
 @pytest.fixture

@@ -202,7 +202,9 @@ class Measured:
         """Ratios of a training step."""
         found = self.read("training") or {}
         return _joined(
-            (about, f"{found[name]:.2f}") for name, about in STEP.items() if found
+            (about, f"{found[name]:.2f}")
+            for name, about in STEP.items()
+            if name in found
         )
 
     def _read(self, kind: str, names: dict[str, str]) -> dict[str, Any]:

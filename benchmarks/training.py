@@ -73,7 +73,10 @@ def _options() -> argparse.Namespace:
     add("--bf16", action="store_true", help="in bf16, too, without penalty")
     add("--rounds", type=int, help="turns of every arm (default 5, quick 2)")
     add("--keep", action="store_true", help="in results/, for RESULTS.md")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.keep and (options.quick or options.regimes or options.penalties):
+        parser.error("--keep takes all arms, and real weights: leave out what is less")
+    return options
 
 
 def _pairs(options: argparse.Namespace) -> list[tuple[str, str]]:

@@ -30,14 +30,14 @@ class Held:
     """What a training is held back by.
 
     Attributes:
-        penalty: Its name in ``choices.PENALTIES``.
+        penalty: Its name in ``choices.PENALTIES``; None for none.
         estimator: Of the curvature that it is made of, if it is.
         recipe: How that is compressed, if it is.
         tasks: How many artifacts there are.
         data: Whether it is given the texts of another task.
     """
 
-    penalty: str = "kfac"
+    penalty: str | None = "kfac"
     estimator: str | None = "kfac"
     recipe: str | None = None
     tasks: int = 1
@@ -45,7 +45,7 @@ class Held:
 
 
 PENALTIES = {
-    NONE: None,
+    NONE: Held(None, estimator=None),
     DENSE: Held(),
     "small": Held(recipe="small"),
     "block-8": Held(recipe="block-8"),
@@ -124,7 +124,7 @@ def keep_curvature(model: Network, place: Path, penalties: Collection[str]) -> N
     """
     for name in penalties:
         held = PENALTIES[name]
-        if held is None or held.estimator is None:
+        if held.estimator is None:
             continue
         for task in range(held.tasks):
             artifact = kfac.compute(
@@ -159,7 +159,7 @@ def train(model: Network, arm: Arm, place: Path, steps: int) -> list[float]:
         modules=(MODULES,),
         precision=arm.precision,
     )
-    held = PENALTIES[arm.penalty] or Held(estimator=None)
+    held = PENALTIES[arm.penalty]
     artifacts = [
         kfac.load_artifact(place / f"{arm.penalty}-{task}", verify=False)
         for task in range(held.tasks if held.estimator else 0)
@@ -169,7 +169,7 @@ def train(model: Network, arm: Arm, place: Path, steps: int) -> list[float]:
         model,
         kfac.TrainingTask(examples, head),
         settings,
-        penalty=None if arm.penalty == NONE else held.penalty,
+        penalty=held.penalty,
         curvature=artifacts or None,
         others=[texts(1)] if held.data else [],
         regime=arm.regime,

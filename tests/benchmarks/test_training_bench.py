@@ -57,6 +57,15 @@ def test_every_regime_is_measured_and_every_penalty(
     assert {r for r, _ in some} == {"ordinary", "lora"}
 
 
+@pytest.mark.parametrize("less", [["--quick"], ["--penalties", "small"]])
+def test_less_than_all_is_not_kept_for_the_page(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, less: list[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["training.py", "--keep", *less])
+    with pytest.raises(SystemExit):
+        bench._options()
+
+
 def test_every_step_of_the_case_is_timed(bench: Any, tmp_path: Path) -> None:
     model = bench.network(quick=True)
     penalties = ["none", "small", "tau-jp"]

@@ -16,20 +16,22 @@ questions and what the model itself answers, and of ``kfac-both``, the two merge
 A penalty's λ is given in nats: what the adapter of LoRA alone would pay at that λ, so
 that the same few strengths suit all curvature.
 
-Learning rate and strength of every arm are chosen with seed 0 on validation data, by
-one rule: of the settings whose task loss is at most that of LoRA's best learning rate
-plus 5 % of what that gained, the one with the least general loss. LoRA alone at all
-rates is among the settings of every arm, as λ = 0, so that all are compared at equal
-task loss; an arm that keeps nothing gets LoRA's own numbers. Test data are measured
-with the chosen settings alone, by all seeds. ``kept`` is the share of what LoRA alone
-lost in general loss that an arm does not lose; it is null where LoRA lost nothing.
+Learning rate and strength of every arm are chosen with seed 0 on validation data: all
+strengths at the rate that was chosen for LoRA, then the other rates at the best
+strength, by one rule: of the settings whose task loss is at most that of LoRA's best
+learning rate plus 5 % of what that gained, the one with the least general loss (if an
+arm has none, the rates are tried where it learned most). LoRA alone at all rates is
+among the settings of every arm, as λ = 0, so that all are compared at equal task loss;
+an arm that keeps nothing gets LoRA's own numbers. Test data are measured with the
+chosen settings alone, by all seeds. ``kept`` is the share of what LoRA alone lost in
+general loss that an arm does not lose; it is null where LoRA lost nothing.
 
 Everything is kept in ``forgetting/`` under a key of all that decides it: a run that was
 cut off goes on, and an arm or a seed more costs only itself. Remove it to begin anew.
 The whole curve of task against forgetting is in its ``results.json``, and drawn by
-``--plot``. ``--quick`` is short trainings and few settings at the learning rate that
-was chosen for LoRA, in ``forgetting/quick/``: two penalties and one seed, unless
-``--arms`` and ``--seeds`` say more.
+``--plot``. ``--quick`` is short trainings at the rate that was chosen for LoRA, in
+``forgetting/quick/``: two penalties and one seed, unless ``--arms`` and ``--seeds`` say
+more.
 """
 
 import argparse
@@ -38,6 +40,7 @@ import os
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -141,7 +144,7 @@ def _search(
     options: argparse.Namespace, sizes: Any, trials: Any, pretrained: float
 ) -> tuple[dict[Any, Any], dict[str, Any]]:
     """Try all settings on validation data; give what was found, and what is chosen."""
-    from keeping.choice import best_loss, choose, settings
+    from keeping.choice import best_loss, choose, other_rates, strengths
     from keeping.sizes import LORA
     from keeping.trials import Setting, named
 
@@ -163,7 +166,10 @@ def _search(
     curve = dict(alone)
     for arm in options.arms:
         if arm != LORA:
-            own = tried(settings(arm, sizes, trials, chosen[LORA]))
+            weigh = partial(trials.weight, arm, unpenalised=chosen[LORA])
+            own = tried(strengths(arm, sizes, weigh, chosen[LORA].rate))
+            held = choose(own, pretrained, best)
+            own |= tried(other_rates(held, sizes))
             chosen[arm] = choose(alone | own, pretrained, best)
             curve |= own
     return curve, chosen

@@ -1,11 +1,12 @@
 """Which settings are tried, which one of an arm is chosen, and what that shows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
 
 from keeping.sizes import LORA, REPLAY, Sizes
-from keeping.trials import Setting, Trials
+from keeping.trials import Setting
 
 NEAR = 0.05
 """Share of what the best learning rate gains in task loss that a setting may lack and
@@ -25,36 +26,45 @@ def choose(
     """Choose the setting that forgets least of those that learned as much.
 
     Args:
-        tried: Validation losses by setting, those of LoRA alone among them: λ = 0.
+        tried: Validation losses by setting.
         pretrained: Task loss before training.
         best: Task loss of LoRA alone at its best learning rate.
 
     Returns:
         Of the settings whose task loss is at most ``best`` and ``NEAR`` of what that
-        gained, the one with the least general loss.
+        gained, the one with the least general loss; if there is none, the one with the
+        least task loss.
     """
     limit = best + NEAR * (pretrained - best)
     near = [s for s, found in tried.items() if found["task_loss"] <= limit]
+    if not near:
+        return best_loss(tried)
     return min(near, key=lambda setting: tried[setting]["general_loss"])
 
 
-def settings(arm: str, sizes: Sizes, trials: Trials, alone: Setting) -> list[Setting]:
-    """What is tried for an arm other than LoRA alone.
+def strengths(
+    arm: str, sizes: Sizes, weigh: Callable[[float], float], rate: float
+) -> list[Setting]:
+    """All strengths of an arm other than LoRA alone.
 
     Args:
         arm: The arm.
-        sizes: Which rates and strengths.
-        trials: Knows the λ of a strength.
-        alone: The setting that was chosen for LoRA alone.
+        sizes: Which strengths.
+        weigh: Gives the λ of a strength.
+        rate: The learning rate.
 
     Returns:
         The settings.
     """
-    rates = sizes.rates if sizes.every_rate else (alone.rate,)
     if arm == REPLAY:
-        return [Setting(arm, r, float(n)) for r in rates for n in sizes.replays]
-    weights = [(s, trials.weight(arm, s, alone)) for s in sizes.strengths]
-    return [Setting(arm, rate, s, weight) for rate in rates for s, weight in weights]
+        return [Setting(arm, rate, float(texts)) for texts in sizes.replays]
+    return [Setting(arm, rate, s, weigh(s)) for s in sizes.strengths]
+
+
+def other_rates(setting: Setting, sizes: Sizes) -> list[Setting]:
+    """A setting with every other learning rate; none where that is not searched."""
+    rates = [rate for rate in sizes.rates if rate != setting.rate]
+    return [replace(setting, rate=rate) for rate in rates] if sizes.cross else []
 
 
 def summary(

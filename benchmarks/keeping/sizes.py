@@ -55,8 +55,8 @@ class Sizes:
         rates: Learning rates.
         strengths: What the unpenalised adapter would pay at λ, in nats.
         replays: General texts in a step, beside the rows of the task.
-        every_rate: Whether penalties and replay are tried with every learning rate, and
-            not with that alone which was chosen for LoRA.
+        cross: Whether the other learning rates are tried, too, at the best strength of
+            an arm, and not that alone which was chosen for LoRA.
     """
 
     steps: int = 60
@@ -65,13 +65,13 @@ class Sizes:
     curvature: int = 128
     tokens: int = 64
     train: int = 1000
-    dev: int = 200
-    test: int = 400
-    texts: int = 64
-    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
-    strengths: tuple[float, ...] = (1.0, 5.0, 25.0, 125.0, 625.0)
+    dev: int = 100
+    test: int = 200
+    texts: int = 48
+    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    strengths: tuple[float, ...] = (25.0, 125.0, 625.0)
     replays: tuple[int, ...] = (1, 2, 4)
-    every_rate: bool = True
+    cross: bool = True
 
 
 QUICK = Sizes(
@@ -82,8 +82,6 @@ QUICK = Sizes(
     dev=64,
     test=96,
     texts=24,
-    rates=(1e-3, 3e-3, 1e-2),
-    strengths=(25.0, 125.0, 625.0),
     replays=(2,),
-    every_rate=False,
+    cross=False,
 )

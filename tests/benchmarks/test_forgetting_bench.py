@@ -44,6 +44,19 @@ def test_the_setting_that_forgets_least_is_chosen_of_those_that_learned(
     assert choose(tried, pretrained=5.0, best=1.0) == near
     del tried[near]
     assert choose(tried, pretrained=5.0, best=1.0) == best
+    assert choose({slow: tried[slow], far: tried[far]}, pretrained=5.0, best=1.0) == far
+
+
+def test_rates_are_tried_across_the_best_strength(part: Any) -> None:
+    choice, sizes, Setting = part("choice"), part("sizes"), part("trials").Setting
+    half = (0.5).__mul__
+    tried = choice.strengths("kfac", sizes.Sizes(), half, 3e-3)
+    assert tried == [Setting("kfac", 3e-3, s, s / 2) for s in (25.0, 125.0, 625.0)]
+    others = choice.other_rates(tried[1], sizes.Sizes())
+    assert others == [Setting("kfac", rate, 125.0, 62.5) for rate in (1e-3, 1e-2)]
+    assert not choice.other_rates(tried[1], sizes.QUICK)
+    texts = choice.strengths("replay", sizes.Sizes(), half, 3e-3)
+    assert texts == [Setting("replay", 3e-3, n) for n in (1.0, 2.0, 4.0)]
 
 
 def arms(*shares: float) -> dict[str, list[dict[str, float]]]:

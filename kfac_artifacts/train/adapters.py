@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from kfac_artifacts.artifact import Artifact, BaseModel, Json
@@ -32,6 +33,7 @@ from kfac_artifacts.train.checkpoint import goes_on, held
 from kfac_artifacts.train.peft_lora import LoraSettings, linear_maps, with_adapter
 from kfac_artifacts.train.penalties import AUTO
 from kfac_artifacts.train.penalties.kfac import described
+from kfac_artifacts.train.precision import check_precision
 from kfac_artifacts.train.predictions import Predicted, measure_predictions
 from kfac_artifacts.train.probe import weight_of
 from kfac_artifacts.train.processes import find_processes
@@ -104,9 +106,7 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
     if settings.penalty.weight is None or curvature is None:
         settings = settings.weighed(0.0 if curvature is None else AUTO)
     indices = _chosen(settings, examples)
-    accelerator = find_processes()
-    if accelerator.num_processes > 1:
-        network.to(accelerator.device)
+    accelerator = _joined(network, settings)
     place = checkpoint_beside(output)
     with torch.random.fork_rng(), held(accelerator, place):
         whole = len(linear_maps(network.module))
@@ -145,6 +145,16 @@ def train_adapter(  # noqa: PLR0913 - as many arguments as there are choices
             checkpoint.remove()
         accelerator.wait_for_everyone()
     return metrics
+
+
+def _joined(network: Network, settings: TrainSettings) -> Accelerator:
+    """The processes that train, with the network on the device of this one."""
+    accelerator = find_processes()
+    if accelerator.num_processes > 1:
+        network.to(accelerator.device)
+    main = accelerator.is_main_process
+    check_precision(network.device, settings.precision, warn=main)
+    return accelerator
 
 
 def _chosen(settings: TrainSettings, examples: Examples) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from kfac_artifacts.errors import CoverageError, SettingsError
 from kfac_artifacts.network import Network
 from kfac_artifacts.train.parameters import choose_parameters
 from kfac_artifacts.train.penalties import AUTO, Others, Penalty
+from kfac_artifacts.train.precision import check_precision
 from kfac_artifacts.train.regimes import Regime, RegimeMaker, choose_regime
 from kfac_artifacts.train.settings import USUAL_PRECISION, TrainSettings
 from kfac_artifacts.train.task import Learning, TrainingTask
@@ -108,9 +109,10 @@ def prepare(
             the device or the processes have not the precision.
         CoverageError: If nothing is trained.
     """
+    main = accelerator.is_main_process
     if penalty is not None:
         penalty.check(network)
-        if accelerator.is_main_process and settings.penalty.weight != 0:
+        if main and settings.penalty.weight != 0:
             for doubt in penalty.doubts(task.examples):
                 logger.warning("%s", doubt)
     targets = task.head.targets(task.examples)
@@ -118,6 +120,7 @@ def prepare(
         task.head.targets(task.held_out)
     indices = tuple(settings.choose(len(task.examples)))
     _check_accelerator(accelerator)
+    check_precision(network.device, settings.precision, warn=main)
     parts = accelerator.num_processes * settings.accumulate
     if min(settings.batch_size, len(indices)) < parts:
         raise SettingsError(
@@ -168,11 +171,4 @@ def _at_precision(network: Network, settings: TrainSettings) -> Network:
     """The network to train with; the same module, whose weights stay as they are."""
     if settings.precision == USUAL_PRECISION:
         return network
-    try:
-        with torch.autocast(network.device.type, torch.bfloat16):
-            pass
-    except RuntimeError as error:
-        raise SettingsError(
-            f"{network.device} has no precision {settings.precision}: {error}"
-        ) from error
     return dataclasses.replace(network, precision=torch.bfloat16)

@@ -1,6 +1,7 @@
 """Training with matrix products in bfloat16, beside the same training in float32."""
 
 import dataclasses
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from kfac_artifacts.choices import REGIMES
 from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.linearize import jvp, linearize, vjp
 from kfac_artifacts.train import TrainSettings, train
+from kfac_artifacts.train.precision import check_precision
 from tests.models import IMAGE_MODELS, MODELS, image_batch, text_batch
 from tests.test_linearize import _network, _random, _some
 from tests.tiny_task import (
@@ -130,6 +132,38 @@ def test_what_was_learned_is_measured_in_float32() -> None:
     right = task.head.logits(moved).argmax(-1) == task.head.targets(task.examples)
     held_out: Any = vector.metrics["held_out"]
     assert held_out["plain"] == float(right.double().mean())
+
+
+class Slow(TorchDispatchMode):
+    """A processor whose products in one number type take longer."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.dtype = dtype
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func.overloadpacket.__name__ == "mm" and args[0].dtype == self.dtype:
+            time.sleep(0.3)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_precision_that_the_processor_is_slow_at_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    device = torch.device("cpu")
+    with Slow(torch.bfloat16):
+        check_precision(device, "bf16", warn=False)
+        assert not caplog.text
+        check_precision(device, "bf16", warn=True)
+    assert "times as slowly as those of float32" in caplog.text
+    assert "--precision float32" in caplog.text
+    caplog.clear()
+    with Slow(FLOAT):
+        check_precision(device, "bf16", warn=True)
+        check_precision(device, "float32", warn=True)
+    assert not caplog.text
 
 
 def test_another_precision_is_refused() -> None:

@@ -152,7 +152,7 @@ def _deberta_v2(buckets: int = 4, *, shared: bool = True) -> nn.Module:
     return DebertaV2Model(config)
 
 
-def _t5_both() -> nn.Module:
+def _t5_both(layers: int = 1) -> nn.Module:
     from transformers import T5Config, T5Model
 
     return T5Model(
@@ -161,7 +161,7 @@ def _t5_both() -> nn.Module:
             d_model=8,
             d_kv=4,
             d_ff=12,
-            num_layers=1,
+            num_layers=layers,
             num_heads=2,
             relative_attention_num_buckets=4,
             relative_attention_max_distance=8,

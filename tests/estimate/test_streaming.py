@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
 from kfac_artifacts.errors import KfacError, MismatchError, SettingsError
@@ -22,7 +23,8 @@ from kfac_artifacts.estimate import (
     Kfac,
     choose_estimator,
 )
-from kfac_artifacts.network import OutputMap, TensorExamples
+from kfac_artifacts.estimate.streaming.chain import find_chain
+from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.sources import load_network, load_streamed
 from tests.computed import compute
 from tests.estimate.streamed_run import BATCH, examples
@@ -36,6 +38,8 @@ SAVED = {
     "llama": ("LlamaForCausalLM", THREE),
     "tied": ("LlamaForCausalLM", THREE | {"tie_word_embeddings": True}),
     "gpt2": ("GPT2LMHeadModel", {"n_layer": 3}),
+    "bloom": ("BloomForCausalLM", {"n_layer": 3}),  # blocks give attention, too
+    "mpt": ("MptForCausalLM", {"n_layers": 3}),
     "classifier": ("BertForSequenceClassification", THREE),
     "masked": ("BertForMaskedLM", THREE),
 }
@@ -297,20 +301,69 @@ def test_an_f_that_reads_padding_loses_the_layers_that_it_loses_in_memory(
 
 
 @pytest.mark.parametrize(
-    ("architecture", "words"),
+    ("architecture", "options", "words"),
     [
-        ("t5-both", "encoder.block.0 gives more than a hidden state"),
-        ("mpnet", "encoder.layer.0 is given more that depends on weights"),
+        (
+            "t5-both",
+            {"layers": 2},
+            "encoder.block.1 is given more that depends on weights",
+        ),
+        ("mpnet", {}, "encoder.layer.0 is given more that depends on weights"),
     ],
 )
 def test_what_goes_past_the_hidden_state_is_refused_by_name(
-    tmp_path: Path, architecture: str, words: str
+    tmp_path: Path, architecture: str, options: dict[str, int], words: str
 ) -> None:
     path = tmp_path / "model"
-    save(path, tiny(architecture, dtype=torch.float32))
+    save(path, tiny(architecture, dtype=torch.float32, **options))
     with pytest.raises(KfacError, match=words) as caught:
         compute(load_streamed(path), examples())
     assert "without --stream" in str(caught.value)
+
+
+class Twofold(nn.Module):
+    """A block that gives more than its hidden state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, device="meta"))
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor, None]:
+        return self.weight * hidden, self.weight + hidden, None
+
+
+class Tower(nn.Module):
+    """Blocks one after another, of which one gives f more than a hidden state."""
+
+    def __init__(self, taken: int | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([Twofold() for _ in range(3)])
+        self.taken = taken
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = torch.zeros_like(x)
+        for number, block in enumerate(self.blocks):
+            x, more, _ = block(x)
+            if number == self.taken:
+                total = total + more
+        return x + total
+
+
+def tower(taken: int | None) -> Network:
+    f = OutputMap(NamedConfig("f"), lambda m, batch: m(batch["x"]))
+    return Network(Tower(taken), f, "x")
+
+
+@pytest.mark.parametrize("taken", range(3))
+def test_a_block_of_which_f_takes_more_is_refused(taken: int) -> None:
+    with pytest.raises(SettingsError, match=rf"f takes more of blocks\.{taken}"):
+        find_chain(tower(taken), {"x": torch.ones(2, 2)})
+
+
+def test_what_blocks_give_besides_may_be_what_nobody_takes() -> None:
+    chain = find_chain(tower(None), {"x": torch.ones(2, 2)})
+    assert chain.lengths == (3, 3, 3)
+    assert all(len(names) == 1 for names in chain.inside)
 
 
 def test_blocks_that_share_weights_are_refused_by_name(tmp_path: Path) -> None:

@@ -26,10 +26,14 @@ WIDTHS = {
 TEXT = WIDTHS | TOKENS | {"max_position_embeddings": 32}
 DECODER = TEXT | {"num_key_value_heads": 1, "head_dim": 4}
 GPT2 = {"n_embd": 8, "n_inner": 12, "n_layer": 1, "n_head": 2, "n_positions": 32}
+BLOOM = {"hidden_size": 8, "n_layer": 1, "n_head": 2}
+MPT = {"d_model": 8, "n_layers": 1, "n_heads": 2, "max_seq_len": 32}
 T5 = {"d_model": 8, "d_kv": 4, "d_ff": 12, "num_layers": 1, "num_heads": 2}
 CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "LlamaForCausalLM": ("LlamaConfig", DECODER),
     "GPT2LMHeadModel": ("GPT2Config", GPT2 | TOKENS),
+    "BloomForCausalLM": ("BloomConfig", BLOOM | TOKENS),
+    "MptForCausalLM": ("MptConfig", MPT | TOKENS),
     "BertForMaskedLM": ("BertConfig", TEXT),
     "T5ForConditionalGeneration": (
         "T5Config",

@@ -12,6 +12,8 @@ from tests.sources.families import save
 TEMPLATES = {
     "LlamaForCausalLM": "<s> $A",
     "GPT2LMHeadModel": "$A",
+    "BloomForCausalLM": "$A",
+    "MptForCausalLM": "$A",
     "BertForMaskedLM": "<s> $A </s>",
     "BertForSequenceClassification": "<s> $A </s>",
     "T5ForConditionalGeneration": "$A </s>",

@@ -2,22 +2,30 @@
 
 Streaming is right only where nothing goes past the hidden state from one block to the
 next. So a pass on the meta device shows that every block is called once, that each is
-given just what the one before it gave, and that nothing else that blocks are given, and
-nothing beside what the last one gives, depends on weights of another part.
+given just what the one before it gave, that f depends on nothing else that blocks give,
+such as attention, and that nothing else that blocks are given, and nothing beside what
+the last one gives, depends on weights of another part.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence, Set
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from kfac_artifacts.capture import requiring_gradients
 from kfac_artifacts.errors import KfacError, SettingsError, first_line
+from kfac_artifacts.estimate.streaming.calls import (
+    Blocks,
+    is_differentiable,
+    listening,
+    lists_of,
+    split,
+)
 from kfac_artifacts.estimate.streaming.numberless import META, without_numbers
 from kfac_artifacts.kernels import forwards_replaced
 from kfac_artifacts.network import Batch, Network
@@ -34,7 +42,7 @@ class Chain:
         path: Of the list that holds them.
         blocks: The blocks.
         lengths: How many members the output of each has, the first of them the hidden
-            state, the others None; 0 where it is the hidden state itself.
+            state, the others what nobody takes; 0 where it is the hidden state itself.
         before: Parameters that the hidden state before the first one depends on.
         after: Parameters that f depends on besides, for a given last hidden state.
         inside: Parameters of every block.
@@ -51,74 +59,6 @@ class Chain:
         """A hidden state as a block gives it."""
         length = self.lengths[number]
         return (hidden, *[None] * (length - 1)) if length else hidden
-
-
-@dataclass
-class _Call:
-    """What a block was given and gave, other than its hidden state."""
-
-    number: int
-    hidden: Tensor
-    others: list[Any]
-    output: Any
-
-    @property
-    def given(self) -> Tensor | None:
-        """The hidden state that it gave."""
-        first = self.output[0] if isinstance(self.output, tuple) else self.output
-        return first if isinstance(first, Tensor) else None
-
-
-@dataclass
-class _List:
-    """A list of modules, and the calls of them."""
-
-    path: str
-    blocks: Sequence[nn.Module]
-    calls: list[_Call] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """Number of parameters."""
-        return sum(p.numel() for block in self.blocks for p in block.parameters())
-
-    def fault(self) -> str | None:
-        """Say why it is no chain, if so."""
-        order = [call.number for call in self.calls]
-        if order != list(range(len(self.blocks))):
-            return "its members are not called once each, in order"
-        for call in self.calls:
-            if call.given is None:
-                return f"{self.path}.{call.number} gives no hidden state first"
-            if isinstance(call.output, tuple) and any(
-                other is not None for other in call.output[1:]
-            ):
-                return f"{self.path}.{call.number} gives more than a hidden state"
-        for one, other in zip(self.calls, self.calls[1:], strict=False):
-            if one.given is not other.hidden:
-                return (
-                    f"{self.path}.{other.number} is not given what {self.path}."
-                    f"{one.number} gives"
-                )
-        return None
-
-
-def split(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[Tensor, Callable[[Tensor], tuple[tuple[Any, ...], dict[str, Any]]]]:
-    """Tell the hidden state from the other arguments of a block.
-
-    Args:
-        args: The arguments by place.
-        kwargs: Those by name.
-
-    Returns:
-        The hidden state, and what makes arguments with another one.
-    """
-    if args:
-        return args[0], lambda hidden: ((hidden, *args[1:]), dict(kwargs))
-    name = next(n for n, value in kwargs.items() if isinstance(value, Tensor))
-    return kwargs[name], lambda hidden: ((), {**kwargs, name: hidden})
 
 
 def find_chain(network: Network, batch: Batch) -> Chain:
@@ -150,8 +90,8 @@ def find_chain(network: Network, batch: Batch) -> Chain:
 
 
 def _find(network: Network, batch: Batch) -> Chain:
-    lists = _lists(network.module)
-    with _listening(lists), torch.enable_grad():
+    lists = lists_of(network.module)
+    with listening(lists), torch.enable_grad():
         network(batch)
     found = _longest(network, lists)
     count = len(next(iter(batch.values())))
@@ -159,7 +99,8 @@ def _find(network: Network, batch: Batch) -> Chain:
         _refuse(network, f"the first axis of what {found.path}.0 is given is no batch")
     inside = _inside(network, found)
     outside = network.parameters().keys() - frozenset[str]().union(*inside)
-    _require_nothing_else(network, found)
+    _require_nothing_given(network, found)
+    _require_nothing_taken(network, found, batch)
     before = _reached(network, found.calls[0].hidden, outside)
     outputs = [call.output for call in found.calls]
     lengths = [len(o) if isinstance(o, tuple) else 0 for o in outputs]
@@ -216,37 +157,7 @@ def _same(hidden: Tensor) -> Tensor:
     return hidden
 
 
-def _lists(module: nn.Module) -> list[_List]:
-    return [
-        _List(path, list(child))
-        for path, child in module.named_modules()
-        if isinstance(child, nn.ModuleList | nn.Sequential) and len(child)
-    ]
-
-
-@contextmanager
-def _listening(lists: Sequence[_List]) -> Iterator[None]:
-    def hook(each: _List, number: int) -> Any:
-        def note(
-            module: nn.Module, args: tuple[Any, ...], kwargs: Any, output: Any
-        ) -> None:
-            hidden, again = split(args, kwargs)
-            others = tree_leaves(again(torch.empty(0)))
-            each.calls.append(_Call(number, hidden, others, output))
-
-        return note
-
-    with ExitStack() as stack:
-        for each in lists:
-            for number, block in enumerate(each.blocks):
-                handle = block.register_forward_hook(
-                    hook(each, number), with_kwargs=True
-                )
-                stack.callback(handle.remove)
-        yield
-
-
-def _longest(network: Network, lists: Sequence[_List]) -> _List:
+def _longest(network: Network, lists: Sequence[Blocks]) -> Blocks:
     called = sorted((x for x in lists if x.calls), key=lambda x: -x.size)
     if not called:
         _refuse(network, "it has no list of blocks that f depends on")
@@ -257,7 +168,7 @@ def _longest(network: Network, lists: Sequence[_List]) -> _List:
     return good[0]
 
 
-def _inside(network: Network, found: _List) -> list[frozenset[str]]:
+def _inside(network: Network, found: Blocks) -> list[frozenset[str]]:
     """Names of the parameters of every block, which nothing else may hold."""
     names = {id(p): name for name, p in network.parameters().items()}
     inside = [frozenset(names[id(p)] for p in b.parameters()) for b in found.blocks]
@@ -270,10 +181,10 @@ def _inside(network: Network, found: _List) -> list[frozenset[str]]:
     return inside
 
 
-def _require_nothing_else(network: Network, found: _List) -> None:
+def _require_nothing_given(network: Network, found: Blocks) -> None:
     """Refuse blocks whose other arguments depend on weights."""
     for call in found.calls:
-        if any(isinstance(x, Tensor) and x.requires_grad for x in call.others):
+        if any(is_differentiable(each) for each in call.others):
             _refuse(
                 network,
                 f"{found.path}.{call.number} is given more that depends on weights "
@@ -281,7 +192,39 @@ def _require_nothing_else(network: Network, found: _List) -> None:
             )
 
 
-def _require_one_chain(network: Network, found: _List, others: Sequence[_List]) -> None:
+def _require_nothing_taken(network: Network, found: Blocks, batch: Batch) -> None:
+    """Refuse blocks of which f takes more than the hidden state."""
+    if not any(call.besides for call in found.calls):
+        return
+    marks: dict[int, list[Tensor]] = {}
+    with ExitStack() as stack:
+        for call in found.calls:
+            if call.besides:
+                hook = partial(_mark, marks, call.number)
+                block = found.blocks[call.number]
+                stack.callback(block.register_forward_hook(hook).remove)
+        with torch.enable_grad():
+            f = network(batch)
+    for number, own in marks.items():
+        if any(g is not None for g in _gradients(f, own)):
+            _refuse(
+                network, f"f takes more of {found.path}.{number} than a hidden state"
+            )
+
+
+def _mark(
+    marks: dict[int, list[Tensor]], number: int, _: nn.Module, args: Any, output: Any
+) -> Any:
+    """Cut what a block gives besides its hidden state off from what it is made of."""
+    hidden, *more = output
+    cut = tree_map(lambda x: None if x is None else x.detach().requires_grad_(), more)
+    marks[number] = [each for each in tree_leaves(cut) if each is not None]
+    return (hidden, *cut)
+
+
+def _require_one_chain(
+    network: Network, found: Blocks, others: Sequence[Blocks]
+) -> None:
     block = max(sum(p.numel() for p in b.parameters()) for b in found.blocks)
     for other in others:
         inside = other.path.startswith(f"{found.path}.")
@@ -299,14 +242,14 @@ def _reached(network: Network, f: Tensor, names: Set[str]) -> frozenset[str]:
     wanted = {n: p for n, p in parameters.items() if p.requires_grad}
     if not f.requires_grad or not wanted:
         return frozenset()
-    found = torch.autograd.grad(
-        f,
-        list(wanted.values()),
-        torch.ones_like(f),
-        retain_graph=True,
-        allow_unused=True,
-    )
+    found = _gradients(f, list(wanted.values()))
     return frozenset(n for n, g in zip(wanted, found, strict=True) if g is not None)
+
+
+def _gradients(f: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """Gradients without numbers; None of what f does not depend on."""
+    ones = torch.ones_like(f)
+    return torch.autograd.grad(f, inputs, ones, retain_graph=True, allow_unused=True)
 
 
 def _refuse(network: Network, reason: str) -> Any:

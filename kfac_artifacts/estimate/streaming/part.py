@@ -18,12 +18,8 @@ from typing_extensions import override
 
 from kfac_artifacts.capture import Sample
 from kfac_artifacts.errors import SettingsError
-from kfac_artifacts.estimate.streaming.chain import (
-    ALTOGETHER,
-    Chain,
-    split,
-    standing_in,
-)
+from kfac_artifacts.estimate.streaming.calls import split
+from kfac_artifacts.estimate.streaming.chain import ALTOGETHER, Chain, standing_in
 from kfac_artifacts.estimate.streaming.network import StreamedNetwork
 from kfac_artifacts.estimate.streaming.states import States
 from kfac_artifacts.kernels import forwards_replaced

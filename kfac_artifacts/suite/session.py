@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from kfac_artifacts.artifact import Artifact, Cotangents, Json
 from kfac_artifacts.choices import EMBEDDING, MODES, PENALTIES
 from kfac_artifacts.compress import save_artifact
@@ -27,6 +29,7 @@ from kfac_artifacts.suite.declaration import (
 from kfac_artifacts.suite.loaded import Loaded, fingerprint, sha256_of_head
 from kfac_artifacts.suite.parts import divided
 from kfac_artifacts.suite.store import Store
+from kfac_artifacts.suite.telling import telling_of
 from kfac_artifacts.task_vector import TaskVector, choose_method
 from kfac_artifacts.train import (
     PenaltySettings,
@@ -49,6 +52,11 @@ class Choice:
 
     rate: float
     weight: float | None
+
+    @override
+    def __str__(self) -> str:
+        weight = "" if self.weight is None else f", λ {self.weight:g}"
+        return f"rate {self.rate:g}{weight}"
 
 
 class Session:
@@ -156,16 +164,17 @@ class Session:
         if arm.penalty == "tau-jp":
             known["others"] = [self.tasks[name].train for name in others]
         begun = (checkpoint_beside(place) / CHECKPOINT_MANIFEST).is_file()
-        train(
-            self.network,
-            TrainingTask(loaded.train, loaded.head),
-            self.settings(arm, task, choice, seed),
-            penalty=arm.penalty,
-            regime=choose_regime(arm.regime, **_tuples(arm.regime_settings)),
-            output=place,
-            resume=begun,
-            **known,
-        )
+        with telling_of(f"{arm.name}, {task}, {choice}, seed {seed}"):
+            train(
+                self.network,
+                TrainingTask(loaded.train, loaded.head),
+                self.settings(arm, task, choice, seed),
+                penalty=arm.penalty,
+                regime=choose_regime(arm.regime, **_tuples(arm.regime_settings)),
+                output=place,
+                resume=begun,
+                **known,
+            )
         return place
 
     def settings(self, arm: Arm, task: str, choice: Choice, seed: int) -> TrainSettings:

@@ -112,6 +112,19 @@ def test_rows_are_what_evaluation_finds(declared: Path, tmp_path: Path) -> None:
     assert results.pretrained == expected.pretrained
 
 
+def test_a_warning_says_of_which_training_it_is(
+    declared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    suite = small(read_suite(declared))
+    (arm,) = suite.arms
+    held = replace(arm, name="held", rates=(1e-4,), weights=(1e9,))
+    run_suite(replace(suite, arms=(held,)), tmp_path / "out")
+    told = [r.getMessage() for r in caplog.records if "hardly anything" in r.message]
+    assert {line.split(": hardly")[0] for line in told} == {
+        f"held, {task.name}, rate 0.0001, λ 1e+09, seed 0" for task in suite.tasks
+    }
+
+
 def test_a_cross_tries_every_rate_and_then_weights_at_the_best(
     declared: Path, tmp_path: Path
 ) -> None:

@@ -88,6 +88,7 @@ if TYPE_CHECKING:
         Loaded as Loaded,
         Sample as Sample,
         bounded as bounded,
+        fingerprint as fingerprint,
         pair_to_prove as pair_to_prove,
         require_enough as require_enough,
         require_rows as require_rows,

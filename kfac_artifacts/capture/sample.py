@@ -35,7 +35,7 @@ def require_enough(examples: Examples, indices: Sequence[int]) -> None:
     """
     different, parts = set[str](), set[str]()
     for index in indices:
-        own = _fingerprint(examples.batch([index]))
+        own = fingerprint(examples.batch([index]))
         different.add(own)
         if isinstance(examples, RowsOfExamples):
             parts.update(examples.parts(index))
@@ -68,7 +68,8 @@ def _refuse_few(count: int, different: int) -> None:
     )
 
 
-def _fingerprint(batch: Batch) -> str:
+def fingerprint(batch: Batch) -> str:
+    """SHA-256 of an example as the model gets it, whatever its number and label."""
     digest = hashlib.sha256()
     for name, values in sorted(batch.items()):
         digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())

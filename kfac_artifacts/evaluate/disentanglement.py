@@ -9,7 +9,7 @@ from kfac_artifacts.artifact import Json
 from kfac_artifacts.choices import MODES
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.evaluate.moved import Factors, Moved, answers, check_modes
-from kfac_artifacts.evaluate.tasks import EvaluationTask, head_for
+from kfac_artifacts.evaluate.tasks import EvaluationTask, heads_for
 from kfac_artifacts.network import Network
 from kfac_artifacts.progress import Advance, unseen
 
@@ -117,7 +117,7 @@ def disentanglement(
             f"{len(set(alphas))} different"
         )
     check_modes(modes)
-    heads = [head_for(network, task) for task in tasks]
+    heads = heads_for(network, tasks)
     pairs = list(itertools.product(alphas, alphas))
     found = []
     for mode in modes:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kfac_artifacts.artifact import Json
 from kfac_artifacts.choices import MODES
-from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.evaluate.moved import Moved, batches, check_modes, put_back
 from kfac_artifacts.evaluate.tasks import check_vector
 from kfac_artifacts.network import Examples, Network
@@ -160,7 +160,8 @@ def localise(
         Scores, histograms and AUROC.
 
     Raises:
-        MismatchError: If a task vector is of another model or output map.
+        MismatchError: If a task vector is of another model or output map, or changes f
+            to what is not finite.
         SettingsError: If a task vector lacks data of its task or others, or a mode is
             unknown.
     """
@@ -177,11 +178,27 @@ def localise(
     for mode in modes:
         moved = Moved(network, [*vectors.values()], mode)
         rows = {d: _scores(moved, e, batch_size, progress) for d, e in data.items()}
+        _require_finite(rows, [*vectors], mode)
         found[mode] = tuple(
             LocalisedVector(name, {d: scores[t] for d, scores in rows.items()})
             for t, name in enumerate(vectors)
         )
     return Localisation(network.id, found)
+
+
+def _require_finite(
+    rows: Mapping[str, Float[Tensor, "t n"]], names: Sequence[str], mode: str
+) -> None:
+    """Refuse scores that have no order."""
+    for place, name in enumerate(names):
+        for data, scores in rows.items():
+            lost = int((~scores[place].isfinite()).sum())
+            if lost:
+                raise MismatchError(
+                    f"{name} ({mode}) changes f to what is not finite for {lost} of "
+                    f"{len(scores[place])} examples of {data}, which tells nothing of "
+                    "where it belongs; leave it out, or train it at a lower rate"
+                )
 
 
 @torch.no_grad()

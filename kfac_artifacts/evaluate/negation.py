@@ -11,7 +11,7 @@ from kfac_artifacts.evaluate.negation_results import (
     Negation,
     NegationScores,
 )
-from kfac_artifacts.evaluate.tasks import EvaluationTask, head_for, require_other_data
+from kfac_artifacts.evaluate.tasks import EvaluationTask, heads_for, require_other_data
 from kfac_artifacts.network import LabelledExamples, Network
 from kfac_artifacts.progress import Advance, unseen
 from kfac_artifacts.task_vector import Head
@@ -96,7 +96,7 @@ def negate(
             "tasks and of the control, or not at all"
         )
     check_modes(modes)
-    heads = [head_for(network, task) for task in tasks]
+    heads = heads_for(network, tasks)
     subtracting = _Subtracting(network, tasks, heads, control, batch_size, progress)
     data = [task.examples for task in tasks]
     about = (network.id, control.name, len(control.examples), control.keep)

@@ -85,7 +85,7 @@ class ModeScores:
 
     @property
     def best(self) -> int:
-        """Place of the α with the highest absolute accuracy; the lowest such α."""
+        """Place of the α with the highest absolute accuracy; the first such α."""
         return max(range(len(self.alphas)), key=lambda i: (self.absolute[i], -i))
 
     @property

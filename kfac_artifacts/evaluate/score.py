@@ -8,7 +8,7 @@ from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.evaluate.counting import Counted, Counts, NoCounts, Vector
 from kfac_artifacts.evaluate.moved import Moved, answers, check_modes
 from kfac_artifacts.evaluate.results import Evaluation, ModeScores, TaskScores
-from kfac_artifacts.evaluate.tasks import EvaluationTask, head_for, require_other_data
+from kfac_artifacts.evaluate.tasks import EvaluationTask, heads_for, require_other_data
 from kfac_artifacts.network import LabelledExamples, Network
 from kfac_artifacts.progress import Advance, unseen
 from kfac_artifacts.task_vector import (
@@ -64,7 +64,7 @@ def evaluate(  # noqa: PLR0913 - as many arguments as there are choices
             f"{len(alphas)}"
         )
     check_modes(modes)
-    heads = [head_for(network, task) for task in tasks]
+    heads = heads_for(network, tasks)
     data = [task.examples for task in tasks]
     if validation is not None:
         require_other_data([task.name for task in tasks], data, validation)

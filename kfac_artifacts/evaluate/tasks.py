@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfac_artifacts.artifact import NamedConfig, preprocessing_differences
+from kfac_artifacts.capture import fingerprint
 from kfac_artifacts.errors import MismatchError
 from kfac_artifacts.network import Examples, LabelledExamples, Network
 from kfac_artifacts.task_vector import Head, TaskVector
@@ -52,6 +53,29 @@ def head_for(network: Network, task: EvaluationTask) -> Head:
             "for the classes of the examples)"
         )
     return head
+
+
+def heads_for(network: Network, tasks: Sequence[EvaluationTask]) -> list[Head]:
+    """Check that tasks can be measured together; give what classifies their examples.
+
+    Args:
+        network: The pretrained network.
+        tasks: The tasks.
+
+    Returns:
+        The head of every task.
+
+    Raises:
+        MismatchError: As of ``head_for``, or if two are called the same.
+    """
+    names = [task.name for task in tasks]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise MismatchError(
+            f"two of {len(names)} tasks are called {twice}, so that one would stand "
+            "for the other; give each a name of its own"
+        )
+    return [head_for(network, task) for task in tasks]
 
 
 def check_vector(
@@ -101,7 +125,8 @@ def require_other_data(
         validation: Examples of every task that a factor is chosen on.
 
     Raises:
-        MismatchError: If some are missing, or the same.
+        MismatchError: If some are missing, or one set holds all of the other, in
+            whatever order.
     """
     if len(reported) != len(validation):
         raise MismatchError(
@@ -109,12 +134,13 @@ def require_other_data(
             f"{len(validation)}; give some for every task"
         )
     for name, examples, others in zip(names, reported, validation, strict=True):
-        if _fingerprint(examples) == _fingerprint(others):
+        own, chosen_on = _fingerprints(examples), _fingerprints(others)
+        if own <= chosen_on or chosen_on <= own:
             raise MismatchError(
                 f"{name} would be reported on the very data that the factor is chosen "
-                "on; give others for validation"
+                "on, or all of one are among the other; give others for validation"
             )
 
 
-def _fingerprint(examples: Examples) -> str:
-    return examples.info(range(len(examples))).fingerprint
+def _fingerprints(examples: Examples) -> set[str]:
+    return {fingerprint(examples.batch([i])) for i in range(len(examples))}

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from kfac_artifacts.errors import MismatchError, SettingsError
-from kfac_artifacts.evaluate.tasks import EvaluationTask, head_for
+from kfac_artifacts.evaluate.tasks import EvaluationTask, heads_for
 from kfac_artifacts.network import Network
 from kfac_artifacts.task_vector import ClassifierHead, Head
 
@@ -83,5 +83,5 @@ def with_union_head(
         MismatchError: As of ``union_head``, or if a task has no head.
         SettingsError: If there is no task.
     """
-    head = union_head([head_for(network, task) for task in tasks])
+    head = union_head(heads_for(network, tasks))
     return [replace(task, head=head) for task in tasks]

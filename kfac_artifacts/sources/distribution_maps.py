@@ -83,7 +83,8 @@ def _tokens(module: nn.Module, batch: Batch, *, head: Head, whole: bool) -> Tens
     predicted = _predicted(batch, head)
     if head is Head.CAUSAL:  # the logits of a token are those of the next one; the last
         # ones stay, with weight 0: to cut them off would copy all logits and gradients
-        predicted = pad(predicted[:, 1:], (0, 1))
+        real = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
+        predicted = pad(predicted[:, 1:] * real[:, :-1], (0, 1))  # nothing from padding
     if logits.shape[:2] != predicted.shape:
         raise SourceError(
             f"a {type(module).__name__} gives logits {list(logits.shape)} for tokens "

@@ -38,8 +38,8 @@ class Actmat(MatrixMethod):
     columns: tuple[str, ...] = ()
 
     @override
-    def takes(self, shape: Sequence[int]) -> bool:
-        return super().takes(shape) and max(shape) < LARGEST
+    def takes(self, shape: Sequence[int], tasks: int) -> bool:
+        return super().takes(shape, tasks) and max(shape) < LARGEST
 
     @override
     def merged(

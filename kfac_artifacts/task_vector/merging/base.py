@@ -54,21 +54,31 @@ class Merging(ABC):
         ]
 
     def all_terms(self, name: str) -> list[Tensor]:
-        """The scaled changes of a parameter by every task vector, zero if it stood."""
+        """The scaled changes of a parameter by every task vector, zero if it stood.
+
+        Args:
+            name: Of the parameter.
+
+        Returns:
+            The changes.
+
+        Raises:
+            MismatchError: If one is not finite.
+        """
         like = self.terms(name)[0]
-        return [
+        found = [
             alpha * vector.tensors[name]
             if name in vector.tensors
             else torch.zeros_like(like)
             for vector, alpha in zip(self.vectors, self.alphas, strict=True)
         ]
+        if not all(bool(term.isfinite().all()) for term in found):
+            raise MismatchError(f"{name} has changes that are not finite numbers")
+        return found
 
     def wide_terms(self, name: str) -> list[Tensor]:
-        """``all_terms`` in float64, all numbers finite."""
-        terms = self.all_terms(name)
-        if not all(bool(term.isfinite().all()) for term in terms):
-            raise MismatchError(f"{name} has changes that are not finite numbers")
-        return [term.double() for term in terms]
+        """``all_terms`` in float64."""
+        return [term.double() for term in self.all_terms(name)]
 
     def dtype(self, name: str) -> torch.dtype:
         """The number type of the merged change of a parameter."""

@@ -14,7 +14,12 @@ from kfac_artifacts.task_vector.merging.matrices import MatrixMethod, spectrum
 @final
 @dataclass(frozen=True)
 class IsoC(MatrixMethod):
-    """``ΔW = σ̄ U Vᵀ`` with ``Σ_t ΔW_t = U S Vᵀ`` and σ̄ the mean of S."""
+    """``ΔW = σ̄ U Vᵀ`` with ``Σ_t ΔW_t = U S Vᵀ`` and σ̄ the mean of S.
+
+    S are the singular values that are not zero. Of a sum of full rank those are all.
+    The authors' code counts zeros as well: of a sum of rank r, as of adapters, its σ̄ is
+    r / min(m, n) of this one, and their arbitrary vectors get that level, too.
+    """
 
     name = "iso-c"
 

@@ -23,7 +23,7 @@ class MatrixMethod(MergeMethod):
     are worked on.
     """
 
-    def takes(self, shape: Sequence[int]) -> bool:
+    def takes(self, shape: Sequence[int], tasks: int) -> bool:
         """Whether it merges a parameter of this shape otherwise than by the mean."""
         return len(shape) == 2
 
@@ -62,11 +62,12 @@ class _MatrixMerging(Merging):
     @override
     def averaged(self) -> tuple[str, ...]:
         shapes = {n: t.shape for v in self.vectors for n, t in v.tensors.items()}
-        return tuple(n for n in self.names if not self.method.takes(shapes[n]))
+        tasks = len(self.vectors)
+        return tuple(n for n in self.names if not self.method.takes(shapes[n], tasks))
 
     @override
     def change(self, name: str) -> Tensor:
-        if not self.method.takes(self.terms(name)[0].shape):
+        if not self.method.takes(self.terms(name)[0].shape, len(self.vectors)):
             return self.mean(name)
         return self.method.merged(name, self.wide_terms(name)).to(self.dtype(name))
 

@@ -26,7 +26,8 @@ class Tsv(MatrixMethod):
 
     ``ΔW_t ≈ U_t S_t V_tᵀ`` by the leading ``rank_share · min(m, n)`` singular values;
     with ``U = [U_1 … U_T]``, and V so, the nearest orthonormal ``U⊥, V⊥``:
-    ``ΔW = U⊥ S V⊥ᵀ``.
+    ``ΔW = U⊥ S V⊥ᵀ``. A matrix that has no room for one vector of every task gets the
+    mean.
 
     Attributes:
         rank_share: Share of the singular values that every task keeps; None for 1/T,
@@ -55,11 +56,18 @@ class Tsv(MatrixMethod):
         return super().__call__(vectors, alphas)
 
     @override
+    def takes(self, shape: Sequence[int], tasks: int) -> bool:
+        return super().takes(shape, tasks) and self._rank(shape, tasks) > 0
+
+    def _rank(self, shape: Sequence[int], tasks: int) -> int:
+        """How many singular vectors every task keeps of a matrix."""
+        share, most = self.rank_share, min(shape)
+        return most // tasks if share is None else int(most * share)
+
+    @override
     def merged(
         self, name: str, matrices: Sequence[Float[Tensor, "m n"]]
     ) -> Float[Tensor, "m n"]:
-        most = min(matrices[0].shape)
-        share = self.rank_share
-        rank = most // len(matrices) if share is None else int(most * share)
+        rank = self._rank(matrices[0].shape, len(matrices))
         found = joined([spectrum(matrix, rank) for matrix in matrices])
         return (orthonormal(found.U) * found.S) @ orthonormal(found.V).mT

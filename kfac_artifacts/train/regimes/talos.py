@@ -3,7 +3,9 @@
 The sensitivity of a weight is ``Σ_x (∂z_ŷ(x)/∂θ)²`` over examples of the task, with one
 logit z_ŷ drawn for each by the model's own probabilities. In rounds all weights are
 left out that are above the quantile of the round; those are a tenth of their size in
-the rounds after, so that what is chosen does not rest on them.
+the rounds after, so that what is chosen does not rest on them. Tables of tokens and
+positions are left out: rows that do not occur have no sensitivity, and would be chosen
+before all that can move.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,9 +16,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from kfac_artifacts.artifact import Json
-from kfac_artifacts.errors import SettingsError
+from kfac_artifacts.errors import CoverageError, SettingsError
 from kfac_artifacts.network import Network
 from kfac_artifacts.seeding import seeded
+from kfac_artifacts.train.regimes.matrices import tables_of
 from kfac_artifacts.train.regimes.ordinary import Ordinary
 from kfac_artifacts.train.task import Learning
 
@@ -36,6 +39,7 @@ class Talos(Ordinary):
 
     Raises:
         SettingsError: If the share is not above 0 and at most 1.
+        CoverageError: If none of the parameters is anything but a table.
     """
 
     def __init__(
@@ -43,7 +47,14 @@ class Talos(Ordinary):
     ) -> None:
         if not 0 < share <= 1:
             raise SettingsError(f"share must be above 0 and at most 1, found {share}")
-        super().__init__(network, names)
+        tables = tables_of(network)
+        found = [name for name in names if name not in tables]
+        if not found:
+            raise CoverageError(
+                f"TaLoS trains no tables, and {', '.join(names[:3])} are; let other "
+                "parameters move"
+            )
+        super().__init__(network, found)
         self.share = share
         self.masks = [torch.ones_like(change).bool() for change in self.changes]
 
@@ -75,9 +86,7 @@ class Talos(Ordinary):
         for number in range(1, ROUNDS + 1):
             scores = self._sensitivities(learning, examples, kept, number)
             count = max(1, round(total * self.share ** (number / ROUNDS)))
-            left = torch.cat([scores[n][kept[n]] for n in kept])
-            bound = left.kthvalue(min(count, len(left))).values
-            kept = {n: kept[n] & (scores[n] <= bound) for n in kept}
+            kept = _least(scores, kept, count)
         return kept
 
     def _sensitivities(
@@ -107,3 +116,26 @@ class Talos(Ordinary):
             for added, gradient in zip(sums.values(), found, strict=True):
                 added.add_(gradient.to(added).square())
         return sums
+
+
+def _least(
+    scores: Mapping[str, Tensor], kept: Mapping[str, Tensor], count: int
+) -> dict[str, Tensor]:
+    """Masks of so many of the kept numbers with the lowest scores; the first of equals.
+
+    Args:
+        scores: Of all numbers.
+        kept: Masks of those to choose from.
+        count: How many.
+
+    Returns:
+        The masks.
+    """
+    left = torch.cat([scores[name][kept[name]] for name in kept])
+    chosen = torch.zeros_like(left, dtype=torch.bool)
+    chosen[left.argsort(stable=True)[:count]] = True
+    parts = chosen.split([int(mask.sum()) for mask in kept.values()])
+    found = {name: torch.zeros_like(mask) for name, mask in kept.items()}
+    for (name, mask), part in zip(kept.items(), parts, strict=True):
+        found[name][mask] = part
+    return found

@@ -24,7 +24,7 @@ from kfac_artifacts.task_vector import TaskVector, Ties, merge_task_vectors
 from kfac_artifacts.train import TrainSettings, train
 from kfac_cli.evaluate import grid
 from tests.evaluate.by_hand import passes
-from tests.tiny_task import tiny_network, tiny_points, tiny_task
+from tests.tiny_task import LabelledPoints, tiny_network, tiny_points, tiny_task
 
 ALPHAS = (0.0, 0.5, 1.0, -2.0)
 
@@ -154,6 +154,25 @@ def test_task_vector_of_another_output_map_is_refused(
     other = Network(network.module, output_map, network.id)
     with pytest.raises(MismatchError, match="output map last, the network's is other"):
         evaluate(other, tasks)
+
+
+def test_tasks_of_one_name_are_refused(
+    network: Network, tasks: list[EvaluationTask]
+) -> None:
+    same = [dataclasses.replace(task, name="same") for task in tasks]
+    with pytest.raises(MismatchError, match="are called same"):
+        evaluate(network, same)
+
+
+@pytest.mark.parametrize("rows", [range(35, -1, -1), range(1, 9)])
+def test_validation_data_among_what_is_reported_are_refused(
+    network: Network, tasks: list[EvaluationTask], rows: range
+) -> None:
+    data = tasks[0].examples
+    labels = tuple(data.labels[i] for i in rows)
+    some = LabelledPoints(data.batch(rows), "some", labels)
+    with pytest.raises(MismatchError, match="very data that the factor is chosen"):
+        evaluate(network, tasks[:1], validation=[some])
 
 
 def test_sum_without_head_is_refused(

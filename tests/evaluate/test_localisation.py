@@ -88,3 +88,15 @@ def test_what_lies_nowhere_or_is_of_another_model_is_refused() -> None:
             localise(net, vectors, data)
     with pytest.raises(MismatchError, match="another model"):
         localise(tiny_network(seed=3), one, {**two, "x": other.examples})
+
+
+@pytest.mark.parametrize("mode", ["linear", "plain"])
+def test_scores_without_an_order_are_refused(mode: str) -> None:
+    net = network()
+    task, other = wide_tasks(net)
+    name = next(iter(task.vector.tensors))
+    task.vector.tensors[name].view(-1)[0] = float("nan")
+    data = {each.name: each.examples for each in (task, other)}
+    words = rf"task 0 \({mode}\) changes f to what is not finite for 15 of 15"
+    with pytest.raises(MismatchError, match=words):
+        localise(net, {task.name: task.vector}, data, modes=[mode])

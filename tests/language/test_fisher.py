@@ -34,6 +34,8 @@ MAPS = {
 RELATIVE = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 LEFT_OUT = {
     "GPT2LMHeadModel": {"transformer.wte.weight"},
+    "BloomForCausalLM": {"transformer.word_embeddings.weight"},
+    "MptForCausalLM": {"transformer.wte.weight"},
     "BertForMaskedLM": {
         "bert.embeddings.word_embeddings.weight",
         "cls.predictions.bias",
@@ -220,3 +222,17 @@ def test_labels_do_not_depend_on_the_batch(estimator: Any) -> None:
             for field, value in ours.items():
                 if field != "vectors":  # which are those of values up to a sign
                     torch.testing.assert_close(value, theirs[field], msg=name)
+
+
+@pytest.mark.parametrize("map_name", ["lm-fisher", "lm-fisher-raw"])
+def test_padding_on_the_left_changes_nothing(map_name: str) -> None:
+    network = network_of("LlamaForCausalLM", map_name)
+    batch = batch_of("LlamaForCausalLM")
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    for n, count in enumerate(mask.sum(1).tolist()):
+        alone_f = network({"input_ids": ids[n : n + 1, :count]})
+        left = torch.zeros_like(ids[n : n + 1])
+        left[:, ids.shape[1] - count :] = ids[n, :count]
+        real = (torch.arange(ids.shape[1]) >= ids.shape[1] - count).long()[None]
+        f = network({"input_ids": left, "attention_mask": real})
+        assert f.square().sum().item() == pytest.approx(alone_f.square().sum().item())

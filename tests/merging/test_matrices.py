@@ -116,3 +116,12 @@ def test_actmat_leaves_tables_of_tokens_to_the_mean() -> None:
     mean = {n: (vectors[0].tensors[n] + vectors[1].tensors[n]) / 2 for n in found}
     torch.testing.assert_close(found["tokens"], mean["tokens"])
     assert not torch.allclose(found["places"], mean["places"], atol=1e-3)
+
+
+def test_a_matrix_without_room_for_every_task_gets_the_mean() -> None:
+    taus = drawn(3, {"w": (2, 7), "v": (6, 7)})
+    total = merged(taus, kfac.Tsv())
+    mean = sum(tau.tensors["w"] for tau in taus) / 3
+    torch.testing.assert_close(total["w"], mean)
+    assert kfac.Tsv()(taus, [1.0] * 3).averaged == ("w",)
+    assert kfac.Tsv()(taus[:2], [1.0] * 2).averaged == ()

@@ -149,7 +149,7 @@ def test_ranks_that_have_no_room_beside_one_another_are_refused() -> None:
         merged(drawn(3), kfac.Tsv(rank_share=0.5))
 
 
-@pytest.mark.parametrize("name", [*SVD, "actmat"])
+@pytest.mark.parametrize("name", [*SVD, "actmat", "ties"])
 def test_numbers_that_are_not_finite_are_refused_by_name(name: str) -> None:
     a, b = drawn(2)
     a.tensors["down.weight"][1, 2] = torch.nan

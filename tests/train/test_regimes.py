@@ -14,6 +14,8 @@ from kfac_artifacts.artifact import NamedConfig
 from kfac_artifacts.choices import REGIMES
 from kfac_artifacts.errors import CoverageError, SettingsError
 from kfac_artifacts.network import Network, OutputMap
+from kfac_artifacts.sources import output_map
+from kfac_artifacts.task_vector import ClassifierHead
 from kfac_artifacts.train import (
     Learning,
     PenaltySettings,
@@ -24,8 +26,10 @@ from kfac_artifacts.train import (
     train,
 )
 from kfac_artifacts.train.regimes.ordinary import is_attention
+from tests.models import text_batch, tiny_bert
 from tests.tiny_task import (
     SETTINGS,
+    LabelledPoints,
     tiny_curvature,
     tiny_network,
     tiny_points,
@@ -212,6 +216,24 @@ def test_only_what_talos_chose_moves() -> None:
     moved = torch.cat([t.flatten() != 0 for t in vector.tensors.values()])
     assert 0 < moved.double().mean() <= 0.21
     assert vector.settings["regime"] == {"name": "talos", "share": 0.2}
+
+
+def test_talos_moves_no_table_and_as_many_numbers_as_were_wanted() -> None:
+    """Rows of tokens that do not occur are the least sensitive of all."""
+    module = tiny_bert()
+    network = Network(module, output_map(module, "mean-pool"), "bert")
+    names = tuple(network.parameters())
+    regime: Any = choose_regime("talos", share=0.1)(network, names)
+    assert {n for n in names if "embeddings.weight" in n} == {*names} - {*regime.names}
+    examples = LabelledPoints(text_batch(), "texts", (0, 1, 0))
+    head = ClassifierHead(torch.eye(2, 8), ("a", "b"), 1.0)
+    task = TrainingTask(examples, head)
+    regime.prepare(Learning(task, (0, 1, 2), SETTINGS))
+    count = sum(mask.numel() for mask in regime.masks)
+    assert sum(int(mask.sum()) for mask in regime.masks) == round(0.1 * count)
+    tables = [n for n in names if "word_embeddings" in n]
+    with pytest.raises(CoverageError, match="TaLoS trains no tables"):
+        choose_regime("talos")(network, tables)
 
 
 def test_delta_is_three_terms_at_a_point_on_the_line() -> None:

@@ -15,7 +15,7 @@ from kfac_artifacts.network import Network
 from kfac_artifacts.task_vector import Head
 from kfac_artifacts.train import prototype_head
 from tests.evaluate.by_hand import DTYPE, accuracy, network, wide_tasks
-from tests.tiny_task import tiny_points
+from tests.tiny_task import LabelledPoints, tiny_points
 
 ALPHAS = (0.1, 0.2, 0.5, 1.0)
 
@@ -60,7 +60,9 @@ def test_a_factor_is_chosen_on_other_data_than_it_is_reported_on(mode: str) -> N
     net = network()
     tasks = _tasks(net)
     target = [tiny_points(10 + t, DTYPE, count=21) for t in range(2)]
-    control = _control(net, validation=tiny_points(20, DTYPE, count=60), keep=0.9)
+    more = tiny_points(20, DTYPE, count=96)  # the first of them are the control's
+    rest = LabelledPoints(more.batch(range(36, 96)), "rest", more.labels[36:])
+    control = _control(net, validation=rest, keep=0.9)
     found = negate(net, tasks, control, alphas=ALPHAS, modes=[mode], validation=target)
     others = [
         dataclasses.replace(task, examples=examples)

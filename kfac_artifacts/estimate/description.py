@@ -1,5 +1,7 @@
 """What an artifact says of how it was computed, whoever computed it."""
 
+from collections.abc import Mapping
+
 from kfac_artifacts.artifact import BaseModel, NamedConfig, Provenance, Source
 from kfac_artifacts.capture import Inventory, constants_of
 from kfac_artifacts.network import Network
@@ -35,5 +37,11 @@ def describe(
         size=size,
         sources=(source,),
         excluded=tuple(inventory.excluded),
-        uncovered=inventory.uncovered | constants_of(network),
+        uncovered=_in_order(network, inventory.uncovered | constants_of(network)),
     )
+
+
+def _in_order(network: Network, reasons: Mapping[str, str]) -> dict[str, str]:
+    """Reasons in the order of the parameters, however the layers were gone through."""
+    names = [name for name in network.parameters() if name in reasons]
+    return {name: reasons[name] for name in names} | dict(reasons)

@@ -69,7 +69,9 @@ class ModelPenalty:
         if not isinstance(curvature, Artifact):
             curvature = load_artifact(curvature)
         self._shapes = curvature.parameters
+        self._model, self._free = model, free
         self._moving = find_moving(model, self._shapes).covered_by(self._shapes, free)
+        self._active = self._moving.active
         if not other_weights:
             self._moving.check_base(curvature.provenance.base)
         blocks = {
@@ -148,7 +150,8 @@ class ModelPenalty:
         return self._low
 
     def _changes(self) -> dict[str, LowRankChange]:
-        """What the adapters change, by block."""
+        """What the adapters change, by block; nothing where none is active."""
+        self._follow()
         adapted, whole = self._moving.adapted, self._moving.whole
         found = {}
         for name, block in self._adapted.items():
@@ -156,6 +159,14 @@ class ModelPenalty:
             moved = [whole[other].change for other in others if other in whole]
             found[name] = adapted[weight].change(moved[0] if moved else None)
         return found
+
+    def _follow(self) -> None:
+        """Look again at what moves where other adapters are active than before."""
+        if self._moving.active == self._active:
+            return
+        now = find_moving(self._model, self._shapes)
+        self._moving.require_all_of(now.covered_by(self._shapes, self._free))
+        self._active = self._moving.active
 
     def _tau(self) -> dict[str, Tensor]:
         """How far the others have moved; what stands still beside them is zero."""

@@ -4,7 +4,9 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kfac_artifacts.artifact import BaseModel, require_base
@@ -51,6 +53,32 @@ class Moving:
     def names(self) -> set[str]:
         """All of them."""
         return {*self.adapted, *self.whole}
+
+    @property
+    def active(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the active adapters of every weight that has some."""
+        return tuple(tuple(a.layer.active_adapters) for a in self.adapted.values())
+
+    def require_all_of(self, now: "Moving") -> None:
+        """Refuse to go on where adapters were switched and something else moves now.
+
+        Args:
+            now: What moves now.
+
+        Raises:
+            MismatchError: If some of it is none of this; it is named.
+        """
+        foreign = now.adapted.keys() - self.adapted.keys()
+        for name, moved in now.whole.items():
+            known = self.whole.get(name)
+            if known is None or known.parameter is not moved.parameter:
+                foreign.add(name)
+        if foreign:
+            raise MismatchError(
+                "other adapters are active than when the penalty was made, and "
+                f"{listed(sorted(foreign))} would move without it; make it anew "
+                "behind set_adapter (ModelPenalty(...))"
+            )
 
     def covered_by(self, covered: Collection[str], free: Sequence[str]) -> "Moving":
         """Leave out what moves freely, by leave; a warning lists it.
@@ -144,7 +172,8 @@ def find_moving(model: nn.Module, covered: Mapping[str, tuple[int, ...]]) -> Mov
     adapted = {_called(naming, f"{each.path}.weight"): each for each in layers}
     whole: dict[str, Moved] = {}
     for path, parameter in parameters.items():
-        if not parameter.requires_grad:
+        original = parameters.get(_original(path))
+        if not (parameter.requires_grad or _has_moved(model, path, original)):
             continue
         name = _called(naming, path)
         if name in adapted or name in whole:
@@ -152,10 +181,21 @@ def find_moving(model: nn.Module, covered: Mapping[str, tuple[int, ...]]) -> Mov
                 f"{path} is trained itself, and there is an adapter or another copy of "
                 "it beside, so that nobody can say how far it has moved; train one"
             )
-        original = parameters.get(_original(path))
         origin = parameter.detach().clone() if original is None else original.detach()
         whole[name] = Moved(parameter, origin)
     return Moving(adapted, whole)
+
+
+def _has_moved(model: nn.Module, path: str, original: Tensor | None) -> bool:
+    """Whether a frozen parameter is an active copy of another, and differs from it."""
+    if original is None:
+        return False
+    before, _, rest = path.partition(f".{COPIES}.")
+    holder: Any = model.get_submodule(before)
+    frozen = model.get_parameter(path)
+    return rest.partition(".")[0] in holder.active_adapters and not torch.equal(
+        frozen, original
+    )
 
 
 def _called(naming: Naming, path: str) -> str:

@@ -26,6 +26,7 @@ from kfac_artifacts.estimate import (
 from kfac_artifacts.estimate.streaming.chain import find_chain
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.sources import load_network, load_streamed
+from kfac_artifacts.sources.calling import call
 from tests.computed import compute
 from tests.estimate.streamed_run import BATCH, examples
 from tests.language.saved import save_model
@@ -73,6 +74,8 @@ def both(
 def assert_same(found: Artifact, expected: Artifact) -> None:
     assert list(found.blocks.items()) == list(expected.blocks.items())
     assert found.provenance == expected.provenance
+    order = [[*each.provenance.uncovered] for each in (found, expected)]
+    assert order[0] == order[1]
     assert set(found.factors) == set(expected.factors)
     for name, factor in expected.factors.items():
         assert type(found.factors[name]) is type(factor)
@@ -364,6 +367,24 @@ def test_what_blocks_give_besides_may_be_what_nobody_takes() -> None:
     chain = find_chain(tower(None), {"x": torch.ones(2, 2)})
     assert chain.lengths == (3, 3, 3)
     assert all(len(names) == 1 for names in chain.inside)
+
+
+class Looking(nn.Module):
+    """A network that looks at a number on its way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, device="meta"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x.sum().item()
+
+
+def test_a_model_that_needs_numbers_to_run_is_refused_by_name() -> None:
+    f = OutputMap(NamedConfig("f"), call)
+    words = r"x \(Looking\) cannot be streamed block by block: .*without --stream"
+    with pytest.raises(SettingsError, match=words):
+        find_chain(Network(Looking(), f, "x"), {"x": torch.ones(2, 2)})
 
 
 def test_blocks_that_share_weights_are_refused_by_name(tmp_path: Path) -> None:

@@ -123,6 +123,63 @@ def test_several_active_adapters_add_up() -> None:
     )
 
 
+def test_adapters_are_switched_while_there_is_a_penalty() -> None:
+    """Of other weights and ranks, as long as the penalty knows of both."""
+    from peft import LoraConfig
+
+    name = "LlamaForCausalLM"
+    of, model = curvature_of(name), adapted(name, target_modules=["q_proj", "up_proj"])
+    model.add_adapter("other", LoraConfig(r=3, target_modules=["q_proj", "down_proj"]))
+    model.base_model.set_adapter(["default", "other"])
+    moved(model, 5)
+    penalty = ModelPenalty(model, of)
+    for active in (["default", "other"], ["other"], ["default"], ["default", "other"]):
+        model.base_model.set_adapter(active)
+        model.zero_grad()
+        torch.testing.assert_close(penalty(), expected(of, name, model), **CLOSE)
+        check_gradient(penalty, model)
+
+
+def test_an_adapter_that_the_penalty_does_not_know_is_refused() -> None:
+    from peft import LoraConfig
+
+    name = "LlamaForCausalLM"
+    of, model = curvature_of(name), adapted(name, target_modules=["q_proj"])
+    penalty = ModelPenalty(model, of)
+    model.add_adapter("other", LoraConfig(r=3, target_modules=["down_proj"]))
+    penalty()  # it is not active
+    model.base_model.set_adapter(["default", "other"])
+    with pytest.raises(MismatchError, match=r"down_proj\.weight would move without it"):
+        penalty()
+
+
+def test_a_copy_of_a_module_is_followed_to_the_one_that_is_active() -> None:
+    from peft import LoraConfig
+
+    name = "BertForMaskedLM"
+    layers = {"target_modules": ["query"], "modules_to_save": ["transform"]}
+    of, model = curvature_of(name), adapted(name, spread=False, **layers)
+    model.add_adapter("other", LoraConfig(r=3, **layers))
+    free = ["cls.*Norm*"]
+    penalty = ModelPenalty(model, of, free=free)
+    moved(model, 5)
+    torch.testing.assert_close(penalty(), expected(of, name, model), **CLOSE)
+    model.set_adapter("other")
+    with pytest.raises(MismatchError, match="would move without it"):
+        penalty()
+
+
+def test_a_frozen_copy_that_has_moved_counts() -> None:
+    name = "BertForMaskedLM"
+    layers = {"target_modules": ["query"], "modules_to_save": ["transform"]}
+    of, model = curvature_of(name), adapted(name, spread=False, **layers)
+    moved(model, 5)
+    value = expected(of, name, model)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    torch.testing.assert_close(ModelPenalty(model, of)(), value, **CLOSE)
+
+
 def test_tables_of_tokens_have_adapters() -> None:
     name = "BertForMaskedLM"
     of = curvature_of(name, tables=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from kfac_artifacts.capture import requiring_gradients
-from kfac_artifacts.errors import KfacError, SettingsError, first_line
+from kfac_artifacts.errors import KfacError, ModelError, SettingsError, first_line
 from kfac_artifacts.estimate.streaming.calls import (
     Blocks,
     is_differentiable,
@@ -72,21 +72,32 @@ def find_chain(network: Network, batch: Batch) -> Chain:
         The chain.
 
     Raises:
-        SettingsError: If it has none, or more goes past the hidden state.
+        SettingsError: If it has none, more goes past the hidden state, or the model
+            cannot be run without numbers.
         KfacError: Whatever else was raised on purpose meanwhile.
     """
     bare = Network(network.module, network.output_map, network.id)
-    shapes = {n: v.to(META) for n, v in batch.items() if n != "attention_mask"}
+    masks = {name for name in batch if name.endswith("attention_mask")}
+    shapes = {n: v.to(META) for n, v in batch.items() if n not in masks}
     try:
         with without_numbers(bare), requiring_gradients(bare, wanted=True):
             return _find(bare, shapes)
-    except KfacError:
+    except KfacError as error:
+        if isinstance(error, ModelError):
+            cause = error.__cause__
+            told = cause if isinstance(cause, Exception) else error
+            raise SettingsError(_without_numbers(network, told)) from error
         raise
     except Exception as error:  # a model may raise anything on tensors without numbers
-        raise SettingsError(
-            f"{network.id} cannot be streamed: a pass without numbers failed "
-            f"({type(error).__name__}: {first_line(error)}); {ALTOGETHER}"
-        ) from error
+        raise SettingsError(_without_numbers(network, error)) from error
+
+
+def _without_numbers(network: Network, error: Exception) -> str:
+    return (
+        f"{network.id} ({type(network.module).__name__}) cannot be streamed block by "
+        f"block: a pass without numbers failed ({type(error).__name__}: "
+        f"{first_line(error)}); {ALTOGETHER}"
+    )
 
 
 def _find(network: Network, batch: Batch) -> Chain:

@@ -93,7 +93,10 @@ def encode_texts(
     if name.startswith("clip-image"):
         output_map = text_map(network.module, name)
     elif inputs(network.module, name) != "input_ids":
-        raise SourceError(f"{network.id} cannot read texts: it has no text tower")
+        raise SourceError(
+            f"{network.id} cannot read texts, such as names of classes: it has no text "
+            "tower; classify by --head prototypes, linear or own"
+        )
     encoder = load_text_encoder(network, max_length, prompt)
 
     tower = Network(network.module, output_map, network.id, network.revision)

@@ -11,12 +11,11 @@ from kfac_artifacts.choices import (
     HEADS,
     MERGES,
     PENALTIES,
-    PENALTY_NEEDS,
-    REGIME_SETTINGS,
     REGIMES,
 )
 from kfac_artifacts.errors import FormatError, SettingsError
 from kfac_artifacts.json_object import JsonObject
+from kfac_artifacts.suite.checks import check
 from kfac_artifacts.suite.declaration import (
     SEARCHES,
     SELECT,
@@ -54,7 +53,7 @@ def read_suite(path: str | Path) -> Suite:
         suite = _suite(JsonObject(value, "the suite"), path.parent)
     except FormatError as error:
         raise SettingsError(f"{path}: {error}") from error
-    _check(suite, path)
+    check(suite, path)
     return suite
 
 
@@ -131,7 +130,7 @@ def _arm(found: JsonObject) -> Arm:
         curvature=found.optional("curvature", str),
         rates=_numbers(found, "rates", float, (3e-4,)),
         weights=_numbers(found, "weights", float, (None,)),
-        every=found.optional("every", int) or 1,
+        every=1 if (every := found.optional("every", int)) is None else every,
         select=_one_of(found, "select", SELECT)
         or ("linear" if regime == "linearised" else "plain"),
         merges=_list(found, "merges", _merge) or (MergeSpec(),),
@@ -153,71 +152,6 @@ def _merge(value: object, where: str) -> MergeSpec:
     return spec
 
 
-def _check(suite: Suite, path: Path) -> None:
-    """Refuse a suite whose parts do not fit together."""
-    for what, named in (
-        ("tasks", suite.tasks),
-        ("arms", suite.arms),
-        ("curvatures", suite.curvatures),
-    ):
-        names = [each.name for each in named]
-        if len(set(names)) < len(names):
-            raise SettingsError(f"{path}: two {what} have one name; rename one")
-    if len(suite.tasks) < 2 or not suite.arms or not suite.seeds:
-        raise SettingsError(
-            f"{path}: a suite needs two tasks, an arm and a seed at least; found "
-            f"{len(suite.tasks)}, {len(suite.arms)} and {len(suite.seeds)}"
-        )
-    known = {each.name for each in suite.curvatures}
-    tasks = [each.name for each in suite.tasks]
-    for arm in suite.arms:
-        _check_arm(arm, known, path)
-        if unknown := [name for name in arm.tasks if name not in tasks]:
-            raise SettingsError(
-                f"{path}: the arm {arm.name} is for the task {unknown[0]!r}, and there "
-                f"are {', '.join(tasks)}"
-            )
-        if len(suite.tasks_of(arm)) < 2:
-            raise SettingsError(
-                f"{path}: the arm {arm.name} is for one task; name two at least"
-            )
-
-
-def _check_arm(arm: Arm, curvatures: set[str], path: Path) -> None:
-    needs = PENALTY_NEEDS.get(arm.penalty or ("kfac" if arm.curvature else ""))
-    where = f"{path}: the arm {arm.name}"
-    for used in (arm.curvature, *(merge.curvature for merge in arm.merges)):
-        if used is not None and used not in curvatures:
-            raise SettingsError(
-                f"{where} uses the curvature {used!r}, and there are "
-                f"{', '.join(sorted(curvatures)) or 'none'}"
-            )
-    _check_merges(arm, where)
-    if (needs == "curvatures") != (arm.curvature is not None):
-        raise SettingsError(
-            f"{where} has {'a' if arm.curvature else 'no'} curvature, and its penalty "
-            f"{'needs one' if needs == 'curvatures' else 'uses none'}"
-        )
-    allowed = REGIME_SETTINGS.get(arm.regime, ())
-    for name in arm.regime_settings:
-        if name not in allowed:
-            raise SettingsError(
-                f"{where}: {name} is no setting of the regime {arm.regime}; those are "
-                f"{', '.join(allowed) or 'none'}"
-            )
-    if not arm.rates or not arm.weights:
-        raise SettingsError(f"{where} has no rate or no weight to choose from")
-
-
-def _check_merges(arm: Arm, where: str) -> None:
-    for merge in arm.merges:
-        regmean = merge.method == "regmean"
-        if regmean and merge.curvature is None and arm.curvature is None:
-            raise SettingsError(f"{where}: regmean needs a curvature to take A from")
-        if merge.curvature is not None and not regmean:
-            raise SettingsError(f"{where}: {merge.method} takes no curvature")
-
-
 def _place(name: str, folder: Path) -> str:
     """A path seen from the folder of the file, if there is such a one."""
     place = folder / Path(name).expanduser()
@@ -237,7 +171,12 @@ def _list(
     found: JsonObject, key: str, read: Callable[[object, str], T]
 ) -> tuple[T, ...]:
     value = found.optional(key, list) or []
-    where = f"{found.where}.{key}"
+    return _read_all(value, f"{found.where}.{key}", read)
+
+
+def _read_all(
+    value: Sequence[object], where: str, read: Callable[[object, str], T]
+) -> tuple[T, ...]:
     return tuple(read(each, f"{where}[{i}]") for i, each in enumerate(value))
 
 
@@ -265,7 +204,12 @@ def _numbers(
             return value
         raise FormatError(f"{where} must be a number")
 
-    return _list(found, key, read) or tuple(usual)
+    value = found.optional(key, list)
+    if value is None:
+        return tuple(usual)
+    fits = bool(value) or not usual
+    found.require(fits, f"{key} is empty; leave it out, or give some")
+    return _read_all(value, f"{found.where}.{key}", read)
 
 
 def _training(found: JsonObject) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing_extensions import override
 from kfac_artifacts.artifact import Artifact, Cotangents, Json
 from kfac_artifacts.choices import EMBEDDING, MODES, PENALTIES
 from kfac_artifacts.compress import save_artifact
+from kfac_artifacts.errors import SourceError
 from kfac_artifacts.estimate import choose_estimator, compute
 from kfac_artifacts.evaluate import EvaluationTask, evaluate
 from kfac_artifacts.format import CHECKPOINT_MANIFEST, load_artifact
@@ -350,6 +351,12 @@ class Session:
 
         whole = read(task.train, "train")
         classes = whole.classes
+        if len(classes) == 1:
+            raise SourceError(
+                f"the task {task.name}: all rows of {task.train} are of one class, and "
+                f"training needs two; is {task.label_column!r} the column of classes "
+                "(label_column)?"
+            )
         if task.validation is None:
             own, chosen_on = divided(whole, self.suite.seeds[0])
         else:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kfac_artifacts.errors import PlaceError, SettingsError
+from kfac_artifacts.errors import PlaceError, SettingsError, SourceError
 from kfac_artifacts.evaluate import EvaluationTask, evaluate
 from kfac_artifacts.sources import load_examples, load_network
 from kfac_artifacts.suite import (
@@ -374,6 +374,10 @@ def until(condition: Callable[[], bool]) -> None:
         ('head = "prototypes"', "logit_scale = 0", "logit_scale must be above 0"),
         ('name = "TAK"', 'name = "TAK"\ntasks = ["actions", "birds"]', "'birds', and"),
         ('name = "TAK"', 'name = "TAK"\ntasks = ["actions"]', "is for one task"),
+        ("seeds = [0, 1]", "seeds = [0, 0]", "a seed stands twice in [0, 0]"),
+        ("seeds = [0, 1]", "seeds = []", "seeds is empty"),
+        ("steps = 4", "steps = 0", "the arm nothing: steps must be at least 1"),
+        ('name = "TAK"', 'name = "TAK"\nevery = 0', "the arm TAK: every must be at"),
         ("seeds", "[", "cannot be read as a suite"),
     ],
 )
@@ -390,6 +394,19 @@ def test_a_wrong_declaration_is_one_line(
     assert done.exit_code == 1
     assert message in done.stderr.replace("\n", " ")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_task_of_one_class_is_refused_by_name(declared: Path, tmp_path: Path) -> None:
+    suite = small(read_suite(declared))
+    one = tmp_path / "one.csv"
+    rows = Path(suite.tasks[0].train).read_text().splitlines()
+    same = [row for row in rows[1:] if row.split(",")[-1] == rows[1].split(",")[-1]]
+    one.write_text("\n".join([rows[0], *same]) + "\n")
+    tasks = (replace(suite.tasks[0], train=str(one)), *suite.tasks[1:])
+    with pytest.raises(
+        SourceError, match=r"animals: all rows of .*one\.csv are of one"
+    ):
+        run_suite(replace(suite, tasks=tasks), tmp_path / "out")
 
 
 def test_a_directory_of_something_else_is_left_alone(

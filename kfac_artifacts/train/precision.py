@@ -13,9 +13,8 @@ logger = logging.getLogger(__name__)
 PRODUCT = 256
 """Rows and columns of the matrices whose product is timed."""
 SLOW = 3.0
-"""So many times the time of float32 is said before training. Processors without
-instructions for bfloat16 take a hundred times as long, slow ones with them at most
-twice."""
+"""So many times the time of float32 is said before training: far from noise, and far
+below what a processor without instructions for bfloat16 takes."""
 
 
 def check_precision(device: torch.device, precision: str, *, warn: bool) -> None:

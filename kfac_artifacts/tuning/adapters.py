@@ -85,10 +85,8 @@ class Adapted:
         scales = [float(self.layer.scaling[name]) for name in names]
         if not pairs:  # none is active: nothing changes but, if so, the bias
             V, U = self._pair(next(iter(self.layer.scaling)))
-            pairs, scales = (
-                [(V.new_zeros(len(V), 1), U.new_zeros(1, U.shape[1]))],
-                [1.0],
-            )
+            pairs = [(V.new_zeros(len(V), 1), U.new_zeros(1, U.shape[1]))]
+            scales = [1.0]
         moves = bias is not None or self.moves_bias()
         if len(pairs) == 1 and not moves:
             return LowRankChange(*pairs[0], scales[0])

@@ -1,7 +1,8 @@
 """Refusal of an f whose value for an example depends on the others of its batch.
 
-Of such an f neither the Jacobian nor the curvature of an example is defined: they would
-change with the batch size. Padding is the usual cause, statistics of the batch another.
+Of such an f neither the Jacobian nor the curvature of an example is defined, nor what
+is predicted for it: they would change with the batch size. Padding is the usual cause,
+statistics of the batch another.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ def require_independence(
     Raises:
         CoverageError: If f of an example depends on the others, by more than rounding.
     """
-    pair = pair_to_compare(examples, indices)
+    pair = pair_to_compare(examples, indices) if indices else []
     with torch.no_grad(), requiring_gradients(network, wanted=False):
         outputs = [network(examples.batch(few)) for few in batches_to_compare(pair)]
     require_same_alone(network.output_map, pair, outputs)
@@ -103,15 +104,17 @@ def require_same(
     raise CoverageError(
         f"the output map {output_map.info.name!r} depends on the batch: of {what} it "
         f"differs by {off / size:.1%} between a batch of its own and one with others. "
-        "So no example has a curvature of its own; choose another with "
-        "--output-map (output_map=), or give examples of one length"
+        "So no example has a curvature or a prediction of its own; choose another "
+        "with --output-map (output_map=), or give examples of one length"
     )
 
 
 def _lengths(examples: Examples, indices: Sequence[int]) -> dict[int, int]:
-    """How many real positions each example has; 0 where nothing tells."""
+    """How many real positions each has; without a mask, numbers of its own batch."""
     batch = examples.batch(indices)
-    if "attention_mask" not in batch:
-        return dict.fromkeys(indices, 0)
-    counts = batch["attention_mask"].sum(1).tolist()
-    return dict(zip(indices, counts, strict=True))
+    if "attention_mask" in batch:
+        counts = batch["attention_mask"].sum(1).tolist()
+        return dict(zip(indices, counts, strict=True))
+    # what is filled up for a longer one is found without a mask, too
+    own = ([*examples.batch([index]).values()] for index in indices)
+    return {i: sum(t.numel() for t in b) for i, b in zip(indices, own, strict=True)}

@@ -107,6 +107,7 @@ def disentanglement(
     Raises:
         MismatchError: If a task vector is of another model or output map, or has no
             head.
+        CoverageError: If f of an example depends on the others of its batch.
         SettingsError: If there are not two tasks, no α or one twice, or a mode is
             unknown.
     """

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kfac_artifacts.artifact import Json
+from kfac_artifacts.capture import require_independence
 from kfac_artifacts.choices import MODES
 from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.evaluate.moved import Moved, batches, check_modes, put_back
@@ -162,6 +163,7 @@ def localise(
     Raises:
         MismatchError: If a task vector is of another model or output map, or changes f
             to what is not finite.
+        CoverageError: If f of an example depends on the others of its batch.
         SettingsError: If a task vector lacks data of its task or others, or a mode is
             unknown.
     """
@@ -174,6 +176,8 @@ def localise(
     check_modes(modes)
     for name, vector in vectors.items():
         check_vector(network, name, vector, data[name])
+    for examples in data.values():
+        require_independence(network, examples, range(len(examples)))
     found = {}
     for mode in modes:
         moved = Moved(network, [*vectors.values()], mode)

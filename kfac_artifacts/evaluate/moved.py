@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kfac_artifacts.capture import require_independence
 from kfac_artifacts.choices import MODES
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.lengths import LongestFirst
@@ -107,7 +108,11 @@ def answers(
     Returns:
         The class that is answered, a row of the head; -1 where its logits are not
         finite, of which a warning says how many there are.
+
+    Raises:
+        CoverageError: If f of an example depends on the others of its batch.
     """
+    require_independence(moved.network, examples, range(len(examples)))
     found, order = [], list[int]()
     for chosen in batches(examples, batch_size):
         outputs = moved.outputs(examples.batch(chosen), combinations)

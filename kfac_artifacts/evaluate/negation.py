@@ -82,6 +82,7 @@ def negate(
     Raises:
         MismatchError: If a task vector is of another model or output map, there is no
             head for its data, or validation data are those that are reported on.
+        CoverageError: If f of an example depends on the others of its batch.
         SettingsError: If there is no task or no α, a mode is unknown, or the tasks or
             the control alone have validation data.
     """

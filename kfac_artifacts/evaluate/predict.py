@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kfac_artifacts.capture import require_independence
 from kfac_artifacts.choices import MODES
 from kfac_artifacts.errors import MismatchError, SettingsError
 from kfac_artifacts.evaluate.moved import Moved, batches, put_back
@@ -97,6 +98,7 @@ def predict(  # noqa: PLR0913 - as many arguments as there are choices
     Raises:
         MismatchError: If a task vector is of another model or output map, there is no
             head, or it gives logits that are not finite.
+        CoverageError: If f of an example depends on the others of its batch.
         SettingsError: If the mode is unknown, or the factors are not one for each task
             vector.
     """
@@ -109,6 +111,7 @@ def predict(  # noqa: PLR0913 - as many arguments as there are choices
         )
     for i, vector in enumerate(vectors, 1):
         check_vector(network, f"task vector {i}", vector, examples)
+    require_independence(network, examples, range(len(examples)))
     heads = [head, *(vector.head for vector in vectors)]
     found = next((each for each in heads if each is not None), None)
     if found is None:

@@ -56,6 +56,7 @@ def evaluate(  # noqa: PLR0913 - as many arguments as there are choices
     Raises:
         MismatchError: If a task vector is of another model or output map, there is no
             head for its data, or validation data are those that are reported on.
+        CoverageError: If f of an example depends on the others of its batch.
         SettingsError: If there is no task or no α, or a mode or method is unknown.
     """
     if not tasks or not alphas:

@@ -78,7 +78,8 @@ def train(  # noqa: PLR0913 - as many arguments as there are choices
     Raises:
         MismatchError: If the curvature is of another model or output map, or the
             checkpoint to go on from of another training.
-        CoverageError: If nothing of what was asked for can be trained.
+        CoverageError: If nothing of what was asked for can be trained, or f of an
+            example depends on the others of its batch.
         SettingsError: If the settings do not work, or training diverges.
         FactorError: If the curvature is clearly indefinite, and must not be.
         PlaceError: If the output is taken or cannot be written, or another run has its

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
+from kfac_artifacts.capture import require_independence
 from kfac_artifacts.choices import OPTIMIZERS, PENALTIES, PRECISIONS
 from kfac_artifacts.errors import CoverageError, SettingsError
 from kfac_artifacts.network import Network
@@ -107,7 +108,8 @@ def prepare(
     Raises:
         SettingsError: If there are fewer examples in a batch than parts of it, or
             the device or the processes have not the precision.
-        CoverageError: If nothing is trained.
+        CoverageError: If nothing is trained, or f of an example depends on the others
+            of its batch.
     """
     main = accelerator.is_main_process
     if penalty is not None:
@@ -128,6 +130,7 @@ def prepare(
             f"for {accelerator.num_processes} processes, {settings.accumulate} parts "
             "each; every part needs at least one"
         )
+    require_independence(network, task.examples, indices)
     some = task.examples.batch(indices[:2])
     covered = None if penalty is None else penalty.covered
     names = choose_parameters(network, covered, settings.modules, some)

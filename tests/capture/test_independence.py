@@ -1,6 +1,6 @@
 """An f that depends on its batch is refused whole; one that does not is let through."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -74,6 +74,28 @@ def test_an_f_of_the_padding_is_refused_whole(tmp_path: Path) -> None:
     )
     with pytest.raises(CoverageError, match="'end' depends on the batch: of example"):
         compute(network, load_examples(str(tmp_path / "t.csv"), network))
+
+
+class Lengthened(TensorExamples):
+    """Rows of other lengths, filled up with zeros to the longest; nothing masks them.
+
+    The first and the last are equally long.
+    """
+
+    LENGTHS = (2, 7, 3, 2)
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        longest = max(self.LENGTHS[index] for index in indices)
+        return {"x": super().batch(indices)["x"][:, :longest]}
+
+
+def test_padding_that_no_mask_tells_of_is_found() -> None:
+    x = torch.zeros(4, 7, 3)
+    for row, length in enumerate(Lengthened.LENGTHS):
+        x[row, :length] = torch.randn(length, 3)
+    network = _points(lambda module, batch: module(batch["x"]).mean(1))
+    with pytest.raises(CoverageError, match="'mine' depends on the batch: of example"):
+        compute(network, Lengthened({"x": x}, "x"))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

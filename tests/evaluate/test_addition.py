@@ -23,7 +23,7 @@ from kfac_artifacts.plotting import check_plottable
 from kfac_artifacts.task_vector import TaskVector, Ties, merge_task_vectors
 from kfac_artifacts.train import TrainSettings, train
 from kfac_cli.evaluate import grid
-from tests.evaluate.by_hand import passes
+from tests.evaluate.by_hand import COMPARED, passes
 from tests.tiny_task import LabelledPoints, tiny_network, tiny_points, tiny_task
 
 ALPHAS = (0.0, 0.5, 1.0, -2.0)
@@ -129,7 +129,7 @@ def test_a_sweep_in_linear_mode_needs_two_passes_per_batch(
     evaluate(watched, tasks, **settings)  # forward mode is proved here, once
     calls.clear()
     evaluate(watched, tasks, alphas=ALPHAS * 10, **settings)
-    assert len(calls) == 2 * len(tasks)
+    assert calls == [*COMPARED, 36, 36] * len(tasks)
 
 
 def test_network_is_left_as_it_was_found(

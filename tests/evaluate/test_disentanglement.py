@@ -5,7 +5,14 @@ import pytest
 from kfac_artifacts.errors import SettingsError
 from kfac_artifacts.evaluate import EvaluationTask, disentanglement
 from kfac_artifacts.network import Network
-from tests.evaluate.by_hand import answer, moved_output, network, passes, wide_tasks
+from tests.evaluate.by_hand import (
+    COMPARED,
+    answer,
+    moved_output,
+    network,
+    passes,
+    wide_tasks,
+)
 
 ALPHAS = (-1.5, 0.0, 0.5, 1.0)
 
@@ -67,7 +74,8 @@ def test_the_grid_is_cheap_where_the_network_is_linear(mode: str) -> None:
     calls.clear()
     disentanglement(counted, tasks, alphas=ALPHAS, **settings)
     # plain: every pair, of which 0 serves as alone too, for the examples of either task
-    assert len(calls) == {"linear": 4, "plain": 2 * 16}[mode]
+    each = {"linear": 2, "plain": 16}[mode]
+    assert calls == [*COMPARED, *[15] * each, *COMPARED, *[18] * each]
 
 
 def test_other_than_two_tasks_and_equal_factors_are_refused() -> None:

@@ -15,6 +15,8 @@ from kfac_artifacts.suite.store import Store
 CHOICE = Choice(0.01, None)
 ALPHAS = (0.5, 1.0, 1.5)
 TIES = MergeSpec("ties", {"keep": 0.5})
+COMPARING = 3
+"""Passes in which f of two examples is compared: together, and alone."""
 
 
 @pytest.fixture
@@ -64,11 +66,12 @@ def test_of_another_way_to_merge_only_what_it_gives_is_counted(
         session.vector(suite.arms[0], task.name, CHOICE, 0)
     plain: dict[str, Any] = {"modes": ("plain",)}
     tasks = len(suite.tasks)
-    assert passes(session, merging=MergeSpec(), **plain) == 3 * tasks
-    assert passes(session, **plain) == tasks
+    assert passes(session, merging=MergeSpec(), **plain) == (3 + COMPARING) * tasks
+    assert passes(session, **plain) == (1 + COMPARING) * tasks
     linear: dict[str, Any] = {"modes": ("linear",)}
     both = passes(session, merging=MergeSpec(), **linear)
-    assert passes(session, **linear) == both / 2
+    compared = COMPARING * tasks
+    assert passes(session, **linear) - compared == (both - compared) / 2
 
 
 def test_a_chosen_factor_that_was_measured_is_not_measured_again(
@@ -79,7 +82,8 @@ def test_a_chosen_factor_that_was_measured_is_not_measured_again(
     scores(session, modes=("plain",), part="validation", alphas=ALPHAS)
     took = passes(session, modes=("plain",), alphas=ALPHAS)
     found = scores(session, modes=("plain",), alphas=ALPHAS)["modes"]["plain"]
-    assert took == (0 if found["alphas"] == [1.0] else len(suite.tasks))
+    measured = (1 + COMPARING) * len(suite.tasks)
+    assert took == (0 if found["alphas"] == [1.0] else measured)
 
 
 def test_what_decides_a_count_has_a_key_of_its_own(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class KeepOptions:
     max_size: int | None = option(
         "--max-size",
         type=Size(),
-        help="Choose per factor what keeps most in this size.",
+        help="Choose per factor what keeps most in this size of all files.",
     )
     max_error: float | None = option(
         "--max-error",
@@ -181,6 +181,7 @@ def _as_json(
         "bytes_before": large,
         "bytes_after": small,
         "bytes_dense_float32": dense,
+        "bytes_of_files": _written(output),
         "factors": {
             f: about for row in rows(after) for f, about in row["factors"].items()
         },
@@ -242,8 +243,14 @@ def _print(
     kinds = ", ".join(f"{count} {kind}" for kind, count in counted.most_common())
     click.echo(
         f"{output}: {size(large)} to {size(small)}, "
-        f"{100 * small / dense:.2f} % of dense float32 ({kinds})"
+        f"{100 * small / dense:.2f} % of dense float32 ({kinds}); "
+        f"{size(_written(output))} with all that describes it"
     )
+
+
+def _written(output: Path) -> int:
+    """Bytes of all files, which a largest size is of."""
+    return sum(file.stat().st_size for file in output.iterdir())
 
 
 def _kinds(row: dict[str, Any]) -> list[str]:

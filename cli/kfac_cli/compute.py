@@ -253,7 +253,9 @@ def _tell_of(checkpoint: Path, *, resume: bool) -> None:
             err=True,
         )
     elif resume:
-        click.echo(f"there is no {checkpoint} to go on from; beginning", err=True)
+        click.echo(
+            f"nothing is kept in {checkpoint} to go on from; beginning", err=True
+        )
 
 
 def _report(

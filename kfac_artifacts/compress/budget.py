@@ -119,8 +119,8 @@ def _smallest(name: str, dim: int, structure: NamedConfig) -> int:
 
 def _too_small(found: int, least: int) -> SettingsError:
     return SettingsError(
-        f"{found} bytes are too few: the smallest that can be made of this artifact "
-        f"takes {least}B"
+        f"{found} bytes are too few: the smallest that can be made of this artifact, "
+        f"with all its files, takes at most {least}B"
     )
 
 

@@ -71,7 +71,7 @@ def goes_on(place: Path, *, main: bool, resume: bool) -> bool:
             "beginning afresh, although %s was there; --resume goes on", place
         )
     elif main and resume and not there:
-        logger.warning("there is no %s to go on from; beginning", place)
+        logger.warning("nothing is kept in %s to go on from; beginning", place)
     return resume
 
 

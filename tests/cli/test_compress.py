@@ -78,8 +78,10 @@ def test_a_recipe_does_what_the_library_does(
 @pytest.mark.parametrize("spelled", ["15kB", "0.015 MB"])
 def test_a_largest_size_is_kept(made: Path, tmp_path: Path, spelled: str) -> None:
     said = good("compress", made / "total", "-o", tmp_path / "a", "--max-size", spelled)
-    assert 10000 < size(tmp_path / "a") <= 15000
+    written = size(tmp_path / "a")
+    assert 10000 < written <= 15000
     assert "all blocks together" in said
+    assert f"; {written / 1000:.1f} kB with all that describes it" in said
     assert "BAD" not in good("verify", tmp_path / "a")
 
 

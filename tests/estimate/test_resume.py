@@ -270,7 +270,7 @@ def test_the_command_says_where_it_begins(
     checkpoint = tmp_path / "out.checkpoint"
     status, said = run("--resume")
     assert status == 0
-    assert f"there is no {checkpoint} to go on from; beginning" in said
+    assert f"nothing is kept in {checkpoint} to go on from; beginning" in said
     status, said = run("--resume")
     assert status == 1
     assert "exists already" in said

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
         requiring_gradients as requiring_gradients,
     )
     from kfac_artifacts.capture.independence import (
-        batches_to_compare as batches_to_compare,
-        pair_to_compare as pair_to_compare,
         require_independence as require_independence,
         require_same as require_same,
         require_same_alone as require_same_alone,

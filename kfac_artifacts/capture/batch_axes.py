@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from kfac_artifacts.capture.events import Listener
 from kfac_artifacts.capture.hooks import Pass
 from kfac_artifacts.capture.layers.base import Layer, LayerCall
 from kfac_artifacts.capture.layers.batch_layout import BatchLayout, canonical, possible
@@ -71,46 +72,12 @@ class _SizeListener:
                 sizes.append(torch.zeros(()))
 
 
-def drop_unfit(network: Network, inventory: Inventory, batch: Batch, f: Tensor) -> None:
-    """Drop what all examples share if f is another with a copy for each of them.
-
-    Args:
-        network: The network.
-        inventory: Layers to try; those that fail move to its ``uncovered``.
-        batch: The examples.
-        f: What the network computes for them.
-    """
-    shared = [layer for layer in inventory.layers if layer.looks_up]
-    if shared and not _same(network, shared, batch, f):
-        for layer in shared:
-            if not (
-                _same(network, [layer], batch, f)
-                or (layer.stop_sharing() and _same(network, [layer], batch, f))
-            ):
-                inventory.drop(layer, NOT_ONCE)
-    for layer in shared:
-        layer.keep_decisions()
-
-
-def _same(network: Network, layers: Sequence[Layer], batch: Batch, f: Tensor) -> bool:
-    try:
-        passed = Pass(network, layers, batch, _Ignoring()).forward()
-        passed.close()
-        if isinstance(passed.f, Copies):  # the copies never met the examples
-            return False
-        found = passed.f.detach()
-        return found.shape == f.shape and torch.allclose(found, f, rtol=1e-2, atol=1e-4)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # a model may raise anything when it cannot use what it is given
-        logger.debug("f cannot be computed with copies", exc_info=True)
-        return False
-
-
 def find_batch_axes(
     network: Network, inventory: Inventory, batch: Batch, f: Tensor, s: Tensor
 ) -> None:
     """Find where the examples are at every call, or drop the layer.
+
+    What all examples share is dropped, too, if f is another with a copy for each.
 
     Args:
         network: The network, frozen.
@@ -119,7 +86,7 @@ def find_batch_axes(
         f: What the network computes for them, ``[N, C]``.
         s: A cotangent for every example, ``[N, C]``.
     """
-    faults = _faults(network, inventory.layers, batch, s)
+    faults = _first_faults(network, inventory, batch, f, s)
     if faults:
         fit = partial(_same, network, batch=batch, f=f)
         shared = share_unbatched(network, faults, batch, fit)
@@ -132,12 +99,81 @@ def find_batch_axes(
             inventory.drop(layer, fault)
 
 
+def _first_faults(
+    network: Network, inventory: Inventory, batch: Batch, f: Tensor, s: Tensor
+) -> dict[Layer, str]:
+    """As ``_faults``, in one pass if copies of what examples share change nothing."""
+    shared = [layer for layer in inventory.layers if layer.looks_up]
+    listener = _SizeListener()
+    passed = _fitting(network, inventory.layers, batch, f, listener) if shared else None
+    if shared and passed is None:
+        _drop_unfit(network, inventory, shared, batch, f)
+    for layer in shared:
+        layer.keep_decisions()
+    if passed is None:
+        return _faults(network, inventory.layers, batch, s)
+    return _faults_of(passed, listener, s)
+
+
+def _drop_unfit(
+    network: Network,
+    inventory: Inventory,
+    shared: Sequence[Layer],
+    batch: Batch,
+    f: Tensor,
+) -> None:
+    """Drop what all examples share if f is another with a copy for each of them."""
+    if _same(network, shared, batch, f):
+        return
+    for layer in shared:
+        if not (
+            _same(network, [layer], batch, f)
+            or (layer.stop_sharing() and _same(network, [layer], batch, f))
+        ):
+            inventory.drop(layer, NOT_ONCE)
+
+
+def _same(network: Network, layers: Sequence[Layer], batch: Batch, f: Tensor) -> bool:
+    passed = _fitting(network, layers, batch, f, _Ignoring())
+    if passed is not None:
+        passed.close()
+    return passed is not None
+
+
+def _fitting(
+    network: Network,
+    layers: Sequence[Layer],
+    batch: Batch,
+    f: Tensor,
+    listener: Listener,
+) -> Pass | None:
+    """A pass in which f is what it was without copies, or None."""
+    passed = Pass(network, layers, batch, listener)
+    try:
+        passed.forward()
+        if not isinstance(passed.f, Copies):  # or the copies never met the examples
+            found = passed.f.detach()
+            same = found.shape == f.shape
+            if same and torch.allclose(found, f, rtol=1e-2, atol=1e-4):
+                return passed
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # a model may raise anything when it cannot use what it is given
+        logger.debug("f cannot be computed with copies", exc_info=True)
+    passed.close()
+    return None
+
+
 def _faults(
     network: Network, layers: Sequence[Layer], batch: Batch, s: Tensor
 ) -> dict[Layer, str]:
-    """Write down the layouts of all calls, and say of which layers there is none."""
     listener = _SizeListener()
     passed = Pass(network, layers, batch, listener).forward()
+    return _faults_of(passed, listener, s)
+
+
+def _faults_of(passed: Pass, listener: _SizeListener, s: Tensor) -> dict[Layer, str]:
+    """Write down the layouts of all calls, and say of which layers there is none."""
     faults = dict(passed.failures)
     if not listener.calls:
         return faults

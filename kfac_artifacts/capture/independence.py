@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from kfac_artifacts.capture.hooks import requiring_gradients
-from kfac_artifacts.capture.sample import FEW
+from kfac_artifacts.capture.sample import pair_to_prove
 from kfac_artifacts.errors import CoverageError
 from kfac_artifacts.network import Examples, Network, OutputMap
 
@@ -34,50 +34,33 @@ def require_independence(
     Raises:
         CoverageError: If f of an example depends on the others, by more than rounding.
     """
-    pair = pair_to_compare(examples, indices) if indices else []
-    with torch.no_grad(), requiring_gradients(network, wanted=False):
-        outputs = [network(examples.batch(few)) for few in batches_to_compare(pair)]
-    require_same_alone(network.output_map, pair, outputs)
-
-
-def batches_to_compare(pair: Sequence[int]) -> list[list[int]]:
-    """The batches of some examples on which f is compared: together, then alone."""
-    return [[*pair], *([index] for index in pair)] if pair else []
+    pair = pair_to_prove(examples, indices) if indices else []
+    if len({*pair}) > 1:
+        with torch.no_grad(), requiring_gradients(network, wanted=False):
+            together = network(examples.batch(pair))
+        require_same_alone(network, examples, pair, together)
 
 
 def require_same_alone(
-    output_map: OutputMap, pair: Sequence[int], outputs: Sequence[Tensor]
+    network: Network, examples: Examples, pair: Sequence[int], together: Tensor
 ) -> None:
-    """Check that f is the same alone; see ``require_independence``.
+    """Check that f of examples is what it is in a batch of their own.
 
     Args:
-        output_map: The function f.
-        pair: Numbers of the examples.
-        outputs: Its values for ``batches_to_compare``.
+        network: The network.
+        examples: The dataset.
+        pair: Numbers of the examples; if one stands twice, there is nothing to compare.
+        together: Its values for both in one batch.
 
     Raises:
         CoverageError: If f of an example depends on the others, by more than rounding.
     """
-    together, *others = outputs or [torch.empty(0)]
-    for index, among, alone in zip(pair, together, others, strict=True):
-        require_same(output_map, alone[0], among, f"example {index}")
-
-
-def pair_to_compare(examples: Examples, indices: Sequence[int]) -> list[int]:
-    """Choose the shortest and the longest of a few examples; none if they are one.
-
-    Args:
-        examples: The dataset.
-        indices: Numbers of the chosen examples.
-
-    Returns:
-        Their numbers.
-    """
-    few = [*indices[:: max(1, len(indices) // FEW)], indices[-1]]
-    lengths = _lengths(examples, list(dict.fromkeys(few)))
-    chosen = sorted(lengths, key=lambda index: lengths[index])
-    pair = [chosen[0], chosen[-1]]
-    return [] if pair[0] == pair[1] else pair
+    if len({*pair}) < len(pair):
+        return
+    for index, among in zip(pair, together, strict=True):
+        with torch.no_grad(), requiring_gradients(network, wanted=False):
+            (alone,) = network(examples.batch([index]))
+        require_same(network.output_map, alone, among, f"example {index}")
 
 
 def require_same(
@@ -107,14 +90,3 @@ def require_same(
         "So no example has a curvature or a prediction of its own; choose another "
         "with --output-map (output_map=), or give examples of one length"
     )
-
-
-def _lengths(examples: Examples, indices: Sequence[int]) -> dict[int, int]:
-    """How many real positions each has; without a mask, numbers of its own batch."""
-    batch = examples.batch(indices)
-    if "attention_mask" in batch:
-        counts = batch["attention_mask"].sum(1).tolist()
-        return dict(zip(indices, counts, strict=True))
-    # what is filled up for a longer one is found without a mask, too
-    own = ([*examples.batch([index]).values()] for index in indices)
-    return {i: sum(t.numel() for t in b) for i, b in zip(indices, own, strict=True)}

@@ -5,14 +5,14 @@ example the others must see nothing. This catches fused attention, ties, dead br
 and an axis that is not what it was taken for.
 """
 
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kfac_artifacts.capture.batch_axes import drop_unfit, find_batch_axes
+from kfac_artifacts.capture.batch_axes import find_batch_axes
 from kfac_artifacts.capture.hooks import Pass, requiring_gradients
 from kfac_artifacts.capture.layers.base import Layer, LayerCall
 from kfac_artifacts.capture.layers.inventory import Inventory
@@ -111,7 +111,12 @@ class _Prover:
         return UNREACHED if actual is None else None
 
 
-def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
+def prove(
+    network: Network,
+    inventory: Inventory,
+    batch: Batch,
+    examine: Callable[[Tensor], None] | None = None,
+) -> Coverage:
     """Find which layers hold what they promise; drop the others from the inventory.
 
     With a random cotangent for every example, each is pulled back alone, which shows
@@ -123,6 +128,7 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
         network: The network; left as it was found.
         inventory: Layers to prove; those that fail move to its ``uncovered``.
         batch: Two examples.
+        examine: Told f of them, ``[2, C]``, before anything else is done.
 
     Returns:
         The proved layers.
@@ -132,9 +138,11 @@ def prove(network: Network, inventory: Inventory, batch: Batch) -> Coverage:
         KfacError: If f is not finite, or the model lets no gradient pass.
     """
     with _told_in_a_line(network):
-        f, s, true = true_gradients(network, batch, inventory.excluded)
-    require_finite(f)
-    coverage = prove_part(network, inventory, batch, (f, s, true))
+        gradients = true_gradients(network, batch, inventory.excluded)
+    require_finite(gradients[0])
+    if examine is not None:
+        examine(gradients[0])
+    coverage = prove_part(network, inventory, batch, gradients)
     require_layers(inventory)
     return coverage
 
@@ -164,7 +172,6 @@ def prove_part(
     prover = _Prover(_by_layer(true, inventory.layers), largest)
     true.clear()
     with requiring_gradients(network, wanted=False):
-        drop_unfit(network, inventory, batch, f)
         find_batch_axes(network, inventory, batch, f, s)
         tell_unreached(inventory, reached)
         if not inventory.layers:

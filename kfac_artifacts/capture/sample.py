@@ -96,25 +96,32 @@ def bounded(batch_size: int, output_map: OutputMap, batch: Batch) -> int:
     return max(1, min(batch_size, LARGEST // (tokens * output_map.classes)))
 
 
-def pair_to_prove(examples: Examples, indices: Sequence[int]) -> dict[str, Tensor]:
-    """Encode two examples on which to prove coverage.
+def pair_to_prove(examples: Examples, indices: Sequence[int]) -> list[int]:
+    """Choose two examples on which to prove coverage, and that f is each one's own.
 
     Args:
         examples: The dataset.
         indices: Numbers of the chosen examples.
 
     Returns:
-        The shortest and the longest of the first few texts, so that padding is seen;
-        of other data the first and the last.
+        The shortest and the longest of a few, so that padding is seen; of examples of
+        one length the first and the last. One twice if there is one alone.
     """
-    pair = [indices[0], indices[-1]]
-    batch = examples.batch(pair)
-    if "attention_mask" not in batch:
-        return batch
-    few = indices[:FEW]
-    lengths = examples.batch(few)["attention_mask"].sum(1)
-    ends = [few[int(lengths.argmin())], few[int(lengths.argmax())]]
-    return batch if ends[0] == ends[1] else examples.batch(ends)
+    few = [*indices[:: max(1, len(indices) // FEW)], indices[-1]]
+    lengths = _lengths(examples, list(dict.fromkeys(few)))
+    chosen = sorted(lengths, key=lambda index: lengths[index])
+    return [chosen[0], chosen[-1]]
+
+
+def _lengths(examples: Examples, indices: Sequence[int]) -> dict[int, int]:
+    """How many real positions each has; without a mask, numbers of its own batch."""
+    batch = examples.batch(indices)
+    if "attention_mask" in batch:
+        counts = batch["attention_mask"].sum(1).tolist()
+        return dict(zip(indices, counts, strict=True))
+    # what is filled up for a longer one is found without a mask, too
+    own = ([*examples.batch([index]).values()] for index in indices)
+    return {i: sum(t.numel() for t in b) for i, b in zip(indices, own, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from kfac_artifacts.artifact import (
     Artifact,
@@ -18,7 +19,7 @@ from kfac_artifacts.capture import (
     pair_to_prove,
     prove,
     require_enough,
-    require_independence,
+    require_same_alone,
     requiring_gradients,
 )
 from kfac_artifacts.chosen import choose_examples
@@ -133,8 +134,9 @@ def _compute_whole(network: Network, asked: Asked) -> Artifact:
     with sharing.workers.together():
         inventory = asked.take_inventory(used.module)
         pair = pair_to_prove(examples, indices)
-        require_independence(used, examples, indices)
-        coverage = prove(used, inventory, pair)
+        two = examples.batch(pair)
+        own = partial(require_same_alone, used, examples, pair)
+        coverage = prove(used, inventory, two, own)
     planned = estimator.planned_sums(coverage, used.shapes)
     sharing.assign_owners({name: each.shape for name, each in planned.items()})
     workers = sharing.workers
@@ -142,7 +144,7 @@ def _compute_whole(network: Network, asked: Asked) -> Artifact:
         examples,
         indices,
         asked.pulled,
-        bounded(asked.batch_size, network.output_map, pair),
+        bounded(asked.batch_size, network.output_map, two),
         (workers.rank, workers.size),
         network.output_map.classes,
     )
@@ -155,7 +157,7 @@ def _compute_whole(network: Network, asked: Asked) -> Artifact:
     run = Run(used, coverage, sample, workers, asked.progress)
     saver = Saver(asked.options, workers, settings)
     frozen = requiring_gradients(used, wanted=False)
-    with saver.held(), frozen, tensor_cores(), sharing.placed(coverage, pair):
+    with saver.held(), frozen, tensor_cores(), sharing.placed(coverage, two):
         found = estimate(run, estimator, saver)
         factors = {n: f.to("cpu") for n, f in found.all_factors().items()}
     provenance = describe(

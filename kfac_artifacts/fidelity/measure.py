@@ -154,7 +154,8 @@ def _prove(
     """Prove that the model has the artifact's blocks."""
     names = tuple(escape(name) for name in artifact.parameters)
     inventory = take_inventory(network.module, only=names)
-    coverage = prove(network, inventory, pair_to_prove(examples, indices))
+    batch = examples.batch(pair_to_prove(examples, indices))
+    coverage = prove(network, inventory, batch)
     there = {
         block.covers
         for layer in coverage.layers

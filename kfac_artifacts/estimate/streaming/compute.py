@@ -191,19 +191,20 @@ def compute_streamed(network: StreamedNetwork, asked: Asked) -> Artifact:
     _check(network, asked)
     examples, indices, estimator = asked.examples, asked.indices, asked.estimator
     inventory = asked.take_inventory(network.module)
-    chain = find_chain(network, pair_to_prove(examples, indices))
+    pair = pair_to_prove(examples, indices)
+    chain = find_chain(network, examples.batch(pair))
     parts = parts_of(network, chain)
     layers = assign_layers(inventory, chain, network.id)
     proving = asked.progress("proving", 2 * len(parts))
     with network.evaluating(), tensor_cores(), proving as advance:
-        trial = Trial(parts, examples, indices)
+        trial = Trial(parts, examples, pair)
         trial.go_forward(advance)
         coverages = trial.prove(inventory, layers, advance)
     sample = Sample(
         examples,
         indices,
         asked.pulled,
-        bounded(asked.batch_size, network.output_map, trial.pair),
+        bounded(asked.batch_size, network.output_map, trial.batch),
         classes=network.output_map.classes,
     )
     source = asked.source

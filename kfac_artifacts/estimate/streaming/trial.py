@@ -14,13 +14,10 @@ from kfac_artifacts.capture import (
     Coverage,
     Inventory,
     Layer,
-    batches_to_compare,
-    pair_to_compare,
-    pair_to_prove,
     prove_part,
     require_finite,
     require_layers,
-    require_same_alone,
+    require_same,
     requiring_gradients,
     true_gradients,
 )
@@ -73,18 +70,18 @@ class Trial:
     Args:
         parts: The parts.
         examples: The dataset.
-        indices: Numbers of the chosen examples.
+        pair: Numbers of two of them, as of ``pair_to_prove``.
     """
 
     def __init__(
-        self, parts: Sequence[Part], examples: Examples, indices: Sequence[int]
+        self, parts: Sequence[Part], examples: Examples, pair: Sequence[int]
     ) -> None:
         self._parts = parts
-        self.pair = pair_to_prove(examples, indices)
-        self._compared = pair_to_compare(examples, indices)
+        self.batch = examples.batch(pair)
+        self._alone = pair if len({*pair}) > 1 else []
         self._batches: list[Batch] = [
-            self.pair,
-            *(examples.batch(few) for few in batches_to_compare(self._compared)),
+            self.batch,
+            *(examples.batch([index]) for index in self._alone),
         ]
         self._entries: list[Tensor | None] = []
 
@@ -109,7 +106,10 @@ class Trial:
                     outputs.append(part(batch))
                     hidden += [] if part.is_last else [part.hidden]
             advance(1)
-        require_same_alone(self._parts[-1].output_map, self._compared, outputs[1:])
+        together, *alone = outputs
+        f = self._parts[-1].output_map
+        for index, among, (own,) in zip(self._alone, together, alone, strict=False):
+            require_same(f, own, among, f"example {index}")
 
     def prove(
         self, inventory: Inventory, layers: Sequence[Sequence[Layer]], advance: Advance
@@ -163,7 +163,7 @@ class Trial:
         self, part: Part, inventory: Inventory, s: Tensor | None
     ) -> tuple[Coverage, Tensor | None]:
         entry = self._entries[part.number]
-        batch = dict(self.pair)
+        batch = dict(self.batch)
         if entry is not None:
             batch[ENTRY] = entry.clone().requires_grad_()
         f, s, true = true_gradients(part, batch, inventory.excluded, s)

@@ -114,6 +114,7 @@ class ModelPenalty:
             FactorError: If it is not finite; the block is named.
             MismatchError: If an adapter was merged into a weight.
         """
+        self._follow()
         parts = []
         if self._adapted:
             changes = self._changes()
@@ -135,6 +136,7 @@ class ModelPenalty:
             FactorError: As of a call.
             MismatchError: As of a call.
         """
+        self._follow()
         parts = []
         if self._adapted:
             changes = self._changes()
@@ -151,7 +153,6 @@ class ModelPenalty:
 
     def _changes(self) -> dict[str, LowRankChange]:
         """What the adapters change, by block; nothing where none is active."""
-        self._follow()
         adapted, whole = self._moving.adapted, self._moving.whole
         found = {}
         for name, block in self._adapted.items():

@@ -44,10 +44,12 @@ class Moving:
     Attributes:
         adapted: Weights with low-rank adapters.
         whole: Parameters that are trained themselves.
+        switched: What of ``peft`` has active adapters: layers, and copied modules.
     """
 
     adapted: Mapping[str, Adapted]
     whole: Mapping[str, Moved]
+    switched: Sequence[Any]
 
     @property
     def names(self) -> set[str]:
@@ -56,8 +58,8 @@ class Moving:
 
     @property
     def active(self) -> tuple[tuple[str, ...], ...]:
-        """Names of the active adapters of every weight that has some."""
-        return tuple(tuple(a.layer.active_adapters) for a in self.adapted.values())
+        """Names of the active adapters, of everything that has some."""
+        return tuple(tuple(each.active_adapters) for each in self.switched)
 
     def require_all_of(self, now: "Moving") -> None:
         """Refuse to go on where adapters were switched and something else moves now.
@@ -115,6 +117,7 @@ class Moving:
         return Moving(
             {n: a for n, a in self.adapted.items() if n in covered},
             {n: m for n, m in self.whole.items() if n in covered},
+            self.switched,
         )
 
     def check_base(self, base: BaseModel) -> None:
@@ -183,7 +186,9 @@ def find_moving(model: nn.Module, covered: Mapping[str, tuple[int, ...]]) -> Mov
             )
         origin = parameter.detach().clone() if original is None else original.detach()
         whole[name] = Moved(parameter, origin)
-    return Moving(adapted, whole)
+    copied = {path.partition(f".{COPIES}.")[0] for path in parameters if COPIES in path}
+    holders = [model.get_submodule(path) for path in sorted(copied)]
+    return Moving(adapted, whole, [*(each.layer for each in layers), *holders])
 
 
 def _has_moved(model: nn.Module, path: str, original: Tensor | None) -> bool:

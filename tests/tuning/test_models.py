@@ -1,5 +1,6 @@
 """The penalty of models with adapters of ``peft``, by what ``peft`` merges them to."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -164,6 +165,22 @@ def test_a_copy_of_a_module_is_followed_to_the_one_that_is_active() -> None:
     penalty = ModelPenalty(model, of, free=free)
     moved(model, 5)
     torch.testing.assert_close(penalty(), expected(of, name, model), **CLOSE)
+    model.set_adapter("other")
+    with pytest.raises(MismatchError, match="would move without it"):
+        penalty()
+
+
+def test_copies_are_followed_where_nothing_else_is_held_back() -> None:
+    from peft import LoraConfig
+
+    name = "BertForMaskedLM"
+    layers = {"target_modules": ["query"], "modules_to_save": ["transform"]}
+    of, model = curvature_of(name), adapted(name, spread=False, **layers)
+    rest = {n: b for n, b in of.blocks.items() if "query" not in n}
+    model.add_adapter("other", LoraConfig(r=3, **layers))
+    penalty = ModelPenalty(model, replace(of, blocks=rest), free=["*query*", "*Norm*"])
+    moved(model, 5)
+    assert penalty() > 0
     model.set_adapter("other")
     with pytest.raises(MismatchError, match="would move without it"):
         penalty()

@@ -37,11 +37,19 @@ def describe(
         size=size,
         sources=(source,),
         excluded=tuple(inventory.excluded),
-        uncovered=_in_order(network, inventory.uncovered | constants_of(network)),
+        uncovered=in_order(network, inventory.uncovered | constants_of(network)),
     )
 
 
-def _in_order(network: Network, reasons: Mapping[str, str]) -> dict[str, str]:
-    """Reasons in the order of the parameters, however the layers were gone through."""
+def in_order(network: Network, reasons: Mapping[str, str]) -> dict[str, str]:
+    """Put reasons in the order of the parameters, however the layers were gone through.
+
+    Args:
+        network: The network.
+        reasons: By parameter.
+
+    Returns:
+        The same.
+    """
     names = [name for name in network.parameters() if name in reasons]
     return {name: reasons[name] for name in names} | dict(reasons)

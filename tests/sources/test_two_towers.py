@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from kfac_artifacts.errors import CoverageError, SourceError
 from kfac_artifacts.sources import encode_texts, load_examples, load_network
 from kfac_artifacts.sources.texts import load_text_encoder
+from tests import models
 from tests.computed import compute
 from tests.models import END, IMAGE_SIZE, PAD, START, VOCABULARY, tiny_tokenizer
 from tests.sources.families import WIDTHS
@@ -116,6 +117,12 @@ def test_texts_are_embedded_as_by_the_model_alone_and_in_a_batch(
     torch.testing.assert_close(encode_texts(network, TEXTS), expected)
     alone = torch.cat([encode_texts(network, [text]) for text in TEXTS])
     torch.testing.assert_close(alone, expected)
+
+
+def test_a_model_without_a_text_tower_says_how_to_classify(tmp_path: Path) -> None:
+    network = load_network(str(models.save_tiny_vit(tmp_path / "vit")), device="cpu")
+    with pytest.raises(SourceError, match="no text tower; classify by --head prot"):
+        encode_texts(network, TEXTS)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"siglip2"}))

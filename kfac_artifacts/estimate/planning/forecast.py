@@ -15,6 +15,7 @@ from kfac_artifacts.capture import (
     take_inventory,
 )
 from kfac_artifacts.errors import KfacError, ModelError, SettingsError, first_line
+from kfac_artifacts.estimate.description import in_order
 from kfac_artifacts.estimate.estimators.base import Estimator
 from kfac_artifacts.estimate.estimators.kfac import Kfac
 from kfac_artifacts.estimate.planning.cost import (
@@ -157,7 +158,7 @@ def plan(
         blocks=blocks,
         summed=summed,
         excluded=tuple(inventory.excluded),
-        uncovered=inventory.uncovered | constants_of(network),
+        uncovered=in_order(network, inventory.uncovered | constants_of(network)),
         parameters=sum(p.numel() for p in network.parameters().values()),
         outputs=None if traced is None else traced.outputs,
         effort=effort,

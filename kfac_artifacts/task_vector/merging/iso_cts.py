@@ -24,7 +24,8 @@ class IsoCts(MatrixMethod):
 
     The common ones are the leading singular vectors of ``Σ_t ΔW_t = U S Vᵀ``, k of
     ``min(m, n)``; every task adds the leading ones of ``ΔW_t - U_k U_kᵀ ΔW_t``, the
-    same number of each. σ̄ is the mean of the singular values of all of these.
+    same number of each. σ̄ is the mean of the singular values of all of these that are
+    not zero; the authors' code counts zeros as well (see ``IsoC``).
 
     Attributes:
         common_share: Share of the common directions; the room that is left is rounded

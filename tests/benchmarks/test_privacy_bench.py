@@ -96,8 +96,8 @@ def random_texts(count: int, seed: int) -> kfac.TensorExamples:
 
 def read_texts(
     bench: Callable[..., Any], network: Network, count: int, **options: Any
-) -> float:
-    """The share of texts of which every token is read in its place."""
+) -> set[int]:
+    """Numbers of the texts of which every token is read in its place."""
     data, layer = random_texts(count, 3), bench("privacy").LAYER
     artifact = kfac.compute(network, data, only=[f"{layer}.*"], **options)
     A = artifact.factors[f"{layer}.A"].to_dense()
@@ -105,21 +105,28 @@ def read_texts(
     weights = bench("reading").read_weights(A, inputs)
     found = bench("reading").claimed(weights, BEGIN, [(1.0, count)])
     texts = data.tensors["input_ids"].tolist()
-    return sum(set(zip(t, range(6), strict=True)) <= found for t in texts) / count
+    pairs = [set(zip(text, range(6), strict=True)) for text in texts]
+    return {number for number, own in enumerate(pairs) if own <= found}
 
 
 @pytest.mark.parametrize("count", [1, 8, 70])
 def test_noise_hides_texts_that_are_read_without_it(
     bench: Callable[..., Any], network: Network, count: int
 ) -> None:
-    """The guard refuses few; of those that it lets through, noise hides each."""
+    """The guard refuses few; of those that it lets through, noise hides each.
+
+    Nobody knows the noise, and by luck one of many texts is among what it claims: in 4
+    of 300 runs. Of what can be read the same text would be read again.
+    """
     if count < ENOUGH_EXAMPLES:
         with pytest.raises(kfac.SourceError, match="word for word"):
             read_texts(bench, network, count)
-    assert read_texts(bench, network, count, allow_few=True) == 1
+    assert read_texts(bench, network, count, allow_few=True) == {*range(count)}
     noise = kfac.GaussianNoise(8.0, 1e-3, random_texts(64, 4))
     hidden = {"estimator": kfac.Kfac(noise=noise), "allow_few": True}
-    assert read_texts(bench, network, count, **hidden) == 0
+    once, again = (read_texts(bench, network, count, **hidden) for _ in range(2))
+    assert max(len(once), len(again)) <= count // 70
+    assert once & again == set()
 
 
 def test_compressing_is_tried_as_well(

@@ -186,7 +186,7 @@ def find_moving(model: nn.Module, covered: Mapping[str, tuple[int, ...]]) -> Mov
             )
         origin = parameter.detach().clone() if original is None else original.detach()
         whole[name] = Moved(parameter, origin)
-    copied = {path.partition(f".{COPIES}.")[0] for path in parameters if COPIES in path}
+    copied = {_before_copies(path) for path in parameters if _original(path)}
     holders = [model.get_submodule(path) for path in sorted(copied)]
     return Moving(adapted, whole, [*(each.layer for each in layers), *holders])
 
@@ -195,12 +195,10 @@ def _has_moved(model: nn.Module, path: str, original: Tensor | None) -> bool:
     """Whether a frozen parameter is an active copy of another, and differs from it."""
     if original is None:
         return False
-    before, _, rest = path.partition(f".{COPIES}.")
-    holder: Any = model.get_submodule(before)
+    holder: Any = model.get_submodule(_before_copies(path))
     frozen = model.get_parameter(path)
-    return rest.partition(".")[0] in holder.active_adapters and not torch.equal(
-        frozen, original
-    )
+    copy = path.partition(f".{COPIES}.")[2].partition(".")[0]
+    return copy in holder.active_adapters and not torch.equal(frozen, original)
 
 
 def _called(naming: Naming, path: str) -> str:
@@ -212,6 +210,11 @@ def _of_adapters(each: Adapted) -> Iterator[Tensor]:
     for name, parameter in each.layer.named_parameters():
         if not name.startswith("base_layer."):
             yield parameter
+
+
+def _before_copies(path: str) -> str:
+    """Path of the module that has copies, of which the parameter is one's."""
+    return path.partition(f".{COPIES}.")[0]
 
 
 def _original(path: str) -> str:

@@ -104,9 +104,11 @@ def _first_faults(
 ) -> dict[Layer, str]:
     """As ``_faults``, in one pass if copies of what examples share change nothing."""
     shared = [layer for layer in inventory.layers if layer.looks_up]
+    if not shared:
+        return _faults(network, inventory.layers, batch, s)
     listener = _SizeListener()
-    passed = _fitting(network, inventory.layers, batch, f, listener) if shared else None
-    if shared and passed is None:
+    passed = _fitting(network, inventory.layers, batch, f, listener)
+    if passed is None:
         _drop_unfit(network, inventory, shared, batch, f)
     for layer in shared:
         layer.keep_decisions()

@@ -135,6 +135,7 @@ def test_json_says_what_is_in_the_files(made: Path, tmp_path: Path) -> None:
         assert found[f"bytes_{side}"] == nbytes
         assert sum(module[side] for module in found["modules"]) == nbytes
     assert found["bytes_dense_float32"] == dense_bytes(before)
+    assert found["bytes_of_files"] == size(tmp_path / "a")
     manifest = json.loads((tmp_path / "a" / "kfac.json").read_text())
     told = {n: f["loss"] for n, f in manifest["factors"].items() if "loss" in f}
     known = {

@@ -20,6 +20,7 @@ from kfac_artifacts.estimate.planning.cost import Memory
 from kfac_artifacts.network import Network, OutputMap, TensorExamples
 from kfac_artifacts.sources import blank_examples, load_network, load_skeleton
 from tests.computed import compute, plan
+from tests.language.heads import network_of
 from tests.models import MODELS, TEXT_MODELS, image_batch, text_batch
 
 TOKENS = text_batch()["input_ids"].shape[1]
@@ -233,6 +234,14 @@ def test_what_no_module_call_shows_is_reported_with_a_reason() -> None:
         "idle.weight": "f does not depend on it",
         "idle.bias": "f does not depend on it",
     }
+
+
+def test_what_is_left_out_is_listed_in_the_order_of_the_parameters() -> None:
+    network = network_of("BertForMaskedLM", dtype=torch.float32)
+    found = plan(network, text_batch(), tables=False)
+    names = [name for name in network.parameters() if name in found.uncovered]
+    assert [*found.uncovered] == names
+    assert "cls.predictions.bias" in names
 
 
 def test_planning_leaves_the_network_as_it_was(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kfac_artifacts.artifact import Artifact, Cotangents, NamedConfig
-from kfac_artifacts.errors import KfacError, MismatchError, SettingsError
+from kfac_artifacts.errors import CoverageError, KfacError, MismatchError, SettingsError
 from kfac_artifacts.estimate import (
     ComputeOptions,
     GaussianNoise,
@@ -24,7 +24,7 @@ from kfac_artifacts.estimate import (
     choose_estimator,
 )
 from kfac_artifacts.estimate.streaming.chain import find_chain
-from kfac_artifacts.network import Network, OutputMap, TensorExamples
+from kfac_artifacts.network import Batch, Network, OutputMap, TensorExamples
 from kfac_artifacts.sources import load_network, load_streamed
 from kfac_artifacts.sources.calling import call
 from tests.computed import compute
@@ -393,6 +393,19 @@ def test_blocks_that_share_weights_are_refused_by_name(tmp_path: Path) -> None:
     layers[2] = layers[1]
     with pytest.raises(SettingsError, match=r"model\.layers"):
         compute(network, examples())
+
+
+def test_an_f_of_the_batch_is_refused_as_in_memory(tmp_path: Path) -> None:
+    path = save_tiny_bert(tmp_path / "bert")
+
+    def centred(module: nn.Module, batch: Batch) -> Tensor:
+        pooled = module(**batch).last_hidden_state[:, 0]
+        return pooled - 0.5 * pooled.mean(0)
+
+    f = OutputMap(NamedConfig("org.example/centred"), centred)
+    for load in (load_network, load_streamed):
+        with pytest.raises(CoverageError, match="centred' depends on the batch: of ex"):
+            compute(replace(load(path), output_map=f), examples(), batch_size=BATCH)
 
 
 def test_f_by_itself_is_refused_as_weights_are_not_there(tmp_path: Path) -> None:

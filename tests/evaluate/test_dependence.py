@@ -69,6 +69,6 @@ def _train() -> None:
     "use",
     [_evaluate, _negate, _disentanglement, _localise, _predict, _train],
 )
-def test_an_f_of_the_batch_is_refused_before_any_work(use: Callable[[], None]) -> None:
+def test_an_f_of_the_batch_is_refused(use: Callable[[], None]) -> None:
     with pytest.raises(CoverageError, match=WHY):
         use()
